@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tunring's C core: batches of packets over any library that exports the Wintun ABI, without Python. The Cython layer
+ * and the C tests are its callers.
+ *
+ * Functions return 0 or a Win32 error code. None needs the GIL; those marked "any time" never wait, so they may be
+ * called with it held. After a fork every function does nothing in the child and says ERROR_HANDLE_EOF.
+ */
+#ifndef TUNRING_H
+#define TUNRING_H
+
+#include "tunring_backend.h"
+#include "wintun.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- The library: core/api.c ------------------------------------------------------------------------------------ */
+
+#if defined(_WIN32)
+typedef wchar_t tunring_path_char;
+#else
+typedef char tunring_path_char;
+#endif
+
+/* One loaded library. It is never unloaded. */
+typedef struct tunring_api
+{
+    void *module;
+#define TUNRING_API_FIELD(name, type) type *name;
+    WINTUN_FUNCTIONS(TUNRING_API_FIELD)
+#undef TUNRING_API_FIELD
+    const tunring_backend *backend; /* NULL: a library that has the 14 functions and no more, as the official DLL */
+} tunring_api;
+
+/* Loads the file and resolves the 14 functions. ERROR_MOD_NOT_FOUND, ERROR_BAD_EXE_FORMAT with the loader's own words
+ * in `detail`; ERROR_PROC_NOT_FOUND with the missing name there. */
+DWORD tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, size_t detail_size);
+
+/* ---- Waiting: core/wait_*.c ------------------------------------------------------------------------------------- */
+
+#define TUNRING_FOREVER INT64_MAX
+
+/* How long a call may wait, and what else ends it. */
+typedef struct tunring_wait
+{
+    int64_t deadline; /* in os_now() nanoseconds; 0 polls, TUNRING_FOREVER has no end */
+    HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
+} tunring_wait;
+
+/* The deadline that lies this many nanoseconds ahead, saturating. */
+int64_t tunring_deadline(int64_t nanoseconds);
+
+/* ---- Adapters and sessions: core/adapter.c, core/session.c ------------------------------------------------------ */
+
+typedef struct tunring_adapter tunring_adapter;
+typedef struct tunring_session tunring_session;
+
+DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
+                             tunring_adapter **adapter);
+DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
+WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter);
+/* Packets that still pin a closed session of this adapter, which then can't go before they do. Any time. */
+uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
+/* Gives up the caller's reference. The adapter goes with the last one: a session that lives holds one too. */
+void tunring_adapter_close(tunring_adapter *adapter);
+/* The same, any time: a helper thread does what could block. */
+void tunring_adapter_drop(tunring_adapter *adapter);
+
+/* ERROR_BUSY while an older session of this adapter is pinned; else what the library says. */
+DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session);
+
+/* Closes the session: wakes every waiter, waits for the calls in flight, and ends the library's session unless leases
+ * still pin it (then the last of them does). From any thread, any number of times. */
+void tunring_session_close(tunring_session *session);
+/* Gives up the caller's pointer; closes the session if it is open. Any time: what could block, a helper thread does. */
+void tunring_session_drop(tunring_session *session);
+
+typedef enum tunring_state
+{
+    TUNRING_OPEN,
+    TUNRING_CLOSED,  /* by tunring_session_close */
+    TUNRING_REMOVED, /* the library said ERROR_HANDLE_EOF: the adapter is gone */
+    TUNRING_FORKED   /* this process is a child of the one that started it */
+} tunring_state;
+
+/* Any time. */
+tunring_state tunring_session_state(const tunring_session *session);
+DWORD tunring_session_capacity(const tunring_session *session);
+HANDLE tunring_session_read_event(const tunring_session *session);
+
+/* Sessions that were never ended, since the system had removed their adapter and ending them would close a handle that
+ * is no longer theirs; and sessions that wait for their last packet to be let go. Process-wide. Any time. */
+uint64_t tunring_sessions_leaked(void);
+uint64_t tunring_sessions_pinned(void);
+
+typedef struct tunring_stats
+{
+    uint64_t received_packets, received_bytes, received_batches;
+    uint64_t sent_packets, sent_bytes, sent_batches;
+    uint64_t waits;     /* times a receive or a send went to sleep */
+    uint64_t wakes;     /* sleeps that ended by an event */
+    uint64_t spins;     /* spins before a sleep */
+    uint64_t ring_full; /* times a send or reservation met a full ring */
+    uint64_t dropped;   /* packets given up because of it (on_full="drop") */
+    uint64_t skipped;   /* packets of a sent batch that are no IP */
+    uint64_t fillers;   /* reserved slots that were given up */
+    uint64_t pinned_packets, pinned_bytes; /* received and not let go */
+    uint64_t reservations;                 /* open now */
+    bool has_counters;     /* the library has told the rest */
+    tunring_counters counters;
+} tunring_stats;
+
+void tunring_session_stats(tunring_session *session, tunring_stats *stats);
+/* Adds to `dropped` or `skipped`. Any time. */
+void tunring_session_count_dropped(tunring_session *session, uint64_t packets);
+void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
+
+/* ---- Leases: core/lease.c --------------------------------------------------------------------------------------- */
+
+/* A place in a ring that is the caller's for now. */
+typedef struct tunring_slot
+{
+    BYTE *data;
+    uint32_t length;
+    _Atomic uint32_t holds; /* the lease's own, and one for each exported buffer; at 0 the slot goes back */
+} tunring_slot;
+
+typedef struct tunring_packet
+{
+    const BYTE *data;
+    uint32_t length;
+} tunring_packet;
+
+/* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
+ * becomes filler. It pins its session until the last slot is let go, and keeps count and lengths after that. */
+typedef struct tunring_lease
+{
+    tunring_session *session;
+    _Atomic uint32_t state; /* lease.c */
+    _Atomic uint32_t left;  /* slots not let go yet */
+    bool reserved;          /* room to send, rather than packets received */
+    unsigned generation;    /* of the process, see os_generation() */
+    uint32_t count;
+    uint64_t bytes; /* sum of the lengths */
+    tunring_slot slots[];
+} tunring_lease;
+
+/* Holds one slot against being let go. False if it was. Any time. */
+bool tunring_lease_hold(tunring_lease *lease, uint32_t index);
+void tunring_lease_unhold(tunring_lease *lease, uint32_t index);
+
+/* Holds the whole lease during a C operation: a release meanwhile takes effect at the end. False if it is released.
+ * Any time. */
+bool tunring_lease_enter(tunring_lease *lease);
+void tunring_lease_leave(tunring_lease *lease);
+
+/* The owner is done: slots that nobody holds go back (received) or become filler (reserved) now, the others when they
+ * are let go. Idempotent. Any time. */
+void tunring_lease_release(tunring_lease *lease);
+bool tunring_lease_released(const tunring_lease *lease);
+
+/* True if anybody but the lease holds a slot. Any time. */
+bool tunring_lease_held(const tunring_lease *lease);
+
+/* Sends a reservation. ERROR_BUSY if a slot is still held: then nothing is sent and it was released instead.
+ * ERROR_HANDLE_EOF if it was released or its session closed before. */
+DWORD tunring_lease_commit(tunring_lease *lease);
+
+/* Frees the table; every hold must be gone. Any time. */
+void tunring_lease_free(tunring_lease *lease);
+
+/* These read the packets: between tunring_lease_enter and tunring_lease_leave, or while slots can't go otherwise. */
+
+/* Copies the packets back to back. */
+void tunring_lease_pack(const tunring_lease *lease, BYTE *buffer);
+/* Lists those that a host accepts; returns how many. `packets` has room for all. */
+uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets);
+
+/* ---- Packets: core/receive.c, core/send.c ----------------------------------------------------------------------- */
+
+/* The largest max_packets. */
+#define TUNRING_MAX_BATCH 65536u
+
+/* Takes what is there, up to `max` packets, waiting for the first one. WAIT_TIMEOUT when the time is up;
+ * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
+ * anything is taken. An error in mid-batch is left for the next call. */
+DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
+
+/* Sends packets in order, each of at most WINTUN_MAX_IP_PACKET_SIZE bytes; *sent counts them, on failure too. When the
+ * ring is full: waits for room if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
+DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
+                   uint32_t *sent);
+
+/* Reserves room for all sizes or none. ERROR_BUFFER_OVERFLOW and `wait` as above; ERROR_INVALID_PARAMETER when they
+ * would not fit an empty ring. */
+DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
+                      tunring_lease **lease);
+
+/* True for what a host accepts: IPv4 of at least 20 bytes or IPv6 of at least 40, by the first nibble. */
+bool tunring_packet_is_ip(const BYTE *packet, uint32_t length);
+
+/* ---- Log lines: core/log.c -------------------------------------------------------------------------------------- */
+
+#define TUNRING_LOG_LIBRARIES 8
+#define TUNRING_LOG_TEXT 512
+
+typedef struct tunring_log_line
+{
+    uint32_t library;            /* the number that tunring_log_attach gave */
+    uint32_t level;              /* WINTUN_LOGGER_LEVEL */
+    uint64_t time;               /* 100 ns units since 1601-01-01 UTC */
+    char text[TUNRING_LOG_TEXT]; /* UTF-8, cut on a character if need be */
+} tunring_log_line;
+
+/* Sets the library's log callback to ours. False if TUNRING_LOG_LIBRARIES are attached already. */
+bool tunring_log_attach(const tunring_api *api, uint32_t *library);
+/* Whether lines of this library are queued for tunring_log_next; they are kept for failed calls in any case. It fails
+ * when the queue can't be opened. */
+DWORD tunring_log_enable(uint32_t library, bool enabled);
+/* The oldest queued line, waiting for one. ERROR_NO_MORE_ITEMS once tunring_log_stop was called and all are taken. */
+DWORD tunring_log_next(tunring_log_line *line);
+/* Ends tunring_log_next for good; later lines are dropped. */
+void tunring_log_stop(void);
+/* Lines lost because the queue was full. */
+uint64_t tunring_log_lost(void);
+/* The last lines that this thread caused since tunring_log_forget, newest last, joined by line feeds, in `text`. */
+void tunring_log_forget(void);
+size_t tunring_log_recall(char *text, size_t size);
+
+#endif

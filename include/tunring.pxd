@@ -1,0 +1,133 @@
+# Declarations of include/tunring.h and include/tunring_backend.h that Cython code needs.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from wintun cimport BYTE, DWORD, GUID, HANDLE, LPCWSTR, NET_LUID, WINTUN_ADAPTER_HANDLE
+
+
+cdef extern from "tunring_backend.h" nogil:
+    ctypedef struct tunring_counters:
+        uint64_t host_dropped
+        uint64_t host_filtered
+        uint64_t write_errors
+
+    ctypedef struct tunring_backend:
+        const char *name
+        DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size) noexcept nogil
+        DWORD (*adapter_index)(WINTUN_ADAPTER_HANDLE adapter, DWORD *index) noexcept nogil
+        int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE adapter) noexcept nogil
+
+
+cdef extern from "tunring.h" nogil:
+    ctypedef char tunring_path_char  # wchar_t on Windows
+
+    ctypedef struct tunring_api:
+        const tunring_backend *backend
+        DWORD (*WintunGetRunningDriverVersion)() noexcept nogil
+        int (*WintunDeleteDriver)() noexcept nogil
+        void (*WintunGetAdapterLUID)(WINTUN_ADAPTER_HANDLE adapter, NET_LUID *luid) noexcept nogil
+
+    DWORD tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, size_t size) noexcept
+
+    const int64_t TUNRING_FOREVER
+    ctypedef struct tunring_wait:
+        int64_t deadline
+        HANDLE interrupt
+    int64_t tunring_deadline(int64_t nanoseconds) noexcept
+
+    ctypedef struct tunring_adapter:
+        pass
+    ctypedef struct tunring_session:
+        pass
+    DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
+                                 tunring_adapter **adapter) noexcept
+    DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
+    WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter) noexcept
+    uint64_t tunring_adapter_pinned(const tunring_adapter *adapter) noexcept
+    void tunring_adapter_close(tunring_adapter *adapter) noexcept
+    void tunring_adapter_drop(tunring_adapter *adapter) noexcept
+
+    DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session) noexcept
+    void tunring_session_close(tunring_session *session) noexcept
+    void tunring_session_drop(tunring_session *session) noexcept
+    ctypedef enum tunring_state:
+        TUNRING_OPEN
+        TUNRING_CLOSED
+        TUNRING_REMOVED
+        TUNRING_FORKED
+    tunring_state tunring_session_state(const tunring_session *session) noexcept
+    DWORD tunring_session_capacity(const tunring_session *session) noexcept
+    HANDLE tunring_session_read_event(const tunring_session *session) noexcept
+    uint64_t tunring_sessions_leaked() noexcept
+    uint64_t tunring_sessions_pinned() noexcept
+
+    ctypedef struct tunring_stats:
+        uint64_t received_packets
+        uint64_t received_bytes
+        uint64_t received_batches
+        uint64_t sent_packets
+        uint64_t sent_bytes
+        uint64_t sent_batches
+        uint64_t waits
+        uint64_t wakes
+        uint64_t spins
+        uint64_t ring_full
+        uint64_t dropped
+        uint64_t skipped
+        uint64_t fillers
+        uint64_t pinned_packets
+        uint64_t pinned_bytes
+        uint64_t reservations
+        bint has_counters
+        tunring_counters counters
+    void tunring_session_stats(tunring_session *session, tunring_stats *stats) noexcept
+    void tunring_session_count_dropped(tunring_session *session, uint64_t packets) noexcept
+    void tunring_session_count_skipped(tunring_session *session, uint64_t packets) noexcept
+
+    ctypedef struct tunring_slot:
+        BYTE *data
+        uint32_t length
+    ctypedef struct tunring_packet:
+        const BYTE *data
+        uint32_t length
+    ctypedef struct tunring_lease:
+        tunring_session *session
+        uint32_t count
+        uint64_t bytes
+        tunring_slot slots[0]
+    bint tunring_lease_hold(tunring_lease *lease, uint32_t index) noexcept
+    void tunring_lease_unhold(tunring_lease *lease, uint32_t index) noexcept
+    bint tunring_lease_enter(tunring_lease *lease) noexcept
+    void tunring_lease_leave(tunring_lease *lease) noexcept
+    void tunring_lease_release(tunring_lease *lease) noexcept
+    bint tunring_lease_released(const tunring_lease *lease) noexcept
+    bint tunring_lease_held(const tunring_lease *lease) noexcept
+    DWORD tunring_lease_commit(tunring_lease *lease) noexcept
+    void tunring_lease_free(tunring_lease *lease) noexcept
+    void tunring_lease_pack(const tunring_lease *lease, BYTE *buffer) noexcept
+    uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets) noexcept
+
+    const uint32_t TUNRING_MAX_BATCH
+    DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait,
+                          tunring_lease **lease) noexcept
+    DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
+                       const tunring_wait *wait, uint32_t *sent) noexcept
+    DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
+                          const tunring_wait *wait, tunring_lease **lease) noexcept
+    bint tunring_packet_is_ip(const BYTE *packet, uint32_t length) noexcept
+
+    enum:
+        TUNRING_LOG_TEXT
+        TUNRING_LOG_LIBRARIES
+    ctypedef struct tunring_log_line:
+        uint32_t library
+        uint32_t level
+        uint64_t time
+        char text[TUNRING_LOG_TEXT]
+    bint tunring_log_attach(const tunring_api *api, uint32_t *library) noexcept
+    DWORD tunring_log_enable(uint32_t library, bint enabled) noexcept
+    DWORD tunring_log_next(tunring_log_line *line) noexcept
+    void tunring_log_stop() noexcept
+    uint64_t tunring_log_lost() noexcept
+    void tunring_log_forget() noexcept
+    size_t tunring_log_recall(char *text, size_t size) noexcept

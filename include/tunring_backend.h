@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What tunring's own libraries (tun_linux, loopback) export besides the 14 functions of the ABI: one symbol,
+ * `TunringBackend`, for what those functions can't say. The official wintun.dll has no such table; tunring then
+ * reports these figures as unknown and keeps to the driver's stricter rules for ending a session.
+ */
+#ifndef TUNRING_BACKEND_H
+#define TUNRING_BACKEND_H
+
+#include "wintun.h"
+
+#include <stdint.h>
+
+#define TUNRING_BACKEND_VERSION 1
+#define TUNRING_BACKEND_SYMBOL "TunringBackend"
+
+/* What a session's host half counted, since the session started. */
+typedef struct tunring_counters
+{
+    uint64_t host_dropped;  /* packets to the client lost for want of room, or of a session at the far end */
+    uint64_t host_filtered; /* packets the driver's filter refused, either way; fillers are among them */
+    uint64_t write_errors;  /* packets to the host that it refused (Linux: write() failed) */
+} tunring_counters;
+
+/* A packet for the simulator: Size may lie on purpose. */
+typedef struct tunring_chain_packet
+{
+    const BYTE *Bytes;
+    DWORD Size;
+} tunring_chain_packet;
+
+/* What tunring_simulator.corrupt() overwrites. */
+typedef enum tunring_corruption
+{
+    TUNRING_CORRUPT_RECEIVE_TAIL, /* the index that the client reads to see what has come */
+    TUNRING_CORRUPT_RECEIVE_SIZE, /* the size word of the oldest packet that is not received yet */
+    TUNRING_CORRUPT_SEND_HEAD,    /* the index that the client reads to see what room there is */
+    TUNRING_CORRUPT_SEND_SIZE     /* the size word of the oldest packet that is sent and not drained */
+} tunring_corruption;
+
+/* The driver simulator: from attach() on, the adapter is no cable end; its host half does what these calls say, as the
+ * real driver would. Each returns 0 or a Win32 error code. All are thread-safe. */
+typedef struct tunring_simulator
+{
+    /* Takes the adapter over. ERROR_BUSY while it has a session. */
+    DWORD (*attach)(WINTUN_ADAPTER_HANDLE Adapter);
+    /* One chain towards the client: all of it or, when the ring lacks room, nothing (ERROR_BUFFER_OVERFLOW, counted).
+     * Packets over 65535 bytes are skipped. */
+    DWORD (*inject)(WINTUN_ADAPTER_HANDLE Adapter, const tunring_chain_packet *Chain, DWORD Count);
+    /* Takes the oldest packet the client has sent: *Size holds the buffer's size, then the packet's.
+     * ERROR_NO_MORE_ITEMS; ERROR_BUFFER_OVERFLOW if the buffer is too small (the packet stays). */
+    DWORD (*drain)(WINTUN_ADAPTER_HANDLE Adapter, BYTE *Buffer, DWORD *Size);
+    DWORD (*corrupt)(WINTUN_ADAPTER_HANDLE Adapter, tunring_corruption What, DWORD Value);
+    /* From now on every publication towards the client, and every drain, takes this long. */
+    DWORD (*delay)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Microseconds);
+    /* The system removes the adapter: the session's device handle is force-closed, both directions say 38. */
+    DWORD (*remove)(WINTUN_ADAPTER_HANDLE Adapter);
+    /* How many sessions were ended after that, which with the real driver closes a handle that isn't theirs. */
+    DWORD (*stale_ends)(void);
+} tunring_simulator;
+
+typedef struct tunring_backend
+{
+    DWORD version;    /* TUNRING_BACKEND_VERSION */
+    DWORD size;       /* of this struct */
+    const char *name; /* "tun_linux", "loopback" */
+
+    /* Device and carrier go now and every blocked wait ends; ring memory stays valid until WintunEndSession, which must
+     * still follow and may come after WintunCloseAdapter. No call but ReleaseReceivePacket and SendPacket may be
+     * made on the session from here on. Returns FALSE where the session must be treated as the official DLL's
+     * (a simulated adapter). */
+    BOOL (*detach)(WINTUN_SESSION_HANDLE Session);
+    void (*counters)(WINTUN_SESSION_HANDLE Session, tunring_counters *Counters);
+    /* Ring bytes that sends can still allocate, exact while nobody else allocates: a packet takes its size plus 4,
+     * rounded up to 4. */
+    DWORD (*send_room)(WINTUN_SESSION_HANDLE Session);
+    /* The adapter's name in UTF-8 as the system knows it now, and its interface index (0: the system has none). */
+    DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE Adapter, char *Name, DWORD Size);
+    DWORD (*adapter_index)(WINTUN_ADAPTER_HANDLE Adapter, DWORD *Index);
+    /* A descriptor of the network namespace that the adapter lives in, the caller's to close; -1 where there is none. */
+    int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE Adapter);
+
+    const tunring_simulator *simulator; /* NULL but in loopback */
+} tunring_backend;
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The client half of the ring: what a program does through the ABI.
+ */
+#include "poison.h"
+#include "ring.h"
+
+/* The packet at an offset. */
+static BYTE *
+packet_at(const ring_side *side, uint32_t offset)
+{
+    return side->ring->data + offset + sizeof(uint32_t);
+}
+
+/* `offset` moved on by a packet of `size` bytes. */
+static uint32_t
+after(const ring_side *side, uint32_t offset, uint32_t size)
+{
+    return (offset + ring_slot_size(size)) & (side->capacity - 1);
+}
+
+POISON_UNCHECKED static uint32_t
+load_size(const BYTE *packet)
+{
+    return atomic_load_explicit(ring_size_word(packet), memory_order_acquire);
+}
+
+BYTE *
+ring_receive(ring_side *side, DWORD *size)
+{
+    uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
+    uint32_t content, length;
+    BYTE *packet;
+
+    if (tail >= side->capacity)
+    {
+        SetLastError(ERROR_HANDLE_EOF);
+        return NULL;
+    }
+    if (tail == next)
+    {
+        SetLastError(ERROR_NO_MORE_ITEMS);
+        return NULL;
+    }
+    content = (tail - next) & (side->capacity - 1);
+    packet = packet_at(side, next);
+    length = content < sizeof(uint32_t) ? UINT32_MAX : load_size(packet);
+    if (length > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(length) > content)
+    {
+        SetLastError(ERROR_INVALID_DATA);
+        return NULL;
+    }
+    unpoison(packet - sizeof(uint32_t), ring_slot_size(length));
+    atomic_store_explicit(&side->next, after(side, next, length), memory_order_relaxed);
+    side->outstanding++;
+    *size = length;
+    return packet;
+}
+
+void
+ring_mark_released(const BYTE *packet)
+{
+    _Atomic uint32_t *word = ring_size_word(packet);
+    uint32_t size = atomic_load_explicit(word, memory_order_relaxed);
+
+    /* Before the mark, after which the host may fill the slot anew. */
+    if ((size & RING_FLAG) == 0)
+    {
+        poison(packet, size);
+    }
+    atomic_fetch_or(word, RING_FLAG);
+}
+
+bool
+ring_reclaim(ring_side *side)
+{
+    uint32_t before = side->outstanding;
+
+    while (side->outstanding > 0)
+    {
+        uint32_t size = load_size(packet_at(side, side->oldest));
+
+        if ((size & RING_FLAG) == 0)
+        {
+            break;
+        }
+        side->oldest = after(side, side->oldest, size & ~RING_FLAG);
+        side->outstanding--;
+    }
+    if (side->outstanding == before)
+    {
+        return false;
+    }
+    atomic_store_explicit(&side->ring->head, side->oldest, memory_order_release);
+    return true;
+}
+
+bool
+ring_readable(ring_side *side)
+{
+    uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
+
+    return tail >= side->capacity || tail != atomic_load_explicit(&side->next, memory_order_relaxed);
+}
+
+BYTE *
+ring_allocate(ring_side *side, DWORD size)
+{
+    uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
+    BYTE *packet;
+
+    if (size > WINTUN_MAX_IP_PACKET_SIZE)
+    {
+        SetLastError(ERROR_INVALID_PARAMETER);
+        return NULL;
+    }
+    if (head >= side->capacity)
+    {
+        SetLastError(ERROR_HANDLE_EOF);
+        return NULL;
+    }
+    if (ring_slot_size(size) > ((head - next - RING_ALIGNMENT) & (side->capacity - 1)))
+    {
+        SetLastError(ERROR_BUFFER_OVERFLOW);
+        return NULL;
+    }
+    packet = packet_at(side, next);
+    unpoison(packet - sizeof(uint32_t), ring_slot_size(size));
+    atomic_store_explicit(ring_size_word(packet), size | RING_FLAG, memory_order_relaxed);
+    atomic_store_explicit(&side->next, after(side, next, size), memory_order_relaxed);
+    side->outstanding++;
+    return packet;
+}
+
+void
+ring_mark_ready(const BYTE *packet)
+{
+    _Atomic uint32_t *word = ring_size_word(packet);
+    uint32_t size = atomic_load_explicit(word, memory_order_relaxed);
+
+    /* Before the mark, after which the host may read the slot. */
+    if ((size & RING_FLAG) != 0)
+    {
+        poison(packet, size & ~RING_FLAG);
+    }
+    atomic_fetch_and(word, ~RING_FLAG);
+}
+
+ring_published
+ring_publish(ring_side *side)
+{
+    uint32_t before = side->outstanding;
+
+    while (side->outstanding > 0)
+    {
+        uint32_t size = load_size(packet_at(side, side->oldest));
+
+        if ((size & RING_FLAG) != 0)
+        {
+            break;
+        }
+        side->oldest = after(side, side->oldest, size);
+        side->outstanding--;
+    }
+    if (side->outstanding == before)
+    {
+        return RING_NOTHING;
+    }
+    /* The host sets `alertable` and then reads the tail, with a full barrier between; so must we, the other way round.
+     * An exchange is one that the thread sanitizer understands. */
+    atomic_exchange(&side->ring->tail, side->oldest);
+    return atomic_load(&side->ring->alertable) != 0 ? RING_WAKE : RING_MORE;
+}
+
+uint32_t
+ring_room(ring_side *side)
+{
+    uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
+
+    return head >= side->capacity ? 0 : (head - next - RING_ALIGNMENT) & (side->capacity - 1);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The host half of the ring: what the driver does.
+ */
+#include "poison.h"
+#include "ring.h"
+
+#include <string.h>
+
+bool
+ring_packet_is_ip(const BYTE *packet, uint32_t size)
+{
+    return (size >= 20 && packet[0] >> 4 == 4) || (size >= 40 && packet[0] >> 4 == 6);
+}
+
+static bool
+offset_valid(const ring_side *side, uint32_t offset)
+{
+    return offset < side->capacity && offset % RING_ALIGNMENT == 0;
+}
+
+/* Bytes of S that can be filled from `at` on. */
+static uint32_t
+room_at(const ring_side *side, uint32_t at)
+{
+    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
+
+    if (!offset_valid(side, at) || head >= side->capacity)
+    {
+        return 0;
+    }
+    return (head - at - RING_ALIGNMENT) & (side->capacity - 1);
+}
+
+uint32_t
+ring_host_tail(const ring_side *side)
+{
+    return atomic_load_explicit(&side->ring->tail, memory_order_relaxed);
+}
+
+uint32_t
+ring_host_room(const ring_side *side)
+{
+    return room_at(side, ring_host_tail(side));
+}
+
+BYTE *
+ring_host_place(const ring_side *side, uint32_t at, uint32_t size)
+{
+    if (size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > room_at(side, at))
+    {
+        return NULL;
+    }
+    unpoison(side->ring->data + at, ring_slot_size(size));
+    return side->ring->data + at + sizeof(uint32_t);
+}
+
+uint32_t
+ring_host_fill(const ring_side *side, uint32_t at, uint32_t size)
+{
+    BYTE *packet = side->ring->data + at + sizeof(uint32_t);
+
+    atomic_store_explicit(ring_size_word(packet), size, memory_order_relaxed);
+    return (at + ring_slot_size(size)) & (side->capacity - 1);
+}
+
+void
+ring_host_show(ring_side *side, uint32_t at)
+{
+    uint32_t room = room_at(side, at);
+    uint32_t largest = ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE);
+
+    /* The last place may have been larger than what was filled. */
+    poison(side->ring->data + at, room < largest ? room : largest);
+    atomic_store_explicit(&side->ring->tail, at, memory_order_release);
+}
+
+bool
+ring_host_put_chain(ring_side *side, const tunring_chain_packet *chain, uint32_t count)
+{
+    uint32_t at = ring_host_tail(side);
+    uint64_t needed = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+    {
+        needed += chain[i].Size > WINTUN_MAX_IP_PACKET_SIZE ? 0 : ring_slot_size(chain[i].Size);
+    }
+    if (!offset_valid(side, at) || needed > room_at(side, at))
+    {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++)
+    {
+        BYTE *place = ring_host_place(side, at, chain[i].Size);
+
+        if (place == NULL)
+        {
+            continue; /* too large */
+        }
+        if (chain[i].Bytes == NULL)
+        {
+            memset(place, 0, chain[i].Size);
+        }
+        else
+        {
+            memcpy(place, chain[i].Bytes, chain[i].Size);
+        }
+        at = ring_host_fill(side, at, chain[i].Size);
+    }
+    ring_host_show(side, at);
+    return true;
+}
+
+void
+ring_host_rewind(ring_side *side)
+{
+    uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
+
+    /* What the client holds lies between `next` and the head (S) or the tail (R). */
+    if (next == 0 || atomic_load_explicit(&side->ring->head, memory_order_acquire) != next ||
+        atomic_load_explicit(&side->ring->tail, memory_order_acquire) != next)
+    {
+        return;
+    }
+    atomic_store_explicit(&side->next, 0, memory_order_relaxed);
+    side->oldest = 0;
+    atomic_store_explicit(&side->ring->head, 0, memory_order_release);
+    atomic_store_explicit(&side->ring->tail, 0, memory_order_release);
+}
+
+/* The size of the packet at a valid offset, or UINT32_MAX if there can be none. */
+POISON_UNCHECKED static uint32_t
+packet_size(const ring_side *side, uint32_t head, uint32_t tail)
+{
+    uint32_t content = (tail - head) & (side->capacity - 1);
+    uint32_t size;
+
+    if (content < sizeof(uint32_t))
+    {
+        return UINT32_MAX;
+    }
+    size = atomic_load_explicit(ring_size_word(side->ring->data + head + sizeof(uint32_t)), memory_order_relaxed);
+    return size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > content ? UINT32_MAX : size;
+}
+
+DWORD
+ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size)
+{
+    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
+    uint32_t found = UINT32_MAX;
+
+    if (head == RING_GONE)
+    {
+        return ERROR_HANDLE_EOF;
+    }
+    if (head == tail)
+    {
+        return ERROR_NO_MORE_ITEMS;
+    }
+    if (offset_valid(side, head) && tail < side->capacity)
+    {
+        found = packet_size(side, head, tail);
+    }
+    if (found == UINT32_MAX)
+    {
+        ring_host_end_send(side);
+        return ERROR_INVALID_DATA;
+    }
+    unpoison(side->ring->data + head, ring_slot_size(found));
+    *packet = side->ring->data + head + sizeof(uint32_t);
+    *size = found;
+    return ERROR_SUCCESS;
+}
+
+void
+ring_host_take(ring_side *side, uint32_t size)
+{
+    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
+
+    poison(side->ring->data + head + sizeof(uint32_t), size);
+    atomic_store_explicit(&side->ring->head, (head + ring_slot_size(size)) & (side->capacity - 1),
+                          memory_order_release);
+}
+
+void
+ring_host_end_receive(ring_side *side)
+{
+    atomic_exchange(&side->ring->tail, RING_GONE);
+}
+
+void
+ring_host_end_send(ring_side *side)
+{
+    atomic_exchange(&side->ring->head, RING_GONE);
+}
+
+void
+ring_host_end(ring_pair *pair)
+{
+    ring_host_end_send(&pair->send);
+    ring_host_end_receive(&pair->receive);
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The list of interfaces, under one lock. The lock comes before those of a session's rings.
+ */
+#include "tun_adapter.h"
+
+#include "backend_log.h"
+#include "tun_device.h"
+#include "tun_netlink.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct tun_adapter
+{
+    struct tun_adapter *next;
+    tun_device device;    /* closed once its creator is done with it */
+    tun_session *session; /* attached, or NULL */
+    unsigned users;       /* handles, and the attached session */
+} tun_adapter;
+
+/* A handle; several may share an adapter. */
+struct _WINTUN_ADAPTER
+{
+    tun_adapter *adapter;
+    unsigned generation;
+    bool creator;
+};
+
+static os_mutex lock = OS_MUTEX_INIT;
+static tun_adapter *adapters;
+
+/* The child has none of them: its descriptors are closed already, and whoever held the lock is not in it. */
+static void
+forget_all_in_child(void)
+{
+    os_mutex_init(&lock);
+    adapters = NULL;
+}
+
+/* ---- Uses of an adapter. The caller holds the lock, up to "Handles". ---- */
+
+static void
+unlist(tun_adapter *adapter)
+{
+    for (tun_adapter **link = &adapters; *link; link = &(*link)->next)
+    {
+        if (*link == adapter)
+        {
+            *link = adapter->next;
+            return;
+        }
+    }
+}
+
+/* Gives up the descriptors to `closing`, for the caller to close without the lock: the kernel may take its time. */
+static void
+give_up_device(tun_adapter *adapter, tun_device *closing)
+{
+    *closing = adapter->device;
+    adapter->device.fd = adapter->device.control = adapter->device.home = -1;
+    unlist(adapter);
+}
+
+static void
+drop_use(tun_adapter *adapter, tun_device *closing)
+{
+    if (--adapter->users > 0)
+        return;
+    if (adapter->device.fd >= 0)
+        give_up_device(adapter, closing);
+    free(adapter);
+}
+
+static bool
+dropped_by_kernel(tun_adapter *adapter, uint64_t *dropped)
+{
+    tun_device *device = &adapter->device;
+    return tun_device_refresh(device) && tun_netlink_dropped(device->control, device->index, dropped);
+}
+
+static void
+update_dropped(tun_session *session)
+{
+    uint64_t now;
+    if (session->adapter && dropped_by_kernel(session->adapter, &now))
+        session->dropped = now - session->dropped_before;
+}
+
+static void
+detach(tun_session *session, tun_device *closing)
+{
+    tun_adapter *adapter = session->adapter;
+    if (!adapter)
+        return;
+    update_dropped(session);
+    tun_session_detach(session);
+    if (tun_device_refresh(&adapter->device))
+        tun_device_set_carrier(&adapter->device, false);
+    adapter->session = NULL;
+    session->adapter = NULL;
+    drop_use(adapter, closing);
+}
+
+/* An adapter that this process is attached to already. */
+static tun_adapter *
+find(const char *name)
+{
+    for (tun_adapter *adapter = adapters; adapter; adapter = adapter->next)
+    {
+        if (tun_device_is_named(&adapter->device, name))
+            return adapter;
+    }
+    return NULL;
+}
+
+static void
+list(tun_adapter *adapter)
+{
+    adapter->next = adapters;
+    adapters = adapter;
+}
+
+static void
+use(WINTUN_ADAPTER_HANDLE handle, tun_adapter *adapter)
+{
+    handle->adapter = adapter;
+    handle->generation = os_generation();
+    adapter->users++;
+}
+
+/* ---- Handles ---- */
+
+static const tun_device closed_device = {.fd = -1, .control = -1, .home = -1};
+
+static void
+set_alias(const tun_device *device, const char *tunnel_type)
+{
+    const int failure = tun_netlink_set_alias(device->control, device->index, tunnel_type);
+    if (failure)
+        backend_log(WINTUN_LOG_WARN, "The alias of interface \"%s\" could not be set: %s", device->name,
+                    strerror(failure));
+}
+
+DWORD
+tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle)
+{
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
+    tun_adapter *adapter = calloc(1, sizeof(*adapter));
+    if (!made || !adapter)
+        goto failed;
+    os_after_fork_in_child(forget_all_in_child);
+    code = tun_device_create(&adapter->device, name);
+    if (code)
+        goto failed;
+    set_alias(&adapter->device, tunnel_type);
+    made->creator = true;
+    os_mutex_lock(&lock);
+    use(made, adapter);
+    list(adapter);
+    os_mutex_unlock(&lock);
+    *handle = made;
+    return ERROR_SUCCESS;
+
+failed:
+    free(adapter);
+    free(made);
+    return code;
+}
+
+/* The adapter of this name, attached to if need be. The caller holds the lock. */
+static DWORD
+find_or_attach(const char *name, tun_adapter **adapter)
+{
+    *adapter = find(name);
+    if (*adapter)
+        return ERROR_SUCCESS;
+    tun_adapter *made = calloc(1, sizeof(*made));
+    if (!made)
+        return ERROR_NOT_ENOUGH_MEMORY;
+    const DWORD code = tun_device_attach(&made->device, name);
+    if (code)
+    {
+        free(made);
+        return code;
+    }
+    list(made);
+    *adapter = made;
+    return ERROR_SUCCESS;
+}
+
+DWORD
+tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle)
+{
+    tun_adapter *adapter;
+    WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
+    if (!made)
+        return ERROR_NOT_ENOUGH_MEMORY;
+    os_after_fork_in_child(forget_all_in_child);
+    os_mutex_lock(&lock);
+    const DWORD code = find_or_attach(name, &adapter);
+    if (!code)
+        use(made, adapter);
+    os_mutex_unlock(&lock);
+    if (code)
+        free(made);
+    else
+        *handle = made;
+    return code;
+}
+
+void
+tun_adapter_close(WINTUN_ADAPTER_HANDLE handle)
+{
+    tun_adapter *adapter = handle->adapter;
+    tun_device closing = closed_device;
+    os_mutex_lock(&lock);
+    if (handle->creator)
+    {
+        /* This handle is a use of its own, so the adapter outlives its session here. */
+        if (adapter->session)
+            detach(adapter->session, &closing);
+        give_up_device(adapter, &closing);
+    }
+    drop_use(adapter, &closing);
+    os_mutex_unlock(&lock);
+    tun_device_close(&closing);
+    free(handle);
+}
+
+bool
+tun_adapter_usable(WINTUN_ADAPTER_HANDLE handle)
+{
+    return handle->generation == os_generation();
+}
+
+bool
+tun_adapters_exist(void)
+{
+    os_mutex_lock(&lock);
+    const bool exist = adapters != NULL;
+    os_mutex_unlock(&lock);
+    return exist;
+}
+
+/* ---- Sessions ---- */
+
+/* The caller holds the lock. */
+static DWORD
+start(tun_adapter *adapter, DWORD capacity, tun_session **session)
+{
+    tun_device *device = &adapter->device;
+    DWORD code;
+    if (adapter->session)
+    {
+        backend_log(WINTUN_LOG_ERR, "The interface \"%s\" has a session already", device->name);
+        return ERROR_ALREADY_INITIALIZED;
+    }
+    if (!tun_device_refresh(device))
+    {
+        backend_log(WINTUN_LOG_ERR, "The interface \"%s\" was removed", device->name);
+        return ERROR_NOT_FOUND;
+    }
+    tun_session *made = tun_session_open(device->fd, capacity, &code);
+    if (!made)
+    {
+        backend_log_error(code, "The session on \"%s\" can't start", device->name);
+        return code;
+    }
+    (void)dropped_by_kernel(adapter, &made->dropped_before);
+    tun_device_drain(device);
+    tun_device_set_carrier(device, true);
+    made->adapter = adapter;
+    adapter->session = made;
+    adapter->users++;
+    *session = made;
+    return ERROR_SUCCESS;
+}
+
+DWORD
+tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_session **session)
+{
+    if (!ring_capacity_valid(capacity))
+    {
+        backend_log(WINTUN_LOG_ERR, "%u is no ring capacity: a power of two from %u to %u", (unsigned)capacity,
+                    (unsigned)WINTUN_MIN_RING_CAPACITY, (unsigned)WINTUN_MAX_RING_CAPACITY);
+        return ERROR_INVALID_PARAMETER;
+    }
+    os_mutex_lock(&lock);
+    const DWORD code = start(handle->adapter, capacity, session);
+    os_mutex_unlock(&lock);
+    return code;
+}
+
+void
+tun_adapter_detach_session(tun_session *session)
+{
+    tun_device closing = closed_device;
+    os_mutex_lock(&lock);
+    detach(session, &closing);
+    os_mutex_unlock(&lock);
+    tun_device_close(&closing);
+}
+
+uint64_t
+tun_adapter_session_dropped(tun_session *session)
+{
+    os_mutex_lock(&lock);
+    update_dropped(session);
+    const uint64_t dropped = session->dropped;
+    os_mutex_unlock(&lock);
+    return dropped;
+}
+
+/* ---- Questions ---- */
+
+DWORD
+tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size)
+{
+    tun_device *device = &handle->adapter->device;
+    DWORD code = ERROR_SUCCESS;
+    os_mutex_lock(&lock);
+    (void)tun_device_refresh(device);
+    const size_t length = strlen(device->name);
+    if (length < size)
+        memcpy(name, device->name, length + 1);
+    else
+        code = ERROR_BUFFER_OVERFLOW;
+    os_mutex_unlock(&lock);
+    return code;
+}
+
+DWORD
+tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *gone)
+{
+    tun_device *device = &handle->adapter->device;
+    os_mutex_lock(&lock);
+    *gone = !tun_device_refresh(device);
+    const DWORD index = device->index;
+    os_mutex_unlock(&lock);
+    return index;
+}
+
+int
+tun_adapter_namespace(WINTUN_ADAPTER_HANDLE handle)
+{
+    os_mutex_lock(&lock);
+    const int space = tun_device_namespace(&handle->adapter->device);
+    os_mutex_unlock(&lock);
+    return space;
+}

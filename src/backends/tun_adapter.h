@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The TUN interfaces that this process is attached to, and the handles and sessions on them. Linux lets one descriptor
+ * attach to an interface, so all handles of a process on one interface share it.
+ */
+#ifndef TUNRING_TUN_ADAPTER_H
+#define TUNRING_TUN_ADAPTER_H
+
+#include "tun_session.h"
+
+/* Either gives a new handle, or an error as tun_device_create() and tun_device_attach() do. */
+DWORD tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle);
+DWORD tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle);
+
+/* The interface goes, and its session ends, with the handle that created it; else with the last handle and session. */
+void tun_adapter_close(WINTUN_ADAPTER_HANDLE handle);
+
+/* False in a child of the process that made the handle, which must not use it. */
+bool tun_adapter_usable(WINTUN_ADAPTER_HANDLE handle);
+
+/* Whether this process is attached to any interface. */
+bool tun_adapters_exist(void);
+
+/* ERROR_INVALID_PARAMETER, ERROR_ALREADY_INITIALIZED, ERROR_NOT_FOUND when the interface is gone, or what the session
+ * lacks. */
+DWORD tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_session **session);
+
+/* Ends all but the session's memory. Idempotent. */
+void tun_adapter_detach_session(tun_session *session);
+
+/* Packets to the client that the kernel dropped while the session was attached. */
+uint64_t tun_adapter_session_dropped(tun_session *session);
+
+/* `name` has room for `size` bytes. ERROR_BUFFER_OVERFLOW; of an interface that is gone, its last name. */
+DWORD tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size);
+
+/* The interface's index; `gone` instead if it is gone. */
+DWORD tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *gone);
+
+/* A descriptor of the interface's namespace, the caller's, or -1. */
+int tun_adapter_namespace(WINTUN_ADAPTER_HANDLE handle);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A TUN interface as the kernel shows it: made or attached to through /dev/net/tun, asked by ioctl. Nothing here is
+ * thread-safe; tun_adapter.c holds its lock around every call.
+ */
+#ifndef TUNRING_TUN_DEVICE_H
+#define TUNRING_TUN_DEVICE_H
+
+#include "wintun.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+
+typedef struct tun_device
+{
+    int fd;              /* of /dev/net/tun, non-blocking; -1 once closed */
+    int control;         /* a route socket in the interface's namespace, for ioctls and netlink */
+    int home;            /* that namespace; -1 if the system doesn't tell */
+    DWORD index;         /* of the interface in it */
+    char name[IFNAMSIZ]; /* as last seen: it may be renamed */
+} tun_device;
+
+/* True for a name that the kernel takes as it is; else says in the log what is allowed. */
+bool tun_name_valid(const char *name);
+
+/* Makes a new interface, its carrier down. ERROR_INVALID_PARAMETER, ERROR_ALREADY_EXISTS, ERROR_ACCESS_DENIED,
+ * ERROR_FILE_NOT_FOUND without /dev/net/tun, ERROR_TOO_MANY_OPEN_FILES; each with a line in the log. */
+DWORD tun_device_create(tun_device *device, const char *name);
+
+/* Attaches to an interface that exists. As above, and ERROR_NOT_FOUND; ERROR_INVALID_PARAMETER if it is no TUN
+ * interface of one queue; ERROR_ALREADY_INITIALIZED if some process is attached to it. */
+DWORD tun_device_attach(tun_device *device, const char *name);
+
+/* Lets the interface go: the kernel removes it unless it is persistent. Idempotent. */
+void tun_device_close(tun_device *device);
+
+/* Brings `name` up to date, and `index` and `control` if the interface was moved to another namespace. False when the
+ * interface is gone; both then stay as they were. */
+bool tun_device_refresh(tun_device *device);
+
+/* Whether an interface of this name, seen from the calling thread's namespace, is this one. */
+bool tun_device_is_named(tun_device *device, const char *name);
+
+/* Switches the link and waits until the kernel's queues have followed. */
+void tun_device_set_carrier(tun_device *device, bool up);
+
+/* Throws away what the kernel has queued, at most one queue's length. */
+void tun_device_drain(tun_device *device);
+
+/* A descriptor of the interface's namespace, for the caller to close; -1. */
+int tun_device_namespace(const tun_device *device);
+
+/* The running kernel's version, of which the driver is part, as major << 16 | minor; 0 with *code set if /dev/net/tun
+ * can't be opened. */
+DWORD tun_driver_version(DWORD *code);
+
+#endif

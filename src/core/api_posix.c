@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * api.h for POSIX: dlopen().
+ */
+#include "api.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <unistd.h>
+
+void *
+module_open(const tunring_path_char *path, char *detail, size_t detail_size)
+{
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (module)
+        return module;
+    const char *reason = dlerror();
+    snprintf(detail, detail_size, "%s", reason ? reason : "");
+    SetLastError(access(path, R_OK) == 0 ? ERROR_BAD_EXE_FORMAT : ERROR_MOD_NOT_FOUND);
+    return NULL;
+}
+
+void *
+module_symbol(void *module, const char *name)
+{
+    return dlsym(module, name);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * api.h for Windows: LoadLibraryExW() of an absolute path, which looks for further DLLs in System32 alone.
+ */
+#include "api.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void *
+module_open(const tunring_path_char *path, char *detail, size_t detail_size)
+{
+    HMODULE module = LoadLibraryExW(path, NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
+    if (module)
+        return module;
+    DWORD code = GetLastError();
+    snprintf(detail, detail_size, "LoadLibraryExW failed with code %lu", code);
+    SetLastError(code);
+    return NULL;
+}
+
+void *
+module_symbol(void *module, const char *name)
+{
+    FARPROC address = GetProcAddress(module, name);
+    void *symbol;
+    memcpy(&symbol, &address, sizeof(symbol));
+    return symbol;
+}

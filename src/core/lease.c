@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Slots on loan. A slot goes back at its last hold; the lease itself is one holder of each. `state` is one word:
+ * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
+ * atomic operation a slot), and the number of C operations in progress, during which a release has to wait its turn.
+ */
+#include "lease.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LEASE_RELEASED 1u
+#define LEASE_HELD 2u
+#define LEASE_OPERATION 4u
+
+tunring_lease *
+lease_new(uint32_t room)
+{
+    tunring_lease *lease = malloc(sizeof(*lease) + room * sizeof(lease->slots[0]));
+    if (!lease)
+        return NULL;
+    lease->session = NULL;
+    atomic_init(&lease->state, 0);
+    atomic_init(&lease->left, 0);
+    lease->reserved = false;
+    lease->generation = os_generation();
+    lease->count = 0;
+    lease->bytes = 0;
+    return lease;
+}
+
+bool
+lease_grow(tunring_lease **lease, uint32_t *room, uint32_t most)
+{
+    uint32_t wanted = *room > most / 2 ? most : *room * 2;
+    tunring_lease *grown = realloc(*lease, sizeof(*grown) + wanted * sizeof(grown->slots[0]));
+    if (!grown)
+        return false;
+    *lease = grown;
+    *room = wanted;
+    return true;
+}
+
+void
+lease_bind(tunring_lease *lease, tunring_session *session, bool reserved)
+{
+    lease->session = session;
+    lease->reserved = reserved;
+    atomic_init(&lease->left, lease->count);
+    session_pin(session);
+    if (reserved)
+        count_add(&session->counts.reservations, 1);
+    else
+    {
+        count_add(&session->counts.pinned_packets, lease->count);
+        count_add(&session->counts.pinned_bytes, lease->bytes);
+    }
+}
+
+/* So many slots are the ring's again. With the last of them the lease lets go of its session. */
+static void
+slots_gone(tunring_lease *lease, uint32_t count, uint64_t bytes)
+{
+    tunring_session *session = lease->session;
+    if (!lease->reserved)
+    {
+        count_sub(&session->counts.pinned_packets, count);
+        count_sub(&session->counts.pinned_bytes, bytes);
+    }
+    if (atomic_fetch_sub(&lease->left, count) != count)
+        return;
+    if (lease->reserved)
+        count_sub(&session->counts.reservations, 1);
+    session_unpin(session);
+}
+
+/* A reserved slot can't be given back: it goes out as something that every host drops. */
+static void
+send_filler(tunring_session *session, const tunring_slot *slot)
+{
+    if (slot->length)
+        slot->data[0] = 0;
+    session->api->WintunSendPacket(session->handle, slot->data);
+    count_add(&session->counts.fillers, 1);
+}
+
+static void
+return_slot(const tunring_lease *lease, const tunring_slot *slot)
+{
+    tunring_session *session = lease->session;
+    if (lease->reserved)
+        send_filler(session, slot);
+    else
+        session->api->WintunReleaseReceivePacket(session->handle, slot->data);
+}
+
+static void
+drop_hold(tunring_lease *lease, uint32_t index)
+{
+    tunring_slot *slot = &lease->slots[index];
+    if (atomic_fetch_sub(&slot->holds, 1) == 1)
+    {
+        return_slot(lease, slot);
+        slots_gone(lease, 1, slot->length);
+    }
+}
+
+/* Drops the lease's own hold on every slot. */
+static void
+return_all(tunring_lease *lease, bool held)
+{
+    uint32_t count = lease->count;
+    if (held)
+    {
+        /* The last drop may let others free the lease's session, but not the lease, which the caller still owns. */
+        for (uint32_t i = 0; i < count; i++)
+            drop_hold(lease, i);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+    {
+        atomic_store_explicit(&lease->slots[i].holds, 0, memory_order_relaxed);
+        return_slot(lease, &lease->slots[i]);
+    }
+    if (count)
+        slots_gone(lease, count, lease->bytes);
+}
+
+static bool
+foreign(const tunring_lease *lease)
+{
+    return lease->generation != os_generation();
+}
+
+bool
+tunring_lease_hold(tunring_lease *lease, uint32_t index)
+{
+    uint32_t state = atomic_load(&lease->state);
+    if (!(state & (LEASE_HELD | LEASE_RELEASED)))
+        state = atomic_fetch_or(&lease->state, LEASE_HELD);
+    if (state & LEASE_RELEASED)
+        return false;
+    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. */
+    _Atomic uint32_t *holds = &lease->slots[index].holds;
+    uint32_t held = atomic_load(holds);
+    do
+    {
+        if (held == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(holds, &held, held + 1));
+    return true;
+}
+
+void
+tunring_lease_unhold(tunring_lease *lease, uint32_t index)
+{
+    if (!foreign(lease))
+        drop_hold(lease, index);
+}
+
+bool
+tunring_lease_enter(tunring_lease *lease)
+{
+    uint32_t state = atomic_load(&lease->state);
+    do
+    {
+        if (state & LEASE_RELEASED)
+            return false;
+    } while (!atomic_compare_exchange_weak(&lease->state, &state, state + LEASE_OPERATION));
+    return true;
+}
+
+void
+tunring_lease_leave(tunring_lease *lease)
+{
+    uint32_t state = atomic_fetch_sub(&lease->state, LEASE_OPERATION);
+    if ((state & LEASE_RELEASED) && state < 2 * LEASE_OPERATION && !foreign(lease))
+        return_all(lease, state & LEASE_HELD);
+}
+
+void
+tunring_lease_release(tunring_lease *lease)
+{
+    uint32_t state = atomic_fetch_or(&lease->state, LEASE_RELEASED);
+    if (!(state & LEASE_RELEASED) && state < LEASE_OPERATION && !foreign(lease))
+        return_all(lease, state & LEASE_HELD);
+}
+
+bool
+tunring_lease_released(const tunring_lease *lease)
+{
+    return (atomic_load(&lease->state) & LEASE_RELEASED) != 0;
+}
+
+bool
+tunring_lease_held(const tunring_lease *lease)
+{
+    for (uint32_t i = 0; i < lease->count; i++)
+        if (atomic_load(&lease->slots[i].holds) > 1)
+            return true;
+    return false;
+}
+
+/* Claims the first slots for sending, until one that somebody else holds. Returns how many. */
+static uint32_t
+claim_slots(tunring_lease *lease)
+{
+    for (uint32_t i = 0; i < lease->count; i++)
+    {
+        uint32_t only_ours = 1;
+        if (!atomic_compare_exchange_strong(&lease->slots[i].holds, &only_ours, 0))
+            return i;
+    }
+    return lease->count;
+}
+
+static void
+abandon(tunring_lease *lease, uint32_t claimed)
+{
+    for (uint32_t i = 0; i < claimed; i++)
+        return_slot(lease, &lease->slots[i]);
+    if (claimed)
+        slots_gone(lease, claimed, 0);
+    for (uint32_t i = claimed; i < lease->count; i++)
+        drop_hold(lease, i);
+}
+
+DWORD
+tunring_lease_commit(tunring_lease *lease)
+{
+    tunring_session *session = lease->session;
+    if (foreign(lease) || (atomic_fetch_or(&lease->state, LEASE_RELEASED) & LEASE_RELEASED))
+        return ERROR_HANDLE_EOF;
+    uint32_t claimed = claim_slots(lease);
+    if (claimed < lease->count)
+    {
+        abandon(lease, claimed);
+        return ERROR_BUSY;
+    }
+    if (!session_enter(session))
+    {
+        abandon(lease, claimed);
+        return ERROR_HANDLE_EOF;
+    }
+    /* The oldest last: it publishes them all. */
+    for (uint32_t i = lease->count; i-- > 0;)
+        session->api->WintunSendPacket(session->handle, lease->slots[i].data);
+    count_add(&session->counts.sent_packets, lease->count);
+    count_add(&session->counts.sent_bytes, lease->bytes);
+    count_add(&session->counts.sent_batches, 1);
+    session_leave(session);
+    slots_gone(lease, lease->count, lease->bytes);
+    return ERROR_SUCCESS;
+}
+
+void
+tunring_lease_free(tunring_lease *lease)
+{
+    free(lease);
+}
+
+void
+tunring_lease_pack(const tunring_lease *lease, BYTE *buffer)
+{
+    for (uint32_t i = 0; i < lease->count; i++)
+    {
+        memcpy(buffer, lease->slots[i].data, lease->slots[i].length);
+        buffer += lease->slots[i].length;
+    }
+}
+
+uint32_t
+tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < lease->count; i++)
+        if (tunring_packet_is_ip(lease->slots[i].data, lease->slots[i].length))
+            packets[count++] = (tunring_packet){lease->slots[i].data, lease->slots[i].length};
+    return count;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How the core's own files make leases.
+ */
+#ifndef TUNRING_LEASE_H
+#define TUNRING_LEASE_H
+
+#include "session.h"
+
+/* An empty lease with room for so many slots, or NULL. It belongs to no session yet. */
+tunring_lease *lease_new(uint32_t room);
+/* More room, up to twice as much and at most `most`. False if there is no memory: the lease is as it was. */
+bool lease_grow(tunring_lease **lease, uint32_t *room, uint32_t most);
+
+static inline void
+lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
+{
+    tunring_slot *slot = &lease->slots[lease->count++];
+    slot->data = data;
+    slot->length = length;
+    atomic_init(&slot->holds, 1);
+    lease->bytes += length;
+}
+
+/* Gives the filled lease to the session that the slots are of. The caller is in a call on it. */
+void lease_bind(tunring_lease *lease, tunring_session *session, bool reserved);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the core and the back ends need of the operating system: locks, events, time, threads, ring memory.
+ * os_posix.c (with os_event_linux.c or os_event_pipe.c) and os_windows.c implement it; each library compiles its own.
+ */
+#ifndef TUNRING_OS_H
+#define TUNRING_OS_H
+
+#include "wintun.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+typedef SRWLOCK os_mutex;
+#define OS_MUTEX_INIT SRWLOCK_INIT
+#else
+#include <pthread.h>
+typedef pthread_mutex_t os_mutex;
+#define OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+#endif
+
+void os_mutex_init(os_mutex *mutex);
+void os_mutex_destroy(os_mutex *mutex);
+void os_mutex_lock(os_mutex *mutex);
+bool os_mutex_trylock(os_mutex *mutex);
+void os_mutex_unlock(os_mutex *mutex);
+
+/* A manual-reset event. `wait` is what WaitForMultipleObjects or poll() takes. */
+typedef struct os_event
+{
+    HANDLE wait;
+    int write_fd; /* POSIX: what os_event_set writes to; on Linux the same eventfd */
+} os_event;
+
+/* Creates an unset event. False on failure, with the last error. */
+bool os_event_open(os_event *event);
+void os_event_close(os_event *event);
+/* Both are idempotent, and neither is ordered against the other: callers that race hold a lock. */
+void os_event_set(os_event *event);
+void os_event_clear(os_event *event);
+
+/* Nanoseconds of a monotonic clock. */
+int64_t os_now(void);
+/* Tells the processor that this is a spin loop. */
+void os_relax(void);
+void os_yield(void);
+void os_sleep(int64_t nanoseconds);
+unsigned os_cpu_count(void);
+/* Starts a thread that nobody joins. False if there can be none. */
+bool os_thread_detached(void (*run)(void *), void *argument);
+
+/* Zeroed, page-aligned memory, private to this process (after a fork each side has its own copy). */
+void *os_pages_alloc(size_t size);
+void os_pages_free(void *pages, size_t size);
+
+/* The last error for errno's present value, by POSIX code. Only outside Windows. */
+DWORD os_error_from_errno(int code);
+
+/* Forking. A child process has none of its parent's threads and must not keep the parent's devices alive, so the
+ * child's first act is to count up the generation and to close every registered descriptor. Objects remember the
+ * generation they were made in; on Windows it is always 0. */
+unsigned os_generation(void);
+/* Registers a descriptor, which the child will close. Returns it, or -1 with ERROR_TOO_MANY_OPEN_FILES after closing
+ * it. -1 passes through. */
+int os_fd_register(int fd);
+/* Closes a registered descriptor. */
+void os_fd_close(int fd);
+/* Runs in the child after its descriptors are closed: must be async-signal-safe. At most one for each library. */
+void os_after_fork_in_child(void (*run)(void));
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * os_event on Linux: an eventfd, whose counter is 0 or not.
+ */
+#include "os.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+bool
+os_event_open(os_event *event)
+{
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0)
+    {
+        SetLastError(os_error_from_errno(errno));
+        return false;
+    }
+    fd = os_fd_register(fd);
+    if (fd < 0)
+        return false;
+    event->wait = (HANDLE)(intptr_t)fd;
+    event->write_fd = fd;
+    return true;
+}
+
+void
+os_event_close(os_event *event)
+{
+    os_fd_close(event->write_fd);
+}
+
+void
+os_event_set(os_event *event)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    /* Fails only when the counter is full, so that the event is set anyway. */
+    ssize_t written = write(event->write_fd, &one, sizeof(one));
+    (void)written;
+    errno = saved;
+}
+
+void
+os_event_clear(os_event *event)
+{
+    int saved = errno;
+    uint64_t count;
+    /* Fails only when the counter is 0, so that the event is clear anyway. */
+    ssize_t taken = read(event->write_fd, &count, sizeof(count));
+    (void)taken;
+    errno = saved;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * os_event where there is no eventfd: a pipe that holds a byte or not.
+ */
+#include "os.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static void
+set_flags(int fd)
+{
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+bool
+os_event_open(os_event *event)
+{
+    int ends[2];
+    if (pipe(ends) != 0)
+    {
+        SetLastError(os_error_from_errno(errno));
+        return false;
+    }
+    set_flags(ends[0]);
+    set_flags(ends[1]);
+    int read_fd = os_fd_register(ends[0]);
+    int write_fd = os_fd_register(ends[1]);
+    if (read_fd < 0 || write_fd < 0)
+    {
+        os_fd_close(read_fd);
+        os_fd_close(write_fd);
+        return false;
+    }
+    event->wait = (HANDLE)(intptr_t)read_fd;
+    event->write_fd = write_fd;
+    return true;
+}
+
+void
+os_event_close(os_event *event)
+{
+    os_fd_close((int)(intptr_t)event->wait);
+    os_fd_close(event->write_fd);
+}
+
+void
+os_event_set(os_event *event)
+{
+    int saved = errno;
+    /* Fails only when the pipe is full, so that the event is set anyway. */
+    ssize_t written = write(event->write_fd, "", 1);
+    (void)written;
+    errno = saved;
+}
+
+void
+os_event_clear(os_event *event)
+{
+    int saved = errno;
+    char bytes[64];
+    while (read((int)(intptr_t)event->wait, bytes, sizeof(bytes)) > 0)
+        continue;
+    errno = saved;
+}

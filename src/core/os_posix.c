@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * os.h for POSIX: pthreads, clocks, anonymous memory, and the table of descriptors that a forked child closes.
+ */
+#include "os.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+void
+os_mutex_init(os_mutex *mutex)
+{
+    pthread_mutex_init(mutex, NULL);
+}
+
+void
+os_mutex_destroy(os_mutex *mutex)
+{
+    pthread_mutex_destroy(mutex);
+}
+
+void
+os_mutex_lock(os_mutex *mutex)
+{
+    pthread_mutex_lock(mutex);
+}
+
+bool
+os_mutex_trylock(os_mutex *mutex)
+{
+    return pthread_mutex_trylock(mutex) == 0;
+}
+
+void
+os_mutex_unlock(os_mutex *mutex)
+{
+    pthread_mutex_unlock(mutex);
+}
+
+int64_t
+os_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void
+os_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+void
+os_yield(void)
+{
+    sched_yield();
+}
+
+void
+os_sleep(int64_t nanoseconds)
+{
+    struct timespec span = {.tv_sec = (time_t)(nanoseconds / 1000000000), .tv_nsec = (long)(nanoseconds % 1000000000)};
+    nanosleep(&span, NULL);
+}
+
+unsigned
+os_cpu_count(void)
+{
+    /* Asked once: sysconf() reads a file. */
+    static atomic_uint known;
+    unsigned count = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!count)
+    {
+        long online = sysconf(_SC_NPROCESSORS_ONLN);
+        count = online > 0 ? (unsigned)online : 1;
+        atomic_store_explicit(&known, count, memory_order_relaxed);
+    }
+    return count;
+}
+
+struct thread_start
+{
+    void (*run)(void *);
+    void *argument;
+};
+
+static void *
+thread_main(void *parameter)
+{
+    struct thread_start start = *(struct thread_start *)parameter;
+    free(parameter);
+    start.run(start.argument);
+    return NULL;
+}
+
+bool
+os_thread_detached(void (*run)(void *), void *argument)
+{
+    struct thread_start *start = malloc(sizeof(*start));
+    if (!start)
+        return false;
+    *start = (struct thread_start){run, argument};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, thread_main, start) != 0)
+    {
+        free(start);
+        return false;
+    }
+    pthread_detach(thread);
+    return true;
+}
+
+void *
+os_pages_alloc(size_t size)
+{
+    void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void
+os_pages_free(void *pages, size_t size)
+{
+    munmap(pages, size);
+}
+
+DWORD
+os_error_from_errno(int code)
+{
+    switch (code)
+    {
+    case ENOENT:
+    case ENXIO:
+    case ENODEV:
+        return ERROR_FILE_NOT_FOUND;
+    case EMFILE:
+    case ENFILE:
+        return ERROR_TOO_MANY_OPEN_FILES;
+    case EPERM:
+    case EACCES:
+        return ERROR_ACCESS_DENIED;
+    case ENOMEM:
+    case ENOBUFS:
+        return ERROR_NOT_ENOUGH_MEMORY;
+#if defined(EBADFD)
+    case EBADFD:
+        return ERROR_HANDLE_EOF;
+#endif
+    case EINVAL:
+    case ENAMETOOLONG:
+        return ERROR_INVALID_PARAMETER;
+    case EBUSY:
+        return ERROR_BUSY;
+    case EEXIST:
+        return ERROR_ALREADY_EXISTS;
+    default:
+        return ERROR_GEN_FAILURE;
+    }
+}
+
+/* ---- Forking ---- */
+
+/* A cell holds a descriptor plus one, so that zeroed memory is an empty table. It is preallocated: the child may not
+ * allocate. 16,384 is more than the usual limit on open files. */
+#define FD_TABLE_SIZE 16384
+
+static _Atomic int fd_table[FD_TABLE_SIZE];
+static atomic_uint fd_table_used; /* cells that were ever taken */
+static atomic_uint generation;
+static void (*_Atomic after_fork)(void);
+
+static void
+close_everything_in_child(void)
+{
+    atomic_fetch_add(&generation, 1);
+    unsigned used = atomic_load(&fd_table_used);
+    for (unsigned i = 0; i < used; i++)
+    {
+        int cell = atomic_exchange(&fd_table[i], 0);
+        if (cell)
+            close(cell - 1);
+    }
+    void (*run)(void) = atomic_load(&after_fork);
+    if (run)
+        run();
+}
+
+static void
+install_fork_handler(void)
+{
+    pthread_atfork(NULL, NULL, close_everything_in_child);
+}
+
+static void
+need_fork_handler(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_fork_handler);
+}
+
+unsigned
+os_generation(void)
+{
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+void
+os_after_fork_in_child(void (*run)(void))
+{
+    need_fork_handler();
+    atomic_store(&after_fork, run);
+}
+
+/* Raises the high-water mark before the cell is filled, so that the child's scan covers it. */
+static void
+raise_table_used(unsigned at_least)
+{
+    unsigned used = atomic_load(&fd_table_used);
+    while (used < at_least && !atomic_compare_exchange_weak(&fd_table_used, &used, at_least))
+        continue;
+}
+
+int
+os_fd_register(int fd)
+{
+    if (fd < 0)
+        return fd;
+    need_fork_handler();
+    for (unsigned i = 0; i < FD_TABLE_SIZE; i++)
+    {
+        int empty = 0;
+        if (atomic_load_explicit(&fd_table[i], memory_order_relaxed) != 0)
+            continue;
+        raise_table_used(i + 1);
+        if (atomic_compare_exchange_strong(&fd_table[i], &empty, fd + 1))
+            return fd;
+    }
+    close(fd);
+    SetLastError(ERROR_TOO_MANY_OPEN_FILES);
+    return -1;
+}
+
+void
+os_fd_close(int fd)
+{
+    if (fd < 0)
+        return;
+    unsigned used = atomic_load(&fd_table_used);
+    for (unsigned i = 0; i < used; i++)
+    {
+        int cell = fd + 1;
+        /* Emptied before the close: afterwards the number may be somebody else's. */
+        if (atomic_compare_exchange_strong(&fd_table[i], &cell, 0))
+        {
+            close(fd);
+            return;
+        }
+    }
+    /* Not in the table: this is a child, and the descriptor went at the fork. */
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Receiving a batch: take what is there, else spin or sleep until something is.
+ */
+#include "lease.h"
+#include "spin.h"
+#include "wait.h"
+
+/* Slots to start with: a batch costs memory by what came. */
+#define FIRST_ROOM 64u
+
+typedef struct receiver
+{
+    tunring_session *session;
+    tunring_lease *lease;
+    uint32_t room;
+    uint32_t max;
+    bool consumed; /* a wait was ended by the read event, and no "empty" was seen since */
+    spin spin;
+} receiver;
+
+/* Takes packets until the ring is empty or the batch full. 0 if it has any; an error behind them will come again. */
+static DWORD
+take_packets(receiver *self)
+{
+    tunring_session *session = self->session;
+    WINTUN_RECEIVE_PACKET_FUNC *receive = session->api->WintunReceivePacket;
+    DWORD code = ERROR_SUCCESS;
+    while (self->lease->count < self->max)
+    {
+        DWORD size;
+        if (self->lease->count == self->room && !lease_grow(&self->lease, &self->room, self->max))
+            break;
+        BYTE *packet = receive(session->handle, &size);
+        if (!packet)
+        {
+            code = GetLastError();
+            break;
+        }
+        lease_append(self->lease, packet, size);
+    }
+    if (code == ERROR_NO_MORE_ITEMS)
+        self->consumed = false;
+    return self->lease->count ? ERROR_SUCCESS : code;
+}
+
+static DWORD
+sleep_until_ready(receiver *self, const tunring_wait *wait)
+{
+    tunring_session *session = self->session;
+    enum
+    {
+        STOP,
+        INTERRUPT,
+        READ
+    };
+    const HANDLE handles[] = {session->stop.wait, wait->interrupt, session->read_event};
+    int64_t began = os_now();
+    if (began >= wait->deadline)
+        return WAIT_TIMEOUT;
+    count_add(&session->counts.waits, 1);
+    switch (wait_any(handles, 3, wait->deadline))
+    {
+    case STOP:
+        return ERROR_HANDLE_EOF;
+    case INTERRUPT:
+        return ERROR_OPERATION_ABORTED;
+    case READ:
+        self->consumed = true;
+        self->spin = (spin){0};
+        count_add(&session->counts.wakes, 1);
+        spin_learn(session, os_now() - began);
+        return ERROR_SUCCESS;
+    case WAIT_NOTHING:
+        return WAIT_TIMEOUT;
+    default:
+        return GetLastError();
+    }
+}
+
+static DWORD
+wait_for_packets(receiver *self, const tunring_wait *wait)
+{
+    for (;;)
+    {
+        if (session_closing(self->session))
+            return ERROR_HANDLE_EOF;
+        DWORD code = take_packets(self);
+        if (code != ERROR_NO_MORE_ITEMS)
+            return code;
+        if (wait->deadline == 0)
+            return WAIT_TIMEOUT;
+        if (spin_again(self->session, &self->spin))
+            continue;
+        code = sleep_until_ready(self, wait);
+        if (code != ERROR_SUCCESS)
+            return code;
+    }
+}
+
+static void
+hand_over(receiver *self, tunring_lease **result)
+{
+    session_counts *counts = &self->session->counts;
+    count_add(&counts->received_packets, self->lease->count);
+    count_add(&counts->received_bytes, self->lease->bytes);
+    count_add(&counts->received_batches, 1);
+    lease_bind(self->lease, self->session, false);
+    *result = self->lease;
+}
+
+DWORD
+tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **result)
+{
+    receiver self = {.session = session, .max = max, .room = max < FIRST_ROOM ? max : FIRST_ROOM};
+    if (!session_enter(session))
+        return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    self.lease = lease_new(self.room);
+    if (!self.lease)
+        goto leave;
+    code = wait_for_packets(&self, wait);
+    if (code == ERROR_SUCCESS)
+        hand_over(&self, result);
+    else
+        tunring_lease_free(self.lease);
+    if (code == ERROR_HANDLE_EOF && !session_closing(session))
+        atomic_store(&session->removed, true);
+    /* Our own libraries' events are level-triggered. */
+    if (self.consumed && !session->api->backend)
+        wait_rearm(session->read_event);
+leave:
+    session_leave(session);
+    return code;
+}

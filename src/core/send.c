@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sending and reserving. A chunk is allocated and filled, then committed from its end: the ring publishes only when its
+ * oldest allocation is sent, so a chunk costs one publication and at most one wake-up of the host.
+ */
+#include "backoff.h"
+#include "lease.h"
+#include "wait.h"
+
+#include <string.h>
+
+/* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
+#define CHUNK 64u
+
+bool
+tunring_packet_is_ip(const BYTE *packet, uint32_t length)
+{
+    if (length < 20)
+        return false;
+    unsigned version = packet[0] >> 4;
+    return version == 4 || (version == 6 && length >= 40);
+}
+
+/* Sends what fits of one chunk. 0, or why the packet after those *sent could not be allocated. */
+static DWORD
+send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
+{
+    const tunring_api *api = session->api;
+    BYTE *slots[CHUNK];
+    DWORD code = ERROR_SUCCESS;
+    uint32_t filled = 0;
+    uint64_t bytes = 0;
+    os_mutex_lock(&session->send_lock);
+    while (filled < count)
+    {
+        const tunring_packet *packet = &packets[filled];
+        BYTE *slot = api->WintunAllocateSendPacket(session->handle, packet->length);
+        if (!slot)
+        {
+            code = GetLastError();
+            break;
+        }
+        memcpy(slot, packet->data, packet->length);
+        slots[filled++] = slot;
+        bytes += packet->length;
+    }
+    for (uint32_t i = filled; i-- > 0;)
+        api->WintunSendPacket(session->handle, slots[i]);
+    os_mutex_unlock(&session->send_lock);
+    count_add(&session->counts.sent_packets, filled);
+    count_add(&session->counts.sent_bytes, bytes);
+    *sent = filled;
+    return code;
+}
+
+/* One pause of a wait for room. No event tells of room, so it sleeps on what else may end the wait. */
+static DWORD
+pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *pause)
+{
+    if (session_closing(session))
+        return ERROR_HANDLE_EOF;
+    int64_t now = os_now();
+    if (now >= wait->deadline)
+        return WAIT_TIMEOUT;
+    int64_t nanoseconds = backoff_next(pause);
+    if (!nanoseconds)
+        return ERROR_SUCCESS;
+    int64_t until = wait->deadline - now < nanoseconds ? wait->deadline : now + nanoseconds;
+    const HANDLE handles[] = {session->stop.wait, wait->interrupt};
+    count_add(&session->counts.waits, 1);
+    switch (wait_any(handles, 2, until))
+    {
+    case 0:
+        return ERROR_HANDLE_EOF;
+    case 1:
+        return ERROR_OPERATION_ABORTED;
+    case WAIT_NOTHING:
+        return ERROR_SUCCESS;
+    default:
+        return GetLastError();
+    }
+}
+
+/* What to do about it: 0 to try again, after a pause. */
+static DWORD
+ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
+{
+    if (pause->turn == 0)
+        count_add(&session->counts.ring_full, 1);
+    return wait ? pause_for_room(session, wait, pause) : ERROR_BUFFER_OVERFLOW;
+}
+
+DWORD
+tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
+             uint32_t *sent)
+{
+    DWORD code = ERROR_SUCCESS;
+    backoff pause = {0};
+    *sent = 0;
+    if (!session_enter(session))
+        return ERROR_HANDLE_EOF;
+    while (*sent < count && code == ERROR_SUCCESS)
+    {
+        uint32_t left = count - *sent;
+        uint32_t done = 0;
+        if (session_closing(session))
+        {
+            code = ERROR_HANDLE_EOF;
+            break;
+        }
+        code = send_chunk(session, packets + *sent, left < CHUNK ? left : CHUNK, &done);
+        *sent += done;
+        if (code != ERROR_BUFFER_OVERFLOW)
+            continue;
+        /* What was committed may have made room already. */
+        code = done ? ERROR_SUCCESS : ring_is_full(session, wait, &pause);
+        if (done)
+            pause = (backoff){0};
+    }
+    if (*sent)
+        count_add(&session->counts.sent_batches, 1);
+    session_leave(session);
+    return code;
+}
+
+static uint64_t
+ring_bytes(const uint32_t *sizes, uint32_t count)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += ((uint64_t)sizes[i] + 4 + 3) & ~(uint64_t)3;
+    return bytes;
+}
+
+/* Our libraries tell what room there is; for others a failed attempt has to go out as filler. */
+static bool
+surely_full(tunring_session *session, uint64_t bytes)
+{
+    const tunring_backend *backend = session->api->backend;
+    return backend && backend->send_room(session->handle) < bytes;
+}
+
+/* All slots or none. */
+static DWORD
+allocate_all(tunring_session *session, const uint32_t *sizes, uint32_t count, uint64_t bytes, tunring_lease *lease)
+{
+    DWORD code = ERROR_SUCCESS;
+    os_mutex_lock(&session->send_lock);
+    if (surely_full(session, bytes))
+        code = ERROR_BUFFER_OVERFLOW;
+    while (code == ERROR_SUCCESS && lease->count < count)
+    {
+        uint32_t size = sizes[lease->count];
+        BYTE *slot = session->api->WintunAllocateSendPacket(session->handle, size);
+        if (slot)
+        {
+            /* The ring holds old packets. What is left unfilled must not pass for one. */
+            if (size)
+                slot[0] = 0;
+            lease_append(lease, slot, size);
+        }
+        else
+            code = GetLastError();
+    }
+    os_mutex_unlock(&session->send_lock);
+    return code;
+}
+
+/* Turns what was allocated into filler, and the lease into an empty one. */
+static void
+give_up_slots(tunring_session *session, tunring_lease *lease)
+{
+    for (uint32_t i = lease->count; i-- > 0;)
+        session->api->WintunSendPacket(session->handle, lease->slots[i].data);
+    count_add(&session->counts.fillers, lease->count);
+    lease->count = 0;
+    lease->bytes = 0;
+}
+
+static DWORD
+reserve_all(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
+            tunring_lease *lease)
+{
+    uint64_t bytes = ring_bytes(sizes, count);
+    backoff pause = {0};
+    for (;;)
+    {
+        DWORD code = session_closing(session) ? ERROR_HANDLE_EOF
+                                              : allocate_all(session, sizes, count, bytes, lease);
+        if (code == ERROR_SUCCESS)
+            return code;
+        give_up_slots(session, lease);
+        if (code == ERROR_BUFFER_OVERFLOW)
+            code = ring_is_full(session, wait, &pause);
+        if (code != ERROR_SUCCESS)
+            return code;
+    }
+}
+
+DWORD
+tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
+                tunring_lease **result)
+{
+    if (ring_bytes(sizes, count) > session->capacity - 4)
+        return ERROR_INVALID_PARAMETER;
+    if (!session_enter(session))
+        return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    tunring_lease *lease = lease_new(count);
+    if (!lease)
+        goto leave;
+    code = reserve_all(session, sizes, count, wait, lease);
+    if (code == ERROR_SUCCESS)
+    {
+        lease_bind(lease, session, true);
+        *result = lease;
+    }
+    else
+        tunring_lease_free(lease);
+leave:
+    session_leave(session);
+    return code;
+}

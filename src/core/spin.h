@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether a receive that finds nothing spins before it sleeps. A sleep and its wake-up cost several microseconds, so
+ * spinning pays when the next packet is that near. Each session learns from its own sleeps: one that ended within
+ * SPIN_WORTH says that a spin would have caught the packet, and the next wait spins; one that lasted longer says that
+ * the link is quiet, and the next wait sleeps at once. An idle session never spins.
+ */
+#ifndef TUNRING_SPIN_H
+#define TUNRING_SPIN_H
+
+#include "session.h"
+
+#define SPIN_WORTH 50000 /* nanoseconds of sleep that a spin is worth */
+#define SPIN_BUDGET 20000 /* nanoseconds that it then spins */
+
+typedef struct spin
+{
+    int64_t until; /* 0 before it began */
+} spin;
+
+/* True while the caller should look again instead of sleeping. */
+bool spin_again(tunring_session *session, spin *state);
+/* A sleep has ended with a packet, after so many nanoseconds. */
+void spin_learn(tunring_session *session, int64_t slept);
+
+#endif

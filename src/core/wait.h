@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waiting for handles: wait_posix.c, wait_windows.c.
+ */
+#ifndef TUNRING_WAIT_H
+#define TUNRING_WAIT_H
+
+#include "os.h"
+
+#define WAIT_NOTHING (-1) /* the time is up */
+#define WAIT_BROKEN (-2)  /* the system refused to wait: last error */
+#define WAIT_MOST 3
+
+/* The index of the first handle that is ready; earlier ones win. NULL handles are passed over. A signal doesn't end
+ * the wait: it makes an interrupt handle ready if the caller has one. */
+int wait_any(const HANDLE *handles, unsigned count, int64_t deadline);
+
+/* For whoever was woken by a read event and did not see the ring empty: the next waiter has to be woken too. */
+void wait_rearm(HANDLE read_event);
+
+#endif

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Batches over a cable: what is sent arrives in order; slots go back at their last hold; waits end as they should.
+ */
+/* build: parts=core,loopback,library,ring */
+#include "core_api.h"
+
+#define CAPACITY 0x20000
+
+static tunring_api api;
+
+static tunring_lease *
+receive(tunring_session *session, uint32_t max)
+{
+    tunring_lease *lease = NULL;
+    CHECK(tunring_receive(session, max, &POLL, &lease) == ERROR_SUCCESS);
+    return lease;
+}
+
+static void
+send_numbers(tunring_session *session, uint32_t first, uint32_t count)
+{
+    static BYTE bytes[512][64];
+    tunring_packet packets[512];
+    uint32_t sent;
+    CHECK(count <= 512);
+    for (uint32_t i = 0; i < count; i++)
+    {
+        make_packet(bytes[i], 64, first + i);
+        packets[i] = (tunring_packet){bytes[i], 64};
+    }
+    CHECK(tunring_send(session, packets, count, NULL, &sent) == ERROR_SUCCESS);
+    CHECK(sent == count);
+}
+
+static tunring_stats
+stats_of(tunring_session *session)
+{
+    tunring_stats stats;
+    tunring_session_stats(session, &stats);
+    return stats;
+}
+
+static void
+done(tunring_lease *lease)
+{
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
+}
+
+static void
+test_order_and_growth(void)
+{
+    ends pair;
+    open_ends(&api, &pair, CAPACITY);
+    send_numbers(pair.sessions[0], 0, 500);
+    tunring_lease *some = receive(pair.sessions[1], 3);
+    CHECK(some->count == 3 && some->bytes == 3 * 64);
+    tunring_lease *rest = receive(pair.sessions[1], TUNRING_MAX_BATCH);
+    CHECK(rest->count == 497);
+    for (uint32_t i = 0; i < 497; i++)
+        CHECK(packet_number(rest->slots[i].data) == i + 3 && rest->slots[i].length == 64);
+    tunring_stats stats = stats_of(pair.sessions[1]);
+    CHECK(stats.received_packets == 500 && stats.received_batches == 2 && stats.pinned_packets == 500);
+    CHECK(stats.has_counters && stats.counters.host_dropped == 0);
+    done(some);
+    done(rest);
+    stats = stats_of(pair.sessions[1]);
+    CHECK(stats.pinned_packets == 0 && stats.pinned_bytes == 0);
+    close_ends(&pair);
+}
+
+static void
+test_holds(void)
+{
+    ends pair;
+    open_ends(&api, &pair, CAPACITY);
+    send_numbers(pair.sessions[0], 0, 4);
+    tunring_lease *lease = receive(pair.sessions[1], 8);
+    CHECK(tunring_lease_hold(lease, 2));
+    CHECK(tunring_lease_hold(lease, 2));
+    tunring_lease_release(lease);
+    tunring_lease_release(lease);
+    CHECK(!tunring_lease_hold(lease, 2));
+    CHECK(stats_of(pair.sessions[1]).pinned_packets == 1);
+    CHECK(packet_number(lease->slots[2].data) == 2);
+    tunring_lease_unhold(lease, 2);
+    CHECK(stats_of(pair.sessions[1]).pinned_packets == 1);
+    tunring_lease_unhold(lease, 2);
+    CHECK(stats_of(pair.sessions[1]).pinned_packets == 0);
+    tunring_lease_free(lease);
+
+    /* An operation in progress delays the release. */
+    send_numbers(pair.sessions[0], 0, 4);
+    lease = receive(pair.sessions[1], 8);
+    CHECK(tunring_lease_enter(lease));
+    tunring_lease_release(lease);
+    CHECK(!tunring_lease_enter(lease));
+    CHECK(stats_of(pair.sessions[1]).pinned_packets == 4);
+    tunring_lease_leave(lease);
+    CHECK(stats_of(pair.sessions[1]).pinned_packets == 0);
+    tunring_lease_free(lease);
+    close_ends(&pair);
+}
+
+/* A lease outlives its session, and its adapter. */
+static void
+test_lease_after_close(void)
+{
+    ends pair;
+    open_ends(&api, &pair, CAPACITY);
+    send_numbers(pair.sessions[0], 7, 2);
+    tunring_lease *lease = receive(pair.sessions[1], 8);
+    close_ends(&pair);
+    CHECK(packet_number(lease->slots[0].data) == 7);
+    CHECK(tunring_sessions_pinned() == 1);
+    done(lease);
+    for (int i = 0; tunring_sessions_pinned() && i < 1000; i++)
+        os_sleep(1000000);
+    CHECK(tunring_sessions_pinned() == 0);
+}
+
+static void
+test_waits(void)
+{
+    ends pair;
+    os_event interrupt;
+    tunring_lease *lease;
+    CHECK(os_event_open(&interrupt));
+    open_ends(&api, &pair, CAPACITY);
+    CHECK(tunring_receive(pair.sessions[0], 1, &POLL, &lease) == WAIT_TIMEOUT);
+    tunring_wait wait = {.deadline = tunring_deadline(20000000)};
+    int64_t began = os_now();
+    CHECK(tunring_receive(pair.sessions[0], 1, &wait, &lease) == WAIT_TIMEOUT);
+    CHECK(os_now() - began >= 19000000);
+    os_event_set(&interrupt);
+    wait = (tunring_wait){.deadline = TUNRING_FOREVER, .interrupt = interrupt.wait};
+    CHECK(tunring_receive(pair.sessions[0], 1, &wait, &lease) == ERROR_OPERATION_ABORTED);
+    tunring_session_close(pair.sessions[0]);
+    CHECK(tunring_receive(pair.sessions[0], 1, &FOREVER, &lease) == ERROR_HANDLE_EOF);
+    CHECK(tunring_session_state(pair.sessions[0]) == TUNRING_CLOSED);
+    close_ends(&pair);
+    os_event_close(&interrupt);
+}
+
+/* Fills the ring: nothing is lost, and a waiter comes through once there is room. */
+static void
+test_full_ring(void)
+{
+    ends pair;
+    static BYTE big[60000];
+    open_ends(&api, &pair, CAPACITY);
+    make_packet(big, sizeof(big), 1);
+    const tunring_packet packets[8] = {
+        {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)},
+        {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)},
+    };
+    uint32_t sent, more;
+    CHECK(tunring_send(pair.sessions[0], packets, 8, NULL, &sent) == ERROR_BUFFER_OVERFLOW);
+    CHECK(sent == 4); /* two in each of the cable's rings */
+    tunring_wait wait = {.deadline = tunring_deadline(5000000)};
+    CHECK(tunring_send(pair.sessions[0], packets, 1, &wait, &more) == WAIT_TIMEOUT && more == 0);
+    CHECK(stats_of(pair.sessions[0]).ring_full == 2);
+    for (uint32_t got = 0; got < sent; got++)
+        done(receive(pair.sessions[1], 1));
+    wait.deadline = tunring_deadline(5000000);
+    CHECK(tunring_send(pair.sessions[0], packets, 1, &wait, &more) == ERROR_SUCCESS && more == 1);
+    close_ends(&pair);
+}
+
+static void
+test_reservations(void)
+{
+    ends pair;
+    tunring_lease *lease, *other;
+    const uint32_t sizes[3] = {64, 100, 40};
+    open_ends(&api, &pair, CAPACITY);
+    tunring_session *session = pair.sessions[0];
+    CHECK(tunring_reserve(session, sizes, 3, NULL, &lease) == ERROR_SUCCESS);
+    CHECK(stats_of(session).reservations == 1);
+    for (uint32_t i = 0; i < 3; i++)
+        make_packet(lease->slots[i].data, sizes[i], i);
+    /* What is sent meanwhile stays behind it. */
+    send_numbers(session, 100, 1);
+    CHECK(tunring_receive(pair.sessions[1], 8, &POLL, &other) == WAIT_TIMEOUT);
+    CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
+    CHECK(tunring_lease_commit(lease) == ERROR_HANDLE_EOF);
+    tunring_lease_free(lease);
+    other = receive(pair.sessions[1], 8);
+    CHECK(other->count == 4 && packet_number(other->slots[3].data) == 100 && other->slots[1].length == 100);
+    done(other);
+
+    /* Held: nothing is sent; the slot is filler once it is let go. */
+    CHECK(tunring_reserve(session, sizes, 3, NULL, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_lease_hold(lease, 1) && tunring_lease_held(lease));
+    CHECK(tunring_lease_commit(lease) == ERROR_BUSY);
+    send_numbers(session, 200, 1);
+    CHECK(tunring_receive(pair.sessions[1], 8, &POLL, &other) == WAIT_TIMEOUT);
+    tunring_lease_unhold(lease, 1);
+    tunring_lease_free(lease);
+    other = receive(pair.sessions[1], 8);
+    CHECK(other->count == 1 && packet_number(other->slots[0].data) == 200);
+    done(other);
+    CHECK(stats_of(session).fillers == 3 && stats_of(session).reservations == 0);
+    close_ends(&pair);
+}
+
+/* All or none, with and without a library that tells what room there is. */
+static void
+test_reserve_without_room(const tunring_api *over)
+{
+    ends pair;
+    tunring_lease *lease;
+    const uint32_t sizes[2] = {60000, 60000};
+    const uint32_t too_many[3] = {60000, 60000, 60000};
+    open_ends(over, &pair, CAPACITY);
+    tunring_session *session = pair.sessions[0];
+    CHECK(tunring_reserve(session, too_many, 3, NULL, &lease) == ERROR_INVALID_PARAMETER);
+    CHECK(tunring_reserve(session, sizes, 1, NULL, &lease) == ERROR_SUCCESS);
+    tunring_lease *second;
+    CHECK(tunring_reserve(session, sizes, 2, NULL, &second) == ERROR_BUFFER_OVERFLOW);
+    CHECK(stats_of(session).fillers == (over->backend ? 0 : 1));
+    make_packet(lease->slots[0].data, sizes[0], 5);
+    CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
+    tunring_lease_free(lease);
+    done(receive(pair.sessions[1], 8));
+    CHECK(tunring_reserve(session, sizes, 2, NULL, &lease) == ERROR_SUCCESS);
+    done(lease); /* abandoned */
+    close_ends(&pair);
+}
+
+int
+main(void)
+{
+    api = linked_api();
+    tunring_api bare = api;
+    bare.backend = NULL;
+    test_order_and_growth();
+    test_holds();
+    test_lease_after_close();
+    test_waits();
+    test_full_ring();
+    test_reservations();
+    test_reserve_without_room(&api);
+    test_reserve_without_room(&bare);
+    return 0;
+}

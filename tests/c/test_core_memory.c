@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Every allocation fails once: the call says so, nothing leaks (ASan), and no packet is lost.
+ */
+/* build: parts=core,loopback,library,ring flags=-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
+#include "core_api.h"
+
+#include <stdlib.h>
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+
+/* Allocations until one fails; negative: none does. */
+static int countdown = -1;
+
+static bool
+fails(void)
+{
+    return countdown >= 0 && countdown-- == 0;
+}
+
+void *
+__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *
+__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *
+__wrap_realloc(void *memory, size_t size)
+{
+    return fails() ? NULL : __real_realloc(memory, size);
+}
+
+static const WCHAR name[] = {'m', 0};
+
+/* One attempt, in which the allocation `failing` fails. True if none did. */
+static bool
+attempt_open(const tunring_api *api, int failing)
+{
+    tunring_adapter *adapter = NULL;
+    tunring_session *session = NULL;
+    countdown = failing;
+    DWORD code = tunring_adapter_create(api, name, name, NULL, &adapter);
+    if (code == ERROR_SUCCESS)
+        code = tunring_session_start(adapter, 0x20000, &session);
+    bool none_failed = countdown >= 0;
+    countdown = -1;
+    CHECK(code == (none_failed ? ERROR_SUCCESS : ERROR_NOT_ENOUGH_MEMORY));
+    if (session)
+    {
+        tunring_session_close(session);
+        tunring_session_drop(session);
+    }
+    if (adapter)
+        tunring_adapter_close(adapter);
+    return none_failed;
+}
+
+static void
+test_open(const tunring_api *api)
+{
+    int failing = 0;
+    while (!attempt_open(api, failing))
+        failing++;
+    CHECK(failing >= 3); /* the core's adapter and session, and the library's own */
+}
+
+static void
+test_packets(const tunring_api *api)
+{
+    ends pair;
+    static BYTE bytes[300][32];
+    tunring_packet packets[300];
+    tunring_lease *lease;
+    uint32_t sent, seen = 0;
+    open_ends(api, &pair, 0x20000);
+    for (uint32_t i = 0; i < 300; i++)
+    {
+        make_packet(bytes[i], sizeof(bytes[i]), i);
+        packets[i] = (tunring_packet){bytes[i], sizeof(bytes[i])};
+    }
+    CHECK(tunring_send(pair.sessions[0], packets, 300, NULL, &sent) == ERROR_SUCCESS && sent == 300);
+
+    countdown = 0; /* no table at all: nothing is taken */
+    CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
+    countdown = 1; /* the table can't grow: what fits is returned */
+    CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_SUCCESS);
+    countdown = -1;
+    CHECK(lease->count < 300);
+    for (;;)
+    {
+        for (uint32_t i = 0; i < lease->count; i++)
+            CHECK(packet_number(lease->slots[i].data) == seen++);
+        tunring_lease_release(lease);
+        tunring_lease_free(lease);
+        if (seen == 300)
+            break;
+        CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_SUCCESS);
+    }
+
+    const uint32_t size = 40;
+    countdown = 0;
+    CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
+    countdown = -1;
+    CHECK(tunring_send(pair.sessions[0], packets, 1, NULL, &sent) == ERROR_SUCCESS);
+    CHECK(tunring_receive(pair.sessions[1], 1, &POLL, &lease) == ERROR_SUCCESS);
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
+    close_ends(&pair);
+}
+
+int
+main(void)
+{
+    tunring_api api = linked_api();
+    test_open(&api);
+    test_packets(&api);
+    return 0;
+}
