@@ -1,0 +1,51 @@
+"""Batched, zero-copy packet I/O over the Wintun ABI: Wintun on Windows, TUN on Linux, a cable in memory anywhere."""
+
+from __future__ import annotations
+
+from tunring._core import Batch, Library, Reservation, Session
+from tunring._version import __version__
+from tunring.adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
+from tunring.errors import (
+    AccessDenied,
+    AdapterBusy,
+    AlreadyExists,
+    InvalidArgument,
+    LibraryInvalid,
+    LibraryNotFound,
+    NotFound,
+    RingCorrupt,
+    RingFull,
+    SessionClosed,
+    WintunError,
+)
+from tunring.library import DriverVersion, delete_driver, load, running_driver_version
+from tunring.logger import set_logger
+from tunring.stats import Stats
+
+__all__ = [
+    "MAX_CAPACITY",
+    "MIN_CAPACITY",
+    "AccessDenied",
+    "Adapter",
+    "AdapterBusy",
+    "AlreadyExists",
+    "Batch",
+    "DriverVersion",
+    "InvalidArgument",
+    "Library",
+    "LibraryInvalid",
+    "LibraryNotFound",
+    "NotFound",
+    "Reservation",
+    "RingCorrupt",
+    "RingFull",
+    "Session",
+    "SessionClosed",
+    "Stats",
+    "WintunError",
+    "__version__",
+    "delete_driver",
+    "load",
+    "running_driver_version",
+    "set_logger",
+]

@@ -1,0 +1,45 @@
+"""``python -m tunring``, and the ``tunring`` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from tunring import __version__
+from tunring.cli import demo, doctor, echo
+from tunring.cli.report import exit_code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMANDS = {
+    "demo": (demo, "send real packets through tunring and check every answer"),
+    "doctor": (doctor, "say what this system has, and what to do about what it lacks"),
+    "echo": (echo, "serve an interface behind which everything answers pings, UDP and TCP, until Ctrl-C"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tunring",
+        description="Batched, zero-copy packet I/O over the Wintun ABI.",
+        epilog="Exit codes: 0 all right, 1 failed, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"tunring {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module, text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code is returned, wrong usage raises SystemExit(2)."""
+    arguments = _parser().parse_args(argv)
+    return exit_code_of(lambda: arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Adapters: network interfaces whose packets go through a program."""
+
+from __future__ import annotations
+
+import operator
+import uuid
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+from tunring import _core
+from tunring.errors import AdapterBusy, AlreadyExists, NotFound
+from tunring.library import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from tunring.configuration import Address
+
+#: Bytes of a ring: the least and the most that the ABI allows.
+MIN_CAPACITY = 0x20000
+MAX_CAPACITY = 0x4000000
+
+#: UTF-16 units that the ABI allows.
+_NAME_UNITS = 127
+_TYPE_UNITS = 128
+
+_ALREADY_EXISTS = 183
+_BUSY = 170
+
+
+def _check_text(text: object, what: str, most: int) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    if not 1 <= units <= most or "\0" in text:
+        raise ValueError(f"{what} must have 1 to {most} UTF-16 units and no NUL, not {text!r}")
+    return text
+
+
+def _check_guid(guid: uuid.UUID | str | None) -> bytes | None:
+    if guid is None:
+        return None
+    if isinstance(guid, str):
+        guid = uuid.UUID(guid)
+    if not isinstance(guid, uuid.UUID):
+        raise TypeError(f"guid must be a uuid.UUID, its text or None, not {guid!r}")
+    return guid.bytes_le
+
+
+def _check_capacity(capacity: int) -> int:
+    value = operator.index(capacity)
+    if not MIN_CAPACITY <= value <= MAX_CAPACITY or value & (value - 1):
+        raise ValueError(f"capacity must be a power of two from {MIN_CAPACITY:#x} to {MAX_CAPACITY:#x}, not {capacity}")
+    return value
+
+
+def _refuse_taken_name(library: _core.Library, name: str) -> None:
+    """The official DLL would silently make "Name 1" of a name that is taken."""
+    try:
+        library.open_adapter(name).close()
+    except NotFound:
+        return
+    if pinned := _core.pinned_sessions():
+        message = f"the adapter {name!r} can't go before the packets of {pinned} closed sessions are let go"
+        raise AdapterBusy(_BUSY, message)
+    raise AlreadyExists(_ALREADY_EXISTS, f"there is an adapter {name!r} already")
+
+
+class Adapter:
+    """A network interface that this program serves. :meth:`create` and :meth:`open` make it.
+
+    Use it in a ``with`` block, or close it.
+
+    Examples
+    --------
+    >>> import tunring
+    >>> with tunring.Adapter.create("OfficeNet", library=tunring.load("loopback")) as adapter:
+    ...     with adapter.start_session() as session:
+    ...         adapter.name, session.capacity
+    ('OfficeNet', 4194304)
+    """
+
+    def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library) -> None:
+        if not isinstance(handle, _core.AdapterHandle):
+            raise TypeError("Adapter.create() and Adapter.open() make adapters")
+        self._handle = handle
+        self._name = name
+        self._library = library
+        self._session: weakref.ref[_core.Session] | None = None
+        self._closed = False
+        self._luid = handle.luid
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        tunnel_type: str = "Tunring",
+        *,
+        guid: uuid.UUID | str | None = None,
+        library: _core.Library | None = None,
+    ) -> Adapter:
+        """Create an adapter, which goes away when it is closed or the process ends.
+
+        Parameters
+        ----------
+        name : str
+            The interface's name. Windows: 1 to 127 UTF-16 units. Linux: 1 to 15 bytes, without ``%``, ``/``, ``:`` and
+            white space, and neither ``.`` nor ``..``.
+        tunnel_type : str
+            What kind of tunnel this is, for people: 1 to 128 UTF-16 units.
+        guid : uuid.UUID or str, optional
+            The adapter's identity from one creation to the next, on Windows. Two adapters of ``loopback`` with the same
+            one are the ends of a cable.
+        library : Library, optional
+            What to create it with; :func:`tunring.load` by default.
+
+        Raises
+        ------
+        AlreadyExists
+            The name is taken (a FileExistsError).
+        AccessDenied
+            The privilege is lacking (a PermissionError); the message says which.
+        ValueError
+            A name is refused.
+        """
+        _check_text(name, "name", _NAME_UNITS)
+        _check_text(tunnel_type, "tunnel_type", _TYPE_UNITS)
+        guid_bytes = _check_guid(guid)
+        library = library or load()
+        if library.official:
+            _refuse_taken_name(library, name)
+        return cls(library.create_adapter(name, tunnel_type, guid_bytes), name, library)
+
+    @classmethod
+    def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
+        """Open an adapter that exists: closing it leaves it there.
+
+        On Linux that is a persistent TUN interface; its owner needs no privilege.
+
+        Raises
+        ------
+        NotFound
+            There is none of that name (a FileNotFoundError).
+        AccessDenied
+            It is somebody else's (a PermissionError).
+        AdapterBusy
+            Another program has it.
+        """
+        _check_text(name, "name", _NAME_UNITS)
+        library = library or load()
+        return cls(library.open_adapter(name), name, library)
+
+    @property
+    def library(self) -> _core.Library:
+        """The library it was made with."""
+        return self._library
+
+    @property
+    def name(self) -> str:
+        """The interface's name, as the system knows it now where the library can tell."""
+        if not self._closed and (current := self._handle.name):
+            self._name = current
+        return self._name
+
+    @property
+    def luid(self) -> int:
+        """The adapter's locally unique identifier, a NET_LUID."""
+        return self._luid
+
+    @property
+    def ifindex(self) -> int | None:
+        """The interface index, or None for an adapter that the system knows nothing of (``loopback``)."""
+        return self._handle.index
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        return self._closed
+
+    def configure(
+        self,
+        addresses: Iterable[Address] = (),
+        mtu: int | None = None,
+        *,
+        up: bool = True,
+    ) -> None:
+        """Give the interface addresses and an MTU, and bring it up or down.
+
+        Parameters
+        ----------
+        addresses : iterable of str or ipaddress interfaces
+            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has. One that it has already is fine.
+        mtu : int, optional
+            Largest packet in bytes: 68 to 65535, with IPv6 addresses at least 1280.
+        up : bool
+            Whether the interface is to be up.
+
+        Raises
+        ------
+        ValueError
+            An address or the MTU is refused; nothing was changed.
+        PermissionError
+            The privilege is lacking.
+        NotImplementedError
+            The adapter is none that the system knows, or configuration is not built for this system.
+        """
+        from tunring.configuration import configure
+
+        configure(self, addresses, mtu, up)
+
+    def start_session(self, capacity: int = 0x400000) -> _core.Session:
+        """Open the adapter's rings, and connect its link.
+
+        Parameters
+        ----------
+        capacity : int
+            Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB.
+
+        Raises
+        ------
+        ValueError
+            The capacity is refused.
+        AdapterBusy
+            It has a session, or packets of its last one are still held.
+        """
+        return self._start(capacity, closes_adapter=False)
+
+    def _start(self, capacity: int, *, closes_adapter: bool) -> _core.Session:
+        session = _core.Session._start(self, self._handle, _check_capacity(capacity), closes_adapter)  # noqa: SLF001
+        self._session = weakref.ref(session)
+        return session
+
+    def close(self) -> None:
+        """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
+
+        Any number of times. Packets that are still held keep ring memory, and on Windows the adapter, until they are
+        let go.
+        """
+        self._closed = True
+        session = self._session() if self._session else None
+        if session is not None and not session.closed:
+            session.close()
+        self._handle.close()
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<tunring.Adapter {self._name!r} of {self._library.name}, {state}>"

@@ -1,0 +1,1 @@
+"""What ``python -m tunring`` does: one module a command."""

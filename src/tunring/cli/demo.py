@@ -1,0 +1,239 @@
+"""``tunring demo``: real packets through tunring, answered from Python, and a check of every one."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tunring import Adapter, Library, Session, SessionClosed, load
+from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, say, say_json
+from tunring.cli.traffic import Traffic
+from tunring.cli.traffic_cable import CableTraffic
+from tunring.responder import Responder
+from tunring.testing import pair
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+_NAME = "tunring0"
+_CABLE = (["10.77.0.1", "fd77::1"], ["10.77.0.2", "fd77::2"])
+_MTU = 1420
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="how long it lasts (default: 3)")
+    parser.add_argument(
+        "--library",
+        choices=("tun_linux", "loopback"),
+        help="what the packets go through (default: tun_linux where that is allowed, else loopback)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86400:
+        raise ValueError(text)
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    if arguments.library == "loopback":
+        return _Demo(arguments).over_cable(None)
+    if sys.platform == "linux":
+        from tunring.cli.isolation_linux import run_in_child
+
+        return run_in_child(partial(exit_code_of, _Demo(arguments).over_tun))
+    if arguments.library is not None:
+        raise NotImplementedError(f"there is no {arguments.library} on {sys.platform}; try --library loopback")
+    return _Demo(arguments).over_cable(f"the demo uses the kernel on Linux only, not on {sys.platform}")
+
+
+class _Demo:
+    """One run."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._seconds: float = arguments.seconds
+        self._library: str | None = arguments.library
+        self._json: bool = arguments.json
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def _say(self, text: str) -> None:
+        if not self._json:
+            say(text)
+
+    # -- Where the packets go
+
+    def over_tun(self) -> int:
+        """Through an interface, in a namespace of its own; in a child process."""
+        from tunring.cli.isolation_linux import enter_own_network
+
+        with ExitStack() as stack:
+            try:
+                enter_own_network()
+                adapter = stack.enter_context(Adapter.create(_NAME, library=load("tun_linux")))
+            except OSError as error:
+                if self._library is not None:
+                    raise
+                return self.over_cable(": ".join(error.strerror.splitlines()))
+            return self._over_adapter(adapter)
+
+    def _over_adapter(self, adapter: Adapter) -> int:
+        from tunring.cli.traffic_kernel import KernelTraffic, kernel_faults
+
+        interfaces = default_addresses()
+        hosts = [host for host in map(neighbour, interfaces) if host]
+        adapter.configure(interfaces, _MTU)
+        self._say(describe(adapter.library))
+        self._say(f"interface {_NAME} in a network namespace of its own: {', '.join(map(str, interfaces))}, MTU {_MTU}")
+        self._say(f"the kernel pings {' and '.join(hosts)} behind it, sends UDP and TCP; Python answers")
+        with adapter.start_session() as session:
+            traffic = KernelTraffic(hosts)
+            return self._run(session, traffic, adapter.library, None, kernel_faults)
+
+    def over_cable(self, reason: str | None) -> int:
+        """Through a cable in memory, in this process."""
+        library = load("loopback")
+        self._say(describe(library))
+        if reason:
+            self._say(f"no interface: {reason}")
+            self._say("hence a cable in memory; run it as root to see packets of the kernel")
+        left, right = pair()
+        with left, right:
+            return self._run(right, CableTraffic(left, *_CABLE), library, reason, None)
+
+    # -- The run
+
+    def _run(
+        self,
+        session: Session,
+        traffic: Traffic,
+        library: Library,
+        reason: str | None,
+        faults: Callable[[], dict[str, int]] | None,
+    ) -> int:
+        responder = Responder()
+        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        threads = [
+            threading.Thread(target=self._guard, args=(self._serve, session, responder), name="answers"),
+            threading.Thread(target=self._guard, args=(self._drive, traffic), name="traffic"),
+        ]
+        started = time.monotonic()
+        try:
+            for thread in threads:
+                thread.start()
+            rates = Rates(session, None if self._json else sys.stdout)
+            while threads[1].is_alive():
+                threads[1].join(0.1)
+                rates.update()
+            rates.end()
+            elapsed = time.monotonic() - started
+        finally:
+            self._stop.set()
+            threads[1].join()
+            stats = session.stats()
+            session.close()
+            threads[0].join()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self._failures:
+            raise self._failures[0]
+        tally = traffic.tally
+        missing = sum(count.sent - count.returned for count in (tally.pings, tally.datagrams))
+        result: dict[str, Any] = {
+            "ok": tally.complete,
+            **describe_json(library),
+            "fallback_reason": reason,
+            "seconds": round(elapsed, 3),
+            "received": stats.received_packets,
+            "sent": stats.sent_packets,
+            "lost": max(missing, lost_packets(stats)),
+            "unanswered": responder.counts["ignored"],
+            "received_per_second": round(stats.received_packets / elapsed),
+            "sent_per_second": round(stats.sent_packets / elapsed),
+            "received_bytes": stats.received_bytes,
+            "sent_bytes": stats.sent_bytes,
+            "batches": stats.received_batches,
+            "damaged": tally.damaged,
+            "ping": {
+                **tally.pings.as_dict(),
+                "p50_us": round(tally.round_trip(50), 1),
+                "p99_us": round(tally.round_trip(99), 1),
+            },
+            "udp": tally.datagrams.as_dict(),
+            "tcp": {"connections": tally.connections, **tally.tcp_bytes.as_dict()},
+            "kernel": faults() if faults else None,
+        }
+        if faults and result["kernel"]["checksum_errors"]:
+            result["ok"] = False
+        result["ok"] = result["ok"] and not result["lost"]
+        if self._json:
+            say_json(result)
+        else:
+            _say_summary(result)
+        return 0 if result["ok"] else 1
+
+    def _interrupt(self, *_: object) -> None:
+        self._stop.set()
+
+    def _guard(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            self._failures.append(error)
+            self._stop.set()
+
+    @staticmethod
+    def _serve(session: Session, responder: Responder) -> None:
+        """Answer batch by batch: the whole of what a program does with tunring."""
+        try:
+            for batch in session.batches():
+                if responder.answer(batch):
+                    session.send(batch)
+        except SessionClosed:
+            pass
+
+    def _drive(self, traffic: Traffic) -> None:
+        try:
+            end = time.monotonic() + self._seconds
+            while not self._stop.is_set() and time.monotonic() < end:
+                traffic.round()
+        finally:
+            traffic.close()
+
+
+def _say_summary(result: dict[str, Any]) -> None:
+    ping, udp, tcp, kernel = result["ping"], result["udp"], result["tcp"], result["kernel"]
+    batch = result["received"] / max(1, result["batches"])
+    say(f"library  {result['library']} {result['library_version']}, tunring {result['version']}")
+    say(
+        f"packets  {result['received']:,} received, {result['sent']:,} sent, {result['lost']:,} lost"
+        f" ({result['unanswered']:,} wanted no answer); {batch:.1f} a batch"
+    )
+    say(
+        f"rates    {result['received_per_second']:,} packets/s received, {result['sent_per_second']:,} packets/s sent,"
+        f" {(result['received_bytes'] + result['sent_bytes']) * 8e-6 / result['seconds']:,.0f} Mbit/s both ways"
+    )
+    say(
+        f"ping     {ping['sent']:,} sent, {ping['returned']:,} answered;"
+        f" round trip p50 {ping['p50_us']:.0f} µs, p99 {ping['p99_us']:.0f} µs"
+    )
+    say(f"UDP      {udp['sent']:,} datagrams sent, {udp['returned']:,} came back")
+    if kernel is not None:
+        say(
+            f"TCP      {tcp['connections']:,} connections; {tcp['sent']:,} bytes sent, {tcp['returned']:,} came back;"
+            f" {kernel['retransmitted']:,} segments sent again"
+        )
+        say(f"kernel   {kernel['checksum_errors']:,} checksum errors")
+    verdict = "everything that was sent came back right" if result["ok"] else "NOT everything came back right"
+    say(verdict + (f"; {result['damaged']:,} answers were damaged" if result["damaged"] else ""))

@@ -1,0 +1,88 @@
+"""``tunring doctor``: what is there, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tunring import __version__, load, running_driver_version
+from tunring.cli.report import say, say_json
+
+if TYPE_CHECKING:
+    import argparse
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``advice`` is what to do next, if anything."""
+
+    topic: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    findings = [_python(), *_libraries(), *_system()]
+    usable = all(finding.level != "problem" for finding in findings)
+    if arguments.json:
+        say_json({"ok": usable, "version": __version__, "findings": [asdict(finding) for finding in findings]})
+        return 0 if usable else 1
+    width = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        say(f"{finding.level:8} {finding.topic:{width}}  {finding.text}")
+        if finding.advice:
+            say(f"{'':8} {'':{width}}  -> {finding.advice}")
+    say(
+        "tunring can be used here" if usable else "tunring's default library can't be used here; see the problems above"
+    )
+    return 0 if usable else 1
+
+
+def _python() -> Finding:
+    text = f"{__version__} on {platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
+    return Finding("tunring", "ok", text)
+
+
+def _libraries() -> list[Finding]:
+    return [_library("default library", None), _library("loopback", "loopback")]
+
+
+def _library(topic: str, which: str | None) -> Finding:
+    try:
+        library = load(which)
+    except OSError as error:
+        return Finding(topic, "problem", error.strerror, _library_advice(which))
+    try:
+        version = f"driver version {running_driver_version(library)}"
+    except OSError as error:
+        # With Wintun that is so until the first adapter is made; elsewhere the system's findings say more.
+        version = f"no driver version yet: {': '.join(error.strerror.splitlines())}"
+        return Finding(topic, "warning", f"{library.name} from {library.path}, {version}")
+    return Finding(topic, "ok", f"{library.name} from {library.path}, {version}")
+
+
+def _library_advice(which: str | None) -> str:
+    if which is None and sys.platform == "win32":
+        return "put the official wintun.dll of this machine's kind in one of these places"
+    if which is None and sys.platform != "linux":
+        return "there is only loopback on this system: tunring.load('loopback')"
+    return "it is part of tunring: install tunring again"
+
+
+def _system() -> list[Finding]:
+    if sys.platform == "linux":
+        from tunring.cli.doctor_linux import look
+
+        return [Finding(*finding) for finding in look()]
+    return []

@@ -1,0 +1,118 @@
+"""The Linux half of ``tunring doctor``: the TUN driver, privileges, namespaces."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import platform
+import struct
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunring.cli.doctor import Level
+
+assert sys.platform == "linux"
+
+#: topic, level, text, advice
+Row = tuple[str, "Level", str, str]
+
+_DEVICE = "/dev/net/tun"
+_TUNGETFEATURES = 0x800454CF
+_FEATURES = {
+    0x0001: "tun",
+    0x4000: "vnet_hdr",
+    0x0100: "multi_queue",
+    0x0010: "napi",
+    0x0040: "no_carrier",
+}
+_NEEDED = 0x0001
+
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
+
+
+def look() -> Iterator[Row]:
+    """Look at the system, without changing anything."""
+    yield _device()
+    yield _capabilities()
+    yield _namespaces()
+    yield _netlink()
+
+
+def _device() -> Row:
+    from fcntl import ioctl
+
+    topic = "TUN driver"
+    try:
+        descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        mode = os.stat(_DEVICE).st_mode & 0o777
+        advice = f"run as root, or let the administrator: chmod 0666 {_DEVICE}"
+        return topic, "problem", f"this user may not open {_DEVICE} (mode {mode:04o})", advice
+    except OSError as error:
+        absent = error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR)
+        advice = "load the kernel's driver: modprobe tun; in a container, pass the device: --device /dev/net/tun"
+        return topic, "problem", f"{_DEVICE}: {error.strerror}", advice if absent else ""
+    try:
+        (features,) = struct.unpack("I", ioctl(descriptor, _TUNGETFEATURES, bytes(4)))
+    except OSError as error:
+        return topic, "problem", f"{_DEVICE} is no TUN driver: {error.strerror}", "mknod /dev/net/tun c 10 200"
+    finally:
+        os.close(descriptor)
+    names = ", ".join(name for bit, name in _FEATURES.items() if features & bit)
+    text = f"{_DEVICE} of Linux {platform.release()}; features: {names}"
+    if not features & _NEEDED:
+        return topic, "problem", text, "a kernel with TUN interfaces is needed"
+    return topic, "ok", text, ""
+
+
+def _held() -> set[str]:
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith("CapEff:"):
+            held = int(line.split()[1], 16)
+            return {name for bit, name in _CAPABILITIES.items() if held >> bit & 1}
+    return set()
+
+
+def _capabilities() -> Row:
+    topic, held = "privileges", _held()
+    text = f"user {os.geteuid()}; {', '.join(sorted(held)) or 'none of ' + ', '.join(_CAPABILITIES.values())}"
+    if "CAP_NET_ADMIN" in held:
+        return topic, "ok", text, ""
+    advice = (
+        "to create adapters, run as root or with CAP_NET_ADMIN; or open one that the administrator made: "
+        f"ip tuntap add dev NAME mode tun user {os.geteuid()}"
+    )
+    return topic, "warning", text, advice
+
+
+def _sysctl(name: str, default: int) -> int:
+    try:
+        return int(Path("/proc/sys", *name.split(".")).read_text("ascii"))
+    except (OSError, ValueError):
+        return default
+
+
+def _namespaces() -> Row:
+    topic = "namespaces"
+    if not Path("/proc/self/ns/net").exists():
+        return topic, "warning", "the kernel has no network namespaces", "the demo will use loopback"
+    if "CAP_SYS_ADMIN" in _held():
+        return topic, "ok", "network namespaces can be made", ""
+    allowed = _sysctl("user.max_user_namespaces", 0) > 0 and _sysctl("kernel.unprivileged_userns_clone", 1)
+    if allowed and not _sysctl("kernel.apparmor_restrict_unprivileged_userns", 0):
+        return topic, "ok", "network namespaces can be made inside user namespaces", ""
+    return topic, "warning", "user namespaces are restricted", "the demo will use loopback unless it is run as root"
+
+
+def _netlink() -> Row:
+    topic = "pyroute2"
+    try:
+        version = importlib.metadata.version("pyroute2")
+    except importlib.metadata.PackageNotFoundError:
+        return topic, "warning", "not installed", "Adapter.configure() needs it: pip install pyroute2"
+    return topic, "ok", f"{version}, for Adapter.configure()", ""

@@ -1,0 +1,125 @@
+"""``tunring echo``: an interface behind which everything answers."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tunring import Adapter, AdapterBusy, AlreadyExists, SessionClosed, load
+from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.report import Rates, describe, describe_json, lost_packets, say, say_json
+from tunring.configuration import check_addresses, check_mtu
+from tunring.responder import Responder
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Interface, IPv6Interface
+
+    from tunring import Session
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("name", metavar="NAME", help="the interface: a new one, or a persistent TUN interface")
+    parser.add_argument(
+        "--address",
+        action="append",
+        type=_address,
+        metavar="A",
+        help="its address with a prefix length, any number of times (default, for a new one: 10.77.0.1/24, fd77::1/64)",
+    )
+    parser.add_argument("--mtu", type=_mtu, metavar="M", help="largest packet in bytes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
+
+
+def _address(text: str) -> IPv4Interface | IPv6Interface:
+    try:
+        return check_addresses([text])[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _mtu(text: str) -> int:
+    try:
+        return check_mtu(int(text), with_ipv6=False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    stream = sys.stderr if arguments.json else sys.stdout
+    adapter, is_new = _create_or_open(arguments.name)
+    with adapter:
+        addresses = arguments.address or (default_addresses() if is_new else [])
+        # An interface that the administrator has set up needs no more, and its user may not be allowed more.
+        if is_new or addresses or arguments.mtu:
+            adapter.configure(addresses, arguments.mtu)
+        with adapter.start_session() as session:
+            say(describe(adapter.library), stream)
+            say(f"interface {adapter.name} is {'new' if is_new else 'there already'}; Ctrl-C ends", stream)
+            for address in addresses:
+                if suggestion := neighbour(address):
+                    say(f"try: ping {suggestion}", stream)
+            started = time.monotonic()
+            responder = Responder()
+            interrupted = _serve(session, responder, Rates(session, sys.stdout if not arguments.json else None))
+            stats = session.stats()
+        result = {
+            **describe_json(adapter.library),
+            "adapter": adapter.name,
+            "created": is_new,
+            "seconds": round(time.monotonic() - started, 3),
+            "received": stats.received_packets,
+            "sent": stats.sent_packets,
+            "lost": lost_packets(stats),
+            "unanswered": responder.counts["ignored"],
+            "answers": {kind: responder.counts[kind] for kind in ("ping", "udp", "tcp")},
+            "ended_by": "interrupt" if interrupted else "removal of the interface",
+        }
+    if arguments.json:
+        say_json(result)
+    else:
+        say(
+            f"{result['received']:,} packets received, {result['sent']:,} sent, {result['lost']:,} lost; "
+            + ", ".join(f"{kind} {responder.counts[kind]:,}" for kind in ("ping", "udp", "tcp", "ignored"))
+        )
+    if not interrupted:
+        say(f"tunring: the interface {arguments.name} was removed", sys.stderr)
+    return 0 if interrupted else 1
+
+
+def _create_or_open(name: str) -> tuple[Adapter, bool]:
+    try:
+        return Adapter.create(name, library=load()), True
+    except AlreadyExists:
+        try:
+            return Adapter.open(name, library=load()), False
+        except AdapterBusy as error:
+            text = f"adapter {name!r} is in use: another program has it; end that one, or choose another name"
+            raise AdapterBusy(error.winerror, text) from error
+
+
+def _serve(session: Session, responder: Responder, rates: Rates) -> bool:
+    """Answer until Ctrl-C; False if the interface went away first."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with suppress(SessionClosed):
+            while True:
+                with session.receive(timeout=1.0) as batch:
+                    if responder.answer(batch):
+                        session.send(batch)
+                rates.update()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        rates.end()
+        signal.signal(signal.SIGTERM, handler)

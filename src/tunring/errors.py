@@ -1,0 +1,153 @@
+"""What can go wrong, as exceptions.
+
+Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its children, each of
+which is also the built-in exception that Python programs expect (``PermissionError``, ``FileNotFoundError``, ...). The
+library's own code is in ``winerror`` on every system; ``errno`` is the POSIX equivalent.
+"""
+
+from __future__ import annotations
+
+import errno
+
+#: Win32 code -> (text, POSIX equivalent). The texts are ours: libraries and systems differ in theirs.
+_CODES: dict[int, tuple[str, int]] = {
+    2: ("not found", errno.ENOENT),
+    4: ("out of file descriptors or handles", errno.EMFILE),
+    5: ("access denied", errno.EACCES),
+    8: ("out of memory", errno.ENOMEM),
+    13: ("the ring is corrupt", errno.EIO),
+    31: ("the system refused", errno.EIO),
+    38: ("the session is over", errno.ESHUTDOWN),
+    50: ("not supported", errno.EOPNOTSUPP),
+    87: ("invalid argument", errno.EINVAL),
+    111: ("the ring is full", errno.EAGAIN),
+    126: ("the library was not found", errno.ENOENT),
+    127: ("the library lacks a function", errno.ENOSYS),
+    170: ("busy", errno.EBUSY),
+    183: ("the name is taken", errno.EEXIST),
+    193: ("not a library for this machine", errno.ENOEXEC),
+    1168: ("not found", errno.ENOENT),
+    1247: ("the adapter has a session already", errno.EBUSY),
+}
+
+
+class WintunError(OSError):
+    """A call of the Wintun ABI failed.
+
+    Parameters
+    ----------
+    code : int
+        The Win32 error code.
+    message : str, optional
+        What failed, in words; the code's own text by default.
+
+    Attributes
+    ----------
+    winerror : int
+        The Win32 error code, on every system.
+    errno : int
+        Its POSIX equivalent: 5 gives ``EACCES``.
+    sent : int
+        Packets that were sent before the failure, where the call was sending.
+
+    Examples
+    --------
+    >>> from tunring.errors import error_from_code
+    >>> error = error_from_code(5, "can't create the adapter")
+    >>> isinstance(error, PermissionError), error.winerror, error.errno
+    (True, 5, 13)
+    """
+
+    sent: int = 0
+
+    def __init__(self, code: int, message: str | None = None) -> None:
+        text, number = _CODES.get(code, (f"error {code}", errno.EIO))
+        super().__init__(number, message or text)
+        self.winerror = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.winerror, self.strerror), self.__dict__)
+
+
+class SessionClosed(WintunError, EOFError):
+    """The session is over.
+
+    Attributes
+    ----------
+    reason : str
+        ``"closed"`` by :meth:`Session.close`, ``"removed"`` with its adapter, or ``"forked"``: it belongs to the
+        parent process.
+    """
+
+    reason: str = "closed"
+
+
+class AccessDenied(WintunError, PermissionError):
+    """The caller lacks the privilege."""
+
+
+class NotFound(WintunError, FileNotFoundError):
+    """There is no such adapter, driver or device."""
+
+
+class AlreadyExists(WintunError, FileExistsError):
+    """The adapter's name is taken."""
+
+
+class InvalidArgument(WintunError, ValueError):
+    """The library refused a value."""
+
+
+class RingCorrupt(WintunError):
+    """The ring holds nonsense. The session can't be used any more; start another one."""
+
+
+class RingFull(WintunError, BlockingIOError):
+    """The ring has no room now; ``sent`` tells how many packets had some."""
+
+
+class AdapterBusy(WintunError):
+    """The adapter has a session, or packets of an old one are still held."""
+
+
+class LibraryNotFound(WintunError, FileNotFoundError):
+    """There is no such library. The message lists the places that were tried."""
+
+
+class LibraryInvalid(WintunError):
+    """The file is no library for this machine, or lacks one of the 14 functions."""
+
+
+_CLASSES: dict[int, type[WintunError]] = {
+    2: NotFound,
+    5: AccessDenied,
+    13: RingCorrupt,
+    38: SessionClosed,
+    87: InvalidArgument,
+    111: RingFull,
+    126: LibraryNotFound,
+    127: LibraryInvalid,
+    170: AdapterBusy,
+    183: AlreadyExists,
+    193: LibraryInvalid,
+    1168: NotFound,
+    1247: AdapterBusy,
+}
+
+
+def error_from_code(code: int, action: str, detail: str = "") -> WintunError:
+    """Make the exception for a Win32 code.
+
+    Parameters
+    ----------
+    code : int
+        The Win32 error code.
+    action : str
+        What failed: "can't open the adapter 'x'".
+    detail : str, optional
+        More on the reason, as the library logged it.
+    """
+    kind = _CLASSES.get(code, WintunError)
+    text, _ = _CODES.get(code, (f"error {code}", errno.EIO))
+    message = f"{action}: {text} (code {code})"
+    return kind(code, f"{message}\n{detail}" if detail else message)

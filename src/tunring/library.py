@@ -1,0 +1,142 @@
+"""Which library of the Wintun ABI to use, and loading it once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from tunring._core import Library
+from tunring.errors import LibraryNotFound
+
+_BACKENDS = Path(__file__).parent / "_backends"
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+_DEFAULT = {"win32": "wintun", "linux": "tun_linux"}
+
+#: The code that says a library wasn't found.
+_MOD_NOT_FOUND = 126
+
+_lock = threading.Lock()
+_loaded: dict[str, Library] = {}
+
+
+class DriverVersion(NamedTuple):
+    """A driver's version."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+def _renew_lock() -> None:
+    # Another thread of the parent may have held it when the process forked.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _official_places() -> list[Path]:
+    """Where the official DLL may be: never the current folder or PATH, from which anybody's DLL could come."""
+    places = [Path(__file__).parent / "wintun.dll"]
+    if named := os.environ.get("TUNRING_WINTUN_DLL"):
+        places.insert(0, Path(named))
+    if system := os.environ.get("SystemRoot"):
+        places.append(Path(system, "System32", "wintun.dll"))
+    return places
+
+
+def _places(which: str) -> list[Path]:
+    if which in ("loopback", "tun_linux"):
+        return [_BACKENDS / f"{which}{_SUFFIX}"]
+    if which == "wintun":
+        return _official_places()
+    return [Path(which)]
+
+
+def _find(which: str) -> Path:
+    places = _places(which)
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    tried = ", ".join(str(place) for place in places)
+    raise LibraryNotFound(_MOD_NOT_FOUND, f"no library {which!r}; looked for: {tried}")
+
+
+def load(which: str | os.PathLike[str] | None = None, **options: object) -> Library:
+    """Load a library of the Wintun ABI, or return the one that was loaded before from that file.
+
+    Parameters
+    ----------
+    which : str or path, optional
+        ``"tun_linux"``: Linux's ``/dev/net/tun``. ``"loopback"``: a cable in memory, on every system.
+        ``"wintun"``: the official DLL. Anything else is a path. None: what this system's packets go through.
+    **options
+        None are known yet.
+
+    Returns
+    -------
+    Library
+        It stays loaded for the life of the process.
+
+    Raises
+    ------
+    LibraryNotFound
+        There is no such file; the message lists the places that were tried.
+    LibraryInvalid
+        It is no library for this machine, or lacks one of the 14 functions, which is named.
+    TypeError
+        An option is unknown.
+
+    Examples
+    --------
+    >>> import tunring
+    >>> tunring.load("loopback").name
+    'loopback'
+    >>> tunring.load("loopback") is tunring.load("loopback")
+    True
+    """
+    if options:
+        raise TypeError(f"unknown option {sorted(options)[0]!r}; no options are known")
+    if which is None:
+        which = _DEFAULT.get(sys.platform)
+        if which is None:
+            raise LibraryNotFound(_MOD_NOT_FOUND, f"no default library on {sys.platform}; 'loopback' works everywhere")
+    path = str(_find(os.fspath(which)))
+    with _lock:
+        if path not in _loaded:
+            _loaded[path] = Library(path)
+        return _loaded[path]
+
+
+def running_driver_version(library: Library | None = None) -> DriverVersion:
+    """Ask which version of the driver runs now.
+
+    Wintun's for the official DLL; the kernel's for ``tun_linux``, of which the TUN driver is a part; the library's own
+    for ``loopback``.
+
+    Raises
+    ------
+    NotFound
+        The driver is not loaded.
+    """
+    return DriverVersion(*(library or load()).running_driver_version())
+
+
+def delete_driver(library: Library | None = None) -> None:
+    """Remove the driver from the system, if no adapter is in use.
+
+    Our own libraries have installed nothing: there it does nothing, and fails all the same while adapters are open.
+
+    Raises
+    ------
+    WintunError
+        It is in use, or the system refused.
+    """
+    (library or load()).delete_driver()

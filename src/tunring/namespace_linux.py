@@ -1,0 +1,70 @@
+"""Network namespaces: a thread is in one, and what it makes stays there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: For :func:`unshare`.
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+T = TypeVar("T")
+
+# Python itself has both calls only since 3.12.
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Take the calling thread to new namespaces.
+
+    Raises
+    ------
+    OSError
+        The system refuses.
+    """
+    _check(_libc.unshare(flags), "can't make a namespace")
+
+
+def enter_network(descriptor: int) -> None:
+    """Take the calling thread to the network namespace that a descriptor stands for.
+
+    Raises
+    ------
+    PermissionError
+        That takes CAP_SYS_ADMIN, here and there.
+    """
+    _check(_libc.setns(descriptor, CLONE_NEWNET), "can't enter the network namespace")
+
+
+def _is_here(descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat("/proc/thread-self/ns/net"))
+    except FileNotFoundError:
+        return False
+
+
+def call_in_network(descriptor: int, function: Callable[[], T]) -> T:
+    """Call a function in the network namespace that a descriptor stands for, or in the caller's if that is -1.
+
+    It runs in a thread of its own, so the caller's stays where it is, and an event loop that runs there is not met.
+    """
+
+    def call() -> T:
+        if descriptor >= 0 and not _is_here(descriptor):
+            enter_network(descriptor)
+        return function()
+
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        return threads.submit(call).result()

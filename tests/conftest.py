@@ -1,0 +1,114 @@
+"""Fixtures for all tests, and the check that each leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tunring
+import tunring.testing
+from hypothesis import HealthCheck, settings
+from running import eventually
+from tunring import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("default", max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=_slow)
+settings.register_profile("full", max_examples=1000, stateful_step_count=80, deadline=None, suppress_health_check=_slow)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+_numbers = itertools.count(1)
+
+
+def _descriptors() -> dict[str, str]:
+    """Open descriptors and what they are, where the system tells."""
+    found = {}
+    folder = Path("/proc/self/fd")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        try:
+            found[entry.name] = os.readlink(entry)
+        except OSError:
+            continue  # the one that lists the folder
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name != "tunring-log"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_up() -> None:
+    """Opens what the process opens once: the pipe for signals, the queue of log lines, and the library."""
+    library = tunring.load("loopback")
+    tunring.set_logger(lambda level, text: None, library)
+    tunring.set_logger(None, library)
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    left.receive(timeout=0.001)
+    left.close()
+    right.close()
+    gc.freeze()  # what is there now need not be looked through after each test
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_warm_up: None) -> Iterator[None]:
+    threads, descriptors, leaked = _threads(), _descriptors(), _core.leaked_sessions()
+    yield
+    gc.collect()
+    assert eventually(lambda: _core.pinned_sessions() == 0, 2), "a session is pinned"
+    assert eventually(lambda: _threads() <= threads, 2), f"threads are left: {_threads() - threads}"
+    if _core.leaked_sessions() == leaked:  # else their descriptors were given up on purpose
+        # A closed adapter may still be on its way, on the helper thread.
+        assert eventually(lambda: _descriptors().keys() <= descriptors.keys(), 2), (
+            f"descriptors are left: {_descriptors().items() - descriptors.items()}"
+        )
+
+
+@pytest.fixture(params=["loopback"])
+def library(request: pytest.FixtureRequest) -> tunring.Library:
+    """Each library that works here without privileges."""
+    return tunring.load(request.param)
+
+
+@pytest.fixture
+def name() -> str:
+    """An adapter name that no other test uses."""
+    return f"test{next(_numbers)}"
+
+
+@pytest.fixture
+def adapter(library: tunring.Library, name: str) -> Iterator[tunring.Adapter]:
+    with tunring.Adapter.create(name, library=library) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[tunring.Session, tunring.Session]]:
+    """Two connected sessions with the smallest rings."""
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    with left, right:
+        yield left, right
+
+
+@pytest.fixture
+def simulator(adapter: tunring.Adapter) -> tunring.testing.Simulator:
+    """The driver's side of `adapter`."""
+    return tunring.testing.Simulator.attach(adapter)
+
+
+@pytest.fixture
+def simulated(adapter: tunring.Adapter, simulator: tunring.testing.Simulator) -> Iterator[tunring.Session]:
+    """A session whose driver is `simulator`."""
+    with adapter.start_session(tunring.MIN_CAPACITY) as session:
+        yield session
+
+
+if sys.platform == "win32":
+    collect_ignore_glob = ["**/test_*_posix.py"]

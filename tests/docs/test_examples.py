@@ -1,0 +1,64 @@
+"""Every example in a docstring runs and prints what it says, and every public name has a docstring."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tunring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODULES = ("tunring", "tunring.adapter", "tunring.errors", "tunring.library", "tunring.logger", "tunring.testing")
+
+
+def public_objects() -> Iterator[tuple[str, object]]:
+    """The modules' functions and classes, and the classes' public members."""
+    seen = set()
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        yield module_name, module
+        for name in getattr(module, "__all__", None) or vars(module):
+            thing = getattr(module, name)
+            if name.startswith("_") or not callable(thing) or id(thing) in seen:
+                continue
+            if not getattr(thing, "__module__", "").startswith("tunring"):
+                continue
+            seen.add(id(thing))
+            yield f"{module_name}.{name}", thing
+            if inspect.isclass(thing) and thing.__module__.startswith("tunring"):
+                for member_name, member in vars(thing).items():
+                    if not member_name.startswith("_") and (callable(member) or isinstance(member, property)):
+                        yield f"{module_name}.{name}.{member_name}", member
+
+
+OBJECTS = dict(public_objects())
+EXAMPLES = {name: thing for name, thing in OBJECTS.items() if ">>>" in (inspect.getdoc(thing) or "")}
+
+
+def test_there_are_examples() -> None:
+    assert {"tunring.Batch", "tunring.Adapter", "tunring.load", "tunring.testing.pair"} <= EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name: str) -> None:
+    text = inspect.getdoc(EXAMPLES[name]) or ""
+    test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    results = doctest.DocTestRunner(verbose=False).run(test)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTS if "." in name])
+def test_public_name_has_a_docstring(name: str) -> None:
+    assert inspect.getdoc(OBJECTS[name])
+
+
+def test_all_names_exist() -> None:
+    assert all(hasattr(tunring, name) for name in tunring.__all__)
+    assert sorted(tunring.__all__) == sorted(set(tunring.__all__))

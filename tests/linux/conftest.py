@@ -1,0 +1,72 @@
+"""Fixtures for tests on real interfaces. Everything happens in network namespaces of the test's own."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tunring
+
+# Helpers of these tests are modules beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from netns import Namespace, may_make_namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("root")]
+    if marked and not may_make_namespaces():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs root, and the right to make network namespaces"))
+
+
+@pytest.fixture(scope="session")
+def tun() -> tunring.Library:
+    return tunring.load("tun_linux")
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    made = Namespace()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def namespaces(namespace: Namespace) -> Iterator[tuple[Namespace, Namespace]]:
+    other = Namespace()
+    yield namespace, other
+    other.close()
+
+
+@pytest.fixture
+def create(namespace: Namespace, tun: tunring.Library) -> Iterator[Callable[..., tunring.Adapter]]:
+    """Makes adapters in the namespace, which are closed at the end."""
+    with ExitStack() as adapters:
+
+        def make(name: str = "tun0") -> tunring.Adapter:
+            with namespace.entered():
+                return adapters.enter_context(tunring.Adapter.create(name, library=tun))
+
+        yield make
+
+
+@pytest.fixture
+def adapter(create: Callable[..., tunring.Adapter]) -> tunring.Adapter:
+    """An adapter tun0, neither configured nor up."""
+    return create()
+
+
+@pytest.fixture
+def session(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.Session]:
+    """A session on tun0, which is up and has 10.9.0.1/24 and fd09::1/64."""
+    with adapter.start_session() as started:
+        namespace.set_up("tun0", "10.9.0.1/24", "fd09::1/64")
+        yield started

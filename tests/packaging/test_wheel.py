@@ -1,0 +1,168 @@
+"""What the wheel and the sdist carry, and that what is installed from them works.
+
+Takes minutes, so it is not in pytest's default paths: ``pytest tests/packaging``. ``TUNRING_WHEEL`` names a wheel that
+exists already, with the sdist that it was built from beside it.
+"""
+
+from __future__ import annotations
+
+import email
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINUX = sys.platform == "linux"
+BACKENDS = ["loopback", *(["tun_linux"] if LINUX else [])]
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+# What everybody must be able to do with an installed tunring, without privileges.
+SMOKE = """
+import tunring, tunring.testing
+near, far = tunring.testing.pair()
+packet = b"\\x45" + bytes(19)
+assert near.send([packet]) == 1
+with far.receive(timeout=5) as batch:
+    assert batch.tobytes() == [packet], batch.tobytes()
+near.close()
+far.close()
+print(tunring.__version__, tunring.__file__)
+"""
+
+
+def run(*command: str | Path, **options: object) -> str:
+    """Runs a command that must succeed, outside the tree, and returns its output."""
+    done = subprocess.run(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        **{"cwd": "/", **options},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from the sdist beside it."""
+    if "TUNRING_WHEEL" in os.environ:
+        return Path(os.environ["TUNRING_WHEEL"]).resolve()
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def sdist(wheel: Path) -> Path:
+    return next(wheel.parent.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The Python of an empty virtual environment."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    return tmp_path / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def test_wheel_carries_the_package_and_nothing_else(unpacked: Path) -> None:
+    found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    package = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/tunring").rglob("*.py*")}
+    expected = {name for name in package if name.endswith((".py", ".pyi"))} | {"tunring/py.typed"}
+    expected |= {f"tunring/_backends/{name}{SUFFIX}" for name in BACKENDS}
+    assert expected <= found, "missing"
+    others = found - expected
+    [module] = fnmatch.filter(others, "tunring/_core.*")
+    assert module.endswith((".so", ".pyd"))
+    assert all(".dist-info/" in name for name in others - {module}), others
+
+
+@pytest.mark.skipif(not LINUX, reason="asks nm, of ELF")
+@pytest.mark.parametrize("name", BACKENDS)
+def test_back_end_exports_the_abi_and_nothing_else(unpacked: Path, name: str) -> None:
+    header = (ROOT / "include/wintun.h").read_text("utf-8")
+    functions = re.findall(r"\bX\((Wintun\w+),", header)
+    assert len(functions) == 14
+    listing = run("nm", "-D", "--defined-only", unpacked / f"tunring/_backends/{name}.so")
+    exported = {line.split()[2]: line.split()[1] for line in listing.splitlines()}
+    assert set(exported) == {*functions, "TunringBackend"}
+    assert {exported[function] for function in functions} == {"T"}, "functions"
+    assert exported["TunringBackend"] in {"D", "R"}, "a table"
+
+
+@pytest.mark.skipif(not LINUX, reason="asks nm, of ELF")
+def test_extension_exports_only_its_initialiser(unpacked: Path) -> None:
+    [module] = unpacked.glob("tunring/_core.*.so")
+    assert [line.split()[2] for line in run("nm", "-D", "--defined-only", module).splitlines()] == ["PyInit__core"]
+
+
+@pytest.mark.skipif(not LINUX, reason="asks readelf")
+def test_libraries_need_the_system_only(unpacked: Path) -> None:
+    for library in unpacked.rglob("*.so"):
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", library))
+        assert all(re.match(r"lib(c|dl|pthread|rt|python3\.\d+t?)\.|ld-", name) for name in needed), (library, needed)
+
+
+def test_metadata(unpacked: Path) -> None:
+    [information] = unpacked.glob("tunring-*.dist-info")
+    metadata = email.message_from_bytes((information / "METADATA").read_bytes())
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert (information / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert metadata["Requires-Python"] == ">=3.11"
+    [requirement] = metadata.get_all("Requires-Dist", [])
+    assert requirement.startswith("pyroute2")
+    assert 'sys_platform == "linux"' in requirement
+    assert "tunring = tunring.__main__:main" in (information / "entry_points.txt").read_text("utf-8")
+
+
+def test_checkers_are_content(wheel: Path, sdist: Path) -> None:
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
+    run(sys.executable, "-m", "check_wheel_contents", wheel)
+    if LINUX:
+        run(sys.executable, "-m", "auditwheel", "show", wheel)
+
+
+def test_sdist_carries_sources_tests_and_benchmarks(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("include", "src", "tests", "bench")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".c", ".h", ".py", ".pyi", ".pyx", ".pxd", ".typed", ".md"}
+    }
+    wanted |= {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py"}
+    assert wanted <= found, sorted(wanted - found)
+    assert not [name for name in found if name.endswith((".so", ".dll", ".pyd", ".o", ".pyc", "_core.c"))]
+
+
+def test_installed_wheel_works(wheel: Path, python: Path) -> None:
+    run(python, "-m", "pip", "install", "--quiet", wheel)
+    assert "site-packages" in run(python, "-W", "error", "-c", SMOKE)
+
+
+def test_editable_install_works(sdist: Path, python: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [tree] = tmp_path.glob("tunring-*")
+    before = {path for path in tree.rglob("*") if path.is_file()}
+    run(python, "-m", "pip", "install", "--quiet", "--editable", tree)
+    assert str(tree / "src") in run(python, "-W", "error", "-c", SMOKE)
+    added = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file() and path not in before}
+    beside = {name for name in added if not name.startswith("build/") and ".egg-info/" not in name}
+    assert not [name for name in beside if not name.endswith((SUFFIX, ".pyd", ".pyc"))], "beside the sources"

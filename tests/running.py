@@ -1,0 +1,100 @@
+"""Threads and processes of tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+SANITIZED = bool(os.environ.get("TUNRING_SANITIZE"))
+
+#: Seconds within which every call returns once its session is closed.
+PROMPT = 1.0 if SANITIZED else 0.1
+
+#: Seconds after which something that should have happened never will.
+NEVER = 20.0
+
+
+class Threads:
+    """Runs functions in threads; the block's end waits for them and raises what the first of them raised.
+
+    `results` has what they returned, and `ended` the clock's time when each returned, in order of start.
+    """
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.results: list[Any] = []
+        self.ended: list[float] = []
+        self.errors: list[BaseException] = []
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        index = len(self.threads)
+        self.results.append(None)
+        self.ended.append(0.0)
+
+        def run() -> None:
+            try:
+                self.results[index] = function(*arguments)
+            except BaseException as error:
+                self.errors.append(error)
+            finally:
+                self.ended[index] = time.monotonic()
+
+        thread = threading.Thread(target=run, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def join(self) -> None:
+        limit = time.monotonic() + NEVER
+        for thread in self.threads:
+            thread.join(max(0.0, limit - time.monotonic()))
+        assert not any(thread.is_alive() for thread in self.threads), "a thread hangs"
+        if self.errors:
+            raise self.errors[0]
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.join()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = NEVER) -> bool:
+    """True as soon as the condition holds; False when it doesn't in time."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+_PREAMBLE = """
+import tunring, tunring.testing
+def packet(size=20, number=0):
+    return bytes([0x45, 0, *size.to_bytes(2, "big"), *number.to_bytes(4, "big")]) + bytes(size - 8)
+"""
+
+
+def run_script(source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a Python of its own, in which `tunring` and `packet` are known."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", _PREAMBLE + source], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def check_script(source: str, *options: str) -> str:
+    """The same for one that must succeed and say nothing on stderr. Returns what it printed."""
+    done = run_script(source, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout

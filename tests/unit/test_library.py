@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+import tunring
+import tunring.library
+from running import Threads
+
+FUNCTIONS = re.findall(r"X\((Wintun\w+)", (Path(__file__).parents[2] / "include/wintun.h").read_text("utf-8"))
+
+
+def build(folder: Path, names: list[str]) -> Path:
+    """A library that exports these names, none of which does anything."""
+    source, result = folder / "library.c", folder / "library.so"
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in names))
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", result, source], check=True)
+    return result
+
+
+def test_the_list_of_functions_is_whole() -> None:
+    assert len(set(FUNCTIONS)) == 14
+
+
+def test_one_library_per_file(library: tunring.Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(library.path)
+    link = tmp_path / "link.so"
+    link.symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    for which in (library.name, str(path), path, link, path.name):
+        assert tunring.load(which) is library
+
+
+def test_threads_get_the_same_library(tmp_path: Path) -> None:
+    path = build(tmp_path, FUNCTIONS)
+    barrier = threading.Barrier(8)
+
+    def load() -> tunring.Library:
+        barrier.wait()
+        return tunring.load(path)
+
+    with Threads() as threads:
+        for _ in range(8):
+            threads.start(load)
+    assert len({id(library) for library in threads.results}) == 1
+
+
+def test_a_library_without_our_table_counts_as_official(tmp_path: Path) -> None:
+    library = tunring.load(build(tmp_path, FUNCTIONS))
+    assert (library.name, library.official) == ("wintun", True)
+    with pytest.raises(ValueError, match="simulator"):
+        tunring.testing.Simulator.attach(
+            type("Fake", (), {"library": library})()  # anything that has a library
+        )
+
+
+@pytest.mark.parametrize("missing", FUNCTIONS)
+def test_a_missing_function_is_named(tmp_path: Path, missing: str) -> None:
+    path = build(tmp_path, [name for name in FUNCTIONS if name != missing])
+    with pytest.raises(tunring.LibraryInvalid, match=missing) as caught:
+        tunring.load(path)
+    assert caught.value.winerror == 127
+
+
+def test_a_missing_file_and_the_places_that_were_tried(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.so"
+    with pytest.raises(tunring.LibraryNotFound, match=re.escape(str(path))) as caught:
+        tunring.load(path)
+    assert caught.value.winerror == 126
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("which", ["", ".", "no\0name", "nothing"])
+def test_what_is_no_file(which: str) -> None:
+    with pytest.raises(tunring.LibraryNotFound):
+        tunring.load(which)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(tunring.LibraryNotFound):
+        tunring.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no library\n", b"\x7fELF" + bytes(1000), b"MZ" + bytes(1000)])
+def test_the_wrong_format(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(content)
+    with pytest.raises(tunring.LibraryInvalid) as caught:
+        tunring.load(path)
+    assert caught.value.winerror == 193
+    assert len(str(caught.value).splitlines()) > 1, "the loader's own words are missing"
+
+
+def test_the_official_dll_is_never_looked_for_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, FUNCTIONS).rename(tmp_path / "wintun.dll")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUNRING_WINTUN_DLL", raising=False)
+    with pytest.raises(tunring.LibraryNotFound):
+        tunring.load("wintun")
+
+
+@pytest.mark.parametrize("which", [3, b"loopback", 1.5, ["loopback"]])
+def test_the_wrong_type(which: object) -> None:
+    with pytest.raises(TypeError):
+        tunring.load(which)
+
+
+def test_unknown_options() -> None:
+    with pytest.raises(TypeError, match="speed"):
+        tunring.load("loopback", speed=3)
+
+
+def test_no_more_libraries_than_fit_and_the_loaded_ones_stay_usable() -> None:
+    # Elsewhere than in this process, whose places other tests need.
+    from running import check_script
+
+    out = check_script(f"""
+import pathlib, shutil, tempfile
+folder = pathlib.Path(tempfile.mkdtemp())
+source = {str(tunring.load("loopback").path)!r}
+refused = 0
+for i in range(20):
+    try:
+        tunring.load(shutil.copy(source, folder / f"library{{i}}.so"))
+    except tunring.LibraryInvalid as error:
+        refused += 1
+        assert "8" in str(error)
+tunring.Adapter.create("still", library=tunring.load(folder / "library0.so")).close()
+shutil.rmtree(folder)
+print(refused)
+""")
+    assert out.split() == ["12"]
+
+
+def test_versions(library: tunring.Library) -> None:
+    version = tunring.running_driver_version(library)
+    assert version == (1, 0)
+    assert (version.major, version.minor, str(version)) == (1, 0, "1.0")
+
+
+def test_delete_driver_fails_while_an_adapter_is_open(adapter: tunring.Adapter) -> None:
+    with pytest.raises(tunring.AdapterBusy):
+        tunring.delete_driver(adapter.library)
+    adapter.close()
+    tunring.delete_driver(adapter.library)

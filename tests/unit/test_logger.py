@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import tunring
+from running import check_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest import LogCaptureFixture
+
+
+@pytest.fixture
+def lines(library: tunring.Library) -> Iterator[queue.Queue[tuple[int, str, str]]]:
+    lines: queue.Queue[tuple[int, str, str]] = queue.Queue()
+    tunring.set_logger(lambda level, text: lines.put((level, text, threading.current_thread().name)), library)
+    yield lines
+    tunring.set_logger(None, library)
+
+
+def complain(library: tunring.Library, name: str) -> None:
+    """Makes the library write a line that has the name."""
+    with pytest.raises(tunring.NotFound):
+        tunring.Adapter.open(name, library=library)
+
+
+def test_a_callable_gets_level_and_text_in_a_thread_of_its_own(
+    library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str
+) -> None:
+    complain(library, name)
+    level, text, thread = lines.get(timeout=10)
+    assert level == logging.ERROR
+    assert name in text
+    assert thread != threading.current_thread().name
+
+
+def test_lines_keep_their_order(library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str) -> None:
+    for i in range(100):
+        complain(library, f"{name}-{i}-")
+    for i in range(100):
+        assert f"{name}-{i}-" in lines.get(timeout=10)[1]
+
+
+def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: LogCaptureFixture) -> None:
+    arrived = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            arrived.set()
+
+    logger = logging.getLogger("tunring.test")
+    handler = Handler()
+    logger.addHandler(handler)
+    tunring.set_logger(logger, library)
+    try:
+        complain(library, name)
+        assert arrived.wait(10)
+        assert any(name in record.getMessage() and record.levelno == logging.ERROR for record in caplog.records)
+    finally:
+        tunring.set_logger(None, library)
+        logger.removeHandler(handler)
+
+
+def test_none_stops_them(library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str) -> None:
+    tunring.set_logger(None, library)
+    complain(library, name)
+    with pytest.raises(queue.Empty):
+        lines.get(timeout=0.1)
+
+
+def test_a_target_that_raises_loses_nothing_else(
+    library: tunring.Library, name: str, caplog: LogCaptureFixture
+) -> None:
+    got: queue.Queue[str] = queue.Queue()
+
+    def target(level: int, text: str) -> None:
+        got.put(text)
+        raise KeyError("mine")
+
+    tunring.set_logger(target, library)
+    try:
+        complain(library, name + "-1")
+        complain(library, name + "-2")
+        assert name + "-1" in got.get(timeout=10)
+        assert name + "-2" in got.get(timeout=10)
+    finally:
+        tunring.set_logger(None, library)
+    assert "mine" in caplog.text
+
+
+@pytest.mark.parametrize("target", [3, "tunring", object()])
+def test_what_is_no_target(library: tunring.Library, target: object) -> None:
+    with pytest.raises(TypeError):
+        tunring.set_logger(target, library)
+
+
+def test_a_target_may_close_the_session_that_another_thread_waits_in(
+    library: tunring.Library, adapter: tunring.Adapter, name: str
+) -> None:
+    session = adapter.start_session()
+    tunring.set_logger(lambda level, text: session.close(), library)
+    try:
+        threading.Timer(0.05, complain, (library, name + "x")).start()
+        with pytest.raises(tunring.SessionClosed) as caught:
+            session.receive(timeout=20)
+        assert caught.value.reason == "closed"
+    finally:
+        tunring.set_logger(None, library)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["lambda level, text: None", "logging.getLogger('x')", "lambda level, text: time.sleep(0.01)", "fail"],
+)
+def test_nothing_hangs_or_shows_at_exit(target: str) -> None:
+    check_script(
+        f"""
+import logging, time
+logging.disable()
+def fail(level, text):
+    raise SystemError
+library = tunring.load("loopback")
+tunring.set_logger({target}, library)
+for i in range(50):
+    try:
+        tunring.Adapter.open("nobody", library=library)
+    except tunring.NotFound:
+        pass
+""",
+        "-X",
+        "dev",
+    )
+
+
+def test_more_lines_than_the_queue_holds_are_counted() -> None:
+    out = check_script("""
+import threading
+from tunring import _core
+library = tunring.load("loopback")
+gate = threading.Event()
+count = 0
+def target(level, text):
+    global count
+    gate.wait()
+    count += 1
+tunring.set_logger(target, library)
+for i in range(1000):
+    try:
+        tunring.Adapter.open("nobody", library=library)
+    except tunring.NotFound as error:
+        assert "nobody" in str(error).partition("\\n")[2]
+gate.set()
+import time
+while count + _core.log_lost() < 1000:
+    time.sleep(0.01)
+print(count, _core.log_lost())
+""")
+    count, lost = map(int, out.split())
+    assert count + lost == 1000
+    assert lost > 0

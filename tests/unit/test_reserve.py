@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import array
+import gc
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tunring
+from packets import MOST, number_of, packet
+from running import Threads, eventually
+
+if TYPE_CHECKING:
+    Pair = tuple[tunring.Session, tunring.Session]
+
+
+def received(session: tunring.Session) -> list[bytes]:
+    with session.receive(65536, timeout=0) as batch:
+        return batch.tobytes()
+
+
+def fill(views: list[memoryview], number: int = 0) -> list[bytes]:
+    packets = [packet(len(view), number=number + i) for i, view in enumerate(views)]
+    for view, data in zip(views, packets, strict=True):
+        view[:] = data
+    return packets
+
+
+@pytest.mark.parametrize("sizes", [[20], [20, 21, 1500, MOST], [20] * 1000, array.array("H", [20, 40]), range(20, 30)])
+def test_what_is_filled_is_sent_at_the_end_of_the_block(pair: Pair, sizes: Any) -> None:
+    left, right = pair
+    with left.reserve(sizes) as slots:
+        assert [len(view) for view in slots] == list(sizes)
+        for view in slots:
+            assert (view.format, view.ndim, view.readonly) == ("B", 1, False)
+        sent = fill(slots)
+        assert received(right) == []
+        assert left.stats().reservations == 1
+    assert received(right) == sent
+    stats = left.stats()
+    assert (stats.sent_packets, stats.sent_bytes, stats.reservations) == (len(sent), sum(map(len, sent)), 0)
+    assert stats.fillers == 0
+
+
+def test_the_views_end_with_the_block(pair: Pair) -> None:
+    with pair[0].reserve([20, 20]) as slots:
+        fill(slots)
+    for view in slots:
+        with pytest.raises(ValueError):
+            view[0]
+
+
+@pytest.mark.parametrize("size", [-1, 0, 19, MOST + 1, 2**32 + 20, 2**64 + 20])
+def test_bad_sizes(pair: Pair, size: int) -> None:
+    with pytest.raises(ValueError, match="1"):
+        pair[0].reserve([20, size])
+    assert pair[0].stats().reservations == 0
+
+
+@pytest.mark.parametrize("sizes", [[20.0], ["20"], 20, None, "ab", b"ab", [None], array.array("d", [20])])
+def test_sizes_of_the_wrong_type(pair: Pair, sizes: Any) -> None:
+    with pytest.raises(TypeError):
+        pair[0].reserve(sizes)
+
+
+def test_all_or_none(simulated: tunring.Session, simulator: tunring.testing.Simulator) -> None:
+    fits = (simulated.capacity - 4) // 24
+    simulated.send([packet()] * (fits - 10), on_full="raise")
+    with pytest.raises(tunring.RingFull) as caught:
+        simulated.reserve([20] * 11)
+    assert (caught.value.winerror, caught.value.sent) == (111, 0)
+    stats = simulated.stats()
+    assert (stats.reservations, stats.fillers, stats.ring_full) == (0, 0, 1)
+    with simulated.reserve([20] * 10) as slots:
+        fill(slots, 1000)
+    assert [number_of(data) for data in simulator.drain_all()][-10:] == list(range(1000, 1010))
+
+
+def test_as_much_as_the_ring_holds_and_more(pair: Pair) -> None:
+    left, right = pair
+    fits = (left.capacity - 4) // 24
+    with left.reserve([20] * fits) as slots:
+        fill(slots)
+    assert len(received(right)) == fits
+    for mode in ("raise", "wait"):
+        with pytest.raises(ValueError, match="fit"):
+            left.reserve([20] * (fits + 1), on_full=mode, timeout=1)
+
+
+def test_wait_gives_up_in_time(simulated: tunring.Session) -> None:
+    simulated.send([packet()] * ((simulated.capacity - 4) // 24), on_full="raise")
+    for timeout in (0, 0.03):
+        began = time.monotonic()
+        with pytest.raises(tunring.RingFull):
+            simulated.reserve([20], on_full="wait", timeout=timeout)
+        assert timeout <= time.monotonic() - began < timeout + 1
+
+
+def test_wait_gets_the_room_that_comes(simulated: tunring.Session, simulator: tunring.testing.Simulator) -> None:
+    simulated.send([packet()] * ((simulated.capacity - 4) // 24), on_full="raise")
+
+    def drain() -> int:
+        time.sleep(0.05)
+        return len(simulator.drain_all())
+
+    with Threads() as threads:
+        threads.start(drain)
+        with simulated.reserve([1400] * 10, on_full="wait", timeout=20) as slots:
+            fill(slots)
+    assert len(simulator.drain_all()) + threads.results[0] == (simulated.capacity - 4) // 24 + 10
+
+
+def test_an_exception_abandons(pair: Pair) -> None:
+    left, right = pair
+    with pytest.raises(KeyError, match="mine"), left.reserve([20, 30]) as slots:
+        fill(slots)
+        raise KeyError("mine")
+    with pytest.raises(ValueError):
+        slots[0][0]
+    assert left.send([packet(number=7)]) == 1
+    assert received(right) == [packet(number=7)]
+    stats = left.stats()
+    assert (stats.fillers, stats.host_filtered, stats.reservations, stats.sent_packets) == (2, 2, 0, 1)
+
+
+def test_abandon_inside_the_block(pair: Pair) -> None:
+    reservation = pair[0].reserve([20])
+    with pytest.raises(tunring.SessionClosed), reservation as slots:
+        fill(slots)
+        reservation.abandon()
+    assert received(pair[1]) == []
+
+
+@pytest.mark.parametrize("data", [bytes(40), b"\x55" + bytes(39), b"\x65" + bytes(38)])
+def test_what_is_no_ip_packet_is_named_and_nothing_is_sent(pair: Pair, data: bytes) -> None:
+    left, right = pair
+    with pytest.raises(ValueError, match=r"\b1\b"), left.reserve([40, len(data), 40]) as slots:
+        fill(slots)
+        slots[1][:] = data
+    left.send([packet(number=5)])
+    assert received(right) == [packet(number=5)]
+    assert left.stats().fillers == 3
+
+
+def test_what_is_not_filled_is_no_packet_though_the_ring_has_old_ones(pair: Pair) -> None:
+    left, right = pair
+    for _ in range(20):
+        left.send([packet(1500)] * 10)
+        received(right)
+    with pytest.raises(ValueError), left.reserve([1500] * 10):
+        pass
+    assert received(right) == []
+
+
+def make_slice(view: memoryview) -> Any:
+    return view[4:8]
+
+
+def make_cast(view: memoryview) -> Any:
+    return view.cast("H")
+
+
+def make_memoryview(view: memoryview) -> Any:
+    return memoryview(view)
+
+
+def make_array(view: memoryview) -> Any:
+    return pytest.importorskip("numpy").frombuffer(view, dtype="u1")
+
+
+@pytest.mark.parametrize("derive", [make_slice, make_cast, make_memoryview, make_array])
+def test_something_derived_that_lives_holds_back_until_it_dies(pair: Pair, derive: Any) -> None:
+    left, right = pair
+    with pytest.raises(BufferError), left.reserve([20, 20, 20]) as slots:
+        fill(slots)
+        derived = derive(slots[1])
+    assert len(derived)
+    assert left.stats().sent_packets == 0
+    assert left.stats().reservations == 1
+    # The room is out of this thread's hands: it may send, but what it sends waits for the slot.
+    assert left.send([packet(number=9)]) == 1
+    assert received(right) == []
+    del derived, slots
+    gc.collect()
+    assert received(right) == [packet(number=9)]
+    assert left.stats().fillers == 3
+    assert left.stats().reservations == 0
+
+
+def test_this_thread_can_not_send_meanwhile(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20]) as slots:
+        for call in (
+            lambda: left.send([packet()]),
+            lambda: left.send([]),
+            lambda: left.send_packed(packet(), [20]),
+            lambda: left.reserve([20]),
+        ):
+            with pytest.raises(RuntimeError, match="reservation"):
+                call()
+        fill(slots)
+        assert right.send([packet()]) == 1, "the other session is not concerned"
+        assert len(received(left)) == 1
+    assert left.send([packet()]) == 1
+
+
+def test_other_threads_sends_are_held_back_until_the_exit(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20]) as slots:
+        with Threads() as threads:
+            threads.start(left.send, [packet(number=2)])
+        assert threads.results == [1]
+        assert received(right) == []
+        fill(slots, 1)
+    assert [number_of(data) for data in received(right)] == [1, 2]
+
+
+def test_reservations_of_several_threads(pair: Pair) -> None:
+    left, right = pair
+
+    def send(number: int) -> None:
+        with left.reserve([20] * 3) as slots:
+            fill(slots, number)
+            time.sleep(0.01)
+
+    with Threads() as threads:
+        for i in range(8):
+            threads.start(send, 10 * i)
+    assert sorted(number_of(data) for data in received(right)) == sorted(10 * i + k for i in range(8) for k in range(3))
+
+
+def test_left_in_another_thread(pair: Pair) -> None:
+    left, right = pair
+    reservation = left.reserve([20])
+    with Threads() as threads:
+
+        def use() -> None:
+            with reservation as slots:
+                fill(slots, 3)
+
+        threads.start(use)
+    assert [number_of(data) for data in received(right)] == [3]
+    assert left.send([packet()]) == 1
+
+
+def test_dropped_without_being_entered(pair: Pair) -> None:
+    left, right = pair
+    reservation = left.reserve([20, 30])
+    assert len(reservation) == 2
+    del reservation
+    assert left.send([packet()]) == 1
+    assert received(right) == [packet()]
+    assert left.stats().fillers == 2
+
+
+def test_dropped_inside_the_block(pair: Pair) -> None:
+    left, right = pair
+    reservation = left.reserve([20])
+    views = reservation.__enter__()
+    del reservation
+    assert left.stats().reservations == 1, "the view holds the slot"
+    del views
+    assert left.send([packet()]) == 1
+    assert received(right) == [packet()]
+
+
+def test_dropped_in_a_cycle(pair: Pair) -> None:
+    left, right = pair
+    cycle: list[Any] = [left.reserve([20])]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert left.send([packet()]) == 1
+    assert received(right) == [packet()]
+
+
+def test_once_only(pair: Pair) -> None:
+    reservation = pair[0].reserve([20])
+    with reservation as slots:
+        with pytest.raises(RuntimeError):
+            reservation.__enter__()
+        fill(slots)
+    with pytest.raises(ValueError):
+        reservation.__enter__()
+    assert not reservation.open
+    reservation.abandon()
+    assert len(received(pair[1])) == 1
+
+
+@pytest.mark.parametrize("entered", [False, True])
+def test_close_abandons(pair: Pair, entered: bool) -> None:
+    left, right = pair
+    reservation = left.reserve([20] * 2)
+    views = reservation.__enter__() if entered else []
+    left.close()
+    for view in views:
+        with pytest.raises(ValueError):
+            view[0]
+    assert not reservation.open
+    stats = left.stats()
+    assert (stats.fillers, stats.reservations) == (2, 0)
+    if entered:
+        with pytest.raises(tunring.SessionClosed) as caught:
+            reservation.__exit__(None, None, None)
+        assert caught.value.reason == "closed"
+    assert received(right) == []
+
+
+def test_close_while_a_derived_view_lives(pair: Pair) -> None:
+    left, _ = pair
+    with pytest.raises(tunring.SessionClosed), left.reserve([20]) as slots:
+        fill(slots)
+        kept = slots[0][:]
+        left.close()
+    kept[0] = 1
+    assert bytes(kept[:1]) == b"\1"
+    del kept, slots
+    assert eventually(lambda: left.stats().reservations == 0, 2)
+
+
+@pytest.mark.parametrize("leave", ["commit", "abandon", "raise", "drop", "close"])
+def test_no_packets_at_all(pair: Pair, leave: str) -> None:
+    left, _ = pair
+    reservation = left.reserve([])
+    if leave == "commit":
+        with reservation as slots:
+            assert slots == []
+    elif leave == "raise":
+        with pytest.raises(KeyError), reservation:
+            raise KeyError
+    elif leave == "abandon":
+        reservation.abandon()
+    elif leave == "drop":
+        del reservation
+    else:
+        left.close()
+    assert left.stats().reservations == 0
+
+
+def test_of_a_closed_session(pair: Pair) -> None:
+    pair[0].close()
+    with pytest.raises(tunring.SessionClosed) as caught:
+        pair[0].reserve([20])
+    assert caught.value.reason == "closed"

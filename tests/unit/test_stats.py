@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import tunring
+from packets import packet
+from running import Threads
+
+if TYPE_CHECKING:
+    Pair = tuple[tunring.Session, tunring.Session]
+
+FIELDS = """
+received_packets received_bytes received_batches sent_packets sent_bytes sent_batches waits wakes spins ring_full dropped
+skipped fillers pinned_packets pinned_bytes reservations capacity host_dropped host_filtered write_errors
+""".split()
+
+
+def test_the_fields_and_their_first_values(pair: Pair) -> None:
+    stats = pair[0].stats()
+    assert isinstance(stats, tunring.Stats)
+    assert dataclasses.asdict(stats) == {**dict.fromkeys(FIELDS, 0), "capacity": tunring.MIN_CAPACITY}
+
+
+def test_they_are_frozen_and_of_their_moment(pair: Pair) -> None:
+    stats = pair[0].stats()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stats.sent_packets = 3
+    pair[0].send([packet()])
+    assert stats.sent_packets == 0
+
+
+def test_packets_bytes_and_batches_each_way(pair: Pair) -> None:
+    left, right = pair
+    left.send([packet(100)] * 3)
+    left.send([packet(50)])
+    with right.receive(3), right.receive():
+        stats = right.stats()
+        assert (stats.received_packets, stats.received_bytes, stats.received_batches) == (4, 350, 2)
+        assert (stats.pinned_packets, stats.pinned_bytes) == (4, 350)
+    stats = right.stats()
+    assert (stats.received_packets, stats.pinned_packets, stats.pinned_bytes) == (4, 0, 0)
+    stats = left.stats()
+    assert (stats.sent_packets, stats.sent_bytes, stats.sent_batches) == (4, 350, 2)
+
+
+def test_a_poll_is_no_wait_and_a_sleep_is_one(pair: Pair) -> None:
+    left, right = pair
+    right.receive(timeout=0)
+    assert right.stats().waits == right.stats().wakes == 0
+    right.receive(timeout=0.001)
+    assert (right.stats().waits, right.stats().wakes) == (1, 0)
+    with Threads() as threads:
+        threads.start(right.receive)
+        time.sleep(0.05)
+        left.send([packet()])
+    assert (right.stats().waits, right.stats().wakes) == (2, 1)
+    threads.results[0].release()
+
+
+def test_what_the_library_lost_for_want_of_a_listener(pair: Pair) -> None:
+    left, right = pair
+    right.close()
+    left.send([packet()] * 5)
+    assert left.stats().host_dropped == 5
+
+
+def test_they_stay_after_close(pair: Pair) -> None:
+    left, right = pair
+    right.close()
+    left.send([packet()] * 5)
+    before = left.stats()
+    left.close()
+    assert left.stats() == before
