@@ -72,7 +72,7 @@ typedef struct tunring_backend
     BOOL (*detach)(WINTUN_SESSION_HANDLE Session);
     void (*counters)(WINTUN_SESSION_HANDLE Session, tunring_counters *Counters);
     /* Ring bytes that sends can still allocate, exact while nobody else allocates: a packet takes its size plus 4,
-     * rounded up to 4. */
+     * rounded up to 4. 0xFFFFFFFF when the session is over: the allocation then says so. */
     DWORD (*send_room)(WINTUN_SESSION_HANDLE Session);
     /* The adapter's name in UTF-8 as the system knows it now, and its interface index (0: the system has none). */
     DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE Adapter, char *Name, DWORD Size);

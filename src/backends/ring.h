@@ -110,7 +110,7 @@ typedef enum ring_published
     RING_WAKE     /* the tail moved, and the host sleeps: set its event */
 } ring_published;
 ring_published ring_publish(ring_side *side);
-/* Bytes that ring_allocate can still give. 0 when the ring is gone. */
+/* Bytes that ring_allocate can still give. RING_GONE when the ring is gone. */
 uint32_t ring_room(ring_side *side);
 /* True if `next` differs from the tail, or the ring is gone or corrupt: a receive would not say "empty". Needs no lock,
  * but is exact only while no host publishes or rewinds. */

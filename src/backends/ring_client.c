@@ -180,5 +180,5 @@ ring_room(ring_side *side)
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
 
-    return head >= side->capacity ? 0 : (head - next - RING_ALIGNMENT) & (side->capacity - 1);
+    return head >= side->capacity ? RING_GONE : (head - next - RING_ALIGNMENT) & (side->capacity - 1);
 }

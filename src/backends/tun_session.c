@@ -281,7 +281,7 @@ tun_session_room(tun_session *session)
     ring_lock_enter(&side->lock);
     /* Whoever waits for room asks here, so this is a time to try again what the kernel had no room for. */
     send_work(session);
-    const DWORD room = atomic_load(&session->over) ? 0 : ring_room(side);
+    const DWORD room = atomic_load(&session->over) ? RING_GONE : ring_room(side);
     ring_lock_leave(&side->lock, send_work, session);
     SetLastError(before);
     return room;

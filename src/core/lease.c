@@ -47,6 +47,8 @@ lease_bind(tunring_lease *lease, tunring_session *session, bool reserved)
     lease->session = session;
     lease->reserved = reserved;
     atomic_init(&lease->left, lease->count);
+    if (lease->count == 0)
+        return;
     session_pin(session);
     if (reserved)
         count_add(&session->counts.reservations, 1);
@@ -62,6 +64,8 @@ static void
 slots_gone(tunring_lease *lease, uint32_t count, uint64_t bytes)
 {
     tunring_session *session = lease->session;
+    if (count == 0)
+        return;
     if (!lease->reserved)
     {
         count_sub(&session->counts.pinned_packets, count);
@@ -122,8 +126,7 @@ return_all(tunring_lease *lease, bool held)
         atomic_store_explicit(&lease->slots[i].holds, 0, memory_order_relaxed);
         return_slot(lease, &lease->slots[i]);
     }
-    if (count)
-        slots_gone(lease, count, lease->bytes);
+    slots_gone(lease, count, lease->bytes);
 }
 
 static bool
@@ -219,8 +222,7 @@ abandon(tunring_lease *lease, uint32_t claimed)
 {
     for (uint32_t i = 0; i < claimed; i++)
         return_slot(lease, &lease->slots[i]);
-    if (claimed)
-        slots_gone(lease, claimed, 0);
+    slots_gone(lease, claimed, 0);
     for (uint32_t i = claimed; i < lease->count; i++)
         drop_hold(lease, i);
 }

@@ -22,7 +22,8 @@ lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
     lease->bytes += length;
 }
 
-/* Gives the filled lease to the session that the slots are of. The caller is in a call on it. */
+/* Gives the filled lease to the session that the slots are of. The caller is in a call on it. One without slots pins
+ * nothing. */
 void lease_bind(tunring_lease *lease, tunring_session *session, bool reserved);
 
 #endif

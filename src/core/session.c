@@ -13,13 +13,38 @@
 static _Atomic uint64_t sessions_leaked;
 static _Atomic uint64_t sessions_pinned;
 
+typedef enum older
+{
+    OLDER_GONE,   /* or it is open, and the library will refuse a second one */
+    OLDER_ENDING, /* somebody is about to finish that */
+    OLDER_PINNED  /* until its last packet is let go */
+} older;
+
+static older
+look_at_older(tunring_adapter *adapter)
+{
+    older state = OLDER_GONE;
+    os_mutex_lock(&adapter->lock);
+    const tunring_session *session = adapter->session;
+    if (session && session_closing(session))
+        state = atomic_load(&session->counts.pinned_packets) || atomic_load(&session->counts.reservations)
+                    ? OLDER_PINNED
+                    : OLDER_ENDING;
+    os_mutex_unlock(&adapter->lock);
+    return state;
+}
+
 static bool
 pinned_by_older(tunring_adapter *adapter)
 {
-    os_mutex_lock(&adapter->lock);
-    bool pinned = adapter->session && session_closing(adapter->session);
-    os_mutex_unlock(&adapter->lock);
-    return pinned;
+    backoff pause = {0};
+    older state;
+    while ((state = look_at_older(adapter)) == OLDER_ENDING)
+    {
+        later_run();
+        backoff_pause(&pause);
+    }
+    return state == OLDER_PINNED;
 }
 
 DWORD
@@ -27,7 +52,6 @@ tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session 
 {
     if (adapter->generation != os_generation())
         return ERROR_HANDLE_EOF;
-    later_run();
     if (pinned_by_older(adapter))
         return ERROR_BUSY;
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;

@@ -59,10 +59,14 @@ cdef int64_t _deadline(timeout) except? -1:
     """The clock's nanoseconds at which ``timeout`` seconds are over; 0 polls."""
     if timeout is None:
         return TUNRING_FOREVER
+    if isinstance(timeout, (str, bytes, bytearray)):
+        raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
     try:
         seconds = float(timeout)
     except (TypeError, ValueError):
         raise TypeError(f"timeout must be seconds or None, not {timeout!r}") from None
+    except OverflowError:
+        seconds = math.inf if timeout > 0 else -math.inf
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"timeout must be 0 or more seconds, or None for no limit, not {timeout!r}")
     if seconds == 0:
@@ -97,7 +101,10 @@ cdef class _Sizes:
             view = memoryview(sizes)
             if view.ndim != 1:
                 raise ValueError(f"{what} must have one dimension, not {view.ndim}")
-            sizes = view.tolist()
+            try:
+                sizes = view.tolist()
+            except NotImplementedError:
+                pass  # a format that only its owner reads, such as numpy's of the other byte order
         items = list(sizes)
         self.count = len(items)
         self.values = <uint32_t *>PyMem_Malloc((self.count + 1) * sizeof(uint32_t))
@@ -547,7 +554,10 @@ cdef class Batch:
         cdef Py_ssize_t i
         if isinstance(index, slice):
             return [self.view(i) for i in range(*index.indices(count))]
-        i = operator.index(index)
+        try:
+            i = operator.index(index)
+        except OverflowError:
+            i = count
         if i < 0:
             i += count
         if not 0 <= i < count:
@@ -674,6 +684,7 @@ cdef class BatchIterator:
 
 @cython.final
 @cython.nonecheck(True)
+@cython.no_gc_clear  # its end needs the lease
 cdef class Reservation:
     """Room in the send ring, to be filled in place. :meth:`Session.reserve` makes it; use it in a ``with`` block."""
     cdef Lease lease        # the slots
@@ -885,12 +896,16 @@ cdef class Session:
         """
         cdef Batch batch = Batch.__new__(Batch)
         cdef Lease lease = Lease.__new__(Lease)
-        cdef long long most = operator.index(max_packets)
+        cdef long long most
         cdef tunring_wait wait
         cdef interrupt signal
         cdef DWORD code
         cdef int64_t deadline
         cdef tunring_session *session = self.get()
+        try:
+            most = operator.index(max_packets)
+        except OverflowError:
+            most = 0
         if not 1 <= most <= TUNRING_MAX_BATCH:
             raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
         deadline = _deadline(timeout)
@@ -1116,9 +1131,10 @@ cdef class Session:
     @property
     def read_event(self) -> int:
         """The library's read event: a handle on Windows, a descriptor elsewhere. It is the session's."""
+        cdef tunring_session *session = self.get()
         if self.closed:
             raise self.failure(ERROR_HANDLE_EOF, "no read event")
-        return <size_t>tunring_session_read_event(self.session)
+        return <size_t>tunring_session_read_event(session)
 
     def fileno(self) -> int:
         """The read event's descriptor, for select, poll, epoll and event loops; not on Windows.

@@ -89,8 +89,8 @@ class Adapter:
         self._name = name
         self._library = library
         self._session: weakref.ref[_core.Session] | None = None
-        self._closed = False
         self._luid = handle.luid
+        self._closed = False
 
     @classmethod
     def create(

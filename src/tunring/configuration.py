@@ -65,10 +65,13 @@ def configure(adapter: Adapter, addresses: Iterable[Address], mtu: int | None, u
         mtu = check_mtu(mtu, with_ipv6=any(interface.version == 6 for interface in interfaces))
     index = adapter.ifindex
     if index is None:
-        what = "the system knows no interface of it" if adapter.library.name != "loopback" else "it is no interface"
-        raise NotImplementedError(f"adapter {adapter.name!r} of {adapter.library.name} can't be configured: {what}")
-    if sys.platform != "linux":
-        raise NotImplementedError(f"configuring adapters is not built for {sys.platform} yet")
-    from tunring.configuration_linux import apply
+        text = (
+            f"adapter {adapter.name!r} of {adapter.library.name} can't be configured: the system has no such interface"
+        )
+        raise NotImplementedError(text)
+    if sys.platform == "linux":
+        from tunring.configuration_linux import apply
 
-    apply(adapter, index, interfaces, mtu, bool(up))
+        apply(adapter, index, interfaces, mtu, bool(up))
+    else:
+        raise NotImplementedError(f"configuring adapters is not built for {sys.platform} yet")

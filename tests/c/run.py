@@ -6,8 +6,8 @@ lines says what it is linked with::
     /* build: parts=ring,os sources=src/core/later.c flags=-DSMALL -Wl,--wrap=malloc */
 
 ``parts`` are names of PARTS below and ``sources`` further globs from the project's root, less the files of other
-systems; ``flags`` reach to the end of the comment. Objects are kept in
-``build/c`` by content, so a source is compiled once for all programs that share its flags.
+systems; ``flags`` reach to the end of the comment. Objects are kept in ``build/c`` by content, so a source is compiled
+once for all programs that share its flags.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Program:
 def read_program(path: Path) -> Program:
     """The program of one file."""
     match = re.search(r"/\*\s*build:\s*(.*?)\*/", path.read_text("utf-8")[:4000], re.DOTALL)
-    words = match[1].split() if match else []
+    words = re.sub(r"\n\s*\*", "\n", match[1]).split() if match else []
     sources, flags = [path], []
     for number, word in enumerate(words):
         key, _, value = word.partition("=")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunring import Adapter, Library, Session, SessionClosed, load
 from tunring.cli.addresses import default_addresses, neighbour
-from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, say, say_json
-from tunring.cli.traffic import Traffic
+from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json
 from tunring.cli.traffic_cable import CableTraffic
 from tunring.responder import Responder
 from tunring.testing import pair
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
+
+    from tunring.cli.traffic import Traffic
 
 _NAME = "tunring0"
 _CABLE = (["10.77.0.1", "fd77::1"], ["10.77.0.2", "fd77::2"])
@@ -39,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise ValueError(text)
-    return value
+    with suppress(ValueError):
+        if 0 < float(text) <= 86400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number of seconds over 0, of a day at most, not {text!r}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,9 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         from tunring.cli.isolation_linux import run_in_child
 
         return run_in_child(partial(exit_code_of, _Demo(arguments).over_tun))
-    if arguments.library is not None:
-        raise NotImplementedError(f"there is no {arguments.library} on {sys.platform}; try --library loopback")
-    return _Demo(arguments).over_cable(f"the demo uses the kernel on Linux only, not on {sys.platform}")
+    elif arguments.library == "tun_linux":
+        raise NotImplementedError(f"there is no tun_linux on {sys.platform}; try --library loopback")
+    else:
+        return _Demo(arguments).over_cable(f"the demo uses the kernel on Linux only, not on {sys.platform}")
 
 
 class _Demo:
@@ -76,7 +78,7 @@ class _Demo:
 
     def over_tun(self) -> int:
         """Through an interface, in a namespace of its own; in a child process."""
-        from tunring.cli.isolation_linux import enter_own_network
+        from tunring.namespace_linux import enter_own_network
 
         with ExitStack() as stack:
             try:
@@ -85,7 +87,7 @@ class _Demo:
             except OSError as error:
                 if self._library is not None:
                     raise
-                return self.over_cable(": ".join(error.strerror.splitlines()))
+                return self.over_cable(reason_of(error))
             return self._over_adapter(adapter)
 
     def _over_adapter(self, adapter: Adapter) -> int:

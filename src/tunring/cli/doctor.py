@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tunring import __version__, load, running_driver_version
-from tunring.cli.report import say, say_json
+from tunring.cli.report import reason_of, say, say_json
 
 if TYPE_CHECKING:
     import argparse
@@ -62,12 +62,12 @@ def _library(topic: str, which: str | None) -> Finding:
     try:
         library = load(which)
     except OSError as error:
-        return Finding(topic, "problem", error.strerror, _library_advice(which))
+        return Finding(topic, "problem", reason_of(error), _library_advice(which))
     try:
         version = f"driver version {running_driver_version(library)}"
     except OSError as error:
         # With Wintun that is so until the first adapter is made; elsewhere the system's findings say more.
-        version = f"no driver version yet: {': '.join(error.strerror.splitlines())}"
+        version = f"no driver version yet: {reason_of(error)}"
         return Finding(topic, "warning", f"{library.name} from {library.path}, {version}")
     return Finding(topic, "ok", f"{library.name} from {library.path}, {version}")
 
@@ -85,4 +85,5 @@ def _system() -> list[Finding]:
         from tunring.cli.doctor_linux import look
 
         return [Finding(*finding) for finding in look()]
-    return []
+    else:
+        return []

@@ -109,7 +109,8 @@ def _serve(session: Session, responder: Responder, rates: Rates) -> bool:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    handler = signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT as well: a program that a shell puts in the background begins with that one ignored.
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with suppress(SessionClosed):
             while True:
@@ -122,4 +123,5 @@ def _serve(session: Session, responder: Responder, rates: Rates) -> bool:
         return True
     finally:
         rates.end()
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

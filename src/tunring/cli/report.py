@@ -86,6 +86,8 @@ class Rates:
         answers = stats.sent_packets - self._before.sent_packets
         batches = max(1, stats.received_batches - self._before.received_batches)
         self._last, self._before = now, stats
+        if not packets and not self._terminal:
+            return
         line = (
             f"{now - self._started:6.1f} s   received {packets / elapsed:9,.0f} packets/s {size * 8e-6 / elapsed:8,.1f}"
             f" Mbit/s   sent {answers / elapsed:9,.0f} packets/s   {packets / batches:5.1f} packets a batch"
