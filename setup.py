@@ -115,7 +115,7 @@ def extensions() -> list[Extension]:
     common = {"include_dirs": INCLUDE, "depends": HEADERS, "extra_compile_args": COMPILE, "extra_link_args": LINK}
     operating_system = c_files("src/core/os_*.c", "src/core/utf16.c")
     loopback = c_files("src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c")
-    tun = c_files("src/backends/tun_*.c")
+    tun = c_files("src/backends/tun_*.c", "src/backends/offload_*.c")
     shared = [path for path in c_files("src/backends/*.c") if path not in {*loopback, *tun}]
 
     result = [

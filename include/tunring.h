@@ -62,6 +62,8 @@ DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunne
                              tunring_adapter **adapter);
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
 WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter);
+/* Whether it belongs to the parent of this forked process. Any time. */
+bool tunring_adapter_forked(const tunring_adapter *adapter);
 /* Packets that still pin a closed session of this adapter, which then can't go before they do. Any time. */
 uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
 /* Gives up the caller's reference. The adapter goes with the last one: a session that lives holds one too. */

@@ -43,6 +43,7 @@ cdef extern from "tunring.h" nogil:
                                  tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
     WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter) noexcept
+    bint tunring_adapter_forked(const tunring_adapter *adapter) noexcept
     uint64_t tunring_adapter_pinned(const tunring_adapter *adapter) noexcept
     void tunring_adapter_close(tunring_adapter *adapter) noexcept
     void tunring_adapter_drop(tunring_adapter *adapter) noexcept

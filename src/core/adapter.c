@@ -51,6 +51,12 @@ tunring_adapter_handle(const tunring_adapter *adapter)
     return adapter->handle;
 }
 
+bool
+tunring_adapter_forked(const tunring_adapter *adapter)
+{
+    return adapter->generation != os_generation();
+}
+
 uint64_t
 tunring_adapter_pinned(const tunring_adapter *adapter)
 {

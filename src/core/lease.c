@@ -98,11 +98,17 @@ return_slot(const tunring_lease *lease, const tunring_slot *slot)
         session->api->WintunReleaseReceivePacket(session->handle, slot->data);
 }
 
+static bool
+foreign(const tunring_lease *lease)
+{
+    return lease->generation != os_generation();
+}
+
 static void
 drop_hold(tunring_lease *lease, uint32_t index)
 {
     tunring_slot *slot = &lease->slots[index];
-    if (atomic_fetch_sub(&slot->holds, 1) == 1)
+    if (atomic_fetch_sub(&slot->holds, 1) == 1 && !foreign(lease))
     {
         return_slot(lease, slot);
         slots_gone(lease, 1, slot->length);
@@ -129,12 +135,6 @@ return_all(tunring_lease *lease, bool held)
     slots_gone(lease, count, lease->bytes);
 }
 
-static bool
-foreign(const tunring_lease *lease)
-{
-    return lease->generation != os_generation();
-}
-
 bool
 tunring_lease_hold(tunring_lease *lease, uint32_t index)
 {
@@ -157,8 +157,7 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index)
 void
 tunring_lease_unhold(tunring_lease *lease, uint32_t index)
 {
-    if (!foreign(lease))
-        drop_hold(lease, index);
+    drop_hold(lease, index);
 }
 
 bool

@@ -15,7 +15,7 @@ import weakref
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_CONTIG_RO, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer,
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -819,7 +819,10 @@ cdef class Session:
             detail = _last_log_lines()
             if code == ERROR_BUSY:
                 detail = f"{handle.pinned} packets of its last session are still held\n{detail}".rstrip()
-            raise error_from_code(code, "can't start a session", detail)
+            error = error_from_code(code, "can't start a session", detail)
+            if isinstance(error, SessionClosed):
+                error.reason = "forked" if tunring_adapter_forked(target) else "removed"
+            raise error
         self.adapter = adapter
         self.reservations = set()
         self.closes_adapter = closes_adapter
@@ -1101,7 +1104,7 @@ cdef class Session:
 
     cdef int check_thread(self) except -1:
         cdef Reservation reservation
-        if not self.reservations:
+        if not self.reservations or self.closed:
             return 0
         for reference in tuple(self.reservations):
             reservation = reference()

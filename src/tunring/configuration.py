@@ -35,9 +35,9 @@ def _check_address(address: Address) -> IPv4Interface | IPv6Interface:
         text = f"no address with a prefix length: {address!r}; it looks like '10.6.7.7/24' or 'fd00::7/64'"
         raise ValueError(text) from None
     fault = None
-    if interface.is_multicast:
+    if interface.ip.is_multicast:
         fault = "is a multicast address"
-    elif interface.is_unspecified:
+    elif interface.ip.is_unspecified:
         fault = "is the unspecified address"
     elif interface.ip == IPv4Address("255.255.255.255"):
         fault = "is the broadcast address"

@@ -30,7 +30,7 @@ def apply(adapter: Adapter, index: int, interfaces: list[Interface], mtu: int | 
     """Configure the interface of that index, and compare what the kernel then says.
 
     If one step fails, what the earlier ones did is undone as far as the kernel allows: added addresses go, MTU and
-    state return to what they were. (IPv6 addresses that were lost by bringing the interface down don't come back.)
+    state return to what they were, and so do addresses that the kernel took away with a state.
     """
     try:
         import pyroute2
@@ -65,6 +65,7 @@ class _Interface:
 
     def configure(self, interfaces: list[Interface], mtu: int | None, up: bool) -> None:
         old_mtu, was_up = self._link()
+        old_addresses = list(self._addresses())
         wanted_mtu = old_mtu if mtu is None else mtu
         added: list[Interface] = []
         try:
@@ -79,6 +80,8 @@ class _Interface:
                     self._request("can't remove", "addr", "del", **self._address(interface))
             with suppress(WintunError):
                 self._set_link(old_mtu, was_up)
+                for interface in old_addresses:
+                    self._add(interface, added)
             raise
 
     def _request(self, action: str, kind: str, command: str, **fields: Any) -> list[Any]:

@@ -57,16 +57,20 @@ def enter_own_network() -> None:
     Raises
     ------
     OSError
-        The system allows neither.
+        The system allows neither; the message says why.
     """
     user, group = os.geteuid(), os.getegid()
     try:
         unshare(CLONE_NEWNET)
     except PermissionError:
-        unshare(CLONE_NEWUSER | CLONE_NEWNET)
-        Path("/proc/self/setgroups").write_text("deny", "ascii")
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1", "ascii")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1", "ascii")
+        try:
+            unshare(CLONE_NEWUSER | CLONE_NEWNET)
+            Path("/proc/self/setgroups").write_text("deny", "ascii")
+            Path("/proc/self/uid_map").write_text(f"0 {user} 1", "ascii")
+            Path("/proc/self/gid_map").write_text(f"0 {group} 1", "ascii")
+        except OSError as error:
+            text = "a network namespace needs CAP_SYS_ADMIN, and user namespaces are not allowed either"
+            raise OSError(error.errno, f"{text} ({os.strerror(error.errno or 0)})") from error
 
 
 def _is_here(descriptor: int) -> bool:

@@ -18,10 +18,11 @@ import tunring
 from tunring.namespace_linux import enter_network
 
 
-def forward(source: tunring.Session, target: tunring.Session) -> None:
-    """Pass on whatever comes, until the source is closed."""
-    for batch in source.batches():
-        target.send(batch)
+def forward(source: tunring.Session, target: tunring.Session, stop: threading.Event) -> None:
+    """Pass on whatever comes. At the end nothing that was received is left behind, so the figures agree."""
+    while not stop.is_set():
+        with source.receive(timeout=0.1) as batch:
+            target.send(batch)
 
 
 def main() -> None:
@@ -31,17 +32,16 @@ def main() -> None:
             enter_network(int(namespace))
             adapter = stack.enter_context(tunring.Adapter.create("tun0"))
             sessions.append(stack.enter_context(adapter.start_session()))
-        directions = [sessions, sessions[::-1]]
-        threads = [threading.Thread(target=forward, args=direction) for direction in directions]
+        stop = threading.Event()
+        threads = [threading.Thread(target=forward, args=(*way, stop)) for way in (sessions, sessions[::-1])]
         for thread in threads:
             thread.start()
         print("ready", flush=True)
         sys.stdin.read()
-        print(json.dumps([dataclasses.asdict(session.stats()) for session in sessions]))
-        for session in sessions:
-            session.close()
+        stop.set()
         for thread in threads:
             thread.join()
+        print(json.dumps([dataclasses.asdict(session.stats()) for session in sessions]))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import udp4
-from running import Threads, eventually
 
 import tunring
+from running import Threads, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +202,8 @@ def test_open_by_the_owner_needs_no_privilege(namespace: Namespace) -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
                 link.sendto(b"from nobody", ("10.9.0.9", 9))
             with session.receive(timeout=10) as batch:
-                print(os.geteuid(), adapter.name, adapter.ifindex == socket.if_nametoindex("kept"), bytes(batch[-1][28:]))
+                index = socket.if_nametoindex("kept")
+                print(os.geteuid(), adapter.name, adapter.ifindex == index, bytes(batch[-1][28:]))
     """
     said = run_python(namespace, BECOME_NOBODY + textwrap.dedent(script), TUN_FOR_ALL)
     assert said == f"{NOBODY} kept True b'from nobody'"

@@ -1,4 +1,4 @@
-"""Two hosts, with nothing between them but a Python program that forwards batches; and a plain C one to compare with."""
+"""Two hosts with only a Python program between them, which forwards batches; and a plain C program to compare with."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from running import Threads
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ pytestmark = pytest.mark.root
 HERE = Path(__file__).parent
 
 #: Bytes of one bulk transfer.
-BULK = 400_000_000
+BULK = 200_000_000
+
+#: Packets that may wait in an interface.
+QUEUE = 10000
 
 families = pytest.mark.parametrize(
     ("family", "there"),
@@ -52,6 +56,7 @@ class Forwarder:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
         for number, namespace in enumerate(namespaces, 1):
+            namespace.ip(f"link set tun0 txqueuelen {QUEUE}")
             namespace.set_up("tun0", f"10.9.0.{number}/24", f"fd09::{number}/64")
 
     def stop(self) -> None:
@@ -162,7 +167,7 @@ def check_figures(figures: list[dict[str, Any]]) -> None:
     for one, other in (figures, figures[::-1]):
         assert one["sent_packets"] + one["skipped"] == other["received_packets"]
         assert one["sent_bytes"] == other["received_bytes"]
-        assert (one["skipped"], one["write_errors"], one["dropped"]) == (0, 0, 0)
+        assert (one["skipped"], one["write_errors"], one["dropped"], one["host_dropped"]) == (0, 0, 0, 0)
 
 
 # ---- In bulk ----
@@ -184,7 +189,7 @@ class Transfer:
         near, far = namespaces
         before = near.counters()
         with far.entered():
-            server = subprocess.Popen([iperf3, "-s", "-1"], stdout=subprocess.PIPE, text=True)
+            server = subprocess.Popen([iperf3, "-s", "-1", "--forceflush"], stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             while "listening" not in server.stdout.readline():
@@ -196,7 +201,7 @@ class Transfer:
             server.kill()
             server.communicate()
         after = near.counters()
-        self.sent: int = result["end"]["sum_received"]["bytes"]
+        self.sent: int = result["end"]["sum_sent"]["bytes"]
         self.rate: float = result["end"]["sum_received"]["bits_per_second"] / 1e9
         self.retransmits = after["TcpRetransSegs"] - before["TcpRetransSegs"]
         self.segments = after["TcpOutSegs"] - before["TcpOutSegs"]
@@ -215,7 +220,9 @@ def test_bulk_tcp_is_no_worse_than_plain_c(
 ) -> None:
     """The two programs take turns, since what else the machine does meanwhile is half of the result.
 
-    A queue that overflows on the way makes segments go again; how often depends on chance, hence the median.
+    The interfaces' queues are longer than TCP's window. With the 500 packets that they have by themselves, they
+    overflow whenever a forwarder has to wait for a core: then anything between none and 15000 segments go again, with
+    either program, in the same minute. Here it takes a packet lost, late or out of order to make one go again.
     """
     ours, theirs = [], []
     for _ in range(3):

@@ -143,14 +143,13 @@ class _Demo:
         finally:
             self._stop.set()
             threads[1].join()
-            stats = session.stats()
             session.close()
             threads[0].join()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self._failures:
             raise self._failures[0]
-        tally = traffic.tally
+        tally, stats = traffic.tally, session.stats()
         missing = sum(count.sent - count.returned for count in (tally.pings, tally.datagrams))
         result: dict[str, Any] = {
             "ok": tally.complete,

@@ -60,10 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
             adapter.configure(addresses, arguments.mtu)
         with adapter.start_session() as session:
             say(describe(adapter.library), stream)
-            say(f"interface {adapter.name} is {'new' if is_new else 'there already'}; Ctrl-C ends", stream)
+            say(f"interface {adapter.name} is {'new' if is_new else 'there already'}", stream)
             for address in addresses:
                 if suggestion := neighbour(address):
                     say(f"try: ping {suggestion}", stream)
+            say("it answers pings, UDP and TCP; Ctrl-C ends", stream)
             started = time.monotonic()
             responder = Responder()
             interrupted = _serve(session, responder, Rates(session, sys.stdout if not arguments.json else None))

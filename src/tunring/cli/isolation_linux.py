@@ -27,6 +27,8 @@ def run_in_child(command: Callable[[], int]) -> int:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             code = command()
             sys.stdout.flush()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
     handlers = [signal.signal(number, lambda number, _: os.kill(child, number)) for number in signals]

@@ -1,0 +1,121 @@
+"""Descriptors: how many there are, and what happens when there are none left."""
+
+from __future__ import annotations
+
+from running import check_script
+
+
+def test_none_left_and_then_some_again() -> None:
+    out = check_script("""
+import os, resource, gc
+library = tunring.load("loopback")
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)   # opens what is opened once
+left.receive(timeout=0.001)
+def count():
+    return len(os.listdir("/proc/self/fd"))
+before = count()
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+codes = set()
+# Every number of free descriptors that might be too few.
+for spare in range(0, 12):
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    filler = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 40, hard))
+    while True:
+        try:
+            filler.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            break
+    for _ in range(spare):
+        os.close(filler.pop())
+    try:
+        adapter = tunring.Adapter.create("short", library=library)
+        try:
+            with adapter, adapter.start_session() as session:
+                session.send([packet()])
+        finally:
+            adapter.close()
+    except tunring.WintunError as error:
+        codes.add((error.winerror, error.errno))
+    else:
+        codes.add(None)
+    try:
+        one, other = tunring.testing.pair(tunring.MIN_CAPACITY)
+        one.close()
+        other.close()
+    except tunring.WintunError as error:
+        codes.add((error.winerror, error.errno))
+    # What is open goes on.
+    left.send([packet()])
+    with right.receive(timeout=1) as batch:
+        assert len(batch) == 1
+    for fd in filler:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert count() == before, (spare, count(), before)
+import errno
+assert codes == {None, (4, errno.EMFILE)}, codes
+for session in tunring.testing.pair():
+    session.close()
+gc.collect()
+left.close(); right.close()
+""")
+    assert out == ""
+
+
+def test_none_left_for_the_first_wait() -> None:
+    check_script("""
+import os, resource
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+filler = []
+while True:
+    try:
+        filler.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        break
+for spare in (0, 1):
+    try:
+        right.receive(timeout=0.01)
+    except OSError:
+        pass
+    else:
+        raise AssertionError("a wait without a pipe")
+    os.close(filler.pop())
+    try:
+        tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+    except OSError as error:
+        assert error.winerror == 4
+for fd in filler:
+    os.close(fd)
+assert not right.receive(timeout=0.01)
+left.send([packet()])
+right.receive(timeout=1).release()
+left.close(); right.close()
+""")
+
+
+def test_thousands_of_sessions_leave_none() -> None:
+    check_script("""
+import os
+for turn in range(2000):
+    for session in tunring.testing.pair(tunring.MIN_CAPACITY):
+        session.close()
+    if turn == 10:
+        before = len(os.listdir("/proc/self/fd"))
+assert len(os.listdir("/proc/self/fd")) == before
+""")
+
+
+def test_they_are_not_inherited() -> None:
+    out = check_script("""
+import subprocess, sys, os
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+left.receive(timeout=0.001)
+tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+show = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[3:])"
+subprocess.run([sys.executable, "-c", show], close_fds=False)
+left.close(); right.close()
+""")
+    assert out.count(",") <= 0, f"inherited: {out}"

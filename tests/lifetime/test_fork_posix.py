@@ -1,0 +1,321 @@
+"""fork() while other threads are inside calls: the child's sessions are over, its views stay, the parent's go on."""
+
+from __future__ import annotations
+
+from running import check_script
+
+# `child(function)` runs a function in a forked child, and checks that it ended well.
+BEGIN = """
+import faulthandler, os, sys, threading, time, traceback, warnings
+warnings.simplefilter("ignore", DeprecationWarning)   # Python's own, of threads and fork
+
+def child(function):
+    faulthandler.cancel_dump_traceback_later()   # its thread would be missed, and waited for, in the child
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            faulthandler.dump_traceback_later(10, exit=True)
+            function()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    limit = time.monotonic() + 15
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert status == 0, f"the child ended with {status}"
+            return
+        if time.monotonic() > limit:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            raise AssertionError("the child hangs")
+        time.sleep(0.005)
+
+def forked(call, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except tunring.SessionClosed as error:
+        assert error.reason == "forked", error.reason
+        assert error.winerror == 38
+    else:
+        raise AssertionError(f"{call} works in a child")
+
+def works(left, right):
+    left.send([packet(number=5)])
+    with right.receive(timeout=5) as batch:
+        assert batch.tobytes() == [packet(number=5)]
+
+def works_anew():
+    left, right = tunring.testing.pair()
+    works(left, right)
+    left.close(); right.close()
+
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+"""
+
+
+def test_what_the_child_may_do() -> None:
+    check_script(
+        BEGIN
+        + """
+left.send([packet(100, number=i) for i in range(8)])
+batch = right.receive(4)
+other = right.receive(2)
+views = list(batch)
+slices = [view[4:8] for view in batch]
+iterator = right.batches()
+reservation = left.reserve([20])
+slots = reservation.__enter__()
+
+def in_child():
+    for session in (left, right):
+        assert session.closed
+        forked(session.receive)
+        forked(session.receive, timeout=0)
+        forked(session.send, [packet()])
+        forked(session.send, batch)
+        forked(session.send_packed, packet(), [20])
+        forked(session.reserve, [20])
+        forked(session.fileno)
+        session.stats(), session.capacity, repr(session), session.adapter.name, session.adapter.luid
+    assert list(iterator) == []
+    forked(session.adapter.start_session)
+    # Views are private copies now.
+    assert [bytes(view) for view in views] == [packet(100, i) for i in range(4)]
+    views[0][4:8] = b"mine"
+    assert bytes(slices[0]) == b"mine"
+    assert batch.tobytes()[1:] == [packet(100, i) for i in range(1, 4)]
+    batch.release()
+    assert batch.released
+    try:
+        views[0][0]
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("a view outlives release()")
+    assert bytes(slices[1]) == packet(100, 1)[4:8]
+    slots[0][:] = packet()
+    forked(reservation.__exit__, None, None, None)
+    for session in (left, right):
+        session.close()
+        session.adapter.close()
+    works_anew()
+
+for turn in range(3):
+    child(in_child)
+assert [bytes(view) for view in views] == [packet(100, i) for i in range(4)]
+slots[0][:] = packet(number=77)
+reservation.__exit__(None, None, None)
+batch.release(); other.release()
+with right.receive(timeout=5) as rest:
+    assert [int.from_bytes(data[4:8], "big") for data in rest.tobytes()] == [6, 7, 77]
+works(left, right); works(right, left)
+left.close(); right.close()
+""",
+        "-X",
+        "dev",
+    )
+
+
+def test_while_other_threads_are_inside_calls() -> None:
+    check_script(
+        BEGIN
+        + """
+full, far = tunring.testing.pair(tunring.MIN_CAPACITY)
+full.send([packet()] * 100000, on_full="partial")
+stop = threading.Event()
+
+def forward(source, target):
+    for batch in source.batches(64):
+        target.send(batch)
+
+def feed():
+    while not stop.is_set():
+        left.send([packet(200)] * 100, timeout=0.1)
+        with left.reserve([60], on_full="wait") as slots:
+            slots[0][:] = packet(60)
+
+def churn():
+    while not stop.is_set():
+        one, other = tunring.testing.pair(tunring.MIN_CAPACITY)
+        works(one, other)
+        other.close(); one.close()
+
+def complain():
+    library = tunring.load("loopback")
+    while not stop.is_set():
+        try:
+            tunring.Adapter.open("nobody", library=library)
+        except tunring.NotFound:
+            pass
+
+tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+def quietly(call, *arguments):
+    try:
+        call(*arguments)
+    except tunring.SessionClosed:
+        pass
+threads = [threading.Thread(target=quietly, args=job) for job in [
+    (forward, right, right), (forward, left, left), (feed,), (churn,), (complain,),
+    (full.send, [packet()]), (full.receive,), (full.receive, 1),
+]]
+for thread in threads:
+    thread.start()
+
+def in_child():
+    for session in (left, right, full, far):
+        forked(session.receive)
+        forked(session.send, [packet()])
+        forked(session.reserve, [20], on_full="wait")
+        session.close()
+    one, other = tunring.testing.pair()
+    works(one, other)
+    other.close(); one.close()
+
+for turn in range(40):
+    child(in_child)
+    time.sleep(0.003)
+stop.set()
+for session in (full, far, left, right):
+    session.close()
+for thread in threads:
+    thread.join()
+""",
+    )
+
+
+def test_the_childs_descriptors_are_closed() -> None:
+    check_script(
+        BEGIN
+        + """
+left.receive(timeout=0.001)
+tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+def in_child():
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass
+    assert not [path for path in found.values() if "eventfd" in path], found
+child(in_child)
+tunring.set_logger(None, tunring.load("loopback"))
+works(left, right)
+left.close(); right.close()
+"""
+    )
+
+
+def test_a_wait_in_the_childs_main_thread_can_be_interrupted() -> None:
+    check_script(
+        BEGIN
+        + """
+import signal
+left.receive(timeout=0.001)
+def in_child():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    one, other = tunring.testing.pair()
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        one.receive(timeout=5)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("no Ctrl-C in the child")
+child(in_child)
+left.close(); right.close()
+"""
+    )
+
+
+def test_the_child_of_a_thread_that_waits_elsewhere_may_wait_too() -> None:
+    check_script(
+        BEGIN
+        + """
+def fork_from_a_thread():
+    def in_child():
+        one, other = tunring.testing.pair()
+        assert not one.receive(timeout=0.01)
+        works(one, other)
+    child(in_child)
+thread = threading.Thread(target=fork_from_a_thread)
+thread.start()
+assert not left.receive(timeout=0.1)
+thread.join()
+works(left, right)
+left.close(); right.close()
+"""
+    )
+
+
+def test_the_childs_log_lines() -> None:
+    check_script(
+        BEGIN
+        + """
+import queue
+library = tunring.load("loopback")
+lines = queue.Queue()
+tunring.set_logger(lambda level, text: lines.put(text), library)
+def complain(name):
+    try:
+        tunring.Adapter.open(name, library=library)
+    except tunring.NotFound:
+        pass
+complain("parent")
+assert "parent" in lines.get(timeout=5)
+def in_child():
+    mine = queue.Queue()
+    tunring.set_logger(lambda level, text: mine.put(text), library)
+    complain("child")
+    assert "child" in mine.get(timeout=5)
+child(in_child)
+complain("again")
+assert "again" in lines.get(timeout=5)
+left.close(); right.close()
+"""
+    )
+
+
+def test_a_child_that_ends_as_programs_end() -> None:
+    out = check_script(
+        BEGIN
+        + """
+left.send([packet()] * 3)
+batch = right.receive()
+views = [view[:] for view in batch]
+pid = os.fork()
+if pid == 0:
+    sys.exit(0)     # everything is torn down in the child
+_, status = os.waitpid(pid, 0)
+print(status)
+assert [bytes(view) for view in views] == [packet()] * 3
+batch.release()
+views.clear()
+works(left, right)
+left.close(); right.close()
+"""
+    )
+    assert out.split() == ["0"]
+
+
+def test_a_grandchild() -> None:
+    check_script(
+        BEGIN
+        + """
+def in_child():
+    one, other = tunring.testing.pair()
+    def in_grandchild():
+        forked(left.receive)
+        forked(one.receive)
+        works_anew()
+    child(in_grandchild)
+    works(one, other)
+    forked(left.receive)
+child(in_child)
+works(left, right)
+left.close(); right.close()
+"""
+    )

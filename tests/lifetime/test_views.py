@@ -1,0 +1,177 @@
+"""Views and what derives from them: valid until they die, whatever ends before."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tunring
+import tunring.testing
+from packets import packet
+from running import Threads, eventually
+from tunring import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Pair = tuple[tunring.Session, tunring.Session]
+
+DATA = packet(64, number=0x01020304)
+
+
+def numpy_array(view: memoryview) -> Any:
+    return pytest.importorskip("numpy").frombuffer(view, dtype="u1")
+
+
+def numpy_slice(view: memoryview) -> Any:
+    return numpy_array(view)[::1]
+
+
+DERIVE: dict[str, Callable[[memoryview], Any]] = {
+    "slice": lambda view: view[:],
+    "slice of slice": lambda view: view[0:64][:],
+    "cast": lambda view: view.cast("c").cast("B"),
+    "read only": lambda view: view.toreadonly(),
+    "memoryview": memoryview,
+    "numpy array": numpy_array,
+    "numpy slice": numpy_slice,
+}
+
+
+@pytest.fixture(params=list(DERIVE))
+def derive(request: pytest.FixtureRequest) -> Callable[[memoryview], Any]:
+    return DERIVE[request.param]
+
+
+def test_release_ends_the_views_it_handed_out(pair: Pair) -> None:
+    pair[0].send([DATA] * 3)
+    batch = pair[1].receive()
+    views = [*batch, batch[0], *batch[1:]]
+    batch.release()
+    for view in views:
+        with pytest.raises(ValueError, match="released"):
+            view[0]
+        with pytest.raises(ValueError, match="released"):
+            bytes(view)
+    assert pair[1].stats().pinned_packets == 0
+
+
+def test_what_derives_lives_on_and_holds_its_slot(pair: Pair, derive: Callable[[memoryview], Any]) -> None:
+    left, right = pair
+    left.send([DATA] * 3)
+    with right.receive() as batch:
+        derived = derive(batch[1])
+    assert (right.stats().pinned_packets, right.stats().pinned_bytes) == (1, 64)
+    # New packets all around it.
+    for _ in range(50):
+        left.send([packet(1400)] * 100, on_full="partial")
+        right.receive(65536, 0).release()
+    assert bytes(derived) == DATA
+    del derived
+    assert right.stats().pinned_packets == 0
+
+
+def test_after_close(pair: Pair, derive: Callable[[memoryview], Any]) -> None:
+    left, right = pair
+    left.send([DATA])
+    batch = right.receive()
+    view, derived = batch[0], derive(batch[0])
+    right.close()
+    left.close()
+    assert bytes(view) == bytes(derived) == DATA
+    view[1] = 7
+    assert batch.tobytes()[0][1] == 7
+    batch.release()
+    assert bytes(derived)[1] == 7
+    with pytest.raises(ValueError):
+        view[0]
+    assert _core.pinned_sessions() == 1
+    del derived, view
+    assert eventually(lambda: _core.pinned_sessions() == 0, 2)
+
+
+def test_after_the_session_object_is_gone(derive: Callable[[memoryview], Any]) -> None:
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    left.send([DATA])
+    derived = derive(right.receive()[0])
+    left.close()
+    right.close()
+    del left, right
+    gc.collect()
+    assert bytes(derived) == DATA
+    assert _core.pinned_sessions() == 1
+
+
+def test_after_the_session_object_is_gone_without_close(derive: Callable[[memoryview], Any]) -> None:
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    left.send([DATA])
+    derived = derive(right.receive()[0])
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del left, right
+        gc.collect()
+    assert bytes(derived) == DATA
+
+
+def test_a_batch_dropped_without_release_returns_each_slot_as_its_views_die(pair: Pair) -> None:
+    left, right = pair
+    left.send([packet(20 + i) for i in range(5)])
+    batch = right.receive()
+    views = batch[1:4]
+    del batch
+    for left_over in (3, 2, 1):
+        assert (right.stats().pinned_packets) == left_over
+        assert [len(view) for view in views] == [21, 22, 23][-left_over:]
+        views.pop(0)
+    assert right.stats().pinned_packets == 0
+
+
+def test_a_batch_dropped_without_views_returns_everything(pair: Pair) -> None:
+    pair[0].send([DATA] * 5)
+    pair[1].receive()
+    assert pair[1].stats().pinned_packets == 0
+
+
+def test_a_view_that_its_user_released(pair: Pair) -> None:
+    pair[0].send([DATA] * 2)
+    with pair[1].receive() as batch:
+        view = batch[0]
+        view.release()
+        with batch[1]:
+            pass
+        assert bytes(batch[0]) == DATA
+    assert pair[1].stats().pinned_packets == 0
+
+
+def test_many_views_of_one_packet(pair: Pair) -> None:
+    pair[0].send([DATA])
+    batch = pair[1].receive()
+    derived = [batch[0][:] for _ in range(1000)]
+    batch.release()
+    while derived:
+        assert pair[1].stats().pinned_packets == 1
+        del derived[:100]
+    assert pair[1].stats().pinned_packets == 0
+
+
+def test_the_last_view_dies_in_another_thread(pair: Pair) -> None:
+    pair[0].send([DATA])
+    batch = pair[1].receive()
+    box = [batch[0][:]]
+    batch.release()
+    pair[1].close()
+    assert _core.pinned_sessions() == 1
+    with Threads() as threads:
+        threads.start(box.clear)
+    assert eventually(lambda: _core.pinned_sessions() == 0, 2)
+
+
+def test_slots_let_go_in_any_order_give_the_room_back(pair: Pair) -> None:
+    left, right = pair
+    count = (left.capacity - 4) // 24
+    for order in (slice(None), slice(None, None, -1)):
+        assert left.send([packet()] * count, on_full="partial") == count
+        batches = [right.receive(100, 0) for _ in range(count // 100 + 1)]
+        for batch in batches[order]:
+            batch.release()
+    assert right.stats().pinned_packets == 0

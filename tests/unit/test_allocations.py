@@ -1,0 +1,91 @@
+"""No packet object is made unless it is asked for."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+import tunring
+import tunring.testing
+from packets import packet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def large_pair() -> Iterator[tuple[tunring.Session, tunring.Session]]:
+    left, right = tunring.testing.pair(0x800000)
+    with left, right:
+        yield left, right
+
+
+def blocks_of_a_batch(left: tunring.Session, right: tunring.Session, count: int) -> int:
+    """Blocks that Python has more while a batch of so many packets is there."""
+    items = [packet()] * count
+    batch = None
+    least = sys.maxsize
+    for _ in range(5):
+        left.send(items)
+        gc.collect()
+        before = sys.getallocatedblocks()
+        batch = right.receive(65536, 0)
+        least = min(least, sys.getallocatedblocks() - before)
+        assert len(batch) == count
+        batch.release()
+        batch = None
+    return least
+
+
+@pytest.mark.skipif(sys.getallocatedblocks() == 0, reason="this Python's allocator doesn't count")
+def test_a_batch_costs_the_same_whatever_its_size(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+    few = blocks_of_a_batch(*large_pair, 1)
+    many = blocks_of_a_batch(*large_pair, 65536)
+    assert many == few <= 4
+
+
+def test_a_million_packets_leave_and_take_nothing(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+    left, right = large_pair
+    items = [packet(64)] * 50000
+    count = 0
+    left.send(items[:10])
+    right.receive().release()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            left.send(items)
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            taken = 0
+            while taken < len(items):
+                with right.receive(1024, 0) as batch:
+                    taken += len(batch)
+                    assert batch.nbytes == 64 * len(batch)
+            count += taken
+            current, peak = tracemalloc.get_traced_memory()
+            assert peak - before < 4096, "memory by packets"
+            assert current - before < 1024, "memory that stays"
+    finally:
+        tracemalloc.stop()
+    assert count == 1_000_000
+    assert right.stats().received_packets == 1_000_010
+
+
+def test_views_that_are_dropped_do_not_add_up(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+    left, right = large_pair
+    left.send([packet()] * 1000)
+    with right.receive(65536) as batch:
+        for _ in range(3):
+            for view in batch:
+                view[0]
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(20):
+            for view in batch:
+                view[0]
+        gc.collect()
+        assert sys.getallocatedblocks() - before < 500

@@ -1,0 +1,212 @@
+"""``python -m tunring``: what it says, to whom, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import tunring
+from tunring.__main__ import main
+from tunring.cli import demo, doctor
+from tunring.cli.traffic import Count, Tally
+from tunring.cli.traffic_cable import CableTraffic
+from tunring.configuration import check_addresses, check_mtu
+from tunring.responder import Responder
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "tunring", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"tunring {tunring.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["--nonsense"],
+        ["demo", "--seconds", "0"],
+        ["demo", "--seconds", "nan"],
+        ["demo", "--seconds", "soon"],
+        ["demo", "--library", "nonsense"],
+        ["echo"],
+        ["echo", "tun0", "--address", "10.0.0.1/33"],
+        ["echo", "tun0", "--mtu", "67"],
+        ["echo", "tun0", "--mtu", "large"],
+        ["doctor", "tun0"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: tunring")
+
+
+def check_figures(result: dict[str, Any]) -> None:
+    """Everything came back."""
+    assert result["ok"] is True
+    assert result["lost"] == result["damaged"] == 0
+    assert result["received"] == result["sent"] + result["unanswered"] > 0
+    for kind in ("ping", "udp", "tcp"):
+        assert result[kind]["sent"] == result[kind]["returned"]
+    assert result["ping"]["sent"] > 0
+    assert result["udp"]["sent"] > 0
+    assert 0 < result["ping"]["p50_us"] <= result["ping"]["p99_us"]
+
+
+def test_demo_over_the_cable_as_json() -> None:
+    done = run("demo", "--library", "loopback", "--seconds", "0.3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    check_figures(result)
+    assert result["library"] == "loopback"
+    assert result["version"] == tunring.__version__
+    assert result["received"] == result["sent"] == result["ping"]["sent"] + result["udp"]["sent"]
+    assert result["kernel"] is None
+    assert 0.3 <= result["seconds"] < 10
+
+
+def test_demo_over_the_cable_as_text() -> None:
+    done = run("demo", "--library", "loopback", "--seconds", "1.3")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"tunring {tunring.__version__} over loopback ")
+    assert any("packets/s" in line and " s   received" in line for line in lines), "no live rates"
+    assert any(line.startswith("packets ") and " 0 lost" in line for line in lines)
+    assert any(line.startswith("ping ") and "p50" in line and "p99" in line for line in lines)
+    assert lines[-1] == "everything that was sent came back right"
+
+
+class _Forgetful(Responder):
+    def answer(self, packets: Any) -> int:
+        answered = super().answer(packets)
+        if len(packets) > 1:
+            packets[0][0] = 0
+        return answered
+
+
+class _Careless(Responder):
+    def answer(self, packets: Any) -> int:
+        answered = super().answer(packets)
+        packets[0][-1] ^= 1
+        return answered
+
+
+@pytest.mark.parametrize("responder", [_Forgetful, _Careless])
+def test_demo_fails_if_something_is_wrong(
+    responder: type[Responder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "Responder", responder)
+    monkeypatch.setattr("tunring.cli.traffic_cable.TIMEOUT", 0.1)
+    assert main(["demo", "--library", "loopback", "--seconds", "0.1", "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["ok"] is False
+    assert result["lost"] > 0 or result["damaged"] > 0
+
+
+def test_demo_tells_what_failed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(self: CableTraffic) -> None:
+        raise OSError(5, "the cable\nis cut")
+
+    monkeypatch.setattr(CableTraffic, "round", fail)
+    assert main(["demo", "--library", "loopback", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "tunring: the cable: is cut\n")
+
+
+def test_tally() -> None:
+    assert not Tally().complete
+    tally = Tally(pings=Count(2, 2), round_trips=[3000, 1000])
+    assert tally.complete
+    assert (tally.round_trip(50), tally.round_trip(99)) == (3.0, 3.0)
+    assert not Tally(pings=Count(2, 2), damaged=1).complete
+    assert not Tally(pings=Count(2, 2), tcp_bytes=Count(2, 1)).complete
+
+
+def test_doctor() -> None:
+    done = run("doctor", "--json")
+    result = json.loads(done.stdout)
+    assert done.stderr == ""
+    findings = result["findings"]
+    assert result["ok"] is all(finding["level"] != "problem" for finding in findings)
+    assert done.returncode == (0 if result["ok"] else 1)
+    assert {"tunring", "default library", "loopback"} <= {finding["topic"] for finding in findings}
+    for finding in findings:
+        assert finding["level"] in ("ok", "warning", "problem")
+        assert finding["text"]
+    text = run("doctor")
+    assert text.returncode == done.returncode
+    assert all(finding["text"] in text.stdout for finding in findings)
+
+
+def test_doctor_without_the_default_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(which: str | None) -> tunring.Library:
+        if which is None:
+            raise tunring.LibraryNotFound(126, "no library 'it'; looked for: here")
+        return tunring.load(which)
+
+    monkeypatch.setattr(doctor, "load", load)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "problem  default library  no library 'it'; looked for: here" in out
+    assert "install" in out or "put the official" in out or "only loopback" in out
+
+
+# ---- What is checked before an adapter is configured
+
+
+@pytest.mark.parametrize("address", ["", "x", "10.0.0.1/33", "fd00::1/129", "10.0.0", "10.0.0.1/24/24"])
+def test_no_addresses(address: str) -> None:
+    with pytest.raises(ValueError, match=r"no address with a prefix length: .*10\.6\.7\.7/24"):
+        check_addresses([address])
+
+
+@pytest.mark.parametrize(
+    "address", ["224.0.0.1", "ff02::1/64", "0.0.0.0/0", "::/0", "255.255.255.255", "fe80::1%eth0/64"]
+)
+def test_addresses_that_no_host_can_have(address: str) -> None:
+    with pytest.raises(ValueError, match="only addresses that one host can have"):
+        check_addresses([address])
+
+
+@pytest.mark.parametrize("addresses", ["10.0.0.1", b"10.0.0.1", [1], [None], [b"10.0.0.1"], 1])
+def test_addresses_of_the_wrong_type(addresses: Any) -> None:
+    with pytest.raises(TypeError):
+        check_addresses(addresses)
+
+
+def test_addresses() -> None:
+    checked = check_addresses(["10.0.0.1", "fd00::1", "10.0.0.7/24", "10.0.0.1/32"])
+    assert [str(address) for address in checked] == ["10.0.0.1/32", "fd00::1/128", "10.0.0.7/24"]
+    assert check_addresses(checked) == checked
+
+
+def test_mtu() -> None:
+    assert [check_mtu(mtu, with_ipv6=False) for mtu in (68, 65535)] == [68, 65535]
+    assert check_mtu(1280, with_ipv6=True) == 1280
+    for mtu, with_ipv6 in ((67, False), (65536, False), (1279, True), (-1, False)):
+        with pytest.raises(ValueError, match=rf"to 65535 bytes.*not {mtu}"):
+            check_mtu(mtu, with_ipv6=with_ipv6)
+    with pytest.raises(TypeError):
+        check_mtu(1420.0, with_ipv6=False)  # type: ignore[arg-type]
+
+
+def test_a_cable_end_cannot_be_configured(adapter: tunring.Adapter) -> None:
+    with pytest.raises(NotImplementedError, match="of loopback can't be configured"):
+        adapter.configure(["10.0.0.1/24"])
+    with pytest.raises(ValueError):
+        adapter.configure(["10.0.0.1/24"], 67)
