@@ -43,7 +43,7 @@ PARTS = {
     "ring": ["src/backends/ring_*.c"],
     "library": ["src/backends/backend_log.c", "src/core/utf16.c"],
     "loopback": ["src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c"],
-    "tun": ["src/backends/tun_*.c"],
+    "tun": ["src/backends/tun_*.c", "src/backends/offload_*.c"],
     "core": ["src/core/*.c"],
 }
 # The last word of a C file's name says where it is compiled, as in setup.py.
