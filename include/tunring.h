@@ -61,6 +61,8 @@ typedef struct tunring_session tunring_session;
 DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
                              tunring_adapter **adapter);
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
+/* ERROR_NOT_SUPPORTED by a library that has no descriptors. */
+DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter);
 WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter);
 /* Whether it belongs to the parent of this forked process. Any time. */
 bool tunring_adapter_forked(const tunring_adapter *adapter);

@@ -16,6 +16,7 @@ cdef extern from "tunring_backend.h" nogil:
         DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size) noexcept nogil
         DWORD (*adapter_index)(WINTUN_ADAPTER_HANDLE adapter, DWORD *index) noexcept nogil
         int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE adapter) noexcept nogil
+        DWORD (*set_option)(const char *name, DWORD value) noexcept nogil
 
 
 cdef extern from "tunring.h" nogil:
@@ -42,6 +43,7 @@ cdef extern from "tunring.h" nogil:
     DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
                                  tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
+    DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter) noexcept
     WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter) noexcept
     bint tunring_adapter_forked(const tunring_adapter *adapter) noexcept
     uint64_t tunring_adapter_pinned(const tunring_adapter *adapter) noexcept

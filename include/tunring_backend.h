@@ -80,6 +80,13 @@ typedef struct tunring_backend
     /* A descriptor of the network namespace that the adapter lives in, the caller's to close; -1 where there is none. */
     int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE Adapter);
 
+    /* An adapter on a descriptor of a TUN interface that somebody else attached; a copy of it is taken, which becomes
+     * non-blocking with the original. NULL where there are none. */
+    DWORD (*adopt)(int Descriptor, WINTUN_ADAPTER_HANDLE *Adapter);
+    /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
+     * a value out of range. tun_linux: "offloads", 0 or 1. */
+    DWORD (*set_option)(const char *Name, DWORD Value);
+
     const tunring_simulator *simulator; /* NULL but in loopback */
 } tunring_backend;
 

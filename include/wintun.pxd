@@ -22,6 +22,7 @@ cdef extern from "wintun.h" nogil:
         ERROR_INVALID_PARAMETER
         ERROR_BUFFER_OVERFLOW
         ERROR_BUSY
+        ERROR_NOT_FOUND
         ERROR_MOD_NOT_FOUND
         WAIT_TIMEOUT
         ERROR_NO_MORE_ITEMS

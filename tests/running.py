@@ -96,5 +96,5 @@ def run_script(source: str, *options: str) -> subprocess.CompletedProcess[str]:
 def check_script(source: str, *options: str) -> str:
     """The same for one that must succeed and say nothing on stderr. Returns what it printed."""
     done = run_script(source, *options)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), f"exit code {done.returncode}:\n{done.stderr}"
     return done.stdout

@@ -229,6 +229,15 @@ adapter_namespace(WINTUN_ADAPTER_HANDLE handle)
     return -1;
 }
 
+/* There are none. */
+static DWORD
+set_option(const char *name, DWORD value)
+{
+    (void)name;
+    (void)value;
+    return ERROR_NOT_FOUND;
+}
+
 const tunring_backend TunringBackend = {
     .version = TUNRING_BACKEND_VERSION,
     .size = sizeof(tunring_backend),
@@ -236,6 +245,7 @@ const tunring_backend TunringBackend = {
     .detach = detach,
     .counters = counters,
     .send_room = send_room,
+    .set_option = set_option,
     .adapter_name = adapter_name,
     .adapter_index = adapter_index,
     .adapter_namespace = adapter_namespace,

@@ -136,8 +136,11 @@ void ring_host_rewind(ring_side *side);
 
 /* Host half, consumer of R. The caller serialises consumers. */
 
-/* The oldest packet, without taking it. 0; 259 when empty; 13 when the ring is corrupt: its head is then RING_GONE; 38
- * from then on. */
+/* Walks the packets without taking them: the one at `*at`, an offset that starts as ring_host_head() and moves on.
+ * 0; 259 behind the last one; 38 when the ring is gone; 13 when it is corrupt: its head is then RING_GONE. */
+uint32_t ring_host_head(const ring_side *side);
+DWORD ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *size);
+/* The oldest packet, likewise. */
 DWORD ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size);
 /* Takes the packet that peek gave. */
 void ring_host_take(ring_side *side, uint32_t size);

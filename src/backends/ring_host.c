@@ -143,34 +143,49 @@ packet_size(const ring_side *side, uint32_t head, uint32_t tail)
     return size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > content ? UINT32_MAX : size;
 }
 
-DWORD
-ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size)
+uint32_t
+ring_host_head(const ring_side *side)
 {
-    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
+    return atomic_load_explicit(&side->ring->head, memory_order_relaxed);
+}
+
+DWORD
+ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *size)
+{
+    uint32_t offset = *at;
     uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
     uint32_t found = UINT32_MAX;
 
-    if (head == RING_GONE)
+    if (offset == RING_GONE)
     {
         return ERROR_HANDLE_EOF;
     }
-    if (head == tail)
+    if (offset == tail)
     {
         return ERROR_NO_MORE_ITEMS;
     }
-    if (offset_valid(side, head) && tail < side->capacity)
+    if (offset_valid(side, offset) && tail < side->capacity)
     {
-        found = packet_size(side, head, tail);
+        found = packet_size(side, offset, tail);
     }
     if (found == UINT32_MAX)
     {
         ring_host_end_send(side);
         return ERROR_INVALID_DATA;
     }
-    unpoison(side->ring->data + head, ring_slot_size(found));
-    *packet = side->ring->data + head + sizeof(uint32_t);
+    unpoison(side->ring->data + offset, ring_slot_size(found));
+    *packet = side->ring->data + offset + sizeof(uint32_t);
     *size = found;
+    *at = (offset + ring_slot_size(found)) & (side->capacity - 1);
     return ERROR_SUCCESS;
+}
+
+DWORD
+ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size)
+{
+    uint32_t at = ring_host_head(side);
+
+    return ring_host_next(side, &at, packet, size);
 }
 
 void

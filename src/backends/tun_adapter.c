@@ -59,6 +59,7 @@ give_up_device(tun_adapter *adapter, tun_device *closing)
 {
     *closing = adapter->device;
     adapter->device.fd = adapter->device.control = adapter->device.home = -1;
+    adapter->device.format = (tun_format){0};
     unlist(adapter);
 }
 
@@ -210,6 +211,31 @@ tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle)
     return code;
 }
 
+DWORD
+tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle)
+{
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
+    tun_adapter *adapter = calloc(1, sizeof(*adapter));
+    if (!made || !adapter)
+        goto failed;
+    os_after_fork_in_child(forget_all_in_child);
+    code = tun_device_adopt(&adapter->device, fd);
+    if (code)
+        goto failed;
+    os_mutex_lock(&lock);
+    use(made, adapter);
+    list(adapter);
+    os_mutex_unlock(&lock);
+    *handle = made;
+    return ERROR_SUCCESS;
+
+failed:
+    free(adapter);
+    free(made);
+    return code;
+}
+
 void
 tun_adapter_close(WINTUN_ADAPTER_HANDLE handle)
 {
@@ -262,7 +288,7 @@ start(tun_adapter *adapter, DWORD capacity, tun_session **session)
         backend_log(WINTUN_LOG_ERR, "The interface \"%s\" was removed", device->name);
         return ERROR_NOT_FOUND;
     }
-    tun_session *made = tun_session_open(device->fd, capacity, &code);
+    tun_session *made = tun_session_open(device->fd, &device->format, capacity, &code);
     if (!made)
     {
         backend_log_error(code, "The session on \"%s\" can't start", device->name);

@@ -12,6 +12,9 @@
 DWORD tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle);
 DWORD tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle);
 
+/* The same for a descriptor that another process attached: see tun_device_adopt(). */
+DWORD tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle);
+
 /* The interface goes, and its session ends, with the handle that created it; else with the last handle and session. */
 void tun_adapter_close(WINTUN_ADAPTER_HANDLE handle);
 

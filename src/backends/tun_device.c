@@ -5,6 +5,8 @@
 #include "tun_device.h"
 
 #include "backend_log.h"
+#include "offload_coalesce.h"
+#include "offload_virtio.h"
 #include "os.h"
 
 #include <fcntl.h>
@@ -24,6 +26,12 @@
 
 #if !defined(IFF_NO_CARRIER)
 #define IFF_NO_CARRIER 0x0040 /* since Linux 6.2: attaching doesn't switch the link on; ignored before */
+#endif
+
+/* Since Linux 6.2. */
+#if !defined(TUN_F_USO4)
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
 #endif
 
 #define TUN_PATH "/dev/net/tun"
@@ -171,6 +179,43 @@ adopt_name(tun_device *device, const char *name)
     memcpy(device->name, name, strnlen(name, IFNAMSIZ - 1));
 }
 
+/* ---- Offloads ---- */
+
+static _Atomic bool offloads_wanted = true;
+
+void
+tun_device_want_offloads(bool wanted)
+{
+    atomic_store(&offloads_wanted, wanted);
+}
+
+/* The flag that an interface is attached to with. */
+static int
+virtio_flag(void)
+{
+    return atomic_load(&offloads_wanted) ? IFF_VNET_HDR : 0;
+}
+
+/* Asks the kernel for superpackets, of as many kinds as it has: TCP and UDP, TCP alone, or none. With `flags` of the
+ * attached descriptor. */
+static void
+negotiate_offloads(tun_device *device, int flags)
+{
+    const unsigned tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    int header_size = sizeof(virtio_header);
+    device->format = (tun_format){.virtio = (flags & IFF_VNET_HDR) != 0};
+    if (!device->format.virtio)
+        return;
+    /* A persistent interface, or another process, may have left another size. */
+    (void)ioctl(device->fd, TUNSETVNETHDRSZ, &header_size);
+    if (ioctl(device->fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) == 0)
+        device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO;
+    else if (ioctl(device->fd, TUNSETOFFLOAD, tcp) == 0)
+        device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6;
+    else
+        (void)ioctl(device->fd, TUNSETOFFLOAD, 0);
+}
+
 /* ---- Create and attach ---- */
 
 static DWORD
@@ -205,7 +250,7 @@ tun_device_create(tun_device *device, const char *name)
     if (code)
         goto failed;
     struct ifreq request = request_for(name);
-    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL);
+    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL | virtio_flag());
     if (ioctl(device->fd, TUNSETIFF, &request) != 0)
     {
         code = create_failure(errno, name);
@@ -213,6 +258,7 @@ tun_device_create(tun_device *device, const char *name)
     }
     adopt_name(device, request.ifr_name);
     device->index = index_of(device->control, device->name);
+    negotiate_offloads(device, request.ifr_flags);
     tun_device_set_carrier(device, false);
     return ERROR_SUCCESS;
 
@@ -260,7 +306,7 @@ tun_device_attach(tun_device *device, const char *name)
     if (code)
         goto failed;
     struct ifreq request = request_for(name);
-    request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER;
+    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag());
     if (ioctl(device->fd, TUNSETIFF, &request) != 0)
     {
         code = attach_failure(errno, name);
@@ -274,6 +320,7 @@ tun_device_attach(tun_device *device, const char *name)
     }
     adopt_name(device, name);
     device->index = index;
+    negotiate_offloads(device, request.ifr_flags);
     /* Attaching switches it on, before Linux 6.2. */
     tun_device_set_carrier(device, false);
     return ERROR_SUCCESS;
@@ -283,9 +330,56 @@ failed:
     return code;
 }
 
+/* What is wrong with a descriptor that was attached elsewhere, or NULL. */
+static const char *
+descriptor_fault(int fd, struct ifreq *request)
+{
+    if (ioctl(fd, TUNGETIFF, request) != 0)
+        return "is none of a TUN interface";
+    if ((request->ifr_flags & IFF_TUN) == 0)
+        return "is of a TAP interface, whose packets have Ethernet headers";
+    if ((request->ifr_flags & IFF_NO_PI) == 0)
+        return "is of a TUN interface with packet information, 4 bytes before each packet (it lacks IFF_NO_PI)";
+    return NULL;
+}
+
+DWORD
+tun_device_adopt(tun_device *device, int fd)
+{
+    struct ifreq request = {0};
+    *device = (tun_device){.fd = -1, .control = -1, .home = -1};
+    const char *fault = descriptor_fault(fd, &request);
+    if (fault)
+    {
+        backend_log(WINTUN_LOG_ERR, "Descriptor %d %s", fd, fault);
+        return ERROR_INVALID_PARAMETER;
+    }
+    DWORD code = keep_fd(fcntl(fd, F_DUPFD_CLOEXEC, 3), "Copying the descriptor", &device->fd);
+    if (!code)
+        code = keep_fd(open_control(), "Opening a netlink socket", &device->control);
+    if (!code && fcntl(device->fd, F_SETFL, O_RDWR | O_NONBLOCK) != 0)
+        code = os_error_from_errno(errno);
+    if (code)
+    {
+        tun_device_close(device);
+        return code;
+    }
+    const int home = open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC);
+    device->home = home < 0 ? -1 : os_fd_register(home);
+    adopt_name(device, request.ifr_name);
+    device->index = index_of(device->control, device->name);
+    negotiate_offloads(device, request.ifr_flags);
+    (void)tun_device_refresh(device);
+    return ERROR_SUCCESS;
+}
+
 void
 tun_device_close(tun_device *device)
 {
+    /* A persistent interface keeps them, and its next user may not know of superpackets. */
+    if (device->format.virtio)
+        (void)ioctl(device->fd, TUNSETOFFLOAD, 0);
+    device->format = (tun_format){0};
     os_fd_close(device->fd);
     os_fd_close(device->control);
     os_fd_close(device->home);

@@ -11,6 +11,13 @@
 #include <net/if.h>
 #include <stdbool.h>
 
+/* How packets look on the descriptor. */
+typedef struct tun_format
+{
+    bool virtio;       /* a virtio header stands before each, and what is read may be a superpacket */
+    unsigned offloads; /* OFFLOAD_ flags: superpackets that may be written */
+} tun_format;
+
 typedef struct tun_device
 {
     int fd;              /* of /dev/net/tun, non-blocking; -1 once closed */
@@ -18,7 +25,11 @@ typedef struct tun_device
     int home;            /* that namespace; -1 if the system doesn't tell */
     DWORD index;         /* of the interface in it */
     char name[IFNAMSIZ]; /* as last seen: it may be renamed */
+    tun_format format;
 } tun_device;
+
+/* Whether devices that are made or attached to from now on use offloads, as far as the kernel has them. */
+void tun_device_want_offloads(bool wanted);
 
 /* True for a name that the kernel takes as it is; else says in the log what is allowed. */
 bool tun_name_valid(const char *name);
@@ -30,6 +41,10 @@ DWORD tun_device_create(tun_device *device, const char *name);
 /* Attaches to an interface that exists. As above, and ERROR_NOT_FOUND; ERROR_INVALID_PARAMETER if it is no TUN
  * interface of one queue; ERROR_ALREADY_INITIALIZED if some process is attached to it. */
 DWORD tun_device_attach(tun_device *device, const char *name);
+
+/* Takes a descriptor that somebody has attached already, of which it makes a copy. ERROR_INVALID_PARAMETER, with a line in
+ * the log, if it is none of a TUN interface without packet information. */
+DWORD tun_device_adopt(tun_device *device, int fd);
 
 /* Lets the interface go: the kernel removes it unless it is persistent. Idempotent. */
 void tun_device_close(tun_device *device);

@@ -168,7 +168,7 @@ BYTE *WINAPI
 WintunReceivePacket(WINTUN_SESSION_HANDLE Session, DWORD *PacketSize)
 {
     if (session_usable(Session))
-        return tun_session_receive(Session, PacketSize);
+        return tun_receive(Session, PacketSize);
     SetLastError(ERROR_HANDLE_EOF);
     return NULL;
 }
@@ -177,14 +177,14 @@ void WINAPI
 WintunReleaseReceivePacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet)
 {
     if (session_usable(Session))
-        tun_session_release(Session, Packet);
+        tun_release(Session, Packet);
 }
 
 BYTE *WINAPI
 WintunAllocateSendPacket(WINTUN_SESSION_HANDLE Session, DWORD PacketSize)
 {
     if (session_usable(Session))
-        return tun_session_allocate(Session, PacketSize);
+        return tun_allocate(Session, PacketSize);
     SetLastError(ERROR_HANDLE_EOF);
     return NULL;
 }
@@ -193,7 +193,7 @@ void WINAPI
 WintunSendPacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet)
 {
     if (session_usable(Session))
-        tun_session_send(Session, Packet);
+        tun_send(Session, Packet);
 }
 
 /* ---- The table ---- */
@@ -224,7 +224,7 @@ backend_counters(WINTUN_SESSION_HANDLE Session, tunring_counters *Counters)
 static DWORD
 backend_send_room(WINTUN_SESSION_HANDLE Session)
 {
-    return session_usable(Session) ? tun_session_room(Session) : 0;
+    return session_usable(Session) ? tun_send_room(Session) : 0;
 }
 
 static DWORD
@@ -259,6 +259,23 @@ backend_adapter_namespace(WINTUN_ADAPTER_HANDLE Adapter)
     return space;
 }
 
+static DWORD
+backend_adopt(int Descriptor, WINTUN_ADAPTER_HANDLE *Adapter)
+{
+    return tun_adapter_adopt(Descriptor, Adapter);
+}
+
+static DWORD
+backend_set_option(const char *Name, DWORD Value)
+{
+    if (strcmp(Name, "offloads") != 0)
+        return ERROR_NOT_FOUND;
+    if (Value > 1)
+        return ERROR_INVALID_PARAMETER;
+    tun_device_want_offloads(Value != 0);
+    return ERROR_SUCCESS;
+}
+
 const tunring_backend TunringBackend = {
     .version = TUNRING_BACKEND_VERSION,
     .size = sizeof(tunring_backend),
@@ -269,4 +286,6 @@ const tunring_backend TunringBackend = {
     .adapter_name = backend_adapter_name,
     .adapter_index = backend_adapter_index,
     .adapter_namespace = backend_adapter_namespace,
+    .adopt = backend_adopt,
+    .set_option = backend_set_option,
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A session: the two rings between a client and the TUN descriptor. No thread moves packets: a receive that finds S
- * empty reads into it, and a send writes what R holds.
+ * empty reads into it (tun_receive.c), and a send writes what R holds (tun_send.c). tun_session.c has the session's life
+ * and its read event.
  *
  * Locks: each side's ring lock guards that side and what is listed under it below. Release and send never wait for
  * them, see ring_lock_combine().
@@ -9,11 +10,38 @@
 #ifndef TUNRING_TUN_SESSION_H
 #define TUNRING_TUN_SESSION_H
 
+#include "offload_coalesce.h"
+#include "offload_split.h"
 #include "os.h"
 #include "ring.h"
+#include "tun_device.h"
 #include "tunring_backend.h"
 
 struct tun_adapter;
+
+/* Guarded by the receive lock. */
+typedef struct tun_receive_half
+{
+    int fd;              /* the TUN descriptor, -1 once detached */
+    bool signalled;      /* whether `signal` is set for what S or `split` holds */
+    bool watched;        /* whether the read event tells of packets in the kernel: not while S has no room for one */
+    bool splitting;      /* `split` has packets left, in `scratch` */
+    offload_split split; /* of the last packet that was read */
+    BYTE *scratch;       /* what was read, its virtio header first; NULL without virtio headers */
+} tun_receive_half;
+
+/* Guarded by the send lock. A run of packets stays in R until all of its groups are written. */
+typedef struct tun_send_half
+{
+    int fd;            /* the same descriptor */
+    unsigned offloads; /* what the kernel takes, as far as we know */
+    uint32_t count;    /* packets of the run; 0: there is none */
+    uint32_t end;      /* offset in R behind the run */
+    uint32_t group;    /* the next one to write */
+    uint32_t singly;   /* packets of it that are written already, singly, as the kernel refused the superpacket */
+    offload_packet packets[OFFLOAD_RUN];
+    offload_run run;
+} tun_send_half;
 
 typedef struct _TUN_SESSION
 {
@@ -23,21 +51,19 @@ typedef struct _TUN_SESSION
     uint64_t dropped;            /* by the kernel since; tun_adapter.c's */
 
     ring_pair rings;
-    int read_event;   /* an epoll descriptor over `receive_fd` and `signal` */
-    os_event signal;  /* set while `over`, or while S has something unread */
+    bool virtio;      /* see tun_format */
+    int read_event;   /* an epoll descriptor over `receive.fd` and `signal` */
+    os_event signal;  /* set while `over`, or while something read is unread */
     atomic_bool over; /* detached, or the interface is gone: both directions say ERROR_HANDLE_EOF */
     _Atomic uint64_t filtered;
     _Atomic uint64_t write_errors;
 
-    int receive_fd; /* the TUN descriptor, -1 once detached */
-    bool signalled; /* whether `signal` is set for S */
-    bool watched;   /* whether the read event tells of packets in the kernel: not while S has no room for one */
-
-    int send_fd; /* the same descriptor */
+    tun_receive_half receive;
+    tun_send_half send;
 } tun_session;
 
 /* NULL with *code set. */
-tun_session *tun_session_open(int fd, DWORD capacity, DWORD *code);
+tun_session *tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code);
 
 /* The session lets go of the descriptor; every waiter wakes. */
 void tun_session_detach(tun_session *session);
@@ -45,13 +71,32 @@ void tun_session_detach(tun_session *session);
 /* Frees a detached session. */
 void tun_session_free(tun_session *session);
 
-BYTE *tun_session_receive(tun_session *session, DWORD *size);
-void tun_session_release(tun_session *session, const BYTE *packet);
-BYTE *tun_session_allocate(tun_session *session, DWORD size);
-void tun_session_send(tun_session *session, const BYTE *packet);
-DWORD tun_session_room(tun_session *session);
+/* The interface is gone, or failed with this errno. Called from either half. */
+void tun_session_end(tun_session *session, int failure);
 
 /* All counters but host_dropped. */
 void tun_session_count(tun_session *session, tunring_counters *counters);
+
+/* Makes the read event tell what the next receive will: after everything that moves S. */
+void tun_session_update_event(tun_session *session);
+
+BYTE *tun_receive(tun_session *session, DWORD *size);
+void tun_release(tun_session *session, const BYTE *packet);
+/* Work of the receive lock: takes back what was released. */
+void tun_receive_work(void *session);
+/* Whether packets that were read wait for their place in S, and S has one for the next. */
+bool tun_receive_can_go_on(const tun_session *session);
+
+BYTE *tun_allocate(tun_session *session, DWORD size);
+void tun_send(tun_session *session, const BYTE *packet);
+DWORD tun_send_room(tun_session *session);
+/* Work of the send lock: publishes and writes. */
+void tun_send_work(void *session);
+
+static inline void
+tun_count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
 
 #endif

@@ -45,6 +45,22 @@ tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **ada
     return wrap_handle(api, api->WintunOpenAdapter(name), made, adapter);
 }
 
+DWORD
+tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter)
+{
+    WINTUN_ADAPTER_HANDLE handle = NULL;
+    later_run();
+    if (!api->backend || !api->backend->adopt)
+        return ERROR_NOT_SUPPORTED;
+    tunring_adapter *made = calloc(1, sizeof(*made));
+    if (!made)
+        return ERROR_NOT_ENOUGH_MEMORY;
+    const DWORD code = api->backend->adopt(descriptor, &handle);
+    if (code != ERROR_SUCCESS)
+        SetLastError(code);
+    return wrap_handle(api, handle, made, adapter);
+}
+
 WINTUN_ADAPTER_HANDLE
 tunring_adapter_handle(const tunring_adapter *adapter)
 {

@@ -301,6 +301,31 @@ cdef class Library:
             raise error_from_code(code, f"can't open adapter {name!r}", _last_log_lines())
         return handle
 
+    def adopt_descriptor(self, int descriptor):
+        """Make an adapter of an attached descriptor. For :meth:`tunring.Adapter.from_fd`."""
+        cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
+        cdef DWORD code
+        handle.library = self
+        with nogil:
+            tunring_log_forget()
+            code = tunring_adapter_adopt(&self.api, descriptor, &handle.adapter)
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, f"can't use descriptor {descriptor}", _last_log_lines())
+        return handle
+
+    def set_option(self, str name, unsigned int value):
+        """Set an option of the library, for adapters made from now on. True if it has such an option."""
+        cdef bytes encoded = name.encode()
+        cdef DWORD code
+        if self.official:
+            return False
+        code = self.api.backend.set_option(encoded, value)
+        if code == ERROR_NOT_FOUND:
+            return False
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, f"can't set option {name!r} to {value}")
+        return True
+
     def running_driver_version(self):
         """The driver's version as (major, minor)."""
         cdef DWORD version, code

@@ -152,6 +152,33 @@ class Adapter:
         library = library or load()
         return cls(library.open_adapter(name), name, library)
 
+    @classmethod
+    def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
+        """Serve a TUN descriptor that another process, or another part of this one, has attached to its interface.
+
+        For programs without privileges that are handed one, as VPN services do. Linux only.
+
+        Parameters
+        ----------
+        fd : int
+            A descriptor of ``/dev/net/tun`` after TUNSETIFF, in TUN mode and without packet information (``IFF_NO_PI``);
+            with virtio headers (``IFF_VNET_HDR``) offloads are used. It stays the caller's: a copy is taken, with which it
+            becomes non-blocking.
+
+        Raises
+        ------
+        ValueError
+            It is none such; the message says what it is.
+        WintunError
+            The library has no descriptors (``winerror`` 50).
+        """
+        number = operator.index(fd)
+        if not 0 <= number <= 0x7FFFFFFF:
+            raise ValueError(f"fd must be a file descriptor, not {fd}")
+        library = library or load()
+        handle = library.adopt_descriptor(number)
+        return cls(handle, handle.name or f"fd {number}", library)
+
     @property
     def library(self) -> _core.Library:
         """The library it was made with."""

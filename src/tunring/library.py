@@ -69,6 +69,14 @@ def _find(which: str) -> Path:
     raise LibraryNotFound(_MOD_NOT_FOUND, f"no library {which!r}; looked for: {tried}")
 
 
+def _set_options(library: Library, options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"option {name!r} must be True or False, not {value!r}")
+        if not library.set_option(name, value):
+            raise TypeError(f"{library.name} has no option {name!r}")
+
+
 def load(which: str | os.PathLike[str] | None = None, **options: object) -> Library:
     """Load a library of the Wintun ABI, or return the one that was loaded before from that file.
 
@@ -78,7 +86,9 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
         ``"tun_linux"``: Linux's ``/dev/net/tun``. ``"loopback"``: a cable in memory, on every system.
         ``"wintun"``: the official DLL. Anything else is a path. None: what this system's packets go through.
     **options
-        None are known yet.
+        For adapters that are made from now on, by anybody who has loaded the library. ``tun_linux`` has ``offloads``,
+        True by default: hand superpackets of TCP and UDP segments to and from the kernel, where it can, rather than
+        single packets. The session's packets are the same, only faster.
 
     Returns
     -------
@@ -92,7 +102,7 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
     LibraryInvalid
         It is no library for this machine, or lacks one of the 14 functions, which is named.
     TypeError
-        An option is unknown.
+        An option is unknown, or not a bool.
 
     Examples
     --------
@@ -102,8 +112,6 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
     >>> tunring.load("loopback") is tunring.load("loopback")
     True
     """
-    if options:
-        raise TypeError(f"unknown option {sorted(options)[0]!r}; no options are known")
     if which is None:
         which = _DEFAULT.get(sys.platform)
         if which is None:
@@ -112,7 +120,9 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
     with _lock:
         if path not in _loaded:
             _loaded[path] = Library(path)
-        return _loaded[path]
+        library = _loaded[path]
+    _set_options(library, options)
+    return library
 
 
 def running_driver_version(library: Library | None = None) -> DriverVersion:

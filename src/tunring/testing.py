@@ -89,7 +89,9 @@ class _Backend(ctypes.Structure):
         ("name", ctypes.c_char_p),
         *[
             (name, ctypes.c_void_p)
-            for name in ("detach", "counters", "send_room", "adapter_name", "adapter_index", "adapter_namespace")
+            for name in (
+                "detach counters send_room adapter_name adapter_index adapter_namespace adopt set_option".split()
+            )
         ],
         ("simulator", ctypes.POINTER(_Functions)),
     ]

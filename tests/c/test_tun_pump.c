@@ -3,16 +3,20 @@
  * tun_linux: what happens when the kernel's read(), write() and ioctl() don't do what they mostly do, and the driver's
  * filter.
  */
-/* build: parts=tun,library,ring,os flags=-Wl,--wrap=write -Wl,--wrap=read -Wl,--wrap=ioctl */
+/* build: parts=tun,library,ring,os flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
+#include "offload_coalesce.h"
 #include "poison.h"
 #include "tun_net.h"
 
 #include <linux/if_ether.h>
 #include <netpacket/packet.h>
+#include <sys/uio.h>
 
 #define NONE (-1)
 
 ssize_t __real_write(int fd, const void *data, size_t size);
+ssize_t __real_writev(int fd, const struct iovec *pieces, int count);
+ssize_t __wrap_writev(int fd, const struct iovec *pieces, int count);
 ssize_t __real_read(int fd, void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
 ssize_t __wrap_read(int fd, void *data, size_t size);
@@ -28,6 +32,23 @@ __wrap_write(int fd, const void *data, size_t size)
 {
     if (write_failure == NONE || size < 20)
         return __real_write(fd, data, size);
+    errno = write_failure;
+    if (--write_failures == 0)
+        write_failure = NONE;
+    return -1;
+}
+
+/* Calls that reached the kernel, with virtio headers. */
+static unsigned written;
+
+ssize_t
+__wrap_writev(int fd, const struct iovec *pieces, int count)
+{
+    if (write_failure == NONE)
+    {
+        written++;
+        return __real_writev(fd, pieces, count);
+    }
     errno = write_failure;
     if (--write_failures == 0)
         write_failure = NONE;
@@ -128,6 +149,69 @@ kernel_full(WINTUN_SESSION_HANDLE session, int in)
     CHECK(datagrams(in) > 0);
     packet[0] = 0;
     WintunSendPacket(session, packet);
+}
+
+/* Sends datagrams that are published together. */
+static void
+send_run(WINTUN_SESSION_HANDLE session, unsigned count, uint32_t size)
+{
+    BYTE *packets[OFFLOAD_RUN];
+    uint8_t data[1000] = {0};
+    CHECK(count <= OFFLOAD_RUN && size <= sizeof(data));
+    for (unsigned i = 0; i < count; i++)
+    {
+        packets[i] = WintunAllocateSendPacket(session, udp_size(AF_INET, size));
+        CHECK(packets[i]);
+        data[0] = (uint8_t)i;
+        build_udp(packets[i], AF_INET, data, size);
+    }
+    for (unsigned i = count; i-- > 0;)
+        WintunSendPacket(session, packets[i]);
+}
+
+static void
+expect_run(int in, unsigned count)
+{
+    uint8_t got[1000];
+    for (unsigned i = 0; i < count; i++)
+        CHECK(recv(in, got, sizeof(got), 0) > 0 && got[0] == (uint8_t)i);
+    CHECK(datagrams(in) == 0);
+}
+
+/* A run is few writes; one that the kernel refuses as a superpacket goes out singly, and so do all later ones. */
+static void
+superpackets(WINTUN_SESSION_HANDLE session, int in)
+{
+    tunring_counters before, after;
+    TunringBackend.counters(session, &before);
+    written = 0;
+    send_run(session, 40, 1000);
+    CHECK(written == 1);
+    expect_run(in, 40);
+
+    /* The kernel is full: the run waits, and others behind it. */
+    written = 0;
+    fail_writes(EAGAIN, 1000);
+    send_run(session, 40, 1000);
+    send_run(session, 3, 500);
+    CHECK(datagrams(in) == 0 && written == 0);
+    write_failure = NONE;
+    CHECK(TunringBackend.send_room(session) == WINTUN_MIN_RING_CAPACITY - 4);
+    uint8_t got[1000];
+    for (unsigned i = 0; i < 43; i++)
+        CHECK(recv(in, got, sizeof(got), 0) == (i < 40 ? 1000 : 500) && got[0] == (uint8_t)(i < 40 ? i : i - 40));
+
+    written = 0;
+    fail_writes(EINVAL, 1);
+    send_run(session, 40, 1000);
+    expect_run(in, 40);
+    CHECK(written == 40);
+    written = 0;
+    send_run(session, 40, 1000);
+    expect_run(in, 40);
+    CHECK(written == 40);
+    TunringBackend.counters(session, &after);
+    CHECK(after.write_errors == before.write_errors);
 }
 
 static void
@@ -265,11 +349,10 @@ lost_race(void)
     CHECK(run("ip link del keep0 && ip link del tt9") == 0);
 }
 
-int
-main(void)
+static void
+everything(unsigned offloads)
 {
-    enter_namespace();
-    lost_race();
+    CHECK(TunringBackend.set_option("offloads", offloads) == ERROR_SUCCESS);
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     configure4("tt0");
     WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
@@ -284,8 +367,23 @@ main(void)
         interrupted_read(session, out);
         poisoned(session, out);
     }
+    if (offloads)
+        superpackets(session, in);
     broken(session);
     WintunEndSession(session);
     WintunCloseAdapter(adapter);
+    close(in);
+    close(out);
+}
+
+int
+main(void)
+{
+    enter_namespace();
+    lost_race();
+    CHECK(TunringBackend.set_option("offload", 1) == ERROR_NOT_FOUND);
+    CHECK(TunringBackend.set_option("offloads", 2) == ERROR_INVALID_PARAMETER);
+    everything(0);
+    everything(1);
     return 0;
 }

@@ -278,6 +278,7 @@ build_udp(BYTE *packet, int family, const void *data, DWORD size)
     {
         packet[0] = 0x45;
         put16(packet + 2, length + 20);
+        packet[6] = 0x40; /* not to be fragmented, so that equal identifications don't matter */
         packet[8] = 64;
         packet[9] = IPPROTO_UDP;
         CHECK(inet_pton(AF_INET, remote4, packet + 12) == 1);

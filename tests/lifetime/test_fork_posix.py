@@ -6,33 +6,24 @@ from running import check_script
 
 # `child(function)` runs a function in a forked child, and checks that it ended well.
 BEGIN = """
-import faulthandler, os, sys, threading, time, traceback, warnings
+import os, signal, sys, threading, time, traceback, warnings
 warnings.simplefilter("ignore", DeprecationWarning)   # Python's own, of threads and fork
 
 def child(function):
-    faulthandler.cancel_dump_traceback_later()   # its thread would be missed, and waited for, in the child
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            faulthandler.dump_traceback_later(10, exit=True)
+            signal.alarm(10)
             function()
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
-    limit = time.monotonic() + 15
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0, f"the child ended with {status}"
-            return
-        if time.monotonic() > limit:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise AssertionError("the child hangs")
-        time.sleep(0.005)
+    _, status = os.waitpid(pid, 0)
+    assert status != signal.SIGALRM, "the child hangs"
+    assert status == 0, f"the child ended with {status}"
 
 def forked(call, *arguments, **options):
     try:
@@ -158,7 +149,7 @@ def quietly(call, *arguments):
         call(*arguments)
     except tunring.SessionClosed:
         pass
-threads = [threading.Thread(target=quietly, args=job) for job in [
+threads = [threading.Thread(target=quietly, args=job, daemon=True) for job in [
     (forward, right, right), (forward, left, left), (feed,), (churn,), (complain,),
     (full.send, [packet()]), (full.receive,), (full.receive, 1),
 ]]
@@ -213,7 +204,6 @@ def test_a_wait_in_the_childs_main_thread_can_be_interrupted() -> None:
     check_script(
         BEGIN
         + """
-import signal
 left.receive(timeout=0.001)
 def in_child():
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -288,6 +278,7 @@ batch = right.receive()
 views = [view[:] for view in batch]
 pid = os.fork()
 if pid == 0:
+    signal.alarm(10)
     sys.exit(0)     # everything is torn down in the child
 _, status = os.waitpid(pid, 0)
 print(status)

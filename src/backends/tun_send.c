@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Send: what R holds is written to the TUN descriptor, in order. With virtio headers a run of packets becomes few
+ * writes, see offload_coalesce.h. A run stays in R until it is written whole, so that a write that has to wait can be
+ * tried again.
+ */
+#include "tun_session.h"
+
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+typedef enum written
+{
+    WRITTEN,
+    REFUSED, /* by the kernel, for good */
+    INVALID, /* the same, and it doesn't like what it sees: EINVAL */
+    LATER,   /* the kernel's buffer is full */
+    ENDED
+} written;
+
+static written
+outcome_of(tun_session *session, ssize_t result)
+{
+    if (result >= 0)
+        return WRITTEN;
+    switch (errno)
+    {
+    case EAGAIN:
+        return LATER;
+    case EBADFD:
+        tun_session_end(session, EBADFD);
+        return ENDED;
+    case EINVAL:
+        return INVALID;
+    default:
+        return REFUSED;
+    }
+}
+
+static written
+write_bytes(tun_session *session, const BYTE *packet, uint32_t size)
+{
+    ssize_t result;
+    do
+        result = write(session->send.fd, packet, size);
+    while (result < 0 && errno == EINTR);
+    return outcome_of(session, result);
+}
+
+static written
+write_frame(tun_session *session, const offload_frame *frame)
+{
+    ssize_t result;
+    do
+        result = writev(session->send.fd, frame->pieces, (int)frame->count);
+    while (result < 0 && errno == EINTR);
+    return outcome_of(session, result);
+}
+
+/* ---- Without virtio headers: packet by packet ---- */
+
+static void
+write_packets(tun_session *session)
+{
+    ring_side *side = &session->rings.send;
+    const BYTE *packet;
+    uint32_t size;
+    while (!atomic_load(&session->over) && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
+    {
+        if (!ring_packet_is_ip(packet, size))
+            tun_count(&session->filtered);
+        else
+        {
+            const written outcome = write_bytes(session, packet, size);
+            if (outcome == LATER || outcome == ENDED)
+                return;
+            if (outcome != WRITTEN)
+                tun_count(&session->write_errors);
+        }
+        ring_host_take(side, size);
+    }
+}
+
+/* ---- With them: run by run ---- */
+
+/* Looks at what R holds, and groups it. False if there is nothing. */
+static bool
+begin_run(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    ring_side *side = &session->rings.send;
+    const uint32_t begin = ring_host_head(side);
+    const BYTE *packet;
+    uint32_t size;
+    send->count = send->group = send->singly = 0;
+    send->end = begin;
+    while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
+    {
+        if (ring_packet_is_ip(packet, size))
+            send->packets[send->count++] = (offload_packet){packet, size};
+        else
+            tun_count(&session->filtered);
+    }
+    offload_coalesce(&send->run, send->packets, send->count, send->offloads);
+    return send->end != begin;
+}
+
+/* The kernel did not take a superpacket of this kind, so it won't take others. */
+static void
+lower_offloads(tun_session *session, const offload_group *group)
+{
+    const BYTE *first = session->send.packets[group->first].data;
+    const bool v4 = first[0] >> 4 == 4;
+    const bool tcp = (v4 ? first[9] : first[6]) == 6;
+    session->send.offloads &= ~(!tcp ? OFFLOAD_USO : v4 ? OFFLOAD_TSO4 : OFFLOAD_TSO6);
+}
+
+/* Each packet of a group as it is, those that are written already apart. */
+static written
+write_singly(tun_session *session, const offload_group *group)
+{
+    tun_send_half *send = &session->send;
+    offload_frame frame;
+    uint32_t index = group->first;
+    for (uint32_t i = 0; i < group->count; i++, index = send->run.next[index])
+    {
+        if (i < send->singly)
+            continue;
+        offload_packet_frame(&send->packets[index], &frame);
+        const written outcome = write_frame(session, &frame);
+        if (outcome == LATER || outcome == ENDED)
+            return outcome;
+        if (outcome != WRITTEN)
+            tun_count(&session->write_errors);
+        send->singly = i + 1;
+    }
+    send->singly = 0;
+    return WRITTEN;
+}
+
+static written
+write_group(tun_session *session, const offload_group *group)
+{
+    offload_frame frame;
+    if (group->count == 1 || session->send.singly > 0)
+        return write_singly(session, group);
+    offload_group_frame(&session->send.run, group, &frame);
+    const written outcome = write_frame(session, &frame);
+    if (outcome == INVALID)
+    {
+        lower_offloads(session, group);
+        return write_singly(session, group);
+    }
+    if (outcome == REFUSED)
+        atomic_fetch_add_explicit(&session->write_errors, group->count, memory_order_relaxed);
+    return outcome;
+}
+
+/* The run is written: its packets leave R. */
+static void
+finish_run(tun_session *session)
+{
+    ring_side *side = &session->rings.send;
+    const BYTE *packet;
+    uint32_t size;
+    while (ring_host_head(side) != session->send.end && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
+        ring_host_take(side, size);
+    session->send.count = 0;
+}
+
+static void
+write_runs(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    while (!atomic_load(&session->over) && (send->count > 0 || begin_run(session)))
+    {
+        for (; send->group < send->run.group_count; send->group++)
+        {
+            const written outcome = write_group(session, &send->run.groups[send->group]);
+            if (outcome == LATER || outcome == ENDED)
+                return;
+        }
+        finish_run(session);
+    }
+}
+
+/* ---- The calls ---- */
+
+void
+tun_send_work(void *context)
+{
+    tun_session *session = context;
+    (void)ring_publish(&session->rings.send);
+    if (session->virtio)
+        write_runs(session);
+    else
+        write_packets(session);
+    ring_host_rewind(&session->rings.send);
+}
+
+static DWORD
+allocate_locked(tun_session *session, DWORD size, BYTE **packet)
+{
+    ring_side *side = &session->rings.send;
+    if (atomic_load(&session->over))
+        return ERROR_HANDLE_EOF;
+    *packet = ring_allocate(side, size);
+    if (*packet)
+        return ERROR_SUCCESS;
+    const DWORD code = GetLastError();
+    if (code != ERROR_BUFFER_OVERFLOW)
+        return code;
+    /* What the kernel had no room for may go now. */
+    tun_send_work(session);
+    if (atomic_load(&session->over))
+        return ERROR_HANDLE_EOF;
+    *packet = ring_allocate(side, size);
+    return *packet ? ERROR_SUCCESS : GetLastError();
+}
+
+BYTE *
+tun_allocate(tun_session *session, DWORD size)
+{
+    const DWORD before = GetLastError();
+    ring_lock *lock = &session->rings.send.lock;
+    BYTE *packet = NULL;
+    ring_lock_enter(lock);
+    const DWORD code = allocate_locked(session, size, &packet);
+    ring_lock_leave(lock, tun_send_work, session);
+    SetLastError(code ? code : before);
+    return packet;
+}
+
+void
+tun_send(tun_session *session, const BYTE *packet)
+{
+    const DWORD before = GetLastError();
+    ring_mark_ready(packet);
+    ring_lock_combine(&session->rings.send.lock, tun_send_work, session);
+    SetLastError(before);
+}
+
+DWORD
+tun_send_room(tun_session *session)
+{
+    const DWORD before = GetLastError();
+    ring_side *side = &session->rings.send;
+    ring_lock_enter(&side->lock);
+    /* Whoever waits for room asks here, so this is a time to try again what the kernel had no room for. */
+    tun_send_work(session);
+    const DWORD room = atomic_load(&session->over) ? RING_GONE : ring_room(side);
+    ring_lock_leave(&side->lock, tun_send_work, session);
+    SetLastError(before);
+    return room;
+}
