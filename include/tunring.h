@@ -104,16 +104,16 @@ typedef struct tunring_stats
 {
     uint64_t received_packets, received_bytes, received_batches;
     uint64_t sent_packets, sent_bytes, sent_batches;
-    uint64_t waits;     /* times a receive or a send went to sleep */
-    uint64_t wakes;     /* sleeps that ended by an event */
-    uint64_t spins;     /* spins before a sleep */
-    uint64_t ring_full; /* times a send or reservation met a full ring */
-    uint64_t dropped;   /* packets given up because of it (on_full="drop") */
-    uint64_t skipped;   /* packets of a sent batch that are no IP */
-    uint64_t fillers;   /* reserved slots that were given up */
+    uint64_t waits;                        /* times a receive or a send went to sleep */
+    uint64_t wakes;                        /* sleeps that ended by an event */
+    uint64_t spins;                        /* spins before a sleep */
+    uint64_t ring_full;                    /* times a send or reservation met a full ring */
+    uint64_t dropped;                      /* packets given up because of it (on_full="drop") */
+    uint64_t skipped;                      /* packets of a sent batch that are no IP */
+    uint64_t fillers;                      /* reserved slots that were given up */
     uint64_t pinned_packets, pinned_bytes; /* received and not let go */
     uint64_t reservations;                 /* open now */
-    bool has_counters;     /* the library has told the rest */
+    bool has_counters;                     /* the library has told the rest */
     tunring_counters counters;
 } tunring_stats;
 

@@ -14,9 +14,10 @@ import pytest
 
 pytest.register_assert_rewrite("running", "packets")
 
+from hypothesis import HealthCheck, settings
+
 import tunring
 import tunring.testing
-from hypothesis import HealthCheck, settings
 from running import eventually
 from tunring import _core
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-settings.register_profile("default", max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=_slow)
+settings.register_profile(
+    "default", max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=_slow
+)
 settings.register_profile("full", max_examples=1000, stateful_step_count=80, deadline=None, suppress_health_check=_slow)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

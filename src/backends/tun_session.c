@@ -45,8 +45,7 @@ tun_session_update_event(tun_session *session)
     ring_side *side = &session->rings.receive;
     tun_receive_half *receive = &session->receive;
     /* A read would find no place for what it brings. */
-    const bool full =
-        receive->splitting || ring_host_room(side) < ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE);
+    const bool full = receive->splitting || ring_host_room(side) < ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE);
     if (atomic_load(&session->over) || receive->fd < 0)
         return;
     update_signal(session, ring_readable(side) || tun_receive_can_go_on(session));

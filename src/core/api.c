@@ -20,8 +20,7 @@ static const tunring_backend *
 find_backend(void *module)
 {
     const tunring_backend *backend = module_symbol(module, TUNRING_BACKEND_SYMBOL);
-    return backend && backend->version == TUNRING_BACKEND_VERSION && backend->size == sizeof(*backend) ? backend
-                                                                                                        : NULL;
+    return backend && backend->version == TUNRING_BACKEND_VERSION && backend->size == sizeof(*backend) ? backend : NULL;
 }
 
 DWORD
@@ -30,11 +29,11 @@ tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, 
     tunring_api loaded = {.module = module_open(path, detail, detail_size)};
     if (!loaded.module)
         return GetLastError();
-#define RESOLVE(name, type)                                                                                             \
-    if (!resolve(loaded.module, #name, &loaded.name, sizeof(loaded.name)))                                              \
-    {                                                                                                                   \
-        snprintf(detail, detail_size, "%s", #name);                                                                     \
-        return ERROR_PROC_NOT_FOUND;                                                                                    \
+#define RESOLVE(name, type)                                                \
+    if (!resolve(loaded.module, #name, &loaded.name, sizeof(loaded.name))) \
+    {                                                                      \
+        snprintf(detail, detail_size, "%s", #name);                        \
+        return ERROR_PROC_NOT_FOUND;                                       \
     }
     WINTUN_FUNCTIONS(RESOLVE)
 #undef RESOLVE

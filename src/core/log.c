@@ -74,10 +74,10 @@ take_line(uint32_t library, WINTUN_LOGGER_LEVEL level, DWORD64 time, LPCWSTR mes
 }
 
 /* The callback has no context argument, so each library gets one of its own. */
-#define CALLBACK_OF(number)                                                                                             \
-    static void CALLBACK callback_##number(WINTUN_LOGGER_LEVEL level, DWORD64 time, LPCWSTR message)                    \
-    {                                                                                                                   \
-        take_line(number, level, time, message);                                                                        \
+#define CALLBACK_OF(number)                                                                          \
+    static void CALLBACK callback_##number(WINTUN_LOGGER_LEVEL level, DWORD64 time, LPCWSTR message) \
+    {                                                                                                \
+        take_line(number, level, time, message);                                                     \
     }
 CALLBACK_OF(0)
 CALLBACK_OF(1)

@@ -185,8 +185,7 @@ reserve_all(tunring_session *session, const uint32_t *sizes, uint32_t count, con
     backoff pause = {0};
     for (;;)
     {
-        DWORD code = session_closing(session) ? ERROR_HANDLE_EOF
-                                              : allocate_all(session, sizes, count, bytes, lease);
+        DWORD code = session_closing(session) ? ERROR_HANDLE_EOF : allocate_all(session, sizes, count, bytes, lease);
         if (code == ERROR_SUCCESS)
             return code;
         give_up_slots(session, lease);

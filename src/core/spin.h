@@ -10,7 +10,7 @@
 
 #include "session.h"
 
-#define SPIN_WORTH 50000 /* nanoseconds of sleep that a spin is worth */
+#define SPIN_WORTH 50000  /* nanoseconds of sleep that a spin is worth */
 #define SPIN_BUDGET 20000 /* nanoseconds that it then spins */
 
 typedef struct spin

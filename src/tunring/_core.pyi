@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Never, NoReturn, SupportsIndex, final, overload

@@ -6,7 +6,7 @@ import operator
 import uuid
 import warnings
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tunring import _core
 from tunring.errors import AdapterBusy, AlreadyExists, NotFound
@@ -161,9 +161,9 @@ class Adapter:
         Parameters
         ----------
         fd : int
-            A descriptor of ``/dev/net/tun`` after TUNSETIFF, in TUN mode and without packet information (``IFF_NO_PI``);
-            with virtio headers (``IFF_VNET_HDR``) offloads are used. It stays the caller's: a copy is taken, with which it
-            becomes non-blocking.
+            A descriptor of ``/dev/net/tun`` after TUNSETIFF, in TUN mode and without packet information
+            (``IFF_NO_PI``); with virtio headers (``IFF_VNET_HDR``) offloads are used. It stays the caller's: a copy is
+            taken, with which it becomes non-blocking.
 
         Raises
         ------
@@ -271,7 +271,7 @@ class Adapter:
             session.close()
         self._handle.close()
 
-    def __enter__(self) -> Adapter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

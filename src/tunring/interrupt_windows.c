@@ -21,8 +21,9 @@ sigint_event(void)
 {
     static HANDLE event;
     HMODULE python;
-    if (!event && GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT,
-                                     (LPCWSTR)(void *)&PyErr_CheckSignals, &python))
+    if (!event &&
+        GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT,
+                           (LPCWSTR)(void *)&PyErr_CheckSignals, &python))
     {
         FARPROC address = GetProcAddress(python, "_PyOS_SigintEvent");
         void *(*get_event)(void);

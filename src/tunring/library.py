@@ -47,7 +47,7 @@ def _official_places() -> list[Path]:
     places = [Path(__file__).parent / "wintun.dll"]
     if named := os.environ.get("TUNRING_WINTUN_DLL"):
         places.insert(0, Path(named))
-    if system := os.environ.get("SystemRoot"):
+    if system := os.environ.get("SYSTEMROOT"):
         places.append(Path(system, "System32", "wintun.dll"))
     return places
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from running import check_script, run_script
 
 SCENES = {
@@ -14,7 +15,7 @@ SCENES = {
     "iterator": "batch = right.receive(); it = iter(batch); view = next(it); left.close(); right.close()",
     "generator": "it = right.batches(); batch = next(it); left.close(); right.close()",
     "reservation": "r = left.reserve([20]); views = r.__enter__(); left.close(); right.close()",
-    "cycle": "batch = right.receive(); c = [batch, batch[0][:]]; c.append(c); left.close(); right.close(); del batch, c",
+    "cycle": "batch = right.receive(); c = [batch, batch[0][:]]; c += [c]; left.close(); right.close(); del batch, c",
     "daemon views": """
 import threading
 batch = right.receive()
@@ -77,7 +78,11 @@ def test_something_is_open(scene: str, options: tuple[str, ...]) -> None:
     lines = done.stderr.splitlines()
     if options:
         # The warning, the line of code that gives it, and where the object was made.
-        allowed = ("ResourceWarning: unclosed <tunring.", '  warnings.warn(f"unclosed', "ResourceWarning: Enable tracemalloc")
+        allowed = (
+            "ResourceWarning: unclosed <tunring.",
+            '  warnings.warn(f"unclosed',
+            "ResourceWarning: Enable tracemalloc",
+        )
         lines = [line for line in lines if not any(part in line for part in allowed)]
     assert lines == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 import tunring
 from packets import number_of, packet
 from running import eventually
@@ -56,7 +57,9 @@ def test_an_adapter_of_that_name_may_come_again_while_old_views_live(library: tu
     kept.release()
 
 
-def test_a_driver_that_must_wait_for_the_old_views_says_how_many(adapter: tunring.Adapter, simulator: Simulator) -> None:
+def test_a_driver_that_must_wait_for_the_old_views_says_how_many(
+    adapter: tunring.Adapter, simulator: Simulator
+) -> None:
     session = adapter.start_session()
     simulator.inject([packet(number=i) for i in range(5)])
     with session.receive() as batch:

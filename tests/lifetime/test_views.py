@@ -6,6 +6,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import tunring
 import tunring.testing
 from packets import packet

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 import tunring.testing
 from packets import packet
@@ -119,4 +120,4 @@ def test_receivers_share_the_packets(pair: Pair) -> None:
             threads.start(take)
         assert left.send([packet(number=i) for i in range(count)]) == count
     assert all(numbers == sorted(numbers) for numbers in threads.results), "each thread sees them in order"
-    assert sorted(sum(threads.results, [])) == list(range(count))
+    assert sorted(number for numbers in threads.results for number in numbers) == list(range(count))

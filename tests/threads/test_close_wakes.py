@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 import tunring.testing
 from packets import packet

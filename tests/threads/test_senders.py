@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import number_of, packet
 from running import Threads

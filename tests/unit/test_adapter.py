@@ -3,6 +3,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
+
 import tunring
 from packets import packet
 
@@ -48,7 +49,9 @@ def test_names_that_the_abi_takes(library: tunring.Library, name: str) -> None:
         assert adapter.name == name
 
 
-@pytest.mark.parametrize(("kind", "error"), [("", ValueError), ("x" * 129, ValueError), ("\0", ValueError), (3, TypeError)])
+@pytest.mark.parametrize(
+    ("kind", "error"), [("", ValueError), ("x" * 129, ValueError), ("\0", ValueError), (3, TypeError)]
+)
 def test_bad_tunnel_types(library: tunring.Library, name: str, kind: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         tunring.Adapter.create(name, kind, library=library)

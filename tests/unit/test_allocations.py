@@ -8,6 +8,7 @@ import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 import tunring.testing
 from packets import packet

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from packets import packet
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from packets import number_of, packet
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import tunring
 from packets import packet
 from running import check_script

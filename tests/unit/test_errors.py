@@ -4,6 +4,7 @@ import errno
 import pickle
 
 import pytest
+
 import tunring
 from tunring.errors import error_from_code
 

@@ -6,13 +6,12 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from running import check_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pytest import LogCaptureFixture
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_lines_keep_their_order(library: tunring.Library, lines: queue.Queue[tup
         assert f"{name}-{i}-" in lines.get(timeout=10)[1]
 
 
-def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: LogCaptureFixture) -> None:
+def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: pytest.LogCaptureFixture) -> None:
     arrived = threading.Event()
 
     class Handler(logging.Handler):
@@ -74,7 +73,7 @@ def test_none_stops_them(library: tunring.Library, lines: queue.Queue[tuple[int,
 
 
 def test_a_target_that_raises_loses_nothing_else(
-    library: tunring.Library, name: str, caplog: LogCaptureFixture
+    library: tunring.Library, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     got: queue.Queue[str] = queue.Queue()
 

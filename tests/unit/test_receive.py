@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import MOST, number_of, packet
 from running import Threads
@@ -43,7 +44,8 @@ def test_the_default_is_256(pair: Pair) -> None:
 def test_every_byte_of_every_size(pair: Pair, size: int, version: int) -> None:
     left, right = pair
     if version == 6 and size < 40:
-        pytest.raises(ValueError, left.send, [packet(size, version=6)])
+        with pytest.raises(ValueError):
+            left.send([packet(size, version=6)])
         return
     data = bytes([version << 4]) + bytes(i * 7 & 0xFF for i in range(size - 1))
     # Again and again, past the end of the ring.

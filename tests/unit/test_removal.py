@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import packet
 from running import PROMPT, Threads
@@ -57,7 +58,7 @@ def test_every_call_says_so(simulated: tunring.Session, simulator: Simulator) ->
     simulator.remove()
     calls: list[Callable[[], object]] = [
         lambda: simulated.receive(timeout=0),
-        lambda: simulated.receive(),
+        simulated.receive,
     ]
     for call in calls:
         with pytest.raises(tunring.SessionClosed) as caught:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import tunring
 from packets import MOST, number_of, packet
 from running import Threads, eventually

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import MOST, number_of, packet, slot_size
 from running import Threads
@@ -54,9 +55,7 @@ def test_partial_sends_what_fits(session: tunring.Session) -> None:
     assert session.stats().dropped == 0
 
 
-def test_drop_lets_no_later_smaller_one_slip_in(
-    session: tunring.Session, simulator: tunring.testing.Simulator
-) -> None:
+def test_drop_lets_no_later_smaller_one_slip_in(session: tunring.Session, simulator: tunring.testing.Simulator) -> None:
     fill(session, 3 * 24)
     items = [packet(number=1), packet(100, number=2), packet(number=3), packet(number=4)]
     assert session.send(items, on_full="drop") == 1

@@ -7,6 +7,7 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import tunring
 from packets import MOST, packet
 

@@ -4,6 +4,7 @@ import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import tunring
 from packets import MOST, packet
 
@@ -102,7 +103,12 @@ def test_two_dimensions_of_lengths(pair: Pair) -> None:
 
 @pytest.mark.parametrize(
     ("buffer", "error"),
-    [("x" * 20, TypeError), (None, TypeError), ([packet()], TypeError), (memoryview(bytes(40))[::2], (BufferError, ValueError))],
+    [
+        ("x" * 20, TypeError),
+        (None, TypeError),
+        ([packet()], TypeError),
+        (memoryview(bytes(40))[::2], (BufferError, ValueError)),
+    ],
 )
 def test_what_is_no_contiguous_buffer(pair: Pair, buffer: Any, error: Any) -> None:
     with pytest.raises(error):

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import MOST, number_of, packet
 from running import Threads
@@ -94,9 +95,7 @@ def test_packets_before_the_nonsense_are_returned(simulated: tunring.Session, si
 
 @pytest.mark.filterwarnings("ignore:the system had removed:ResourceWarning")
 @pytest.mark.parametrize("tail", [0xFFFFFFFF, tunring.MIN_CAPACITY])
-def test_a_tail_outside_the_ring_ends_the_session(
-    simulated: tunring.Session, simulator: Simulator, tail: int
-) -> None:
+def test_a_tail_outside_the_ring_ends_the_session(simulated: tunring.Session, simulator: Simulator, tail: int) -> None:
     simulator.inject([packet()])
     simulator.corrupt(Corruption.RECEIVE_TAIL, tail)
     with pytest.raises(tunring.SessionClosed) as caught:

@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tunring
 from packets import packet
 from running import Threads
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
 
 FIELDS = """
-received_packets received_bytes received_batches sent_packets sent_bytes sent_batches waits wakes spins ring_full dropped
-skipped fillers pinned_packets pinned_bytes reservations capacity host_dropped host_filtered write_errors
+received_packets received_bytes received_batches sent_packets sent_bytes sent_batches waits wakes spins ring_full
+dropped skipped fillers pinned_packets pinned_bytes reservations capacity host_dropped host_filtered write_errors
 """.split()
 
 
