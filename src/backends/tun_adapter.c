@@ -143,8 +143,11 @@ set_alias(const tun_device *device, const char *tunnel_type)
                     strerror(failure));
 }
 
-DWORD
-tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle)
+/* Opens a device in one of the ways that make an adapter of its own. */
+typedef DWORD (*device_opening)(tun_device *device, const void *argument);
+
+static DWORD
+add_adapter(device_opening open_device, const void *argument, bool creator, WINTUN_ADAPTER_HANDLE *handle)
 {
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
@@ -152,11 +155,10 @@ tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HAN
     if (!made || !adapter)
         goto failed;
     os_after_fork_in_child(forget_all_in_child);
-    code = tun_device_create(&adapter->device, name);
+    code = open_device(&adapter->device, argument);
     if (code)
         goto failed;
-    set_alias(&adapter->device, tunnel_type);
-    made->creator = true;
+    made->creator = creator;
     os_mutex_lock(&lock);
     use(made, adapter);
     list(adapter);
@@ -168,6 +170,40 @@ failed:
     free(adapter);
     free(made);
     return code;
+}
+
+typedef struct creation
+{
+    const char *name;
+    const char *tunnel_type;
+} creation;
+
+static DWORD
+create_device(tun_device *device, const void *argument)
+{
+    const creation *wanted = argument;
+    const DWORD code = tun_device_create(device, wanted->name);
+    if (!code)
+        set_alias(device, wanted->tunnel_type);
+    return code;
+}
+
+DWORD
+tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle)
+{
+    return add_adapter(create_device, &(creation){name, tunnel_type}, true, handle);
+}
+
+static DWORD
+adopt_device(tun_device *device, const void *argument)
+{
+    return tun_device_adopt(device, *(const int *)argument);
+}
+
+DWORD
+tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle)
+{
+    return add_adapter(adopt_device, &fd, false, handle);
 }
 
 /* The adapter of this name, attached to if need be. The caller holds the lock. */
@@ -208,31 +244,6 @@ tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle)
         free(made);
     else
         *handle = made;
-    return code;
-}
-
-DWORD
-tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle)
-{
-    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
-    WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
-    tun_adapter *adapter = calloc(1, sizeof(*adapter));
-    if (!made || !adapter)
-        goto failed;
-    os_after_fork_in_child(forget_all_in_child);
-    code = tun_device_adopt(&adapter->device, fd);
-    if (code)
-        goto failed;
-    os_mutex_lock(&lock);
-    use(made, adapter);
-    list(adapter);
-    os_mutex_unlock(&lock);
-    *handle = made;
-    return ERROR_SUCCESS;
-
-failed:
-    free(adapter);
-    free(made);
     return code;
 }
 

@@ -92,6 +92,18 @@ static const WINTUN_LOGGER_CALLBACK callbacks[TUNRING_LOG_LIBRARIES] = {
     callback_0, callback_1, callback_2, callback_3, callback_4, callback_5, callback_6, callback_7,
 };
 
+/* The child has neither the queue's event nor its reader, and whoever held the lock is not in it. */
+static void
+start_anew_in_child(void)
+{
+    os_mutex_init(&queue_lock);
+    queue_first = queue_count = 0;
+    queue_open = false;
+    atomic_store(&stopped, false);
+    for (uint32_t i = 0; i < TUNRING_LOG_LIBRARIES; i++)
+        atomic_store(&enabled[i], false);
+}
+
 bool
 tunring_log_attach(const tunring_api *api, uint32_t *library)
 {
@@ -102,6 +114,7 @@ tunring_log_attach(const tunring_api *api, uint32_t *library)
             return false;
     } while (!atomic_compare_exchange_weak(&attached, &number, number + 1));
     *library = number;
+    os_after_fork_in_child(start_anew_in_child);
     api->WintunSetLogger(callbacks[number]);
     return true;
 }

@@ -13,12 +13,14 @@ from tunring.errors import LibraryNotFound
 
 _BACKENDS = Path(__file__).parent / "_backends"
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+_NAMES = ("wintun", "tun_linux", "loopback")
 _DEFAULT = {"win32": "wintun", "linux": "tun_linux"}
 
 #: The code that says a library wasn't found.
 _MOD_NOT_FOUND = 126
 
 _lock = threading.Lock()
+#: By resolved path, and by name: whoever has loaded one and then given up privileges may not see the file any more.
 _loaded: dict[str, Library] = {}
 
 
@@ -69,6 +71,18 @@ def _find(which: str) -> Path:
     raise LibraryNotFound(_MOD_NOT_FOUND, f"no library {which!r}; looked for: {tried}")
 
 
+def _load_once(which: str) -> Library:
+    with _lock:
+        if which in _loaded and which in _NAMES:
+            return _loaded[which]
+        path = str(_find(which))
+        if path not in _loaded:
+            _loaded[path] = Library(path)
+        if which in _NAMES:
+            _loaded[which] = _loaded[path]
+        return _loaded[path]
+
+
 def _set_options(library: Library, options: dict[str, object]) -> None:
     for name, value in options.items():
         if not isinstance(value, bool):
@@ -116,11 +130,7 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
         which = _DEFAULT.get(sys.platform)
         if which is None:
             raise LibraryNotFound(_MOD_NOT_FOUND, f"no default library on {sys.platform}; 'loopback' works everywhere")
-    path = str(_find(os.fspath(which)))
-    with _lock:
-        if path not in _loaded:
-            _loaded[path] = Library(path)
-        library = _loaded[path]
+    library = _load_once(os.fspath(which))
     _set_options(library, options)
     return library
 
