@@ -25,7 +25,7 @@ typedef wchar_t tunring_path_char;
 typedef char tunring_path_char;
 #endif
 
-/* One loaded library. It is never unloaded. */
+/* One loaded library. It is never unloaded, and the struct has to stay as long: helper threads use it to the very end. */
 typedef struct tunring_api
 {
     void *module;
@@ -188,7 +188,7 @@ uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packe
 /* The largest max_packets. */
 #define TUNRING_MAX_BATCH 65536u
 
-/* Takes what is there, up to `max` packets, waiting for the first one. WAIT_TIMEOUT when the time is up;
+/* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT when the time is up;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
  * anything is taken. An error in mid-batch is left for the next call. */
 DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **lease);

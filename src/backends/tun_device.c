@@ -330,6 +330,21 @@ failed:
     return code;
 }
 
+/* TUNGETIFF can't tell: in its answer, IFF_NO_PI's bit is set as well for what has no filter (IFF_NOFILTER). But zeros
+ * are packet information without a packet, which the kernel takes, or would if the interface were up; or else a packet
+ * that is no IP, which it refuses. */
+static bool
+has_packet_information(int fd, int flags)
+{
+    static const BYTE zeros[64];
+    int header_size = 0;
+    if ((flags & IFF_NO_PI) == 0)
+        return true;
+    if ((flags & IFF_VNET_HDR) && (ioctl(fd, TUNGETVNETHDRSZ, &header_size) != 0 || header_size > 60))
+        header_size = sizeof(virtio_header);
+    return write(fd, zeros, (size_t)header_size + 4) >= 0 || errno == EIO;
+}
+
 /* What is wrong with a descriptor that was attached elsewhere, or NULL. */
 static const char *
 descriptor_fault(int fd, struct ifreq *request)
@@ -338,7 +353,7 @@ descriptor_fault(int fd, struct ifreq *request)
         return "is none of a TUN interface";
     if ((request->ifr_flags & IFF_TUN) == 0)
         return "is of a TAP interface, whose packets have Ethernet headers";
-    if ((request->ifr_flags & IFF_NO_PI) == 0)
+    if (has_packet_information(fd, request->ifr_flags))
         return "is of a TUN interface with packet information, 4 bytes before each packet (it lacks IFF_NO_PI)";
     return NULL;
 }

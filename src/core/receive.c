@@ -112,6 +112,7 @@ hand_over(receiver *self, tunring_lease **result)
 DWORD
 tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **result)
 {
+    static const tunring_wait poll_once = {.deadline = 0};
     receiver self = {.session = session, .max = max, .room = max < FIRST_ROOM ? max : FIRST_ROOM};
     if (!session_enter(session))
         return ERROR_HANDLE_EOF;
@@ -119,7 +120,7 @@ tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait
     self.lease = lease_new(self.room);
     if (!self.lease)
         goto leave;
-    code = wait_for_packets(&self, wait);
+    code = wait_for_packets(&self, wait ? wait : &poll_once);
     if (code == ERROR_SUCCESS)
         hand_over(&self, result);
     else

@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from tunring cimport *
 from wintun cimport *
@@ -241,7 +242,7 @@ cdef class Library:
     official : bool
         True for a library without our own table.
     """
-    cdef tunring_api api          # the 14 functions
+    cdef tunring_api *api         # the 14 functions; never freed, as rings may outlive the interpreter's objects
     cdef readonly str path        # the file
     cdef readonly str name        # what kind of library
     cdef readonly bint official   # it has the 14 functions and no more
@@ -253,12 +254,17 @@ cdef class Library:
         cdef bytes encoded = os.fsencode(path) if os.name == "posix" else path.encode("utf-16-le") + b"\0"
         cdef const char *chars = encoded
         cdef DWORD code
+        self.api = <tunring_api *>malloc(sizeof(tunring_api))
+        if not self.api:
+            raise MemoryError()
         detail[0] = 0
         with nogil:
-            code = tunring_api_load(&self.api, <const tunring_path_char *>chars, detail, sizeof(detail))
+            code = tunring_api_load(self.api, <const tunring_path_char *>chars, detail, sizeof(detail))
         if code != ERROR_SUCCESS:
+            free(self.api)
+            self.api = NULL
             raise error_from_code(code, f"can't load {path!r}", (<bytes>detail).decode("utf-8", "replace"))
-        if not tunring_log_attach(&self.api, &self.log_id):
+        if not tunring_log_attach(self.api, &self.log_id):
             raise LibraryInvalid(ERROR_BUSY, f"can't load {path!r}: at most {TUNRING_LOG_LIBRARIES} libraries fit")
         self.path = path
         self.official = self.api.backend == NULL
@@ -281,7 +287,7 @@ cdef class Library:
         handle.library = self
         with nogil:
             tunring_log_forget()
-            code = tunring_adapter_create(&self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
+            code = tunring_adapter_create(self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
                                           <const GUID *>guid_chars, &handle.adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't create adapter {name!r}", _last_log_lines())
@@ -296,7 +302,7 @@ cdef class Library:
         handle.library = self
         with nogil:
             tunring_log_forget()
-            code = tunring_adapter_open(&self.api, <LPCWSTR>name_chars, &handle.adapter)
+            code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &handle.adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't open adapter {name!r}", _last_log_lines())
         return handle
@@ -308,7 +314,7 @@ cdef class Library:
         handle.library = self
         with nogil:
             tunring_log_forget()
-            code = tunring_adapter_adopt(&self.api, descriptor, &handle.adapter)
+            code = tunring_adapter_adopt(self.api, descriptor, &handle.adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't use descriptor {descriptor}", _last_log_lines())
         return handle
@@ -798,6 +804,72 @@ cdef enum:
     RAISE = 3
 
 
+cdef struct _Receiving:
+    tunring_session *session
+    uint32_t most
+    tunring_lease *lease
+
+
+cdef struct _Sending:
+    tunring_session *session
+    const tunring_packet *packets
+    uint32_t count
+    uint32_t sent
+
+
+cdef struct _Reserving:
+    tunring_session *session
+    const uint32_t *sizes
+    uint32_t count
+    tunring_lease *lease
+
+
+# The calls that may wait, in one shape: what is to be done, and for how long to wait for it (NULL: not at all).
+ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
+
+
+cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Receiving *call = <_Receiving *>state
+    return tunring_receive(call.session, call.most, wait, &call.lease)
+
+
+cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Sending *call = <_Sending *>state
+    cdef uint32_t done
+    cdef DWORD code = tunring_send(call.session, call.packets + call.sent, call.count - call.sent, wait, &done)
+    call.sent += done
+    return code
+
+
+cdef DWORD _reserve(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Reserving *call = <_Reserving *>state
+    return tunring_reserve(call.session, call.sizes, call.count, wait, &call.lease)
+
+
+cdef DWORD _wait_for(_Call call, void *state, int64_t deadline) except? 0xFFFFFFFF:
+    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
+    cdef tunring_wait wait
+    cdef interrupt signal
+    cdef DWORD code
+    # At once first: where packets keep coming, a wait need not be prepared.
+    with nogil:
+        code = call(state, NULL)
+    if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
+        return code
+    interrupt_arm(&signal)
+    wait.interrupt = signal.handle
+    wait.deadline = deadline
+    try:
+        while True:
+            with nogil:
+                code = call(state, &wait)
+            if code != ERROR_OPERATION_ABORTED:
+                return code
+            interrupt_check(&signal)
+    finally:
+        interrupt_disarm(&signal)
+
+
 cdef int _on_full(on_full, tuple allowed) except -1:
     if not isinstance(on_full, str) or on_full not in allowed:
         raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
@@ -924,37 +996,20 @@ cdef class Session:
         """
         cdef Batch batch = Batch.__new__(Batch)
         cdef Lease lease = Lease.__new__(Lease)
+        cdef _Receiving call
         cdef long long most
-        cdef tunring_wait wait
-        cdef interrupt signal
         cdef DWORD code
-        cdef int64_t deadline
-        cdef tunring_session *session = self.get()
+        call.session = self.get()
+        call.lease = NULL
         try:
             most = operator.index(max_packets)
         except OverflowError:
             most = 0
         if not 1 <= most <= TUNRING_MAX_BATCH:
             raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
-        deadline = _deadline(timeout)
-        # A look first: where packets keep coming, a wait need not be prepared.
-        wait.deadline = 0
-        wait.interrupt = NULL
-        with nogil:
-            code = tunring_receive(session, <uint32_t>most, &wait, &lease.slots)
-        if code == WAIT_TIMEOUT and deadline:
-            wait.deadline = deadline
-            interrupt_arm(&signal)
-            wait.interrupt = signal.handle
-            try:
-                while True:
-                    with nogil:
-                        code = tunring_receive(session, <uint32_t>most, &wait, &lease.slots)
-                    if code != ERROR_OPERATION_ABORTED:
-                        break
-                    interrupt_check(&signal)
-            finally:
-                interrupt_disarm(&signal)
+        call.most = <uint32_t>most
+        code = _wait_for(_receive, &call, _deadline(timeout))
+        lease.slots = call.lease
         if code == ERROR_SUCCESS:
             batch.lease = lease
         elif code != WAIT_TIMEOUT:
@@ -977,28 +1032,16 @@ cdef class Session:
     # -- Sending
 
     cdef object send_packets(self, _Packets packets, int on_full, int64_t deadline):
-        cdef tunring_wait wait
-        cdef interrupt signal
+        cdef _Sending call
         cdef DWORD code
-        cdef uint32_t done, sent = 0
-        cdef tunring_session *session = self.get()
+        cdef uint32_t sent
+        call.session = self.get()
+        call.packets = packets.packets
+        call.count = packets.count
+        call.sent = 0
         self.check_thread()
-        with nogil:
-            code = tunring_send(session, packets.packets, packets.count, NULL, &sent)
-        if code == ERROR_BUFFER_OVERFLOW and on_full == WAIT and deadline:
-            wait.deadline = deadline
-            interrupt_arm(&signal)
-            wait.interrupt = signal.handle
-            try:
-                while True:
-                    with nogil:
-                        code = tunring_send(session, packets.packets + sent, packets.count - sent, &wait, &done)
-                    sent += done
-                    if code != ERROR_OPERATION_ABORTED:
-                        break
-                    interrupt_check(&signal)
-            finally:
-                interrupt_disarm(&signal)
+        code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
+        sent = call.sent
         if code == ERROR_SUCCESS or code == WAIT_TIMEOUT:
             return sent
         if code == ERROR_BUFFER_OVERFLOW and on_full != RAISE:
@@ -1090,30 +1133,20 @@ cdef class Session:
         cdef _Sizes wanted = _Sizes(sizes, "sizes")
         cdef Reservation reservation = Reservation.__new__(Reservation)
         cdef Lease lease = Lease.__new__(Lease)
-        cdef tunring_wait wait
-        cdef interrupt signal
+        cdef _Reserving call
         cdef DWORD code
         cdef Py_ssize_t i
-        cdef tunring_session *session = self.get()
-        wait.deadline = _deadline(timeout)
+        cdef int64_t deadline = _deadline(timeout)
         for i in range(wanted.count):
             if wanted.values[i] < 20:
                 raise ValueError(f"sizes[{i}] must be at least 20, an IPv4 header, not {wanted.values[i]}")
+        call.session = self.get()
+        call.sizes = wanted.values
+        call.count = <uint32_t>wanted.count
+        call.lease = NULL
         self.check_thread()
-        with nogil:
-            code = tunring_reserve(session, wanted.values, <uint32_t>wanted.count, NULL, &lease.slots)
-        if code == ERROR_BUFFER_OVERFLOW and mode == WAIT and wait.deadline:
-            interrupt_arm(&signal)
-            wait.interrupt = signal.handle
-            try:
-                while True:
-                    with nogil:
-                        code = tunring_reserve(session, wanted.values, <uint32_t>wanted.count, &wait, &lease.slots)
-                    if code != ERROR_OPERATION_ABORTED:
-                        break
-                    interrupt_check(&signal)
-            finally:
-                interrupt_disarm(&signal)
+        code = _wait_for(_reserve, &call, deadline if mode == WAIT else 0)
+        lease.slots = call.lease
         if code == ERROR_INVALID_PARAMETER:
             raise ValueError(f"{wanted.count} packets of {wanted.total} bytes don't fit a ring of {self.capacity}")
         if code == WAIT_TIMEOUT:

@@ -98,3 +98,9 @@ import threading, sys
 print(threading.active_count(), "pyroute2" in sys.modules, "asyncio" in sys.modules, "logging.handlers" in sys.modules)
 """)
     assert out.split() == ["1", "False", "False", "False"]
+
+
+def test_the_last_view_dies_with_the_interpreter() -> None:
+    """A helper thread ends the session while the interpreter goes down: it must not need anything of Python's."""
+    for _ in range(20):
+        check_script(BEGIN + SCENES["iterator"])
