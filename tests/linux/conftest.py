@@ -68,5 +68,7 @@ def adapter(create: Callable[..., tunring.Adapter]) -> tunring.Adapter:
 def session(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.Session]:
     """A session on tun0, which is up and has 10.9.0.1/24 and fd09::1/64."""
     with adapter.start_session() as started:
-        adapter.configure(["10.9.0.1/24", "fd09::1/64"], mtu=1500)
+        addresses = ["10.9.0.1/24", "fd09::1/64"]
+        adapter.configure(addresses, mtu=1500)
+        namespace.settle(*addresses)
         yield started

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from running import eventually
 from tunring.namespace_linux import CLONE_NEWNET, enter_network, unshare
 
 if TYPE_CHECKING:
@@ -101,6 +102,13 @@ class Namespace:
         for address in addresses:
             self.ip(f"address add {address} dev {interface}" + (" nodad" if ":" in address else ""))
         self.ip(f"link set {interface} mtu {mtu} up")
+        self.settle(*addresses)
+
+    def settle(self, *addresses: str) -> None:
+        """Wait until packets to these addresses arrive: for IPv6 the kernel sees to it a little after it has them."""
+        for address in addresses:
+            host = address.partition("/")[0]
+            assert eventually(lambda host=host: "local" in self.ip(f"route get {host}").split()), address
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket in it, which no test waits on for long."""
