@@ -24,6 +24,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from tunring cimport *
 from wintun cimport *
@@ -102,20 +103,45 @@ cdef class _Sizes:
             view = memoryview(sizes)
             if view.ndim != 1:
                 raise ValueError(f"{what} must have one dimension, not {view.ndim}")
-            try:
-                sizes = view.tolist()
-            except NotImplementedError:
-                pass  # a format that only its owner reads, such as numpy's of the other byte order
-        items = list(sizes)
-        self.count = len(items)
-        self.values = <uint32_t *>PyMem_Malloc((self.count + 1) * sizeof(uint32_t))
+            if view.format == "I" and view.c_contiguous:
+                self.copy(view)  # as Batch.lengths is, without an object each
+            else:
+                try:
+                    self.convert(view.tolist(), what)
+                except NotImplementedError:
+                    self.convert(list(sizes), what)  # a format that only its owner reads, say of the other byte order
+        else:
+            self.convert(list(sizes), what)
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.values[i] > WINTUN_MAX_IP_PACKET_SIZE:
+                raise ValueError(f"{what}[{i}] must be 0 to {WINTUN_MAX_IP_PACKET_SIZE}, not {self.values[i]}")
+            self.total += self.values[i]
+
+    cdef int make_room(self, Py_ssize_t count) except -1:
+        self.values = <uint32_t *>PyMem_Malloc((count + 1) * sizeof(uint32_t))
         if not self.values:
             raise MemoryError()
+        self.count = count
+        return 0
+
+    cdef int copy(self, view) except -1:
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+        try:
+            self.make_room(buffer.len // sizeof(uint32_t))
+            memcpy(self.values, buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+        return 0
+
+    cdef int convert(self, list items, str what) except -1:
         cdef Py_ssize_t i
         cdef long long size
+        self.make_room(len(items))
         for i in range(self.count):
             try:
-                size = operator.index(items[i])
+                size = items[i] if isinstance(items[i], int) else operator.index(items[i])
             except TypeError:
                 raise TypeError(f"{what}[{i}] must be an integer, not {items[i]!r}") from None
             except OverflowError:
@@ -123,7 +149,7 @@ cdef class _Sizes:
             if not 0 <= size <= WINTUN_MAX_IP_PACKET_SIZE:
                 raise ValueError(f"{what}[{i}] must be 0 to {WINTUN_MAX_IP_PACKET_SIZE}, not {items[i]}")
             self.values[i] = <uint32_t>size
-            self.total += size
+        return 0
 
     def __dealloc__(self):
         PyMem_Free(self.values)
