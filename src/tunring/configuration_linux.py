@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _IFF_UP = 1
 _IFA_F_NODAD = 0x02
+_RTN_LOCAL = 2
+_SETTLE_SECONDS = 1.0
 
 _ACCESS_DENIED, _GEN_FAILURE, _NOT_SUPPORTED, _NOT_FOUND = 5, 31, 50, 1168
 
@@ -74,6 +77,8 @@ class _Interface:
             for interface in interfaces:
                 self._add(interface, added)
             self._compare(interfaces, wanted_mtu, up)
+            if up:
+                self._settle(interfaces)
         except BaseException:
             for interface in added:
                 with suppress(WintunError):
@@ -105,6 +110,22 @@ class _Interface:
             return NotFound(_NOT_FOUND, text + "the interface is gone")
         return WintunError(_GEN_FAILURE, text + f"the kernel says: {os.strerror(code)}")
 
+    def _settle(self, interfaces: list[Interface]) -> None:
+        """Wait until IPv6 addresses are this host's: the kernel makes their routes a moment after it has them."""
+        limit = time.monotonic() + _SETTLE_SECONDS
+        for interface in interfaces:
+            while interface.version == 6 and not self._is_local(interface) and time.monotonic() < limit:
+                time.sleep(0.001)
+
+    def _is_local(self, interface: Interface) -> bool:
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            routes = list(self._netlink.route("get", dst=str(interface.ip), family=socket.AF_INET6))
+        except NetlinkError:
+            return False
+        return bool(routes) and routes[0]["type"] == _RTN_LOCAL
+
     def _link(self) -> tuple[int, bool]:
         """Its MTU, and whether it is up."""
         for link in self._request("can't read the link", "link", "get"):
@@ -122,7 +143,7 @@ class _Interface:
 
     def _add(self, interface: Interface, added: list[Interface]) -> None:
         """Add an address, also to the list unless the interface had it."""
-        # There is nobody else on the link, so nobody has to be asked whether an IPv6 address is free: it works at once.
+        # There is nobody else on the link, so nobody has to be asked whether an IPv6 address is free.
         flags = {"flags": _IFA_F_NODAD} if interface.version == 6 else {}
         with suppress(FileExistsError):
             self._request(f"can't add {interface}", "addr", "add", **self._address(interface), **flags)
