@@ -237,4 +237,6 @@ def test_bulk_tcp_is_no_worse_than_plain_c(
         assert not namespace.damage()
     for transfer in ours:
         assert transfer.sent >= BULK
-    assert median(t.retransmits for t in ours) <= median(t.retransmits for t in theirs)
+    # One segment in 10,000 more is the machine's doing: a forwarder that loses or reorders packets has thousands.
+    chance = min(t.segments for t in ours) // 10000
+    assert median(t.retransmits for t in ours) <= median(t.retransmits for t in theirs) + chance
