@@ -90,8 +90,8 @@ class Namespace:
         return done.stdout
 
     def ip(self, arguments: str) -> str:
-        """Run ``ip``."""
-        return self.run("ip", *arguments.split())
+        """Run ``ip``, without the sanitizer that may be preloaded for our sake: it would report faults of iproute2's."""
+        return self.run("env", "-u", "LD_PRELOAD", "ip", *arguments.split())
 
     def write_sysctl(self, name: str, value: str) -> None:
         with self.entered():
