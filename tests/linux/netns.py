@@ -90,7 +90,7 @@ class Namespace:
         return done.stdout
 
     def ip(self, arguments: str) -> str:
-        """Run ``ip``, without the sanitizer that may be preloaded for our sake: it would report faults of iproute2's."""
+        """Run ``ip``, without a preloaded sanitizer, which would report faults of iproute2's own."""
         return self.run("env", "-u", "LD_PRELOAD", "ip", *arguments.split())
 
     def write_sysctl(self, name: str, value: str) -> None:
