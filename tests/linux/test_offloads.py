@@ -639,5 +639,5 @@ def test_bulk_tcp_is_twice_as_fast(
     again = {what: median(transfer.retransmits for transfer in results) for what, results in transfers.items()}
     assert rates["with"] >= 2 * rates["without"]
     # One segment in 10,000 more is the machine's doing.
-    chance = min(transfer.segments for transfer in results["with"]) // 10000
+    chance = min(transfer.segments for transfer in transfers["with"]) // 10000
     assert again["with"] <= again["plain C"] + chance
