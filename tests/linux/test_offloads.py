@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import selectors
 import socket
@@ -637,7 +638,8 @@ def test_bulk_tcp_is_twice_as_fast(
         assert not namespace.damage()
     rates = {what: median(transfer.rate for transfer in results) for what, results in transfers.items()}
     again = {what: median(transfer.retransmits for transfer in results) for what, results in transfers.items()}
-    assert rates["with"] >= 2 * rates["without"]
+    if not os.environ.get("TUNRING_SANITIZE"):  # checked memory has speeds of its own
+        assert rates["with"] >= 2 * rates["without"]
     # One segment in 10,000 more is the machine's doing.
     chance = min(transfer.segments for transfer in transfers["with"]) // 10000
     assert again["with"] <= again["plain C"] + chance
