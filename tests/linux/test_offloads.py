@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import selectors
@@ -173,6 +174,35 @@ def test_event_is_exact_within_a_superpacket(
                     received += payloads_of(batch)
             assert received == expected
             assert not session.receive(timeout=0)
+
+
+def test_asyncio_takes_leftovers(session: tunring.Session, namespace: Namespace) -> None:
+    """A superpacket's packets, one by one, by a loop's reader, which is called for each and no more."""
+    drain(session)
+    received: list[bytes] = []
+    calls = 0
+
+    def read() -> None:
+        nonlocal calls
+        calls += 1
+        with session.receive(1, timeout=0) as batch:
+            received.extend(payloads_of(batch))
+
+    async def take(count: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(session.fileno(), read)
+        for _ in range(2000):
+            if len(received) == count:
+                break
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        loop.remove_reader(session.fileno())
+
+    with sender(namespace, socket.AF_INET, "10.9.0.9") as link:
+        expected = send_segments(link, b"".join(numbered(SEGMENTS, 100)), 100)
+        asyncio.run(take(len(expected)))
+    assert received == expected
+    assert calls == len(expected)
 
 
 # ---- The ring is full ----
