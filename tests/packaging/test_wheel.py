@@ -144,7 +144,7 @@ def test_sdist_carries_sources_tests_and_benchmarks(sdist: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for folder in ("include", "src", "tests", "bench")
         for path in (ROOT / folder).rglob("*.*")
-        if path.suffix in {".c", ".h", ".py", ".pyi", ".pyx", ".pxd", ".typed", ".md"}
+        if path.suffix in {".c", ".h", ".py", ".pyi", ".pyx", ".pxi", ".pxd", ".typed", ".md"}
     }
     wanted |= {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py"}
     assert wanted <= found, sorted(wanted - found)

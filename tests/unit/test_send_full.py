@@ -9,7 +9,7 @@ import pytest
 
 import tunring
 from packets import MOST, number_of, packet, slot_size
-from running import Threads
+from running import Threads, eventually
 
 if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
@@ -89,6 +89,8 @@ def test_wait_sends_all_as_room_comes(session: tunring.Session, simulator: tunri
     got: list[bytes] = []
 
     def drain() -> None:
+        # Only once the sender waits in a full ring, which a drain from the start may never let come about.
+        assert eventually(lambda: session.stats().waits)
         while len(got) < count:
             got.extend(simulator.drain_all())
             time.sleep(0.001)

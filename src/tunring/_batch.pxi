@@ -1,0 +1,364 @@
+# Packets in a ring: the lease that exports them, and batches and reservations over it. Included by _core.pyx.
+
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class Lease:
+    """What memoryviews export from: slots of a ring, each held until its last view is gone."""
+    cdef tunring_lease *slots  # never NULL
+    cdef Py_ssize_t exporting  # the slot that the memoryview being made is for, or -1
+
+    def __cinit__(self):
+        self.exporting = -1
+
+    def __dealloc__(self):
+        if self.slots:
+            tunring_lease_free(self.slots)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        cdef Py_ssize_t index = self.exporting
+        if index < 0:
+            raise BufferError("take a view of one packet instead: batch[i]")
+        if not tunring_lease_hold(self.slots, <uint32_t>index):
+            raise ValueError("the packet was released")
+        cdef tunring_slot *slot = &self.slots.slots[index]
+        PyBuffer_FillInfo(buffer, self, slot.data, slot.length, 0, flags)
+        buffer.internal = <void *>index
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        tunring_lease_unhold(self.slots, <uint32_t><size_t>buffer.internal)
+
+    cdef object view(self, Py_ssize_t index):
+        """A new memoryview of one slot."""
+        while True:
+            self.exporting = index
+            try:
+                view = PyMemoryView_FromObject(self)
+            finally:
+                self.exporting = -1
+            # Making it may have collected garbage, and a finalizer taken a view of another slot in between.
+            if PyMemoryView_GET_BUFFER(view).internal == <void *>index:
+                return view
+
+
+@cython.final
+@cython.no_gc
+cdef class _Views:
+    """The memoryviews that were handed out, so that they can be ended.
+
+    The references are strong: a weak one costs more than the view. One that nobody else has any more is dropped soon,
+    so that a loop over a batch goes through two views' memory again and again, which stays in the cache.
+    """
+    cdef list views        # what was handed out and may still be in use
+    cdef Py_ssize_t limit  # length at which all those that nobody else has are dropped
+
+    def __cinit__(self):
+        self.views = []
+        self.limit = 64
+
+    cdef bint only_ours(self, Py_ssize_t index) noexcept:
+        return Py_REFCNT(PyList_GET_ITEM(self.views, index)) == 1
+
+    cdef object add(self, object view):
+        cdef list views = self.views
+        cdef Py_ssize_t count = len(views)
+        # A loop's variable still has the last one; the one before is usually free.
+        if count >= 2 and self.only_ours(count - 2):
+            views[count - 2] = views[count - 1]
+            views[count - 1] = view
+            return view
+        views.append(view)
+        if count >= self.limit:
+            self.views = [views[i] for i in range(count + 1) if not self.only_ours(i)]
+            self.limit = 2 * len(self.views) + 64
+        return view
+
+    cdef end(self):
+        """End every view. One that something derives from can't be: it holds its slot until that is gone."""
+        cdef list views = self.views
+        cdef Py_ssize_t i
+        for i in range(len(views)):
+            if not self.only_ours(i):
+                try:
+                    views[i].release()
+                except BufferError:
+                    pass
+        self.views = []
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class Batch:
+    """Received packets, in ring memory.
+
+    A sequence of writable memoryviews, made when asked for: ``batch[i]`` and iteration copy nothing. Give the slots
+    back with :meth:`release` or a ``with`` block as soon as you can, and copy what you keep: the ring regains room only
+    up to the oldest packet that is still held. A Batch may be used and released after its session is closed.
+
+    Examples
+    --------
+    >>> import tunring.testing
+    >>> left, right = tunring.testing.pair()
+    >>> left.send([bytes([0x45]) + bytes(19)] * 2)
+    2
+    >>> with right.receive() as batch:
+    ...     len(batch), batch.nbytes, list(batch.lengths), batch[0][0] >> 4
+    (2, 40, [20, 20], 4)
+    >>> left.close(); right.close()
+    """
+    cdef Lease lease         # None for an empty batch
+    cdef _Views views        # None before the first view
+    cdef object _lengths     # None before it is asked for
+    cdef readonly bint released
+    """True after :meth:`release`."""
+
+    def __init__(self):
+        raise TypeError("Session.receive() makes batches")
+
+    def __reduce__(self):
+        raise TypeError("a Batch can't be copied or pickled; tobytes() copies its packets")
+
+    def __dealloc__(self):
+        if self.lease is not None and not self.released:
+            tunring_lease_release(self.lease.slots)
+
+    cdef Py_ssize_t size(self) noexcept:
+        return 0 if self.lease is None else self.lease.slots.count
+
+    cdef int check(self, str verb) except -1:
+        if self.released:
+            raise ValueError(f"the batch was released and can't be {verb}")
+        return 0
+
+    cdef tunring_lease *enter(self, str verb) except? NULL:
+        """Begin a C operation: until tunring_lease_leave() a release waits. NULL for an empty batch."""
+        self.check(verb)
+        if self.lease is None:
+            return NULL
+        if not tunring_lease_enter(self.lease.slots):
+            raise ValueError(f"the batch was released and can't be {verb}")
+        return self.lease.slots
+
+    cdef object view(self, Py_ssize_t index):
+        self.check("read")
+        if self.views is None:
+            self.views = _Views()
+        return self.views.add(self.lease.view(index))
+
+    def __len__(self):
+        return self.size()
+
+    def __getitem__(self, index, /):
+        self.check("read")
+        cdef Py_ssize_t count = self.size()
+        cdef Py_ssize_t i
+        if isinstance(index, slice):
+            return [self.view(i) for i in range(*index.indices(count))]
+        try:
+            i = operator.index(index)
+        except OverflowError:
+            i = count
+        if i < 0:
+            i += count
+        if not 0 <= i < count:
+            raise IndexError(f"packet {index} of a batch of {count}")
+        return self.view(i)
+
+    def __iter__(self):
+        self.check("read")
+        cdef BatchIterator iterator = BatchIterator.__new__(BatchIterator)
+        iterator.batch = self
+        return iterator
+
+    def __enter__(self):
+        self.check("entered")
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
+
+    def __repr__(self):
+        state = " released" if self.released else ""
+        return f"<tunring.Batch of {len(self)} packets, {self.nbytes} bytes{state}>"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all packets together."""
+        return 0 if self.lease is None else self.lease.slots.bytes
+
+    @property
+    def lengths(self):
+        """The packets' lengths in bytes: a read-only memoryview of format "I", with memory of its own."""
+        cdef uint32_t *values
+        cdef Py_ssize_t i, count = self.size()
+        cdef bytes memory
+        if self._lengths is None:
+            memory = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
+            values = <uint32_t *><char *>memory
+            for i in range(count):
+                values[i] = self.lease.slots.slots[i].length
+            self._lengths = memoryview(memory).cast("I")
+        return self._lengths
+
+    def tobytes(self) -> list:
+        """The packets as a list of bytes objects: copies, to keep."""
+        cdef tunring_lease *lease = self.enter("copied")
+        cdef Py_ssize_t i
+        if not lease:
+            return []
+        try:
+            return [PyBytes_FromStringAndSize(<char *>lease.slots[i].data, lease.slots[i].length)
+                    for i in range(lease.count)]
+        finally:
+            tunring_lease_leave(lease)
+
+    def pack_into(self, buffer) -> int:
+        """Copy all packets, back to back, into a writable contiguous buffer.
+
+        Returns
+        -------
+        int
+            Bytes written: ``nbytes``.
+
+        Raises
+        ------
+        ValueError
+            The buffer is too small; nothing was written.
+        """
+        cdef Py_buffer target
+        cdef tunring_lease *lease = self.enter("packed")
+        cdef BYTE *at
+        if not lease:
+            return 0
+        try:
+            PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            try:
+                if <uint64_t>target.len < lease.bytes:
+                    raise ValueError(f"the packets have {lease.bytes} bytes, the buffer only {target.len}")
+                at = <BYTE *>target.buf
+                with nogil:
+                    tunring_lease_pack(lease, at)
+                return lease.bytes
+            finally:
+                PyBuffer_Release(&target)
+        finally:
+            tunring_lease_leave(lease)
+
+    def release(self) -> None:
+        """Give the slots back to the ring and end the views that were handed out: they raise ValueError from here on.
+
+        What derives from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is gone.
+        ``len``, ``lengths``, ``nbytes`` and ``released`` answer after it, everything else raises ValueError. Any
+        number of times, from any thread.
+        """
+        cdef tunring_lease *lease
+        if self.released:
+            return
+        self.released = True
+        if self.views is not None:
+            self.views.end()
+        if self.lease is not None:
+            lease = self.lease.slots
+            with nogil:
+                tunring_lease_release(lease)
+
+
+@cython.final
+@cython.nonecheck(True)
+@cython.no_gc
+@cython.freelist(16)
+cdef class BatchIterator:
+    """Iterates over a batch's packets."""
+    cdef Batch batch         # what it iterates over
+    cdef Py_ssize_t index    # the next packet
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.index >= self.batch.size():
+            raise StopIteration
+        self.index += 1
+        return self.batch.view(self.index - 1)
+
+
+@cython.final
+@cython.nonecheck(True)
+@cython.no_gc_clear  # its end needs the lease
+cdef class Reservation:
+    """Room in the send ring, to be filled in place. :meth:`Session.reserve` makes it; use it in a ``with`` block."""
+    cdef Lease lease        # the slots
+    cdef _Views views       # None before the block is entered
+    cdef Session session    # where it is
+    cdef readonly unsigned long thread
+    """Identity of the thread that reserved: it can't send elsewhere on this session meanwhile."""
+    cdef readonly bint open
+    """True until the block is left."""
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("Session.reserve() makes reservations")
+
+    def __reduce__(self):
+        raise TypeError("a Reservation can't be copied or pickled")
+
+    def __dealloc__(self):
+        if self.lease is not None:
+            tunring_lease_release(self.lease.slots)
+
+    def __len__(self):
+        return self.lease.slots.count
+
+    def __enter__(self):
+        cdef Py_ssize_t i
+        if not self.open:
+            raise ValueError("the reservation is over")
+        if self.views is not None:
+            raise RuntimeError("the reservation was entered before")
+        self.views = _Views()
+        self.views.views = [self.lease.view(i) for i in range(self.lease.slots.count)]
+        return list(self.views.views)
+
+    def __exit__(self, kind, value, traceback):
+        if kind is not None:
+            self.abandon()
+            return
+        self.commit()
+
+    cdef int commit(self) except -1:
+        cdef tunring_lease *lease = self.lease.slots
+        cdef DWORD code
+        cdef Py_ssize_t i
+        if not self.open:
+            raise self.session.failure(ERROR_HANDLE_EOF, "can't send the reservation")
+        self.views.end()
+        if tunring_lease_held(lease):
+            self.abandon()
+            raise BufferError("something made from a reserved view is still alive: nothing was sent")
+        for i in range(lease.count):
+            fault = _packet_fault(lease.slots[i].data, lease.slots[i].length)
+            if fault is not None:
+                self.abandon()
+                raise ValueError(f"reserved packet {i} {fault}: nothing was sent")
+        self.open = False
+        with nogil:
+            code = tunring_lease_commit(lease)
+        self.session.forget(self)
+        if code == ERROR_BUSY:
+            raise BufferError("something made from a reserved view is still alive: nothing was sent")
+        if code != ERROR_SUCCESS:
+            raise self.session.failure(code, "can't send the reservation")
+        return 0
+
+    cpdef abandon(self):
+        """Give the room up: each slot goes out as filler, which the host drops, once nothing is exported from it."""
+        cdef tunring_lease *lease = self.lease.slots
+        if not self.open:
+            return
+        self.open = False
+        if self.views is not None:
+            self.views.end()
+        with nogil:
+            tunring_lease_release(lease)
+        self.session.forget(self)
