@@ -76,6 +76,10 @@ void tunring_adapter_drop(tunring_adapter *adapter);
 /* ERROR_BUSY while an older session of this adapter is pinned; else what the library says. */
 DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session);
 
+/* Whether sessions that start from now on are guarded against the lost wake-up of Wintun up to 0.14 (see
+ * core/wake_guard.h); they are by default. It concerns libraries without our own table only. Any time. */
+void tunring_wake_guard_enable(bool enabled);
+
 /* Closes the session: wakes every waiter, waits for the calls in flight, and ends the library's session unless leases
  * still pin it (then the last of them does). From any thread, any number of times. */
 void tunring_session_close(tunring_session *session);

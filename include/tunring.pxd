@@ -51,6 +51,7 @@ cdef extern from "tunring.h" nogil:
     void tunring_adapter_drop(tunring_adapter *adapter) noexcept
 
     DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session) noexcept
+    void tunring_wake_guard_enable(bint enabled) noexcept
     void tunring_session_close(tunring_session *session) noexcept
     void tunring_session_drop(tunring_session *session) noexcept
     ctypedef enum tunring_state:

@@ -85,6 +85,7 @@ send_filler(tunring_session *session, const tunring_slot *slot)
     if (slot->length)
         slot->data[0] = 0;
     session->api->WintunSendPacket(session->handle, slot->data);
+    wake_guard_note(&session->watch);
     count_add(&session->counts.fillers, 1);
 }
 
@@ -246,6 +247,7 @@ tunring_lease_commit(tunring_lease *lease)
     /* The oldest last: it publishes them all. */
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);
+    wake_guard_note(&session->watch);
     count_add(&session->counts.sent_packets, lease->count);
     count_add(&session->counts.sent_bytes, lease->bytes);
     count_add(&session->counts.sent_batches, 1);

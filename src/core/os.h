@@ -48,6 +48,11 @@ int64_t os_now(void);
 void os_relax(void);
 void os_yield(void);
 void os_sleep(int64_t nanoseconds);
+#if defined(_WIN32)
+/* A timer that becomes ready after that time, the caller's to close: timeouts of Windows' waits are rounded up to the
+ * system's tick, 15.6 ms by default. NULL before Windows 10 1803. */
+HANDLE os_timer_start(int64_t nanoseconds);
+#endif
 unsigned os_cpu_count(void);
 /* Starts a thread that nobody joins. False if there can be none. */
 bool os_thread_detached(void (*run)(void *), void *argument);

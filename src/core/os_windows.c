@@ -85,10 +85,34 @@ os_yield(void)
     SwitchToThread();
 }
 
+#ifndef CREATE_WAITABLE_TIMER_HIGH_RESOLUTION
+#define CREATE_WAITABLE_TIMER_HIGH_RESOLUTION 0x00000002
+#endif
+
+HANDLE
+os_timer_start(int64_t nanoseconds)
+{
+    HANDLE timer = CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, TIMER_ALL_ACCESS);
+    LARGE_INTEGER due = {.QuadPart = -((nanoseconds + 99) / 100)};
+    if (timer && !SetWaitableTimer(timer, &due, 0, NULL, NULL, FALSE))
+    {
+        CloseHandle(timer);
+        timer = NULL;
+    }
+    return timer;
+}
+
 void
 os_sleep(int64_t nanoseconds)
 {
-    Sleep((DWORD)((nanoseconds + 999999) / 1000000));
+    HANDLE timer = os_timer_start(nanoseconds);
+    if (!timer)
+    {
+        Sleep((DWORD)((nanoseconds + 999999) / 1000000));
+        return;
+    }
+    WaitForSingleObject(timer, INFINITE);
+    CloseHandle(timer);
 }
 
 unsigned

@@ -31,7 +31,8 @@ send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t cou
     uint32_t filled = 0;
     uint64_t bytes = 0;
     os_mutex_lock(&session->send_lock);
-    while (filled < count)
+    /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
+    while (filled < count && bytes < session->capacity / 2)
     {
         const tunring_packet *packet = &packets[filled];
         BYTE *slot = api->WintunAllocateSendPacket(session->handle, packet->length);
@@ -47,6 +48,7 @@ send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t cou
     for (uint32_t i = filled; i-- > 0;)
         api->WintunSendPacket(session->handle, slots[i]);
     os_mutex_unlock(&session->send_lock);
+    wake_guard_note(&session->watch);
     count_add(&session->counts.sent_packets, filled);
     count_add(&session->counts.sent_bytes, bytes);
     *sent = filled;
@@ -172,6 +174,7 @@ give_up_slots(tunring_session *session, tunring_lease *lease)
 {
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);
+    wake_guard_note(&session->watch);
     count_add(&session->counts.fillers, lease->count);
     lease->count = 0;
     lease->bytes = 0;

@@ -78,6 +78,7 @@ tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session 
     atomic_init(&session->pins, 1);
     atomic_init(&session->users, 1);
     os_mutex_init(&session->send_lock);
+    wake_guard_add(session, &session->watch);
     adapter_attach_session(adapter, session);
     *result = session;
     return ERROR_SUCCESS;
@@ -203,6 +204,7 @@ tunring_session_close(tunring_session *session)
     wait_until_quiet(session);
     if (!first)
         return;
+    wake_guard_remove(&session->watch);
     const tunring_backend *backend = session->api->backend;
     if (backend)
     {

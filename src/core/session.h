@@ -8,6 +8,7 @@
 #include "later.h"
 #include "os.h"
 #include "tunring.h"
+#include "wake_guard.h"
 
 struct tunring_adapter
 {
@@ -45,6 +46,7 @@ struct tunring_session
     _Atomic bool outlives;       /* detached: the library's session may be ended whatever became of the adapter */
     _Atomic int64_t spin_budget; /* nanoseconds, see spin.h */
     os_mutex send_lock;          /* serialises allocate, fill and commit; never held over a wait */
+    wake_watch watch;
     session_counts counts;
     _Atomic bool has_last_counters; /* the library's counters as they were at the close */
     tunring_counters last_counters;

@@ -17,11 +17,29 @@ milliseconds_until(int64_t deadline)
     return milliseconds < INFINITE ? (DWORD)milliseconds : INFINITE - 1;
 }
 
+/* Shorter waits than this, in nanoseconds, are worth a timer of their own. */
+#define FINE 20000000
+
+static int
+wait_with(const HANDLE *present, DWORD used, int64_t deadline)
+{
+    for (;;)
+    {
+        DWORD result = WaitForMultipleObjects(used, present, FALSE, milliseconds_until(deadline));
+        if (result < WAIT_OBJECT_0 + used)
+            return (int)(result - WAIT_OBJECT_0);
+        if (result != WAIT_TIMEOUT)
+            return WAIT_BROKEN;
+        if (os_now() >= deadline)
+            return WAIT_NOTHING;
+    }
+}
+
 int
 wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
 {
-    HANDLE present[WAIT_MOST];
-    int index[WAIT_MOST];
+    HANDLE present[WAIT_MOST + 1];
+    int index[WAIT_MOST + 1];
     DWORD used = 0;
     for (unsigned i = 0; i < count; i++)
     {
@@ -30,16 +48,17 @@ wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
         present[used] = handles[i];
         index[used++] = (int)i;
     }
-    for (;;)
+    int64_t left = deadline == TUNRING_FOREVER ? deadline : deadline - os_now();
+    HANDLE timer = left > 0 && left < FINE ? os_timer_start(left) : NULL;
+    if (timer)
     {
-        DWORD result = WaitForMultipleObjects(used, present, FALSE, milliseconds_until(deadline));
-        if (result < WAIT_OBJECT_0 + used)
-            return index[result - WAIT_OBJECT_0];
-        if (result != WAIT_TIMEOUT)
-            return WAIT_BROKEN;
-        if (os_now() >= deadline)
-            return WAIT_NOTHING;
+        present[used] = timer;
+        index[used++] = WAIT_NOTHING;
     }
+    int ready = wait_with(present, used, timer ? TUNRING_FOREVER : deadline);
+    if (timer)
+        CloseHandle(timer);
+    return ready >= 0 ? index[ready] : ready;
 }
 
 void

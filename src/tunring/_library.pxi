@@ -95,7 +95,10 @@ cdef class Library:
         cdef bytes encoded = name.encode()
         cdef DWORD code
         if self.official:
-            return False
+            if name != "wake_guard":
+                return False
+            tunring_wake_guard_enable(value)
+            return True
         code = self.api.backend.set_option(encoded, value)
         if code == ERROR_NOT_FOUND:
             return False

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * wake_guard.h: one thread for the process. It never exists where no driver is affected, so it knows nothing of forks.
+ */
+#include "wake_guard.h"
+
+#include "os.h"
+#include "session.h"
+#include "wait.h"
+
+/* The last driver version that needs it. */
+#define LAST_AFFECTED 0x0000000Eu /* 0.14 */
+/* Nanoseconds between two looks: a filler follows the last send after one to two of them. */
+#define TICK 1000000
+
+_Atomic bool wake_guard_asleep = true;
+
+static _Atomic bool switched_off;
+static os_mutex lock = OS_MUTEX_INIT; /* guards what follows, and `next` and `owed` of each watch */
+static wake_watch *watches;
+static os_event alarm; /* set: something was sent while the guard slept */
+static bool has_thread;
+
+void
+tunring_wake_guard_enable(bool enabled)
+{
+    atomic_store(&switched_off, !enabled);
+}
+
+static bool
+driver_is_affected(const tunring_api *api)
+{
+    return !api->backend && api->WintunGetRunningDriverVersion() <= LAST_AFFECTED;
+}
+
+void
+wake_guard_add(tunring_session *session, wake_watch *watch)
+{
+    if (atomic_load(&switched_off) || !driver_is_affected(session->api))
+        return;
+    watch->session = session;
+    watch->watched = true;
+    os_mutex_lock(&lock);
+    watch->next = watches;
+    watches = watch;
+    os_mutex_unlock(&lock);
+}
+
+void
+wake_guard_remove(wake_watch *watch)
+{
+    if (!watch->watched)
+        return;
+    os_mutex_lock(&lock);
+    wake_watch **place = &watches;
+    while (*place != watch)
+        place = &(*place)->next;
+    *place = watch->next;
+    os_mutex_unlock(&lock);
+}
+
+/* True once there is nothing left to do: it was sent, or the session is over. */
+static bool
+wake_driver(tunring_session *session)
+{
+    bool done = false;
+    if (!session_enter(session))
+        return true;
+    /* Whoever holds the lock is sending. */
+    if (os_mutex_trylock(&session->send_lock))
+    {
+        BYTE *slot = session->api->WintunAllocateSendPacket(session->handle, 1);
+        done = slot || GetLastError() != ERROR_BUFFER_OVERFLOW;
+        if (slot)
+        {
+            slot[0] = 0; /* no IP version: the driver passes over it */
+            session->api->WintunSendPacket(session->handle, slot);
+        }
+        os_mutex_unlock(&session->send_lock);
+    }
+    session_leave(session);
+    return done;
+}
+
+/* True if any session has sent something that is not followed by a filler yet. */
+static bool
+look_at_all(void)
+{
+    bool busy = false;
+    os_mutex_lock(&lock);
+    for (wake_watch *watch = watches; watch; watch = watch->next)
+    {
+        if (atomic_exchange_explicit(&watch->sent, false, memory_order_relaxed))
+            watch->owed = true;
+        else if (watch->owed)
+            watch->owed = !wake_driver(watch->session);
+        busy = busy || watch->owed;
+    }
+    os_mutex_unlock(&lock);
+    return busy;
+}
+
+/* Until the alarm, unless a send was missed by its sender's not having seen yet that the guard falls asleep. */
+static void
+fall_asleep(void)
+{
+    os_mutex_lock(&lock);
+    os_event_clear(&alarm);
+    atomic_store(&wake_guard_asleep, true);
+    os_mutex_unlock(&lock);
+    os_sleep(TICK);
+    if (look_at_all())
+        atomic_store(&wake_guard_asleep, false);
+    else
+        wait_any(&alarm.wait, 1, TUNRING_FOREVER);
+}
+
+static void
+stand_guard(void *unused)
+{
+    (void)unused;
+    for (;;)
+    {
+        os_sleep(TICK);
+        if (!look_at_all())
+            fall_asleep();
+    }
+}
+
+void
+wake_guard_wake(void)
+{
+    os_mutex_lock(&lock);
+    /* Without memory for a thread the next send tries again. */
+    if (!has_thread)
+        has_thread = (alarm.wait || os_event_open(&alarm)) && os_thread_detached(stand_guard, NULL);
+    if (has_thread)
+    {
+        atomic_store(&wake_guard_asleep, false);
+        os_event_set(&alarm);
+    }
+    os_mutex_unlock(&lock);
+}
