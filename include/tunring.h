@@ -39,6 +39,11 @@ typedef struct tunring_api
  * in `detail`; ERROR_PROC_NOT_FOUND with the missing name there. */
 DWORD tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, size_t detail_size);
 
+/* Major version in the high 16 bits, minor in the low. ERROR_FILE_NOT_FOUND when the driver is not loaded. */
+DWORD tunring_api_driver_version(const tunring_api *api, DWORD *version);
+/* Removes the driver from the system. */
+DWORD tunring_api_delete_driver(const tunring_api *api);
+
 /* ---- Waiting: core/wait_*.c ------------------------------------------------------------------------------------- */
 
 #define TUNRING_FOREVER INT64_MAX

@@ -24,11 +24,11 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_api:
         const tunring_backend *backend
-        DWORD (*WintunGetRunningDriverVersion)() noexcept nogil
-        int (*WintunDeleteDriver)() noexcept nogil
         void (*WintunGetAdapterLUID)(WINTUN_ADAPTER_HANDLE adapter, NET_LUID *luid) noexcept nogil
 
     DWORD tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, size_t size) noexcept
+    DWORD tunring_api_driver_version(const tunring_api *api, DWORD *version) noexcept
+    DWORD tunring_api_delete_driver(const tunring_api *api) noexcept
 
     const int64_t TUNRING_FOREVER
     ctypedef struct tunring_wait:

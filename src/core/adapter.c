@@ -4,6 +4,8 @@
  */
 #include "session.h"
 
+#include "api.h"
+
 #include <stdlib.h>
 
 static DWORD
@@ -11,7 +13,7 @@ wrap_handle(const tunring_api *api, WINTUN_ADAPTER_HANDLE handle, tunring_adapte
 {
     if (!handle)
     {
-        DWORD code = GetLastError();
+        DWORD code = api_last_error();
         free(adapter);
         return code;
     }
@@ -32,6 +34,7 @@ tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
+    api_prime_last_error();
     return wrap_handle(api, api->WintunCreateAdapter(name, tunnel_type, guid), made, adapter);
 }
 
@@ -42,6 +45,7 @@ tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **ada
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
+    api_prime_last_error();
     return wrap_handle(api, api->WintunOpenAdapter(name), made, adapter);
 }
 

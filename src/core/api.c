@@ -41,3 +41,32 @@ tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, 
     *api = loaded;
     return ERROR_SUCCESS;
 }
+
+void
+api_prime_last_error(void)
+{
+    SetLastError(ERROR_GEN_FAILURE);
+}
+
+DWORD
+api_last_error(void)
+{
+    const DWORD code = GetLastError();
+    return code == ERROR_SUCCESS ? ERROR_GEN_FAILURE : code;
+}
+
+DWORD
+tunring_api_driver_version(const tunring_api *api, DWORD *version)
+{
+    api_prime_last_error();
+    *version = api->WintunGetRunningDriverVersion();
+    return *version ? ERROR_SUCCESS : api_last_error();
+}
+
+DWORD
+tunring_api_delete_driver(const tunring_api *api)
+{
+    /* The official DLL returns TRUE for a failure of which the last error says nothing: with this it can't. */
+    api_prime_last_error();
+    return api->WintunDeleteDriver() ? ERROR_SUCCESS : api_last_error();
+}

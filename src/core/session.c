@@ -6,6 +6,7 @@
  */
 #include "session.h"
 
+#include "api.h"
 #include "backoff.h"
 
 #include <stdlib.h>
@@ -64,10 +65,11 @@ tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session 
         goto free_session;
     }
     const tunring_api *api = adapter->api;
+    api_prime_last_error();
     session->handle = api->WintunStartSession(adapter->handle, capacity);
     if (!session->handle)
     {
-        code = GetLastError();
+        code = api_last_error();
         goto close_stop;
     }
     session->api = api;

@@ -111,21 +111,18 @@ cdef class Library:
         cdef DWORD version, code
         with nogil:
             tunring_log_forget()
-            version = self.api.WintunGetRunningDriverVersion()
-            code = GetLastError()
-        if not version:
+            code = tunring_api_driver_version(self.api, &version)
+        if code != ERROR_SUCCESS:
             raise error_from_code(code, "no driver version", _last_log_lines())
         return version >> 16, version & 0xFFFF
 
     def delete_driver(self):
         """Remove the driver from the system."""
         cdef DWORD code
-        cdef int done
         with nogil:
             tunring_log_forget()
-            done = self.api.WintunDeleteDriver()
-            code = GetLastError()
-        if not done:
+            code = tunring_api_delete_driver(self.api)
+        if code != ERROR_SUCCESS:
             raise error_from_code(code, "can't delete the driver", _last_log_lines())
 
 

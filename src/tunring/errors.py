@@ -26,6 +26,8 @@ _CODES: dict[int, tuple[str, int]] = {
     170: ("busy", errno.EBUSY),
     183: ("the name is taken", errno.EEXIST),
     193: ("not a library for this machine", errno.ENOEXEC),
+    216: ("a library for another machine", errno.ENOEXEC),
+    577: ("not an official build", errno.ENOEXEC),
     1168: ("not found", errno.ENOENT),
     1247: ("the adapter has a session already", errno.EBUSY),
 }
@@ -130,6 +132,8 @@ _CLASSES: dict[int, type[WintunError]] = {
     170: AdapterBusy,
     183: AlreadyExists,
     193: LibraryInvalid,
+    216: LibraryInvalid,
+    577: LibraryInvalid,
     1168: NotFound,
     1247: AdapterBusy,
 }

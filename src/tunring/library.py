@@ -10,11 +10,15 @@ from typing import NamedTuple
 
 from tunring._core import Library
 from tunring.errors import LibraryNotFound
+from tunring.official import HOME
 
 _BACKENDS = Path(__file__).parent / "_backends"
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _NAMES = ("wintun", "tun_linux", "loopback")
 _DEFAULT = {"win32": "wintun", "linux": "tun_linux"}
+
+_PLACE_VARIABLE = "TUNRING_WINTUN_DLL"
+_VERIFY_VARIABLE = "TUNRING_WINTUN_VERIFY"
 
 #: The code that says a library wasn't found.
 _MOD_NOT_FOUND = 126
@@ -47,10 +51,15 @@ if hasattr(os, "register_at_fork"):
 def _official_places() -> list[Path]:
     """Where the official DLL may be: never the current folder or PATH, from which anybody's DLL could come."""
     places = [Path(__file__).parent / "wintun.dll"]
-    if named := os.environ.get("TUNRING_WINTUN_DLL"):
+    if named := os.environ.get(_PLACE_VARIABLE):
+        if not Path(named).is_absolute():
+            text = f"{_PLACE_VARIABLE} must be a whole path, so that it doesn't depend on the current folder: {named!r}"
+            raise LibraryNotFound(_MOD_NOT_FOUND, text)
         places.insert(0, Path(named))
-    if system := os.environ.get("SYSTEMROOT"):
-        places.append(Path(system, "System32", "wintun.dll"))
+    if sys.platform == "win32":
+        from tunring.official_windows import system_folder
+
+        places.append(system_folder() / "wintun.dll")
     return places
 
 
@@ -68,19 +77,34 @@ def _find(which: str) -> Path:
         if place.is_file():
             return place.resolve()
     tried = ", ".join(str(place) for place in places)
-    raise LibraryNotFound(_MOD_NOT_FOUND, f"no library {which!r}; looked for: {tried}")
+    text = f"no library {which!r}; looked for: {tried}"
+    if which == "wintun":
+        text += (
+            f". A wheel of tunring for Windows carries it; otherwise unpack the archive of {HOME}, and set "
+            f"{_PLACE_VARIABLE} to the wintun.dll of this machine's folder"
+        )
+    raise LibraryNotFound(_MOD_NOT_FOUND, text)
 
 
-def _load_once(which: str) -> Library:
+def _open(path: Path, verify: bool) -> Library:
+    if sys.platform == "win32" and path.parent != _BACKENDS.resolve():
+        from tunring.official_windows import checked
+
+        with checked(path, verify=verify) as final:
+            return Library(final)
+    return Library(str(path))
+
+
+def _load_once(which: str, verify: bool) -> Library:
     with _lock:
         if which in _loaded and which in _NAMES:
             return _loaded[which]
-        path = str(_find(which))
-        if path not in _loaded:
-            _loaded[path] = Library(path)
+        path = _find(which)
+        library = _loaded.get(str(path)) or _open(path, verify)
+        _loaded[str(path)] = library
         if which in _NAMES:
-            _loaded[which] = _loaded[path]
-        return _loaded[path]
+            _loaded[which] = library
+        return library
 
 
 def _set_options(library: Library, options: dict[str, object]) -> None:
@@ -91,14 +115,18 @@ def _set_options(library: Library, options: dict[str, object]) -> None:
             raise TypeError(f"{library.name} has no option {name!r}")
 
 
-def load(which: str | os.PathLike[str] | None = None, **options: object) -> Library:
+def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **options: object) -> Library:
     """Load a library of the Wintun ABI, or return the one that was loaded before from that file.
 
     Parameters
     ----------
     which : str or path, optional
         ``"tun_linux"``: Linux's ``/dev/net/tun``. ``"loopback"``: a cable in memory, on every system.
-        ``"wintun"``: the official DLL. Anything else is a path. None: what this system's packets go through.
+        ``"wintun"``: the official DLL, from where ``TUNRING_WINTUN_DLL`` says, from beside this package or from
+        System32. Anything else is a path. None: what this system's packets go through.
+    verify : bool
+        On Windows, take only official builds of the DLL, known by their SHA-256. False, or ``TUNRING_WINTUN_VERIFY=0``
+        in the environment, takes others with a warning: for a build that is newer than this version of tunring.
     **options
         For adapters that are made from now on, by anybody who has loaded the library. ``tun_linux`` has ``offloads``,
         True by default: hand superpackets of TCP and UDP segments to and from the kernel, where it can, rather than
@@ -116,7 +144,7 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
     LibraryNotFound
         There is no such file; the message lists the places that were tried.
     LibraryInvalid
-        It is no library for this machine, or lacks one of the 14 functions, which is named.
+        It is no library for this machine, no official build, or lacks one of the 14 functions, which is named.
     TypeError
         An option is unknown, or not a bool.
 
@@ -132,7 +160,8 @@ def load(which: str | os.PathLike[str] | None = None, **options: object) -> Libr
         which = _DEFAULT.get(sys.platform)
         if which is None:
             raise LibraryNotFound(_MOD_NOT_FOUND, f"no default library on {sys.platform}; 'loopback' works everywhere")
-    library = _load_once(os.fspath(which))
+    verify = bool(verify) and os.environ.get(_VERIFY_VARIABLE) != "0"
+    library = _load_once(os.fspath(which), verify)
     _set_options(library, options)
     return library
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -59,6 +60,7 @@ def enter_own_network() -> None:
     OSError
         The system allows neither; the message says why.
     """
+    assert sys.platform == "linux"
     user, group = os.geteuid(), os.getegid()
     try:
         unshare(CLONE_NEWNET)
