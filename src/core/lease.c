@@ -105,15 +105,32 @@ foreign(const tunring_lease *lease)
     return lease->generation != os_generation();
 }
 
-static void
+/* True if it was the last hold and the slot is the ring's again; slots_gone() is left to the caller. */
+static bool
 drop_hold(tunring_lease *lease, uint32_t index)
 {
     tunring_slot *slot = &lease->slots[index];
-    if (atomic_fetch_sub(&slot->holds, 1) == 1 && !foreign(lease))
+    if (atomic_fetch_sub(&slot->holds, 1) != 1 || foreign(lease))
+        return false;
+    return_slot(lease, slot);
+    return true;
+}
+
+/* Drops the lease's own hold on the slots from `first` on. The lease stays pinned to its session until slots_gone(). */
+static void
+drop_holds(tunring_lease *lease, uint32_t first)
+{
+    uint32_t gone = 0;
+    uint64_t bytes = 0;
+    for (uint32_t i = first; i < lease->count; i++)
     {
-        return_slot(lease, slot);
-        slots_gone(lease, 1, slot->length);
+        if (drop_hold(lease, i))
+        {
+            gone++;
+            bytes += lease->slots[i].length;
+        }
     }
+    slots_gone(lease, gone, bytes);
 }
 
 /* Drops the lease's own hold on every slot. */
@@ -123,9 +140,7 @@ return_all(tunring_lease *lease, bool held)
     uint32_t count = lease->count;
     if (held)
     {
-        /* The last drop may let others free the lease's session, but not the lease, which the caller still owns. */
-        for (uint32_t i = 0; i < count; i++)
-            drop_hold(lease, i);
+        drop_holds(lease, 0);
         return;
     }
     for (uint32_t i = 0; i < count; i++)
@@ -158,7 +173,8 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index)
 void
 tunring_lease_unhold(tunring_lease *lease, uint32_t index)
 {
-    drop_hold(lease, index);
+    if (drop_hold(lease, index))
+        slots_gone(lease, 1, lease->slots[index].length);
 }
 
 bool
@@ -223,8 +239,7 @@ abandon(tunring_lease *lease, uint32_t claimed)
     for (uint32_t i = 0; i < claimed; i++)
         return_slot(lease, &lease->slots[i]);
     slots_gone(lease, claimed, 0);
-    for (uint32_t i = claimed; i < lease->count; i++)
-        drop_hold(lease, i);
+    drop_holds(lease, claimed);
 }
 
 DWORD

@@ -30,13 +30,14 @@ cdef class Lease:
 
     cdef object view(self, Py_ssize_t index):
         """A new memoryview of one slot."""
+        # Making it may collect garbage, and a finalizer, or another thread meanwhile, take a view of another slot.
+        cdef Py_ssize_t outer = self.exporting
         while True:
             self.exporting = index
             try:
                 view = PyMemoryView_FromObject(self)
             finally:
-                self.exporting = -1
-            # Making it may have collected garbage, and a finalizer taken a view of another slot in between.
+                self.exporting = outer
             if PyMemoryView_GET_BUFFER(view).internal == <void *>index:
                 return view
 
@@ -49,41 +50,52 @@ cdef class _Views:
     The references are strong: a weak one costs more than the view. One that nobody else has any more is dropped soon,
     so that a loop over a batch goes through two views' memory again and again, which stays in the cache.
     """
-    cdef list views        # what was handed out and may still be in use
+    cdef object newest     # the last one: a loop's variable still has it when the next is asked for
+    cdef object older      # the one before, which the loop has usually let go by then
+    cdef list views        # those before them that somebody had then
     cdef Py_ssize_t limit  # length at which all those that nobody else has are dropped
 
     def __cinit__(self):
         self.views = []
         self.limit = 64
 
-    cdef bint only_ours(self, Py_ssize_t index) noexcept:
-        return Py_REFCNT(PyList_GET_ITEM(self.views, index)) == 1
-
     cdef object add(self, object view):
-        cdef list views = self.views
-        cdef Py_ssize_t count = len(views)
-        # A loop's variable still has the last one; the one before is usually free.
-        if count >= 2 and self.only_ours(count - 2):
-            views[count - 2] = views[count - 1]
-            views[count - 1] = view
-            return view
-        views.append(view)
-        if count >= self.limit:
-            self.views = [views[i] for i in range(count + 1) if not self.only_ours(i)]
-            self.limit = 2 * len(self.views) + 64
+        cdef object older = self.older
+        if older is not None and not _only_ours(older, 2):
+            self.keep(older)
+        self.older = self.newest
+        self.newest = view
         return view
+
+    cdef int keep(self, object view) except -1:
+        cdef list views = self.views
+        views.append(view)
+        if len(views) >= self.limit:
+            self.views = [view for view in views if not _only_ours(view, 2)]
+            self.limit = 2 * len(self.views) + 64
+        return 0
 
     cdef end(self):
         """End every view. One that something derives from can't be: it holds its slot until that is gone."""
         cdef list views = self.views
-        cdef Py_ssize_t i
-        for i in range(len(views)):
-            if not self.only_ours(i):
+        self.views = []
+        if self.newest is not None:
+            views.append(self.newest)
+            self.newest = None
+        if self.older is not None:
+            views.append(self.older)
+            self.older = None
+        for view in views:
+            if not _only_ours(view, 2):
                 try:
-                    views[i].release()
+                    view.release()
                 except BufferError:
                     pass
-        self.views = []
+
+
+cdef inline bint _only_ours(object view, Py_ssize_t ours) noexcept:
+    """True if there are no references but ours."""
+    return Py_REFCNT(<PyObject *>view) <= ours
 
 
 @cython.final
