@@ -15,6 +15,7 @@
 #include "wintun.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,12 +118,29 @@ send(WINTUN_SESSION_HANDLE session, unsigned packets, DWORD size, unsigned chunk
     }
 }
 
+static void *
+nothing(void *argument)
+{
+    return argument;
+}
+
+/* A process that never had a second thread is spared the atomic operations in locks. A Python program that uses
+ * sessions has had one. */
+static void
+have_had_threads(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL))
+        fail("can't start a thread");
+}
+
 int
 main(int count, char **arguments)
 {
     char word[16];
     if (count != 4)
         return 2;
+    have_had_threads();
     load(arguments[1]);
     const DWORD size = (DWORD)atoi(arguments[2]);
     const unsigned packets = (unsigned)atoi(arguments[3]);

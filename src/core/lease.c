@@ -133,22 +133,26 @@ drop_holds(tunring_lease *lease, uint32_t first)
     slots_gone(lease, gone, bytes);
 }
 
-/* Drops the lease's own hold on every slot. */
+/* Nobody but the lease has held a slot. */
 static void
-return_all(tunring_lease *lease, bool held)
+return_unheld(tunring_lease *lease)
 {
-    uint32_t count = lease->count;
-    if (held)
-    {
-        drop_holds(lease, 0);
-        return;
-    }
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < lease->count; i++)
     {
         atomic_store_explicit(&lease->slots[i].holds, 0, memory_order_relaxed);
         return_slot(lease, &lease->slots[i]);
     }
-    slots_gone(lease, count, lease->bytes);
+    slots_gone(lease, lease->count, lease->bytes);
+}
+
+/* Drops the lease's own hold on every slot. */
+static void
+return_all(tunring_lease *lease, bool held)
+{
+    if (held)
+        drop_holds(lease, 0);
+    else
+        return_unheld(lease);
 }
 
 bool

@@ -12,13 +12,20 @@ tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `most`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t *room, uint32_t most);
 
+/* Sets one slot. The caller counts: `count` and `bytes` are his to set. */
 static inline void
-lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
+lease_fill(tunring_lease *lease, uint32_t index, BYTE *data, uint32_t length)
 {
-    tunring_slot *slot = &lease->slots[lease->count++];
+    tunring_slot *slot = &lease->slots[index];
     slot->data = data;
     slot->length = length;
     atomic_init(&slot->holds, 1);
+}
+
+static inline void
+lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
+{
+    lease_fill(lease, lease->count++, data, length);
     lease->bytes += length;
 }
 

@@ -23,25 +23,33 @@ typedef struct receiver
 static DWORD
 take_packets(receiver *self)
 {
-    tunring_session *session = self->session;
-    WINTUN_RECEIVE_PACKET_FUNC *receive = session->api->WintunReceivePacket;
+    WINTUN_RECEIVE_PACKET_FUNC *const receive = self->session->api->WintunReceivePacket;
+    const WINTUN_SESSION_HANDLE handle = self->session->handle;
+    const uint32_t max = self->max;
+    tunring_lease *lease = self->lease;
     DWORD code = ERROR_SUCCESS;
-    while (self->lease->count < self->max)
+    uint32_t count = 0;
+    uint64_t bytes = 0;
+    for (; count < max; count++)
     {
         DWORD size;
-        if (self->lease->count == self->room && !lease_grow(&self->lease, &self->room, self->max))
+        if (count == self->room && !lease_grow(&lease, &self->room, max))
             break;
-        BYTE *packet = receive(session->handle, &size);
+        BYTE *packet = receive(handle, &size);
         if (!packet)
         {
             code = GetLastError();
             break;
         }
-        lease_append(self->lease, packet, size);
+        lease_fill(lease, count, packet, size);
+        bytes += size;
     }
+    lease->count = count;
+    lease->bytes = bytes;
+    self->lease = lease;
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
-    return self->lease->count ? ERROR_SUCCESS : code;
+    return count ? ERROR_SUCCESS : code;
 }
 
 static DWORD
