@@ -5,10 +5,12 @@ from __future__ import annotations
 from tunring._core import Batch, Library, Reservation, Session
 from tunring._version import __version__
 from tunring.adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
+from tunring.configuration import Configuration, Route
 from tunring.errors import (
     AccessDenied,
     AdapterBusy,
     AlreadyExists,
+    FamilyDisabled,
     InvalidArgument,
     LibraryInvalid,
     LibraryNotFound,
@@ -30,7 +32,9 @@ __all__ = [
     "AdapterBusy",
     "AlreadyExists",
     "Batch",
+    "Configuration",
     "DriverVersion",
+    "FamilyDisabled",
     "InvalidArgument",
     "Library",
     "LibraryInvalid",
@@ -39,6 +43,7 @@ __all__ = [
     "Reservation",
     "RingCorrupt",
     "RingFull",
+    "Route",
     "Session",
     "SessionClosed",
     "Stats",

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from tunring.configuration import Address
+    from tunring.configuration import Address, Configuration, RouteLike
+    from tunring.configurator import Configurator
 
 #: Bytes of a ring: the least and the most that the ABI allows.
 MIN_CAPACITY = 0x20000
@@ -82,7 +83,9 @@ class Adapter:
     ('OfficeNet', 4194304)
     """
 
-    def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library) -> None:
+    _configurator: Configurator
+
+    def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library, *, stays: bool = False) -> None:
         if not isinstance(handle, _core.AdapterHandle):
             raise TypeError("Adapter.create() and Adapter.open() make adapters")
         self._handle = handle
@@ -90,6 +93,7 @@ class Adapter:
         self._library = library
         self._session: weakref.ref[_core.Session] | None = None
         self._luid = handle.luid
+        self._stays = stays  # the interface does, when this adapter is closed
         self._closed = False
 
     @classmethod
@@ -150,7 +154,7 @@ class Adapter:
         """
         _check_text(name, "name", _NAME_UNITS)
         library = library or load()
-        return cls(library.open_adapter(name), name, library)
+        return cls(library.open_adapter(name), name, library, stays=True)
 
     @classmethod
     def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
@@ -177,7 +181,7 @@ class Adapter:
             raise ValueError(f"fd must be a file descriptor, not {fd}")
         library = library or load()
         handle = library.adopt_descriptor(number)
-        return cls(handle, handle.name or f"fd {number}", library)
+        return cls(handle, handle.name or f"fd {number}", library, stays=True)
 
     @property
     def library(self) -> _core.Library:
@@ -211,31 +215,66 @@ class Adapter:
         addresses: Iterable[Address] = (),
         mtu: int | None = None,
         *,
+        metric: int | None = None,
+        routes: Iterable[RouteLike] = (),
         up: bool = True,
-    ) -> None:
-        """Give the interface addresses and an MTU, and bring it up or down.
+    ) -> Configuration:
+        """Give the interface addresses, an MTU and routes, and bring it up or down: all of it, or nothing.
+
+        Any number of times: what is there already is fine, and what isn't named stays as it is, apart from ``up``. When
+        the adapter is closed, an interface that stays gets back what it had before.
 
         Parameters
         ----------
         addresses : iterable of str or ipaddress interfaces
-            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has. One that it has already is fine.
+            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has.
         mtu : int, optional
             Largest packet in bytes: 68 to 65535, with IPv6 addresses at least 1280.
+        metric : int, optional
+            1 to 9999: of several routes to the same network, through this or other interfaces, the lowest wins. It is
+            for the networks of ``addresses`` and for ``routes``, those of earlier calls too. Windows adds it to the
+            metric of each route; on Linux a route that names one has just that.
+        routes : iterable of str, ipaddress networks, (network, gateway) or Route
+            What is to be reached through the adapter: ``"0.0.0.0/0"`` is all of IPv4. It has one to each network; a
+            later call's replaces it.
         up : bool
-            Whether the interface is to be up.
+            Whether the interface is to be up. While it is down there are no routes; those it was given, and its IPv6
+            addresses, return with the call that brings it up.
+
+        Returns
+        -------
+        Configuration
+            What the interface has now, as the system tells.
 
         Raises
         ------
         ValueError
-            An address or the MTU is refused; nothing was changed.
+            A value is refused; nothing was changed.
         PermissionError
             The privilege is lacking.
+        FamilyDisabled
+            IPv6 is switched off there, and something of it was asked for.
+        WintunError
+            The system refused a step; what was done before it is undone.
         NotImplementedError
             The adapter is none that the system knows, or configuration is not built for this system.
         """
-        from tunring.configuration import configure
+        from tunring.configurator import Configurator
 
-        configure(self, addresses, mtu, up)
+        configurator: Configurator = self.__dict__.setdefault("_configurator", Configurator())
+        return configurator.configure(self, addresses, mtu, metric, routes, up)
+
+    def configuration(self) -> Configuration:
+        """Ask the system what the interface has. That takes no privilege.
+
+        Raises
+        ------
+        NotImplementedError
+            The adapter is none that the system knows.
+        """
+        from tunring.configurator import read
+
+        return read(self)
 
     def start_session(self, capacity: int = 0x400000) -> _core.Session:
         """Open the adapter's rings, and connect its link.
@@ -262,14 +301,21 @@ class Adapter:
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
 
-        Any number of times. Packets that are still held keep ring memory, and on Windows the adapter, until they are
-        let go.
+        One that stays loses what :meth:`configure` gave it. Any number of times. Packets that are still held keep ring
+        memory, and on Windows the adapter, until they are let go.
         """
         self._closed = True
         session = self._session() if self._session else None
         if session is not None and not session.closed:
             session.close()
-        self._handle.close()
+        problem = None
+        try:
+            if configurator := self.__dict__.get("_configurator"):
+                problem = configurator.undo(self, everything=self._stays)
+        finally:
+            self._handle.close()
+        if problem:
+            warnings.warn(f"{self!r} leaves a part of its configuration behind: {problem}", RuntimeWarning)
 
     def __enter__(self) -> Self:
         return self

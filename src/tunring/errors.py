@@ -112,6 +112,18 @@ class AdapterBusy(WintunError):
     """The adapter has a session, or packets of an old one are still held."""
 
 
+class FamilyDisabled(WintunError):
+    """IPv4 or IPv6 is switched off for the interface, or for the whole system.
+
+    Attributes
+    ----------
+    version : int
+        Which of them, 4 or 6.
+    """
+
+    version: int = 6
+
+
 class LibraryNotFound(WintunError, FileNotFoundError):
     """There is no such library. The message lists the places that were tried."""
 

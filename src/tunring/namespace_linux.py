@@ -50,6 +50,13 @@ def enter_network(descriptor: int) -> None:
     _check(_libc.setns(descriptor, CLONE_NEWNET), "can't enter the network namespace")
 
 
+def _effective_ids() -> tuple[int, int]:
+    if sys.platform != "win32":
+        return os.geteuid(), os.getegid()
+    else:
+        raise NotImplementedError("there are no network namespaces on Windows")
+
+
 def enter_own_network() -> None:
     """Take this process, which must have but one thread, to a network namespace in which it may do everything.
 
@@ -60,8 +67,7 @@ def enter_own_network() -> None:
     OSError
         The system allows neither; the message says why.
     """
-    assert sys.platform == "linux"
-    user, group = os.geteuid(), os.getegid()
+    user, group = _effective_ids()
     try:
         unshare(CLONE_NEWNET)
     except PermissionError:
