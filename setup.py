@@ -1,22 +1,37 @@
 """Builds the one extension module and, beside it, the back ends: plain shared libraries that it opens at run time.
 
-The rest of the project's description is in pyproject.toml. ``TUNRING_SANITIZE=address,undefined`` in the environment
-compiles everything with these sanitizers.
+The rest of the project's description is in pyproject.toml. Setuptools' own switches choose what is built:
+
+* ``bdist_wheel``'s option ``py_limited_api`` (``pip wheel . -C--build-option=--py-limited-api=cp311``) builds for
+  Python's stable ABI.
+* ``SETUPTOOLS_EXT_SUFFIX`` in the environment tells that this is for another Python than the one that builds: its end
+  says for which system, and ``.cp313-win_amd64.pyd`` also the wheel's tag. ``CC``, ``LDSHARED`` and a configuration
+  file that ``DIST_EXTRA_CONFIG`` names (``build_ext``'s include_dirs, library_dirs and libraries, ``bdist_wheel``'s
+  plat_name) then say how. tests/wine has an example.
+
+And one is ours: ``TUNRING_SANITIZE=address,undefined`` compiles everything with these sanitizers.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-WINDOWS = os.name == "nt"
-LINUX = sys.platform == "linux"
-MSVC = WINDOWS and "GCC" not in sys.version
+# What is built for, which need not be what builds.
+CROSS_SUFFIX = os.environ.get("SETUPTOOLS_EXT_SUFFIX")
+SUFFIX = CROSS_SUFFIX or str(sysconfig.get_config_var("EXT_SUFFIX"))
+WINDOWS = SUFFIX.endswith(".pyd")
+LINUX = sys.platform == "linux" and not WINDOWS
+DARWIN = sys.platform == "darwin" and not WINDOWS
+MSVC = os.name == "nt" and "GCC" not in sys.version
 
 # The last word of a C file's name says where it is compiled; any other word: everywhere.
 SYSTEMS = {"windows": WINDOWS, "posix": not WINDOWS, "linux": LINUX, "pipe": not WINDOWS and not LINUX}
@@ -31,9 +46,10 @@ if MSVC:
     STRICT = ["/W3", "/WX"]
     LINK = []
 else:
-    COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-pthread"]
+    THREADS = [] if WINDOWS else ["-pthread"]
+    COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", *THREADS]
     STRICT = ["-Wall", "-Wextra", "-pedantic-errors", "-Werror"]
-    LINK = ["-pthread", *SANITIZER]
+    LINK = [*THREADS, *SANITIZER]
     if SANITIZE:
         COMPILE += [*SANITIZER, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
 
@@ -52,7 +68,19 @@ def exported_names() -> list[str]:
 class SharedLibrary(Extension):
     """A library without Python in it."""
 
-    suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+    suffix = ".dll" if WINDOWS else ".dylib" if DARWIN else ".so"
+
+
+class BdistWheel(bdist_wheel):
+    """Takes nothing that was built for something else, and the tag of the Python that the wheel is for."""
+
+    def run(self) -> None:
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        named = re.fullmatch(r"\.((cp\d+)t?)-(\w+)\.pyd", CROSS_SUFFIX or "")
+        return (named[2], named[1], named[3]) if named else super().get_tag()
 
 
 class BuildExt(build_ext):
@@ -67,6 +95,12 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.force = True  # dates alone don't tell that something was built with other flags
+        limited = self.get_finalized_command("bdist_wheel").py_limited_api
+        if limited:
+            major, minor = re.fullmatch(r"cp(\d)(\d+)", limited).groups()
+            for ext in self.extensions:
+                ext.define_macros.append(("Py_LIMITED_API", f"0x{int(major):02X}{int(minor):02X}0000"))
+                ext.py_limited_api = not CROSS_SUFFIX  # which else would get the suffix of the Python that builds
 
     def get_ext_filename(self, fullname: str) -> str:
         if isinstance(self.ext_map.get(fullname), SharedLibrary):
@@ -88,6 +122,7 @@ class BuildExt(build_ext):
             ours,
             output_dir=str(temp),
             include_dirs=ext.include_dirs,
+            macros=ext.define_macros,
             extra_postargs=COMPILE + STRICT,
             depends=ext.depends,
         )
@@ -99,10 +134,10 @@ class BuildExt(build_ext):
     def export_arguments(self, temp: Path) -> list[str]:
         """Linker arguments that export the names of ``exported_names()`` and no others."""
         names = exported_names()
-        path = temp / "exports"
-        if MSVC:
-            lines, argument = ["EXPORTS", *names], "/DEF:"
-        elif sys.platform == "darwin":
+        path = temp / "exports.def"
+        if WINDOWS:
+            lines, argument = ["EXPORTS", *names], "/DEF:" if MSVC else ""
+        elif DARWIN:
             lines, argument = [f"_{name}" for name in names], "-Wl,-exported_symbols_list,"
         else:
             lines, argument = ["{ global:", *(f"{name};" for name in names), "local: *; };"], "-Wl,--version-script="
@@ -132,4 +167,4 @@ def extensions() -> list[Extension]:
     return result
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel})

@@ -38,7 +38,7 @@ cdef class Lease:
                 view = PyMemoryView_FromObject(self)
             finally:
                 self.exporting = outer
-            if PyMemoryView_GET_BUFFER(view).internal == <void *>index:
+            if memoryview_internal(view) == <void *>index:
                 return view
 
 

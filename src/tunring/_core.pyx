@@ -20,7 +20,7 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
+from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -34,8 +34,10 @@ from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
 
 
 cdef extern from "Python.h":
-    PyObject *PyList_GET_ITEM(list, Py_ssize_t) noexcept
     Py_ssize_t Py_REFCNT(PyObject *) noexcept
+
+cdef extern from "python_api.h":
+    void *memoryview_internal(object view) noexcept
 
 cdef extern from "interrupt.h":
     ctypedef struct interrupt:
