@@ -51,7 +51,7 @@ DWORD tunring_api_delete_driver(const tunring_api *api);
 /* How long a call may wait, and what else ends it. */
 typedef struct tunring_wait
 {
-    int64_t deadline; /* in os_now() nanoseconds; 0 polls, TUNRING_FOREVER has no end */
+    int64_t deadline; /* in os_now() nanoseconds; 0 polls and settles the read event, TUNRING_FOREVER has no end */
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
 } tunring_wait;
 
@@ -198,6 +198,7 @@ uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packe
 #define TUNRING_MAX_BATCH 65536u
 
 /* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT when the time is up;
+ * after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
  * anything is taken. An error in mid-batch is left for the next call. */
 DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
@@ -214,6 +215,23 @@ DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t 
 
 /* True for what a host accepts: IPv4 of at least 20 bytes or IPv6 of at least 40, by the first nibble. */
 bool tunring_packet_is_ip(const BYTE *packet, uint32_t length);
+
+/* ---- Alarms: core/alarm.c --------------------------------------------------------------------------------------- */
+
+/* Tells an event loop that can't wait for a read event itself: a thread of the caller's sits in tunring_alarm_wait. It
+ * keeps the session's struct, but is a call in flight only while it is armed. */
+typedef struct tunring_alarm tunring_alarm;
+
+DWORD tunring_alarm_open(tunring_session *session, tunring_alarm **alarm);
+/* Waits until the alarm is armed, and then until a receive would return a packet or fail; that disarms it.
+ * ERROR_HANDLE_EOF once the session is closed or the alarm ended. One thread at a time. */
+DWORD tunring_alarm_wait(tunring_alarm *alarm);
+/* Not again before tunring_alarm_wait has returned. Any time. */
+void tunring_alarm_arm(tunring_alarm *alarm);
+/* Ends tunring_alarm_wait for good. Any time. */
+void tunring_alarm_end(tunring_alarm *alarm);
+/* Nobody may be in tunring_alarm_wait. Any time. */
+void tunring_alarm_free(tunring_alarm *alarm);
 
 /* ---- Log lines: core/log.c -------------------------------------------------------------------------------------- */
 

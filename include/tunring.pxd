@@ -120,6 +120,14 @@ cdef extern from "tunring.h" nogil:
                           const tunring_wait *wait, tunring_lease **lease) noexcept
     bint tunring_packet_is_ip(const BYTE *packet, uint32_t length) noexcept
 
+    ctypedef struct tunring_alarm:
+        pass
+    DWORD tunring_alarm_open(tunring_session *session, tunring_alarm **watch) noexcept
+    DWORD tunring_alarm_wait(tunring_alarm *watch) noexcept
+    void tunring_alarm_arm(tunring_alarm *watch) noexcept
+    void tunring_alarm_end(tunring_alarm *watch) noexcept
+    void tunring_alarm_free(tunring_alarm *watch) noexcept
+
     enum:
         TUNRING_LOG_TEXT
         TUNRING_LOG_LIBRARIES

@@ -6,6 +6,9 @@
 #include "spin.h"
 #include "wait.h"
 
+/* For a caller who gives no wait. */
+static const tunring_wait look_once = {.deadline = 0};
+
 /* Slots to start with: a batch costs memory by what came. */
 #define FIRST_ROOM 64u
 
@@ -86,6 +89,17 @@ sleep_until_ready(receiver *self, const tunring_wait *wait)
     }
 }
 
+/* Before somebody else waits for the read event: a signal left over from packets that were taken without a wait would
+ * end that wait for nothing. True if there was one, so that packets may have come with it. */
+static bool
+settle(receiver *self, const tunring_wait *wait)
+{
+    if (wait == &look_once || self->session->api->backend || !wait_settle(self->session->read_event))
+        return false;
+    self->consumed = true;
+    return true;
+}
+
 static DWORD
 wait_for_packets(receiver *self, const tunring_wait *wait)
 {
@@ -97,7 +111,11 @@ wait_for_packets(receiver *self, const tunring_wait *wait)
         if (code != ERROR_NO_MORE_ITEMS)
             return code;
         if (wait->deadline == 0)
-            return WAIT_TIMEOUT;
+        {
+            if (!settle(self, wait))
+                return WAIT_TIMEOUT;
+            continue;
+        }
         if (spin_again(self->session, &self->spin))
             continue;
         code = sleep_until_ready(self, wait);
@@ -120,7 +138,6 @@ hand_over(receiver *self, tunring_lease **result)
 DWORD
 tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **result)
 {
-    static const tunring_wait poll_once = {.deadline = 0};
     receiver self = {.session = session, .max = max, .room = max < FIRST_ROOM ? max : FIRST_ROOM};
     if (!session_enter(session))
         return ERROR_HANDLE_EOF;
@@ -128,7 +145,7 @@ tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait
     self.lease = lease_new(self.room);
     if (!self.lease)
         goto leave;
-    code = wait_for_packets(&self, wait ? wait : &poll_once);
+    code = wait_for_packets(&self, wait ? wait : &look_once);
     if (code == ERROR_SUCCESS)
         hand_over(&self, result);
     else

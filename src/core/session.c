@@ -161,7 +161,7 @@ void
 session_pin(tunring_session *session)
 {
     atomic_fetch_add(&session->pins, 1);
-    atomic_fetch_add(&session->users, 1);
+    session_use(session);
 }
 
 void
@@ -174,6 +174,12 @@ session_unpin(tunring_session *session)
         later(&session->job);
     }
     session_put(session);
+}
+
+void
+session_use(tunring_session *session)
+{
+    atomic_fetch_add(&session->users, 1);
 }
 
 void

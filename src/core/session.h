@@ -41,7 +41,7 @@ struct tunring_session
     os_event stop;               /* set for good by the first close */
     _Atomic uint32_t life;       /* SESSION_CLOSING and the number of calls in flight */
     _Atomic uint32_t pins;       /* what keeps the library's session: the open session itself, and each lease */
-    _Atomic uint32_t users;      /* what keeps this struct: the caller, and each lease */
+    _Atomic uint32_t users;      /* what keeps this struct: the caller, each lease, and each alarm */
     _Atomic bool removed;        /* a receive said ERROR_HANDLE_EOF */
     _Atomic bool outlives;       /* detached: the library's session may be ended whatever became of the adapter */
     _Atomic int64_t spin_budget; /* nanoseconds, see spin.h */
@@ -80,7 +80,8 @@ session_closing(const tunring_session *session)
 /* A lease pins its session while its call is in flight, and unpins it when its last slot is let go. */
 void session_pin(tunring_session *session);
 void session_unpin(tunring_session *session);
-/* Gives up one use of the struct. */
+/* Takes and gives up one use of the struct. */
+void session_use(tunring_session *session);
 void session_put(tunring_session *session);
 
 /* Takes and gives up the reference that an open session has on its adapter. */

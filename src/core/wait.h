@@ -15,6 +15,9 @@
  * the wait: it makes an interrupt handle ready if the caller has one. */
 int wait_any(const HANDLE *handles, unsigned count, int64_t deadline);
 
+/* Takes the signal of an auto-reset read event back. True if there was one: then look at the ring once more. */
+bool wait_settle(HANDLE read_event);
+
 /* For whoever was woken by a read event and did not see the ring empty: the next waiter has to be woken too. */
 void wait_rearm(HANDLE read_event);
 

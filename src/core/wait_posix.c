@@ -53,3 +53,10 @@ wait_rearm(HANDLE read_event)
 {
     (void)read_event;
 }
+
+bool
+wait_settle(HANDLE read_event)
+{
+    (void)read_event;
+    return false;
+}

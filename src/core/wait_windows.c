@@ -66,3 +66,9 @@ wait_rearm(HANDLE read_event)
 {
     SetEvent(read_event);
 }
+
+bool
+wait_settle(HANDLE read_event)
+{
+    return WaitForSingleObject(read_event, 0) == WAIT_OBJECT_0;
+}

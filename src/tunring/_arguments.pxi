@@ -20,6 +20,12 @@ cdef int64_t _deadline(timeout) except? -1:
     return TUNRING_FOREVER if seconds > 9e9 else tunring_deadline(<int64_t>(seconds * 1e9) + 1)
 
 
+def check_timeout(timeout):
+    """``timeout`` as seconds, or None for no limit."""
+    cdef int64_t deadline = _deadline(timeout)
+    return None if deadline == TUNRING_FOREVER else float(timeout)
+
+
 cdef str _packet_fault(const unsigned char *data, Py_ssize_t size):
     """Why a host would not accept this packet, or None."""
     if size > WINTUN_MAX_IP_PACKET_SIZE:
@@ -104,6 +110,7 @@ cdef class _Packets:
     """Packets to send, checked, with what keeps their memory in place."""
     cdef tunring_packet *packets  # `count` of them, ours
     cdef uint32_t count           # packets
+    cdef uint32_t sent            # how many of them went out
     cdef Py_buffer *buffers       # `held` acquired buffers, ours
     cdef Py_ssize_t held          # how many of them to release
     cdef tunring_lease *lease     # a lease we are in an operation on, or NULL

@@ -74,6 +74,18 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline) except? 0xFFFFFF
         interrupt_disarm(&signal)
 
 
+cdef object _aio = None
+
+
+cdef object _asyncio_module():
+    """:mod:`tunring.aio`, imported when it is first needed."""
+    global _aio
+    if _aio is None:
+        from tunring import aio
+        _aio = aio
+    return _aio
+
+
 cdef int _on_full(on_full, tuple allowed) except -1:
     if not isinstance(on_full, str) or on_full not in allowed:
         raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
@@ -97,6 +109,7 @@ cdef class Session:
     cdef set reservations           # weak references to the open reservations
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef bint close_called          # the C core's state tells of a removed adapter first
+    cdef readonly dict _waiters     # of each event loop that was used with it: tunring.waiters.Waiters
     cdef object __weakref__
 
     def __init__(self):
@@ -126,6 +139,7 @@ cdef class Session:
             raise error
         self.adapter = adapter
         self.reservations = set()
+        self._waiters = {}
         self.closes_adapter = closes_adapter
         return self
 
@@ -176,6 +190,40 @@ cdef class Session:
 
     # -- Receiving
 
+    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle):
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef _Receiving call
+        cdef tunring_wait settling
+        cdef long long most
+        cdef DWORD code
+        call.session = self.get()
+        call.lease = NULL
+        try:
+            most = operator.index(max_packets)
+        except OverflowError:
+            most = 0
+        if not 1 <= most <= TUNRING_MAX_BATCH:
+            raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
+        call.most = <uint32_t>most
+        if settle:
+            settling.deadline = 0
+            settling.interrupt = NULL
+            with nogil:
+                code = _receive(&call, &settling)
+        else:
+            code = _wait_for(_receive, &call, deadline)
+        lease.slots = call.lease
+        if code == ERROR_SUCCESS:
+            batch.lease = lease
+        elif code != WAIT_TIMEOUT:
+            raise self.failure(code, "can't receive")
+        return batch
+
+    def _poll(self, max_packets) -> Batch:
+        """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
+        return self.receive_until(max_packets, 0, True)
+
     def receive(self, max_packets=256, timeout=None) -> Batch:
         """Take the packets that are there, waiting for the first one.
 
@@ -198,27 +246,7 @@ cdef class Session:
         RingCorrupt
             The ring holds nonsense.
         """
-        cdef Batch batch = Batch.__new__(Batch)
-        cdef Lease lease = Lease.__new__(Lease)
-        cdef _Receiving call
-        cdef long long most
-        cdef DWORD code
-        call.session = self.get()
-        call.lease = NULL
-        try:
-            most = operator.index(max_packets)
-        except OverflowError:
-            most = 0
-        if not 1 <= most <= TUNRING_MAX_BATCH:
-            raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
-        call.most = <uint32_t>most
-        code = _wait_for(_receive, &call, _deadline(timeout))
-        lease.slots = call.lease
-        if code == ERROR_SUCCESS:
-            batch.lease = lease
-        elif code != WAIT_TIMEOUT:
-            raise self.failure(code, "can't receive")
-        return batch
+        return self.receive_until(max_packets, _deadline(timeout), False)
 
     def batches(self, max_packets=256):
         """Iterate over batches as they come, releasing each when the next is asked for.
@@ -233,19 +261,56 @@ cdef class Session:
             with batch:
                 yield batch
 
+    def receive_async(self, max_packets=256, timeout=None):
+        """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
+
+        Returns an awaitable of the batch. Any number of tasks and threads may receive from one session. A task that is
+        cancelled has taken nothing.
+
+        Parameters
+        ----------
+        max_packets, timeout
+            As for :meth:`receive`, and so is what it gives and raises.
+
+        Examples
+        --------
+        >>> import asyncio, tunring.testing
+        >>> async def main():
+        ...     left, right = tunring.testing.pair()
+        ...     with left, right:
+        ...         receiving = asyncio.create_task(right.receive_async())
+        ...         await left.send_async([bytes([0x45]) + bytes(19)] * 3)
+        ...         with await receiving as batch:
+        ...             return len(batch)
+        >>> asyncio.run(main())
+        3
+        """
+        return _asyncio_module().receive(self, max_packets, check_timeout(timeout))
+
+    def batches_async(self, max_packets=256):
+        """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
+
+        Releases each batch when the next is asked for, and ends silently when the session is over.
+        """
+        return _asyncio_module().Batches(self, max_packets)
+
     # -- Sending
 
     cdef object send_packets(self, _Packets packets, int on_full, int64_t deadline):
+        self.check_thread()
+        return self.send_rest(packets, on_full, deadline)
+
+    cdef object send_rest(self, _Packets packets, int on_full, int64_t deadline):
+        """Send what was not sent before; returns how many of all were."""
         cdef _Sending call
         cdef DWORD code
         cdef uint32_t sent
         call.session = self.get()
         call.packets = packets.packets
         call.count = packets.count
-        call.sent = 0
-        self.check_thread()
+        call.sent = packets.sent
         code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
-        sent = call.sent
+        sent = packets.sent = call.sent
         if code == ERROR_SUCCESS or code == WAIT_TIMEOUT:
             return sent
         if code == ERROR_BUFFER_OVERFLOW and on_full != RAISE:
@@ -307,6 +372,42 @@ cdef class Session:
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
         return self.send_packets(_packets_from_packed(buffer, lengths), mode, deadline)
+
+    def send_async(self, packets, *, on_full="wait", timeout=None):
+        """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
+
+        Returns an awaitable. All packets are checked by the call itself, and can't be changed or released until it is
+        done. Tasks of one loop that wait for room get it in the order in which they asked.
+
+        Parameters
+        ----------
+        packets, on_full, timeout
+            As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
+            ``timeout`` it is told how many.
+
+        Examples
+        --------
+        >>> import asyncio, tunring.testing
+        >>> async def echo(session):
+        ...     async for batch in session.batches_async():
+        ...         await session.send_async(batch)
+        >>> async def main():
+        ...     left, right = tunring.testing.pair()
+        ...     with left, right:
+        ...         echoing = asyncio.create_task(echo(right))
+        ...         await left.send_async([bytes([0x45]) + bytes(19)])
+        ...         with await left.receive_async() as batch:
+        ...             return len(batch)
+        >>> asyncio.run(main())
+        1
+        """
+        return _asyncio_module().send(self, _outgoing(self, packets, None, on_full), check_timeout(timeout))
+
+    def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
+        """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
+        if lengths is None:
+            raise TypeError("lengths must be integers, not NoneType")
+        return _asyncio_module().send(self, _outgoing(self, buffer, lengths, on_full), check_timeout(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.
@@ -437,5 +538,7 @@ cdef class Session:
             tunring_session_close(self.session)
         if tunring_sessions_leaked() > leaked:
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
+        for waiters in tuple(self._waiters.values()):
+            waiters.session_closed()
         if self.closes_adapter:
             self.adapter.close()

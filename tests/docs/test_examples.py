@@ -14,7 +14,16 @@ import tunring
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODULES = ("tunring", "tunring.adapter", "tunring.errors", "tunring.library", "tunring.logger", "tunring.testing")
+MODULES = (
+    "tunring",
+    "tunring.adapter",
+    "tunring.aio",
+    "tunring.errors",
+    "tunring.library",
+    "tunring.logger",
+    "tunring.testing",
+    "tunring.waiters",
+)
 
 
 def public_objects() -> Iterator[tuple[str, object]]:

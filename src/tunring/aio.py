@@ -1,0 +1,183 @@
+"""Sessions in asyncio: what :meth:`Session.receive_async` and its like do.
+
+On POSIX the loop watches a copy of the session's descriptor, and on Windows, whose default loop can't, a thread does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from typing import TYPE_CHECKING, Self
+
+from tunring.errors import SessionClosed
+from tunring.waiters import ThreadReadiness, Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import SupportsIndex
+
+    from tunring._core import Batch, Outgoing, Session
+    from tunring.waiters import Event, Readiness
+
+_get_running_loop = asyncio.get_running_loop
+
+#: Whether a thread waits for packets rather than the loop itself.
+use_threads = os.name == "nt"
+
+
+class DescriptorReadiness:
+    """The loop's own watch over a copy of the session's descriptor.
+
+    The session may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
+    doesn't keep the device.
+    """
+
+    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop, fired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._fired = fired
+        self._descriptor = -1
+        try:
+            self._descriptor = os.dup(session.fileno())
+        except OSError as error:
+            if error.errno != errno.EBADF or not session.closed:
+                raise
+        if session.closed:  # in between, so that the copy may be of something else
+            self.close()
+            raise SessionClosed(38, "the session was closed")
+
+    def arm(self) -> None:
+        """Watch the descriptor."""
+        self._loop.add_reader(self._descriptor, self._fire)
+
+    def _fire(self) -> None:
+        # It would fire again before the task that it wakes could look.
+        self._loop.remove_reader(self._descriptor)
+        self._fired()
+
+    def disarm(self) -> bool:
+        """Stop watching."""
+        self._loop.remove_reader(self._descriptor)
+        return True
+
+    def close(self) -> None:
+        """Stop watching, and close the copy."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if not self._loop.is_closed():
+            self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class LoopWaiters(Waiters):
+    """The tasks of an asyncio loop that wait in a session."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def soon(self, function: Callable[[], None]) -> object:
+        """Call it by ``call_soon_threadsafe``."""
+        return self._loop.call_soon_threadsafe(function)
+
+    def finished(self) -> bool:
+        """Whether the loop is closed."""
+        return self._loop.is_closed()
+
+    def make_event(self) -> Event:
+        """An ``asyncio.Event``."""
+        return asyncio.Event()
+
+    def make_readiness(self, session: Session) -> Readiness:
+        """The loop's own, where it has one."""
+        if use_threads:
+            return ThreadReadiness(session, self)
+        return DescriptorReadiness(session, self._loop, self.fired)
+
+    async def wait(self, event: Event, seconds: float) -> None:
+        """Wait by the loop's clock."""
+        timer = self._loop.call_later(seconds, event.set)
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
+
+    async def run_loop_once(self) -> None:
+        """Let the loop run once."""
+        await asyncio.sleep(0)
+
+
+def _waiters(session: Session) -> Waiters:
+    loop = _get_running_loop()
+    waiters: Waiters | None = session._waiters.get(loop)  # noqa: SLF001
+    if waiters is None:
+        for other, its in list(session._waiters.items()):  # noqa: SLF001
+            if its.finished():
+                its.end()
+                session._waiters.pop(other, None)  # noqa: SLF001
+        waiters = session._waiters.setdefault(loop, LoopWaiters(loop))  # noqa: SLF001
+    return waiters
+
+
+async def receive(session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
+    """Receive as :meth:`Session.receive_async` says."""
+    waiters = _waiters(session)
+    if waiters.turn_is_over():
+        await waiters.yield_turn()
+    batch = session._poll(max_packets)  # noqa: SLF001
+    if batch or timeout == 0:
+        return batch
+    return await waiters.receive_later(session, max_packets, timeout)
+
+
+async def send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
+    """Send as :meth:`Session.send_async` says."""
+    try:
+        waiters = _waiters(session)
+        if waiters.turn_is_over():
+            await waiters.yield_turn()
+        in_line = waiters.sending and outgoing.waits and timeout != 0
+        if not in_line and (outgoing.proceed() or timeout == 0):
+            return outgoing.sent
+        await waiters.send_later(outgoing, timeout)
+        return outgoing.sent
+    finally:
+        outgoing.let_go()  # an exception may keep this frame
+
+
+class Batches:
+    """Batches of a session as they come: what :meth:`Session.batches_async` gives."""
+
+    def __init__(self, session: Session, max_packets: SupportsIndex) -> None:
+        self._session = session
+        self._max_packets = max_packets
+        self._batch: Batch | None = None
+        self._waiters: Waiters | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._batch is not None:
+            self._batch.release()
+            self._batch = None
+        # As receive() does, without a coroutine of its own. An iterator stays with the loop that began it.
+        waiters = self._waiters
+        if waiters is None:
+            waiters = self._waiters = _waiters(self._session)
+        try:
+            if waiters.turn_is_over():
+                await waiters.yield_turn()
+            batch = self._session._poll(self._max_packets)  # noqa: SLF001
+            if not batch:
+                batch = await waiters.receive_later(self._session, self._max_packets, None)
+        except SessionClosed:
+            raise StopAsyncIteration from None
+        self._batch = batch
+        return batch

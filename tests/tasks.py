@@ -1,0 +1,71 @@
+"""What tests of asyncio do with tasks and sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from packets import number_of, packet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import tunring
+    from tunring.waiters import Waiters
+
+
+def numbered(first: int, count: int, size: int = 20) -> list[bytes]:
+    """So many packets, numbered on from `first`."""
+    return [packet(size, number=number) for number in range(first, first + count)]
+
+
+def rest(session: tunring.Session) -> list[int]:
+    """The numbers of the packets that are there."""
+    found: list[int] = []
+    while batch := session.receive(timeout=0):
+        with batch:
+            found += [number_of(view) for view in batch]
+    return found
+
+
+def waiters(session: tunring.Session) -> Waiters:
+    """Those of the loop that runs."""
+    return session._waiters[asyncio.get_running_loop()]
+
+
+async def turns(count: int = 10) -> None:
+    """Lets the loop run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def waiting(session: tunring.Session, count: int = 1) -> None:
+    """Returns once so many tasks wait for packets."""
+    loop = asyncio.get_running_loop()
+    while loop not in session._waiters or len(waiters(session)._waiting) != count:
+        await asyncio.sleep(0)
+
+
+async def cancel_everywhere(
+    make: Callable[[], Coroutine[Any, Any, Any]], check: Callable[[int, Any], None], step: Callable[[int], None]
+) -> int:
+    """Runs a coroutine again and again, and cancels it one turn of the loop later each time, until it ends by itself.
+
+    `step` is called before each turn with its number, and `check` after each run with its turns and what it returned,
+    or None. Returns how many were cancelled.
+    """
+    for last in range(200):
+        task = asyncio.create_task(make())
+        for turn in range(last):
+            step(turn)
+            await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        result = None if task.cancelled() else task.result()
+        del task  # and with it the exception, which holds what the coroutine had
+        check(last, result)
+        if done:
+            return last
+        del result
+    raise AssertionError("it never ended")
