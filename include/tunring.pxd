@@ -128,6 +128,35 @@ cdef extern from "tunring.h" nogil:
     void tunring_alarm_end(tunring_alarm *watch) noexcept
     void tunring_alarm_free(tunring_alarm *watch) noexcept
 
+    ctypedef struct tunring_capture:
+        pass
+    ctypedef enum tunring_direction:
+        TUNRING_UNKNOWN
+        TUNRING_RECEIVED
+        TUNRING_SENT
+    ctypedef struct tunring_captured:
+        const tunring_packet *packets
+        const tunring_slot *slots
+        uint32_t count
+        uint32_t interface_id
+        tunring_direction direction
+        const uint64_t *times
+        bint one_time
+    DWORD tunring_capture_open(HANDLE file, const char *application, tunring_capture **capture) noexcept
+    DWORD tunring_capture_add_interface(tunring_capture *capture, const char *name, const char *description,
+                                        uint32_t snaplen, uint32_t *number) noexcept
+    uint32_t tunring_capture_interfaces(const tunring_capture *capture) noexcept
+    DWORD tunring_capture_write(tunring_capture *capture, const tunring_captured *what, const tunring_wait *wait,
+                                uint32_t *done) noexcept
+    void tunring_capture_close(tunring_capture *capture) noexcept
+    void tunring_capture_free(tunring_capture *capture) noexcept
+    int tunring_capture_failure(const tunring_capture *capture) noexcept
+    uint64_t tunring_capture_packets(const tunring_capture *capture) noexcept
+    uint64_t tunring_capture_dropped(const tunring_capture *capture) noexcept
+    DWORD tunring_session_tap(tunring_session *session, tunring_capture *capture, uint32_t interface_id,
+                              bint received, bint sent) noexcept
+    void tunring_session_untap(tunring_session *session) noexcept
+
     enum:
         TUNRING_LOG_TEXT
         TUNRING_LOG_LIBRARIES

@@ -18,6 +18,7 @@ cdef extern from "wintun.h" nogil:
         ERROR_SUCCESS
         ERROR_FILE_NOT_FOUND
         ERROR_NOT_ENOUGH_MEMORY
+        ERROR_GEN_FAILURE
         ERROR_HANDLE_EOF
         ERROR_INVALID_PARAMETER
         ERROR_BUFFER_OVERFLOW

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("running", "packets")
+pytest.register_assert_rewrite("running", "packets", "pcapng_reader")
 
 from hypothesis import HealthCheck, settings
 

@@ -6,6 +6,8 @@
  */
 #include "lease.h"
 
+#include "tap.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -263,6 +265,9 @@ tunring_lease_commit(tunring_lease *lease)
         abandon(lease, claimed);
         return ERROR_HANDLE_EOF;
     }
+    /* Afterwards the slots are the host's. */
+    if (tap_wants(session, TUNRING_SENT))
+        tap_write(session, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
     /* The oldest last: it publishes them all. */
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);

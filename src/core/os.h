@@ -44,6 +44,8 @@ void os_event_clear(os_event *event);
 
 /* Nanoseconds of a monotonic clock. */
 int64_t os_now(void);
+/* Nanoseconds since 1970 UTC, by the system's clock, which may be set. */
+int64_t os_wall_clock(void);
 /* Tells the processor that this is a spin loop. */
 void os_relax(void);
 void os_yield(void);

@@ -73,6 +73,18 @@ os_now(void)
            count.QuadPart % frequency.QuadPart * 1000000000 / frequency.QuadPart;
 }
 
+/* Ticks of 100 ns from 1601 to 1970. */
+#define EPOCH 116444736000000000
+
+int64_t
+os_wall_clock(void)
+{
+    FILETIME now;
+    GetSystemTimePreciseAsFileTime(&now);
+    int64_t ticks = (int64_t)((uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime);
+    return (ticks - EPOCH) * 100;
+}
+
 void
 os_relax(void)
 {

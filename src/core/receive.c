@@ -4,6 +4,7 @@
  */
 #include "lease.h"
 #include "spin.h"
+#include "tap.h"
 #include "wait.h"
 
 /* For a caller who gives no wait. */
@@ -131,6 +132,8 @@ hand_over(receiver *self, tunring_lease **result)
     count_add(&counts->received_packets, self->lease->count);
     count_add(&counts->received_bytes, self->lease->bytes);
     count_add(&counts->received_batches, 1);
+    if (tap_wants(self->session, TUNRING_RECEIVED))
+        tap_write(self->session, TUNRING_RECEIVED, os_wall_clock(), NULL, self->lease->slots, self->lease->count);
     lease_bind(self->lease, self->session, false);
     *result = self->lease;
 }

@@ -5,6 +5,7 @@
  */
 #include "backoff.h"
 #include "lease.h"
+#include "tap.h"
 #include "wait.h"
 
 #include <string.h>
@@ -92,15 +93,42 @@ ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
     return wait ? pause_for_room(session, wait, pause) : ERROR_BUFFER_OVERFLOW;
 }
 
+/* What of a call's packets the tap has seen, and when the others began to go out. */
+typedef struct untapped
+{
+    bool wanted;
+    int64_t time;
+    uint32_t seen;
+} untapped;
+
+/* The time is that before the packets go: an answer, which another thread may receive at once, comes after it. */
+static void
+tap_begin(tunring_session *session, untapped *news)
+{
+    news->wanted = tap_wants(session, TUNRING_SENT);
+    if (news->wanted)
+        news->time = os_wall_clock();
+}
+
+static void
+tap_sent(tunring_session *session, untapped *news, const tunring_packet *packets, uint32_t sent)
+{
+    if (news->wanted && sent > news->seen)
+        tap_write(session, TUNRING_SENT, news->time, packets + news->seen, NULL, sent - news->seen);
+    news->seen = sent;
+}
+
 DWORD
 tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
              uint32_t *sent)
 {
     DWORD code = ERROR_SUCCESS;
     backoff pause = {0};
+    untapped news = {0};
     *sent = 0;
     if (!session_enter(session))
         return ERROR_HANDLE_EOF;
+    tap_begin(session, &news);
     while (*sent < count && code == ERROR_SUCCESS)
     {
         uint32_t left = count - *sent;
@@ -115,10 +143,17 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
         if (code != ERROR_BUFFER_OVERFLOW)
             continue;
         /* What was committed may have made room already. */
-        code = done ? ERROR_SUCCESS : ring_is_full(session, wait, &pause);
         if (done)
+        {
+            code = ERROR_SUCCESS;
             pause = (backoff){0};
+            continue;
+        }
+        tap_sent(session, &news, packets, *sent);
+        code = ring_is_full(session, wait, &pause);
+        tap_begin(session, &news);
     }
+    tap_sent(session, &news, packets, *sent);
     if (*sent)
         count_add(&session->counts.sent_batches, 1);
     session_leave(session);

@@ -80,6 +80,7 @@ tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session 
     atomic_init(&session->pins, 1);
     atomic_init(&session->users, 1);
     os_mutex_init(&session->send_lock);
+    os_mutex_init(&session->tap_lock);
     wake_guard_add(session, &session->watch);
     adapter_attach_session(adapter, session);
     *result = session;
@@ -188,6 +189,7 @@ session_put(tunring_session *session)
     if (atomic_fetch_sub(&session->users, 1) != 1)
         return;
     os_mutex_destroy(&session->send_lock);
+    os_mutex_destroy(&session->tap_lock);
     free(session);
 }
 
@@ -213,6 +215,7 @@ tunring_session_close(tunring_session *session)
     if (!first)
         return;
     wake_guard_remove(&session->watch);
+    tunring_session_untap(session);
     const tunring_backend *backend = session->api->backend;
     if (backend)
     {

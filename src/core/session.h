@@ -47,6 +47,10 @@ struct tunring_session
     _Atomic int64_t spin_budget; /* nanoseconds, see spin.h */
     os_mutex send_lock;          /* serialises allocate, fill and commit; never held over a wait */
     wake_watch watch;
+    _Atomic unsigned tapped; /* directions that the tap wants, see tap.h */
+    os_mutex tap_lock;       /* guards the tap; held over its writes */
+    tunring_capture *tap;    /* NULL: none */
+    uint32_t tap_interface;  /* the tap's number for this session's adapter */
     session_counts counts;
     _Atomic bool has_last_counters; /* the library's counters as they were at the close */
     tunring_counters last_counters;

@@ -10,6 +10,7 @@ import math
 import operator
 import os
 import threading
+import time
 import warnings
 import weakref
 
@@ -63,4 +64,5 @@ include "_library.pxi"
 include "_batch.pxi"
 include "_session.pxi"
 include "_async.pxi"
+include "_capture.pxi"
 include "_log.pxi"

@@ -110,6 +110,7 @@ cdef class Session:
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef bint close_called          # the C core's state tells of a removed adapter first
     cdef readonly dict _waiters     # of each event loop that was used with it: tunring.waiters.Waiters
+    cdef object tapped              # the Capture that the C core writes to, which has to stay as long, or None
     cdef object __weakref__
 
     def __init__(self):
@@ -478,6 +479,62 @@ cdef class Session:
     cdef forget(self, reservation):
         self.reservations.discard(weakref.ref(reservation))
 
+    # -- Capturing
+
+    def tap(self, writer, *, interface=0, received=True, sent=True):
+        """Write what the session receives and sends to a capture, until the end of a ``with`` block.
+
+        The calls themselves write it, sync or async, a batch at a time and without a Python object a packet. They never
+        fail or wait because of it: what the capture can't take is counted in its ``dropped``, and what went wrong is
+        raised at the end of the block.
+
+        Parameters
+        ----------
+        writer : tunring.pcapng.Writer
+            Where to. It may have the taps of several sessions.
+        interface : int
+            The interface that the packets are of, as :meth:`tunring.pcapng.Writer.add_interface` gave it.
+        received, sent : bool
+            Which packets.
+
+        Returns
+        -------
+        tunring.pcapng.Tap
+            A context manager; or call its ``close``. Closing the session ends it too.
+
+        Raises
+        ------
+        RuntimeError
+            The session has a tap.
+        SessionClosed
+            The session is closed.
+        """
+        from tunring.pcapng import Tap
+
+        return Tap(self, writer, interface, received, sent)
+
+    def _tap(self, Capture capture not None, unsigned int interface, bint received, bint sent):
+        """For :class:`tunring.pcapng.Tap`."""
+        cdef tunring_session *session = self.get()
+        cdef tunring_capture *target = capture.get()
+        cdef DWORD code
+        with nogil:
+            code = tunring_session_tap(session, target, interface, received, sent)
+        if code == ERROR_BUSY:
+            raise RuntimeError("the session has a tap already: end that one first")
+        if code == ERROR_INVALID_PARAMETER:
+            raise ValueError(f"the capture has no interface {interface}, only {capture.interfaces}")
+        if code != ERROR_SUCCESS:
+            raise self.failure(code, "can't tap the session")
+        self.tapped = capture
+
+    def _untap(self):
+        """For :class:`tunring.pcapng.Tap`."""
+        cdef tunring_session *session = self.get()
+        with nogil:
+            tunring_session_untap(session)
+        self.tapped = None
+
     # -- State
 
     def stats(self):
@@ -536,6 +593,7 @@ cdef class Session:
         leaked = tunring_sessions_leaked()
         with nogil:
             tunring_session_close(self.session)
+        self.tapped = None
         if tunring_sessions_leaked() > leaked:
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
         for waiters in tuple(self._waiters.values()):

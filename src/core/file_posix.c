@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * file.h for POSIX. The descriptor shares its mode with others, standard output say, so it stays as it is; instead a
+ * pipe gets no more at once than it takes without waiting.
+ */
+#include "file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* How long file_wait() waits at a time. */
+#define SLICE 50000000
+
+static int
+descriptor(const file *self)
+{
+    return (int)(intptr_t)self->handle;
+}
+
+DWORD
+file_open(file *self, HANDLE original)
+{
+    struct stat about;
+    /* Not 0, which as a HANDLE is none. */
+    int fd = fcntl((int)(intptr_t)original, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0 || fstat(fd, &about) < 0)
+    {
+        DWORD code = os_error_from_errno(errno);
+        if (fd >= 0)
+            close(fd);
+        return code;
+    }
+    fd = os_fd_register(fd);
+    if (fd < 0)
+        return GetLastError();
+    self->handle = (HANDLE)(intptr_t)fd;
+    self->regular = S_ISREG(about.st_mode);
+    self->socket = S_ISSOCK(about.st_mode);
+    return ERROR_SUCCESS;
+}
+
+void
+file_close(file *self)
+{
+    os_fd_close(descriptor(self));
+}
+
+static ssize_t
+write_some(const file *self, const BYTE *data, size_t size)
+{
+    int fd = descriptor(self);
+    if (self->regular)
+        return write(fd, data, size);
+    if (self->socket)
+        return send(fd, data, size, MSG_DONTWAIT);
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+    if (poll(&ready, 1, 0) == 0)
+    {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(fd, data, size < PIPE_BUF ? size : PIPE_BUF);
+}
+
+int
+file_write(file *self, const BYTE *data, size_t size, size_t *written)
+{
+    *written = 0;
+    while (*written < size)
+    {
+        ssize_t some = write_some(self, data + *written, size - *written);
+        if (some >= 0)
+            *written += (size_t)some;
+        else if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return FILE_FULL;
+        else if (errno != EINTR)
+            return errno;
+    }
+    return 0;
+}
+
+void
+file_cut(file *self, size_t size)
+{
+    off_t end = self->regular ? lseek(descriptor(self), 0, SEEK_CUR) : -1;
+    struct stat about;
+    /* Nothing that others have behind it. */
+    if (end < (off_t)size || fstat(descriptor(self), &about) < 0 || about.st_size != end)
+        return;
+    if (ftruncate(descriptor(self), end - (off_t)size) == 0)
+        (void)lseek(descriptor(self), end - (off_t)size, SEEK_SET);
+}
+
+DWORD
+file_wait(const file *self, HANDLE interrupt, int64_t deadline)
+{
+    struct pollfd polls[] = {
+        {.fd = interrupt ? (int)(intptr_t)interrupt : -1, .events = POLLIN},
+        {.fd = descriptor(self), .events = POLLOUT},
+    };
+    int64_t left = deadline - os_now();
+    if (left <= 0)
+        return WAIT_TIMEOUT;
+    if (left > SLICE)
+        left = SLICE;
+    if (poll(polls, 2, (int)((left + 999999) / 1000000)) > 0 && polls[0].revents)
+        return ERROR_OPERATION_ABORTED;
+    return ERROR_SUCCESS;
+}

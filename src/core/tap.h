@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a session's calls do for its tap, if it has one: one branch a batch if not.
+ */
+#ifndef TUNRING_TAP_H
+#define TUNRING_TAP_H
+
+#include "session.h"
+
+static inline bool
+tap_wants(const tunring_session *session, tunring_direction direction)
+{
+    return (atomic_load_explicit(&session->tapped, memory_order_relaxed) & (unsigned)direction) != 0;
+}
+
+/* Either packets or slots, which came or went at `time`. The caller is in a call on the session. */
+void tap_write(tunring_session *session, tunring_direction direction, int64_t time, const tunring_packet *packets,
+               const tunring_slot *slots, uint32_t count);
+
+#endif

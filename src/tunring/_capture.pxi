@@ -1,0 +1,198 @@
+# Captures: pcapng files. Included by _core.pyx.
+
+cdef struct _Capturing:
+    tunring_capture *capture
+    tunring_captured what
+    uint32_t done
+
+
+cdef DWORD _capture(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Capturing *call = <_Capturing *>state
+    return tunring_capture_write(call.capture, &call.what, wait, &call.done)
+
+
+@cython.final
+@cython.no_gc
+cdef class _Times:
+    """Times of packets, in nanoseconds since 1970 UTC: one for all, or one each."""
+    cdef uint64_t one      # for all
+    cdef uint64_t *each    # `count` of them, ours; NULL: one for all
+    cdef Py_ssize_t count  # packets
+
+    def __cinit__(self, timestamps):
+        if timestamps is None:
+            self.one = time.time_ns()
+            return
+        if isinstance(timestamps, int):
+            self.one = self.check(timestamps, "timestamps")
+            return
+        if isinstance(timestamps, (float, str, bytes, bytearray)):
+            raise TypeError("timestamps must be an integer, in nanoseconds since 1970 as time.time_ns() gives it, or a "
+                            f"sequence of such, not {timestamps!r}")
+        cdef list items = list(timestamps)
+        self.count = len(items)
+        self.each = <uint64_t *>PyMem_Malloc((self.count + 1) * sizeof(uint64_t))
+        if not self.each:
+            raise MemoryError()
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.each[i] = self.check(items[i], f"timestamps[{i}]")
+
+    cdef uint64_t check(self, value, str what) except? 0:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{what} must be an integer, in nanoseconds since 1970, not {value!r}") from None
+        if not 0 <= number < 1 << 64:
+            raise ValueError(f"{what} must be 0 or more nanoseconds since 1970, and less than 2**64, not {value}")
+        return number
+
+    def __dealloc__(self):
+        PyMem_Free(self.each)
+
+
+@cython.final
+@cython.no_gc
+cdef class Capture:
+    """A pcapng file that is being written: what :class:`tunring.pcapng.Writer` is made of.
+
+    It takes a copy of the descriptor; on Windows of the handle.
+    """
+    cdef tunring_capture *capture  # NULL only when __cinit__ failed
+    cdef str file_name             # for messages
+
+    def __cinit__(self, size_t file, str application, str file_name):
+        cdef bytes text = application.encode()
+        cdef const char *characters = text
+        cdef DWORD code
+        with nogil:
+            code = tunring_capture_open(<HANDLE>file, characters, &self.capture)
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, f"can't write to {file_name}")
+        self.file_name = file_name
+
+    def __dealloc__(self):
+        # No session has it as its tap: it would keep it.
+        if self.capture:
+            with nogil:
+                tunring_capture_close(self.capture)
+            tunring_capture_free(self.capture)
+
+    def __reduce__(self):
+        raise TypeError("a capture can't be copied or pickled")
+
+    cdef tunring_capture *get(self) except NULL:
+        if not self.capture:
+            raise TypeError("tunring.pcapng.Writer makes captures")
+        return self.capture
+
+    cdef int check(self, DWORD code) except -1:
+        if code == ERROR_HANDLE_EOF:
+            raise ValueError("the capture is closed, or was opened by the process that forked this one")
+        if code == ERROR_GEN_FAILURE:
+            raise self.failure
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, f"can't write to {self.file_name}")
+        return 0
+
+    @property
+    def failure(self):
+        """The OSError that ended the capture, or None."""
+        cdef int code = tunring_capture_failure(self.get())
+        if not code:
+            return None
+        if os.name == "nt":
+            import ctypes
+
+            return OSError(0, ctypes.FormatError(code), self.file_name, code)
+        return OSError(code, os.strerror(code), self.file_name)
+
+    @property
+    def interfaces(self) -> int:
+        """How many interfaces it has."""
+        return tunring_capture_interfaces(self.get())
+
+    @property
+    def packets(self) -> int:
+        """Packets written so far."""
+        return tunring_capture_packets(self.get())
+
+    @property
+    def dropped(self) -> int:
+        """Packets that are not in the file: after a failure, or because a pipe's reader didn't keep up with a tap."""
+        return tunring_capture_dropped(self.get())
+
+    def add(self, str name, str description, unsigned int snaplen) -> int:
+        """Describe an interface; its number is returned."""
+        cdef tunring_capture *capture = self.get()
+        cdef bytes name_bytes = name.encode()
+        cdef bytes description_bytes = description.encode()
+        cdef const char *name_text = name_bytes
+        cdef const char *description_text = description_bytes
+        cdef uint32_t number = 0
+        cdef DWORD code
+        with nogil:
+            code = tunring_capture_add_interface(capture, name_text, description_text, snaplen, &number)
+        if code == ERROR_INVALID_PARAMETER:
+            raise ValueError("a capture has at most 64 interfaces")
+        self.check(code)
+        return number
+
+    def write(self, packets, int direction, timestamps, unsigned int interface) -> int:
+        """Write packets, and wait for their reader if it lags; how many is returned."""
+        cdef _Times times = _Times(timestamps)
+        cdef _Packets held = None
+        cdef Batch batch
+        cdef tunring_lease *lease = NULL
+        cdef _Capturing call
+        call.capture = self.get()
+        call.done = 0
+        call.what.interface_id = interface
+        call.what.direction = <tunring_direction>direction
+        call.what.packets = NULL
+        call.what.slots = NULL
+        call.what.count = 0
+        if interface >= tunring_capture_interfaces(call.capture):
+            raise ValueError(f"the capture has no interface {interface}, only {self.interfaces}")
+        try:
+            if isinstance(packets, Batch):
+                batch = packets
+                lease = batch.enter("captured")
+                if lease:
+                    call.what.slots = lease.slots
+                    call.what.count = lease.count
+            else:
+                held = _packets_from_items(packets)
+                call.what.packets = held.packets
+                call.what.count = held.count
+            if times.each and times.count != call.what.count:
+                raise ValueError(f"{call.what.count} packets need as many timestamps, not {times.count}")
+            call.what.times = times.each if times.each else &times.one
+            call.what.one_time = times.each == NULL
+            self.check(_wait_for(_capture, &call, TUNRING_FOREVER))
+        finally:
+            if lease:
+                tunring_lease_leave(lease)
+        return call.done
+
+    def flush(self, timeout) -> bool:
+        """Wait until the reader has taken everything, or for so many seconds; whether it has."""
+        cdef _Capturing call
+        cdef DWORD code
+        call.capture = self.get()
+        call.done = 0
+        call.what.packets = NULL
+        call.what.slots = NULL
+        call.what.count = 0
+        call.what.interface_id = 0
+        code = _wait_for(_capture, &call, _deadline(timeout))
+        if code == WAIT_TIMEOUT or code == ERROR_BUFFER_OVERFLOW:
+            return False
+        self.check(code)
+        return True
+
+    def end(self) -> None:
+        """Close the file."""
+        cdef tunring_capture *capture = self.get()
+        with nogil:
+            tunring_capture_close(capture)
