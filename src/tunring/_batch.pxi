@@ -122,6 +122,7 @@ cdef class Batch:
     cdef Lease lease         # None for an empty batch
     cdef _Views views        # None before the first view
     cdef object _lengths     # None before it is asked for
+    cdef object _offsets     # the same
     cdef readonly bint released
     """True after :meth:`release`."""
 
@@ -213,6 +214,22 @@ cdef class Batch:
             self._lengths = memoryview(memory).cast("I")
         return self._lengths
 
+    @property
+    def offsets(self):
+        """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on."""
+        cdef uint32_t *values
+        cdef uint32_t at = 0  # a ring has at most 64 MiB
+        cdef Py_ssize_t i, count = self.size()
+        cdef bytes memory
+        if self._offsets is None:
+            memory = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
+            values = <uint32_t *><char *>memory
+            for i in range(count):
+                values[i] = at
+                at += self.lease.slots.slots[i].length
+            self._offsets = memoryview(memory).cast("I")
+        return self._offsets
+
     def tobytes(self) -> list:
         """The packets as a list of bytes objects: copies, to keep."""
         cdef tunring_lease *lease = self.enter("copied")
@@ -237,6 +254,23 @@ cdef class Batch:
         ------
         ValueError
             The buffer is too small; nothing was written.
+
+        Examples
+        --------
+        With numpy, the headers of all packets in one go:
+
+        >>> import numpy, tunring.testing
+        >>> left, right = tunring.testing.pair()
+        >>> left.send([bytes([0x45]) + bytes(8) + bytes([protocol]) + bytes(10) for protocol in (1, 6, 17)])
+        3
+        >>> with right.receive() as batch:
+        ...     data = numpy.empty(batch.nbytes, numpy.uint8)
+        ...     batch.pack_into(data)
+        ...     headers = data[numpy.asarray(batch.offsets)[:, None] + numpy.arange(20)]
+        60
+        >>> headers.shape, headers[:, 9].tolist()
+        ((3, 20), [1, 6, 17])
+        >>> left.close(); right.close()
         """
         cdef Py_buffer target
         cdef tunring_lease *lease = self.enter("packed")
@@ -261,8 +295,8 @@ cdef class Batch:
         """Give the slots back to the ring and end the views that were handed out: they raise ValueError from here on.
 
         What derives from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is gone.
-        ``len``, ``lengths``, ``nbytes`` and ``released`` answer after it, everything else raises ValueError. Any
-        number of times, from any thread.
+        ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
+        ValueError. Any number of times, from any thread.
         """
         cdef tunring_lease *lease
         if self.released:
