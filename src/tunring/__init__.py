@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tunring._core import Batch, Library, Reservation, Session
 from tunring._version import __version__
 from tunring.adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
@@ -22,7 +24,9 @@ from tunring.errors import (
 )
 from tunring.library import DriverVersion, delete_driver, load, running_driver_version
 from tunring.logger import set_logger
-from tunring.stats import Stats
+
+if TYPE_CHECKING:
+    from tunring.stats import Stats
 
 __all__ = [
     "MAX_CAPACITY",
@@ -54,3 +58,16 @@ __all__ = [
     "running_driver_version",
     "set_logger",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when it is asked for: dataclasses, of which it is one, take as long as the rest of the package.
+    if name != "Stats":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tunring.stats import Stats
+
+    return Stats
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,7 +30,6 @@ from libc.string cimport memcpy
 from tunring cimport *
 from wintun cimport *
 
-from tunring.stats import Stats
 from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
 
 

@@ -539,6 +539,8 @@ cdef class Session:
 
     def stats(self):
         """The session's figures so far, as a :class:`tunring.Stats`."""
+        from tunring.stats import Stats  # with what makes dataclasses, which few programs need at once
+
         cdef tunring_stats stats
         tunring_session_stats(self.get(), &stats)
         counters = (None, None, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import uuid
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Self
@@ -13,6 +12,7 @@ from tunring.errors import AdapterBusy, AlreadyExists, NotFound
 from tunring.library import load
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Iterable
     from types import TracebackType
 
@@ -43,6 +43,8 @@ def _check_text(text: object, what: str, most: int) -> str:
 def _check_guid(guid: uuid.UUID | str | None) -> bytes | None:
     if guid is None:
         return None
+    import uuid
+
     if isinstance(guid, str):
         guid = uuid.UUID(guid)
     if not isinstance(guid, uuid.UUID):

