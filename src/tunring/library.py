@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from tunring._core import Library
 from tunring.errors import LibraryNotFound
-from tunring.official import HOME
 
 _BACKENDS = Path(__file__).parent / "_backends"
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -79,6 +78,8 @@ def _find(which: str) -> Path:
     tried = ", ".join(str(place) for place in places)
     text = f"no library {which!r}; looked for: {tried}"
     if which == "wintun":
+        from tunring.official import HOME
+
         text += (
             f". A wheel of tunring for Windows carries it; otherwise unpack the archive of {HOME}, and set "
             f"{_PLACE_VARIABLE} to the wintun.dll of this machine's folder"

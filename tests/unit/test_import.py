@@ -16,7 +16,7 @@ LIMIT = 30
 
 #: Modules that take long to load, or belong to what a program has to ask for.
 NOT_WANTED = """
-    asyncio concurrent ctypes dataclasses email http inspect json logging multiprocessing platform selectors socket ssl
+    asyncio concurrent ctypes dataclasses email hashlib http inspect json logging multiprocessing platform selectors socket ssl
     subprocess tempfile uuid anyio click cryptography numpy pyroute2 rich scapy trio
 """.split()
 
