@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tunring._core import Batch, Library, Reservation, Session
 from tunring._version import __version__
 from tunring.adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
-from tunring.configuration import Configuration, Route
 from tunring.errors import (
     AccessDenied,
     AdapterBusy,
@@ -26,6 +25,7 @@ from tunring.library import DriverVersion, delete_driver, load, running_driver_v
 from tunring.logger import set_logger
 
 if TYPE_CHECKING:
+    from tunring.configuration import Configuration, Route
     from tunring.stats import Stats
 
 __all__ = [
@@ -60,13 +60,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Loaded when it is asked for: dataclasses, of which it is one, take as long as the rest of the package.
-    if name != "Stats":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tunring.stats import Stats
+#: Loaded when they are asked for: dataclasses take as long as the rest of the package.
+_LATER = {"Configuration": "tunring.configuration", "Route": "tunring.configuration", "Stats": "tunring.stats"}
 
-    return Stats
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
