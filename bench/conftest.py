@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
@@ -12,19 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import tunring
-import tunring.testing
-
 ROOT = Path(__file__).resolve().parents[1]
 
 # Helpers are modules beside this one, and the tests have network namespaces.
 sys.path.insert(0, str(ROOT / "tests" / "linux"))
 sys.path.insert(0, str(ROOT / "bench"))
 
-from loop import PACKETS, ROUNDS, TURN, Loop  # noqa: E402
+#: Rounds of either side, and how many before it is the other's turn: each finds the caches as the one before left them.
+ALL_ROUNDS, TURN = 150, 10
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -40,34 +36,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{what:38}{ours:8.1f}  {other:>12} {theirs:8.1f}   {ours / theirs:5.2f}")
 
 
-@pytest.fixture(scope="session")
-def _loop_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("bench") / "loop"
-    compiler = os.environ.get("CC", "cc").split()
-    options = ["-std=c11", "-D_GNU_SOURCE", "-O2", f"-I{ROOT / 'include'}", "-pthread"]
-    subprocess.run([*compiler, *options, str(ROOT / "bench/c/loop.c"), "-o", str(program), "-ldl"], check=True)
-    return program
-
-
 @pytest.fixture(params=[64, 1400], ids=lambda size: f"{size}B")
 def size(request: pytest.FixtureRequest) -> int:
     """Bytes of a packet."""
     return int(request.param)
-
-
-@pytest.fixture
-def loop(_loop_program: Path, size: int) -> Iterator[Loop]:
-    made = Loop(_loop_program, size)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[tunring.Session, tunring.Session]]:
-    """Both ends of a cable, with rings of 4 MiB."""
-    left, right = tunring.testing.pair()
-    with left, right:
-        yield left, right
 
 
 @pytest.fixture
@@ -80,7 +52,7 @@ def compare(benchmark: BenchmarkFixture) -> Callable[..., None]:
         prepare: Callable[[], object],
         others: dict[str, Callable[[int], list[float]]],
         *,
-        packets: int = PACKETS,
+        packets: int,
     ) -> None:
         turns = itertools.count()
         taken: dict[str, list[float]] = {name: [] for name in others}
@@ -91,7 +63,7 @@ def compare(benchmark: BenchmarkFixture) -> Callable[..., None]:
                     taken[name] += measure(TURN)
             prepare()
 
-        benchmark.pedantic(ours, setup=setup, rounds=ROUNDS, warmup_rounds=5)
+        benchmark.pedantic(ours, setup=setup, rounds=ALL_ROUNDS, warmup_rounds=5)
         if benchmark.stats is None:
             return  # switched off
         nanoseconds = benchmark.stats.stats.median * 1e9 / packets

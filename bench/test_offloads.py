@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import checksum, udp4
-from loop import BATCH, PACKETS
 from netns import Namespace, may_make_namespaces
+from ring import BATCH
 from test_receive import plain_tun
 
 import tunring
@@ -28,6 +28,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 HERE, THERE, PORT = "10.9.0.1", "10.9.0.2", 9
+
+#: Packets of a round of sending.
+PACKETS = 2048
 
 #: Packets of a round while the kernel keeps sending.
 LIVE = 16384
@@ -191,6 +194,6 @@ def test_send_superpackets(compare: Callable[..., None], ends: Ends, size: int) 
             send()
             write_plainly(1)
         assert (refused(ends.here) - before[0], refused(ends.there) - before[1]) == (PACKETS, PACKETS)
-        compare(f"send {size} B into a socket", send, lambda: None, {"os.write": write_plainly})
+        compare(f"send {size} B into a socket", send, lambda: None, {"os.write": write_plainly}, packets=PACKETS)
         assert session.stats().write_errors == 0
         assert ends.here.counters()["UdpInCsumErrors"] == 0

@@ -1,4 +1,4 @@
-"""Receiving from a full ring: loopback against plain C, and a real interface against os.read."""
+"""Receiving from a real interface, whose queue was filled before, against os.read."""
 
 from __future__ import annotations
 
@@ -12,30 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from loop import BATCH, PACKETS
 from netns import Namespace, may_make_namespaces
+from ring import BATCH
 
 import tunring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loop import Loop
 
-    Pair = tuple[tunring.Session, tunring.Session]
-
-
-def fill(session: tunring.Session, size: int) -> Callable[[], None]:
-    """What fills the far ring for a round."""
-    packets = [bytes([0x45]) + bytes(size - 1)] * PACKETS
-
-    def prepare() -> None:
-        assert session.send(packets) == PACKETS
-
-    return prepare
-
-
-def lazily(session: tunring.Session, packets: int = PACKETS) -> None:
+def lazily(session: tunring.Session, packets: int) -> None:
     """Take batches, look at the lengths, and let go."""
     left = packets
     while left > 0:
@@ -43,7 +29,7 @@ def lazily(session: tunring.Session, packets: int = PACKETS) -> None:
             left -= len(batch.lengths)
 
 
-def with_views(session: tunring.Session, packets: int = PACKETS) -> None:
+def with_views(session: tunring.Session, packets: int) -> None:
     """Take batches, and a memoryview of each packet."""
     left = packets
     while left > 0:
@@ -51,17 +37,6 @@ def with_views(session: tunring.Session, packets: int = PACKETS) -> None:
             for _packet in batch:
                 left -= 1
 
-
-@pytest.mark.parametrize("take", [lazily, with_views])
-def test_receive(compare: Callable[..., None], pair: Pair, loop: Loop, size: int, take: Callable[..., None]) -> None:
-    left, right = pair
-    others = {"plain C": partial(loop.rounds, "receive")}
-    compare(f"receive {size} B, {take.__name__}", lambda: take(right), fill(left, size), others)
-    assert right.stats().received_packets == left.stats().sent_packets
-    assert not right.receive(timeout=0)
-
-
-# ---- A real interface ----
 
 #: Datagrams that are waiting when a round begins: fewer than the interface's queue has room for.
 WAITING = 400

@@ -3,28 +3,28 @@
  * What the Python benchmarks are compared with: a plain C program over the same library and the same 14 functions, with
  * packets of the same sizes, in the same rounds.
  *
- *     loop LIBRARY SIZE PACKETS
+ *     loop LIBRARY SIZE PACKETS CAPACITY
  *
- * It opens both ends of a loopback cable. For each word on its standard input it does a round of PACKETS packets of SIZE
- * bytes and prints how long that took, in nanoseconds:
+ * It opens both ends of a loopback cable. For each line on its standard input, a word and a number N, it does a round of
+ * PACKETS packets of SIZE bytes and prints how long that took, in nanoseconds:
  *
- *     receive   takes all from a ring that holds them, batch by batch: receive, look at the length, release
- *     send      chunk by chunk, as tunring's core: allocate and copy, then commit in reverse order
- *     each      packet by packet: allocate, copy, commit
+ *     receive N   takes all from a ring that holds them, N at a time: receive, look at the length, release
+ *     send N      N at a time, as tunring's core: allocate and copy, then commit in reverse order
+ *     memcpy N    no ring: copies as many bytes, N packets from memory that they all lie in to other memory
  */
 #include "wintun.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define BATCH 256
-#define CHUNK 64
-#define CAPACITY 0x400000
+#define BATCH 256 /* different packets to send */
+#define MOST 1024
 
 static struct
 {
@@ -33,6 +33,8 @@ static struct
 #undef FIELD
 } api;
 
+static WINTUN_SESSION_HANDLE left, right;
+static BYTE *target;  /* of the bare memcpy */
 static BYTE *source;  /* a batch of packets to send, back to back: one alone would stay in the nearest cache */
 static uint64_t seen; /* bytes; printed, so that the lengths are really looked at */
 
@@ -58,12 +60,12 @@ load(const char *path)
 }
 
 static WINTUN_SESSION_HANDLE
-start(WCHAR letter)
+start(WCHAR letter, DWORD capacity)
 {
     static const GUID cable = {1, 2, 3, {4}};
     const WCHAR name[] = {'l', 'o', 'o', 'p', letter, 0};
     WINTUN_ADAPTER_HANDLE adapter = api.WintunCreateAdapter(name, name, &cable);
-    WINTUN_SESSION_HANDLE session = adapter ? api.WintunStartSession(adapter, CAPACITY) : NULL;
+    WINTUN_SESSION_HANDLE session = adapter ? api.WintunStartSession(adapter, capacity) : NULL;
     if (!session)
         fail("can't start a session");
     return session;
@@ -78,44 +80,68 @@ now(void)
 }
 
 static void
-receive(WINTUN_SESSION_HANDLE session, unsigned packets)
+receive(unsigned packets, unsigned most)
 {
-    BYTE *batch[BATCH];
+    BYTE *batch[MOST];
     for (unsigned done = 0; done < packets;)
     {
         unsigned count = 0;
-        for (; count < BATCH && done + count < packets; count++)
+        for (; count < most && done + count < packets; count++)
         {
             DWORD size;
-            batch[count] = api.WintunReceivePacket(session, &size);
+            batch[count] = api.WintunReceivePacket(right, &size);
             if (!batch[count])
                 fail("a packet is missing");
             seen += size;
         }
         for (unsigned i = 0; i < count; i++)
-            api.WintunReleaseReceivePacket(session, batch[i]);
+            api.WintunReleaseReceivePacket(right, batch[i]);
         done += count;
     }
 }
 
 static void
-send(WINTUN_SESSION_HANDLE session, unsigned packets, DWORD size, unsigned chunk)
+send(unsigned packets, DWORD size, unsigned chunk)
 {
-    BYTE *slots[CHUNK];
+    BYTE *slots[MOST];
     for (unsigned done = 0; done < packets;)
     {
         unsigned count = 0;
         for (; count < chunk && done + count < packets; count++)
         {
-            slots[count] = api.WintunAllocateSendPacket(session, size);
+            slots[count] = api.WintunAllocateSendPacket(left, size);
             if (!slots[count])
                 fail("the ring is full");
             memcpy(slots[count], source + (size_t)size * ((done + count) % BATCH), size);
         }
         done += count;
         while (count > 0)
-            api.WintunSendPacket(session, slots[--count]);
+            api.WintunSendPacket(left, slots[--count]);
     }
+}
+
+static void
+copy(unsigned packets, DWORD size)
+{
+    for (unsigned i = 0; i < packets; i++)
+        memcpy(target + (size_t)size * i, source + (size_t)size * (i % BATCH), size);
+}
+
+/* Nanoseconds of one round. */
+static int64_t
+take_round(const char *word, unsigned packets, DWORD size, unsigned most)
+{
+    const bool sends = strcmp(word, "send") == 0;
+    const int64_t began = now();
+    if (strcmp(word, "memcpy") == 0)
+    {
+        copy(packets, size);
+        return now() - began;
+    }
+    send(packets, size, sends ? most : 64);
+    const int64_t sent = now();
+    receive(packets, sends ? 256 : most);
+    return sends ? sent - began : now() - sent;
 }
 
 static void *
@@ -138,30 +164,28 @@ int
 main(int count, char **arguments)
 {
     char word[16];
-    if (count != 4)
+    unsigned most;
+    if (count != 5)
         return 2;
     have_had_threads();
     load(arguments[1]);
     const DWORD size = (DWORD)atoi(arguments[2]);
     const unsigned packets = (unsigned)atoi(arguments[3]);
-    WINTUN_SESSION_HANDLE left = start('a');
-    WINTUN_SESSION_HANDLE right = start('b');
+    left = start('a', (DWORD)atoi(arguments[4]));
+    right = start('b', (DWORD)atoi(arguments[4]));
     source = calloc(BATCH, size);
-    if (!source)
+    target = calloc(packets, size);
+    if (!source || !target)
         fail("out of memory");
     for (unsigned i = 0; i < BATCH; i++)
         source[(size_t)size * i] = 0x45;
-    while (scanf("%15s", word) == 1)
+    while (scanf("%15s %u", word, &most) == 2 && most >= 1 && most <= MOST)
     {
-        const unsigned chunk = strcmp(word, "each") == 0 ? 1 : CHUNK;
-        const int64_t began = now();
-        send(left, packets, size, chunk);
-        const int64_t sent = now();
-        receive(right, packets);
-        const int64_t ended = now();
-        printf("%lld\n", (long long)(strcmp(word, "receive") == 0 ? ended - sent : sent - began));
+        printf("%lld\n", (long long)take_round(word, packets, size, most));
         fflush(stdout);
     }
     fprintf(stderr, "loop: %llu bytes received\n", (unsigned long long)seen);
+    free(target);
+    free(source);
     return 0;
 }
