@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("tests", "tests/linux")]
 
 from datagrams import checksum, udp4  # noqa: E402
-from netns import Namespace, may_make_namespaces  # noqa: E402
+from netns import Namespace  # noqa: E402
 from programs import NAMES, available, c_program, command  # noqa: E402
 from turns import Turns, take_turns  # noqa: E402
 
