@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from tunring.configuration import Address, Configuration, RouteLike
+    from tunring.configuration import Address, Configuration, Host, RouteLike
     from tunring.configurator import Configurator
 
 #: Bytes of a ring: the least and the most that the ABI allows.
@@ -204,7 +205,11 @@ class Adapter:
 
     @property
     def ifindex(self) -> int | None:
-        """The interface index, or None for an adapter that the system knows nothing of (``loopback``)."""
+        """The interface index, or None for an adapter that the system knows nothing of (``loopback``), or not yet."""
+        if sys.platform == "win32" and self._library.official:
+            from tunring.iphelper_windows import index_of
+
+            return index_of(self._luid)
         return self._handle.index
 
     @property
@@ -218,6 +223,7 @@ class Adapter:
         mtu: int | None = None,
         *,
         metric: int | None = None,
+        dns: Iterable[str | Host] = (),
         routes: Iterable[RouteLike] = (),
         up: bool = True,
     ) -> Configuration:
@@ -236,12 +242,15 @@ class Adapter:
             1 to 9999: of several routes to the same network, through this or other interfaces, the lowest wins. It is
             for the networks of ``addresses`` and for ``routes``, those of earlier calls too. Windows adds it to the
             metric of each route; on Linux a route that names one has just that.
+        dns : iterable of str or ipaddress addresses
+            Name servers to ask while the adapter is there, in place of those it has. Windows 10 2004 or later.
         routes : iterable of str, ipaddress networks, (network, gateway) or Route
             What is to be reached through the adapter: ``"0.0.0.0/0"`` is all of IPv4. It has one to each network; a
             later call's replaces it.
         up : bool
             Whether the interface is to be up. While it is down there are no routes; those it was given, and its IPv6
-            addresses, return with the call that brings it up.
+            addresses, return with the call that brings it up. Windows: it is up while it has a session, False is not
+            possible.
 
         Returns
         -------
@@ -255,16 +264,16 @@ class Adapter:
         PermissionError
             The privilege is lacking.
         FamilyDisabled
-            IPv6 is switched off there, and something of it was asked for.
+            IPv6 (or IPv4) is switched off there, and something of it was asked for.
         WintunError
             The system refused a step; what was done before it is undone.
         NotImplementedError
-            The adapter is none that the system knows, or configuration is not built for this system.
+            The adapter is none that the system knows, or the system can't do that; the message says which.
         """
         from tunring.configurator import Configurator
 
         configurator: Configurator = self.__dict__.setdefault("_configurator", Configurator())
-        return configurator.configure(self, addresses, mtu, metric, routes, up)
+        return configurator.configure(self, addresses, mtu, metric, dns, routes, up)
 
     def configuration(self) -> Configuration:
         """Ask the system what the interface has. That takes no privilege.

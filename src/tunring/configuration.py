@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tunring.adapter import Adapter
+
 #: What checked values are.
 Host: TypeAlias = IPv4Address | IPv6Address
 Interface: TypeAlias = IPv4Interface | IPv6Interface
@@ -118,6 +120,12 @@ class Configuration:
     dns: tuple[Host, ...]
     routes: tuple[Route, ...]
     up: bool
+
+
+def no_interface(adapter: Adapter) -> NotImplementedError:
+    """The error for an adapter that the system knows nothing of."""
+    text = f"adapter {adapter.name!r} of {adapter.library.name} can't be configured: the system has no such interface"
+    return NotImplementedError(text)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tunring.configuration import Configuration, Route
+from tunring.configuration import Configuration, Route, no_interface
 from tunring.errors import AccessDenied, AlreadyExists, FamilyDisabled, NotFound, WintunError
 from tunring.namespace_linux import call_in_network
 
@@ -50,11 +50,7 @@ class LinuxTarget:
     def __init__(self, adapter: Adapter) -> None:
         index = adapter.ifindex
         if index is None:
-            text = (
-                f"adapter {adapter.name!r} of {adapter.library.name} can't be configured: "
-                "the system has no such interface"
-            )
-            raise NotImplementedError(text)
+            raise no_interface(adapter)
         self._name = adapter.name
         self._index = index
         self._namespace = adapter._handle.open_namespace()  # noqa: SLF001
@@ -97,6 +93,10 @@ class LinuxInterface:
 
     def apply(self, request: Request, earlier: Request, changes: Changes) -> None:
         """Do what is asked for, note how to undo it as it is done, and compare what the kernel then says."""
+        if request.dns:
+            raise NotImplementedError(
+                "DNS servers of an interface can't be set on Linux, whose kernel has no such thing"
+            )
         whole = request.after(earlier)
         mtu, was_up = self._link()
         # The kernel forgets routes and IPv6 addresses of an interface that goes down: they return when it is back. A
@@ -140,7 +140,7 @@ class LinuxInterface:
                 with suppress(AlreadyExists):
                     interface.add_route(route)
 
-        changes["link"] = undo
+        changes["link",] = undo
         self.set_link(*wanted)
 
     def _link(self) -> tuple[int, bool]:

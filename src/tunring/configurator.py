@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from tunring.adapter import Adapter
-    from tunring.configuration import Address, Configuration, RouteLike
+    from tunring.configuration import Address, Configuration, Host, RouteLike
 
     #: What was changed -> how to make it what it was, given the system's interface. Each may be done when it is so.
-    Changes = dict[Hashable, Callable[[Any], None]]
+    Changes = dict[tuple[Hashable, ...], Callable[[Any], None]]
 
 T = TypeVar("T")
 
@@ -51,6 +51,10 @@ def _target(adapter: Adapter) -> Target:
         from tunring.configuration_linux import LinuxTarget
 
         return LinuxTarget(adapter)
+    elif sys.platform == "win32":
+        from tunring.configuration_windows import WindowsTarget
+
+        return WindowsTarget(adapter)
     else:
         raise NotImplementedError(f"configuring adapters is not built for {sys.platform}")
 
@@ -72,13 +76,14 @@ class Configurator:
         addresses: Iterable[Address],
         mtu: int | None,
         metric: int | None,
+        dns: Iterable[str | Host],
         routes: Iterable[RouteLike],
         up: bool,
     ) -> Configuration:
         """Do what :meth:`tunring.Adapter.configure` says."""
         with self._lock:
             earlier = self._given
-            request = check_request(addresses, mtu, metric, (), routes, up, earlier)
+            request = check_request(addresses, mtu, metric, dns, routes, up, earlier)
             changes: Changes = {}
 
             def work(interface: System) -> Configuration:
@@ -108,7 +113,7 @@ class Configurator:
         with self._lock:
             changes, self._undo = self._undo, {}
             if not everything:
-                changes = {what: undo for what, undo in changes.items() if what == "dns"}
+                changes = {what: undo for what, undo in changes.items() if what[0] == "dns"}
             if not changes or self._process != os.getpid():
                 return None
             try:

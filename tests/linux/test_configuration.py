@@ -129,6 +129,12 @@ def test_with_ipv6_switched_off(adapter: tunring.Adapter, namespace: Namespace) 
     adapter.configure(["10.6.7.7/24"], 1420)
 
 
+def test_name_servers_are_not_the_kernels(adapter: tunring.Adapter, namespace: Namespace) -> None:
+    with pytest.raises(NotImplementedError, match="DNS servers of an interface can't be set on Linux"):
+        adapter.configure(["10.6.7.7/24"], dns=["10.6.7.1"])
+    assert state(namespace) == (set(), 1500, False)
+
+
 def test_a_removed_interface(adapter: tunring.Adapter, namespace: Namespace) -> None:
     namespace.ip("link del tun0")
     with pytest.raises((tunring.NotFound, NotImplementedError)):

@@ -1,0 +1,362 @@
+"""Configuration over the IP Helper API, of which a stand-in keeps the tables; it runs on every system."""
+
+from __future__ import annotations
+
+import itertools
+from ipaddress import ip_address, ip_interface
+from typing import Any, Self, cast
+
+import pytest
+
+import tunring
+from iphelper_fake import ACCESS_DENIED, INVALID, LUID, NOT_FOUND, OTHER_LUID, FakeIpHelper
+from tunring import Route, configurator
+from tunring import configuration_windows as windows
+from tunring.iphelper_windows import AF_INET, AF_INET6, DAD_DUPLICATE
+
+
+class Tunnel:
+    """An adapter of the official DLL, as far as configuration looks at it, on the stand-in's system."""
+
+    def __init__(self, api: FakeIpHelper) -> None:
+        self.api = api
+        self.closed = False
+        self.interface = windows.WindowsInterface(api, "OfficeNet", LUID)
+        self.configurator = configurator.Configurator()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, work: Any) -> Any:
+        try:
+            return work(self.interface)
+        finally:
+            self.api.check_nothing_left()
+
+    def configure(self, addresses: Any = (), mtu: Any = None, **given: Any) -> tunring.Configuration:
+        wanted: dict[str, Any] = {"metric": None, "dns": (), "routes": (), "up": True} | given
+        return self.configurator.configure(cast("Any", self), addresses, mtu, **wanted)
+
+    def close(self, *, stays: bool) -> Exception | None:
+        return self.configurator.undo(cast("Any", self), everything=stays)
+
+
+@pytest.fixture(autouse=True)
+def _targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configurator, "_target", lambda tunnel: tunnel)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes only in sleep(): waits end at once, and after the same number of looks everywhere."""
+    now = [0.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now[0]
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+    monkeypatch.setattr(windows, "time", Clock)
+    return now
+
+
+def tunnel(**options: Any) -> Tunnel:
+    return Tunnel(FakeIpHelper(**options))
+
+
+EVERYTHING: dict[str, Any] = {
+    "addresses": ["10.6.7.7/24", "fd00::7/64"],
+    "mtu": 1420,
+    "metric": 9,
+    "dns": ["9.9.9.9", "2620:fe::fe", "149.112.112.112"],
+    "routes": ["0.0.0.0/0", ("10.0.0.0/8", "10.6.7.1"), Route("fd00::/8", metric=3)],
+}
+
+
+def test_everything_at_once_and_again(clock: list[float]) -> None:
+    made = tunnel()
+    for _ in range(2):
+        found = made.configure(**EVERYTHING)
+        assert found == tunring.Configuration(
+            (ip_interface("10.6.7.7/24"), ip_interface("fd00::7/64")),
+            1420,
+            9,
+            (ip_address("9.9.9.9"), ip_address("149.112.112.112"), ip_address("2620:fe::fe")),
+            (Route("0.0.0.0/0"), Route("10.0.0.0/8", "10.6.7.1"), Route("fd00::/8", metric=3)),
+            True,
+        )
+        assert [made.api.interface(family).mtu for family in (AF_INET, AF_INET6)] == [1420, 1420]
+        assert [made.api.interface(family).dad_transmits for family in (AF_INET, AF_INET6)] == [0, 0]
+        assert made.api.servers == {AF_INET: "9.9.9.9,149.112.112.112", AF_INET6: "2620:fe::fe"}
+    # The second time there was nothing to do, and another interface was never touched.
+    assert made.api.calls.count("CreateUnicastIpAddressEntry") == 2
+    assert made.api.calls.count("CreateIpForwardEntry2") == 3
+    assert made.api.calls.count("SetIpInterfaceEntry") == 2
+    assert made.api.calls.count("SetInterfaceDnsSettings") == 2
+    assert [made.api.interface(family, OTHER_LUID).mtu for family in (AF_INET, AF_INET6)] == [65535, 65535]
+
+
+def test_a_second_call_adjusts(clock: list[float]) -> None:
+    made = tunnel()
+    made.configure(**EVERYTHING)
+    found = made.configure(["10.9.9.9"], 1300, metric=20, dns=["10.6.7.1"], routes=[Route("fd00::/8", "fd00::1")])
+    assert [str(address) for address in found.addresses] == ["10.6.7.7/24", "fd00::7/64", "10.9.9.9/32"]
+    assert (found.mtu, found.metric, found.dns) == (1300, 20, (ip_address("10.6.7.1"),))
+    assert set(found.routes) == {
+        Route("0.0.0.0/0"),
+        Route("10.0.0.0/8", "10.6.7.1"),
+        Route("fd00::/8", "fd00::1"),
+    }
+    assert made.configure() == found
+
+
+def test_undone(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.servers[AF_INET] = "192.0.2.53"
+    made.api.give_address("10.1.1.1/24", LUID)
+    before = made.api.state()
+    made.configure(**EVERYTHING)
+    made.configure(["10.9.9.9"], 1300, metric=20, dns=["10.6.7.1"], routes=["0.0.0.0/0"])
+    assert made.api.state() != before
+    assert made.close(stays=True) is None
+    assert made.api.state() == before
+
+
+def test_an_adapter_that_goes_away_leaves_its_dns_servers_to_undo(clock: list[float]) -> None:
+    made = tunnel()
+    made.configure(**EVERYTHING)
+    configured = made.api.state()
+    made.api.calls.clear()
+    assert made.close(stays=False) is None
+    assert made.api.servers == {AF_INET: "", AF_INET6: ""}
+    assert made.api.state()[:3] == configured[:3]  # which go with it
+
+
+def test_undo_that_is_refused(clock: list[float]) -> None:
+    made = tunnel()
+    before = made.api.state()
+    made.configure(**EVERYTHING)
+    made.api.failures["DeleteUnicastIpAddressEntry"] = [ACCESS_DENIED]
+    failure = made.close(stays=True)
+    assert isinstance(failure, tunring.AccessDenied)
+    assert "can't remove fd00::7/64" in str(failure)
+    assert [str(address) for address in made.interface.read().addresses] == ["fd00::7/64"]
+    assert made.api.state()[2:] != before[2:]  # its network's route
+    assert made.api.servers == before[3]
+
+
+def functions_of(made: Tunnel) -> list[str]:
+    changing = (
+        "SetIpInterfaceEntry",
+        "CreateUnicastIpAddressEntry",
+        "CreateIpForwardEntry2",
+        "SetInterfaceDnsSettings",
+    )
+    return [name for name in made.api.calls if name in changing]
+
+
+def test_a_failure_at_every_step_is_undone(clock: list[float]) -> None:
+    complete = tunnel()
+    complete.configure(**EVERYTHING)
+    steps = functions_of(complete)
+    assert len(steps) == 9
+    for number, name in enumerate(steps):
+        made = tunnel()
+        made.api.give_address("10.1.1.1/24", LUID)
+        before = made.api.state()
+        made.api.failures[name] = [0] * steps[:number].count(name) + [ACCESS_DENIED]
+        with pytest.raises(tunring.AccessDenied, match="'OfficeNet': that needs an elevated process") as caught:
+            made.configure(**EVERYTHING)
+        assert isinstance(caught.value, PermissionError)
+        assert caught.value.winerror == 5
+        assert made.api.state() == before, name
+
+
+@pytest.mark.parametrize("name", ["GetIpInterfaceTable", "GetUnicastIpAddressTable", "GetIpForwardTable2"])
+def test_unreadable_tables(clock: list[float], name: str) -> None:
+    for skipped in itertools.count():
+        made = tunnel()
+        before = made.api.state()
+        made.api.failures[name] = [0] * skipped + [8]
+        try:
+            made.configure(**EVERYTHING)
+        except tunring.WintunError as error:
+            assert "Windows says error 8" in str(error)
+            assert made.api.state() == before
+        else:
+            assert skipped > 3
+            break
+
+
+def test_the_interface_appears_late(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.late[AF_INET] = 500
+    made.api.late[AF_INET6] = 700
+    assert made.configure(["fd00::7/64"], 1420).mtu == 1420
+    assert [made.api.interface(family).mtu for family in (AF_INET, AF_INET6)] == [1420, 1420]
+    assert 5 < clock[0] < 10
+
+
+def test_the_interface_never_appears(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.late.update({AF_INET: 10**9, AF_INET6: 10**9})
+    before = made.api.state()
+    with pytest.raises(tunring.NotFound, match="'OfficeNet' has had no IP interface for 10 s"):
+        made.configure(["10.6.7.7/24"])
+    assert 10 <= clock[0] < 11
+    assert made.api.state() == before
+    with pytest.raises(tunring.NotFound):
+        made.interface.read()
+
+
+def test_ipv6_off_is_fine_without_it(clock: list[float]) -> None:
+    made = tunnel(absent={AF_INET6})
+    found = made.configure(["10.6.7.7/24"], 1420, metric=9, routes=["0.0.0.0/0"])
+    assert (found.mtu, found.metric, found.routes) == (1420, 9, (Route("0.0.0.0/0"),))
+    assert clock[0] < 1
+
+
+@pytest.mark.parametrize(("absent", "version"), [(AF_INET6, 6), (AF_INET, 4)])
+def test_a_family_that_is_off_and_needed(clock: list[float], absent: int, version: int) -> None:
+    for wanted in ({"addresses": ["10.6.7.7/24", "fd00::7/64"]}, {"routes": ["0.0.0.0/0", "::/0"]}):
+        made = tunnel(absent={absent})
+        before = made.api.state()
+        with pytest.raises(tunring.FamilyDisabled, match=f"has no IPv{version}: it is switched off") as caught:
+            made.configure(mtu=1420, **wanted)
+        assert caught.value.version == version
+        assert made.api.state() == before
+
+
+def test_an_address_of_another_interface(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.give_address("10.6.7.7/24")
+    before = made.api.state()
+    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it is there on another interface"):
+        made.configure(["10.6.7.8/24", "10.6.7.7/16"], 1420)
+    assert made.api.state() == before
+
+
+def test_an_address_with_another_prefix(clock: list[float]) -> None:
+    made = tunnel()
+    made.configure(["10.6.7.7/24"])
+    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it is there as 10\.6\.7\.7/24"):
+        made.configure(["10.6.7.7/16"])
+
+
+def test_a_route_that_somebody_made_with_another_metric(clock: list[float]) -> None:
+    made = tunnel()
+    made.configure(routes=[Route("10.0.0.0/8", metric=5)])
+    made.configurator = configurator.Configurator()  # another adapter object, of another process
+    with pytest.raises(tunring.AlreadyExists, match="there is one with another metric"):
+        made.configure(routes=["10.0.0.0/8"])
+
+
+def test_an_mtu_that_is_not_taken(clock: list[float]) -> None:
+    made = tunnel(ignored_mtu=1420)
+    before = made.api.state()
+    with pytest.raises(tunring.WintunError, match=r"should have MTU 1420 .* for IPv4, but has MTU 65535"):
+        made.configure(["10.6.7.7/24"], 1420)
+    assert made.api.state() == before
+
+
+def test_an_mtu_that_is_refused(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.failures["SetIpInterfaceEntry"] = [0, INVALID]
+    before = made.api.state()
+    with pytest.raises(tunring.WintunError, match=r"can't set MTU 1420 and metric for IPv6 .*: Windows says error 87"):
+        made.configure(mtu=1420)
+    assert made.api.state() == before
+
+
+def test_a_small_mtu_is_for_ipv4(clock: list[float]) -> None:
+    made = tunnel()
+    assert made.configure(["10.6.7.7/24"], 576).mtu == 576
+    assert [made.api.interface(family).mtu for family in (AF_INET, AF_INET6)] == [576, 65535]
+
+
+def test_addresses_that_become_usable(clock: list[float]) -> None:
+    made = tunnel(tentative=100)
+    made.configure(["10.6.7.7/24"])
+    assert made.api.tentative == 0
+    assert 0.5 < clock[0] < 5
+
+
+def test_addresses_that_never_become_usable(clock: list[float]) -> None:
+    made = tunnel(tentative=-1)
+    with pytest.raises(tunring.WintunError, match=r"10\.6\.7\.7/24 on adapter 'OfficeNet' can't be used after 5 s"):
+        made.configure(["10.6.7.7/24"])
+    assert made.api.addresses == []
+
+
+def test_an_address_that_another_host_has(clock: list[float]) -> None:
+    made = tunnel(tentative=10, final_state=DAD_DUPLICATE)
+    with pytest.raises(tunring.WintunError, match="another host has it"):
+        made.configure(["10.6.7.7/24"])
+    assert made.api.addresses == []
+
+
+def test_without_a_link_nothing_is_waited_for(clock: list[float]) -> None:
+    made = tunnel(connected=False)
+    assert not made.configure(["10.6.7.7/24", "fd00::7/64"]).up
+    assert clock[0] == 0
+
+
+def test_dns_settings_that_come_late(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.failures["GetInterfaceDnsSettings"] = [2] * 20
+    made.api.failures["SetInterfaceDnsSettings"] = [NOT_FOUND] * 20
+    assert made.configure(dns=["9.9.9.9"]).dns == (ip_address("9.9.9.9"),)
+
+
+def test_dns_settings_that_never_come(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.failures["SetInterfaceDnsSettings"] = [2] * 10**6
+    before = made.api.state()
+    with pytest.raises(
+        tunring.NotFound, match=r"can't set the DNS servers 9\.9\.9\.9 on adapter 'OfficeNet': .* not complete"
+    ):
+        made.configure(["10.6.7.7/24"], dns=["9.9.9.9"])
+    made.api.failures.clear()
+    assert made.api.state() == before
+
+
+def test_an_older_windows_has_no_dns_functions(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(*_: object) -> int:
+        raise NotImplementedError("this Windows has no GetInterfaceDnsSettings")
+
+    monkeypatch.setattr(FakeIpHelper, "GetInterfaceDnsSettings", lack)
+    made = tunnel()
+    assert made.configure(["10.6.7.7/24"]).dns == ()
+    before = made.api.state()
+    with pytest.raises(NotImplementedError, match="no GetInterfaceDnsSettings"):
+        made.configure(["10.6.8.8/24"], dns=["9.9.9.9"])
+    assert made.api.state() == before
+
+
+def test_down_is_not_for_windows(clock: list[float]) -> None:
+    made = tunnel()
+    with pytest.raises(NotImplementedError, match="'OfficeNet' can't be brought down: on Windows it is up while"):
+        made.configure(["10.6.7.7/24"], up=False)
+    assert made.api.calls == []
+
+
+def test_an_interface_that_goes_away_in_the_middle(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.failures["CreateIpForwardEntry2"] = [0, NOT_FOUND]
+    with pytest.raises(tunring.NotFound, match=r"the route to 10\.0\.0\.0/8 by 10\.6\.7\.1 .*: the interface is gone"):
+        made.configure(**EVERYTHING)
+
+
+def test_undo_after_the_interface_is_gone(clock: list[float]) -> None:
+    made = tunnel()
+    made.configure(**EVERYTHING)
+    made.api.interfaces, made.api.addresses, made.api.routes = [], [], []
+    # Its name servers can't be asked for any more either.
+    made.api.failures["ConvertInterfaceLuidToGuid"] = [NOT_FOUND] * 2
+    assert made.close(stays=True) is None
