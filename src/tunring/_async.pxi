@@ -40,20 +40,6 @@ cdef class Outgoing:
         return False
 
 
-cdef Outgoing _outgoing(Session session, packets, lengths, on_full):
-    cdef Outgoing self = Outgoing.__new__(Outgoing)
-    self.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
-    self.session = session
-    if lengths is not None:
-        self.packets = _packets_from_packed(packets, lengths)
-    elif isinstance(packets, Batch):
-        self.packets = _packets_from_batch(packets, session.get())
-    else:
-        self.packets = _packets_from_items(packets)
-    session.check_thread()
-    return self
-
-
 @cython.final
 @cython.no_gc
 cdef class Alarm:

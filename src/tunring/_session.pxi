@@ -374,6 +374,20 @@ cdef class Session:
         cdef int64_t deadline = _deadline(timeout)
         return self.send_packets(_packets_from_packed(buffer, lengths), mode, deadline)
 
+    def _outgoing(self, packets, lengths, on_full) -> Outgoing:
+        """For event loops: packets on their way, packed ones if there are lengths."""
+        cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
+        outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        outgoing.session = self
+        if lengths is not None:
+            outgoing.packets = _packets_from_packed(packets, lengths)
+        elif isinstance(packets, Batch):
+            outgoing.packets = _packets_from_batch(packets, self.get())
+        else:
+            outgoing.packets = _packets_from_items(packets)
+        self.check_thread()
+        return outgoing
+
     def send_async(self, packets, *, on_full="wait", timeout=None):
         """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
 
@@ -402,13 +416,13 @@ cdef class Session:
         >>> asyncio.run(main())
         1
         """
-        return _asyncio_module().send(self, _outgoing(self, packets, None, on_full), check_timeout(timeout))
+        return _asyncio_module().send(self, self._outgoing(packets, None, on_full), check_timeout(timeout))
 
     def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
         """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
         if lengths is None:
             raise TypeError("lengths must be integers, not NoneType")
-        return _asyncio_module().send(self, _outgoing(self, buffer, lengths, on_full), check_timeout(timeout))
+        return _asyncio_module().send(self, self._outgoing(buffer, lengths, on_full), check_timeout(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tunring.errors import SessionClosed
 from tunring.waiters import ThreadReadiness, Waiters
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tunring._core import Batch, Outgoing, Session
     from tunring.waiters import Event, Readiness
+
+Key = TypeVar("Key")
 
 _get_running_loop = asyncio.get_running_loop
 
@@ -113,16 +115,21 @@ class LoopWaiters(Waiters):
         await asyncio.sleep(0)
 
 
-def _waiters(session: Session) -> Waiters:
-    loop = _get_running_loop()
-    waiters: Waiters | None = session._waiters.get(loop)  # noqa: SLF001
+def waiters_of(session: Session, key: Key, make: Callable[[Key], Waiters]) -> Waiters:
+    """Those of the session and the loop that ``key`` stands for. Those of loops that are closed are forgotten."""
+    waiters = session._waiters.get(key)  # noqa: SLF001
     if waiters is None:
         for other, its in list(session._waiters.items()):  # noqa: SLF001
             if its.finished():
                 its.end()
                 session._waiters.pop(other, None)  # noqa: SLF001
-        waiters = session._waiters.setdefault(loop, LoopWaiters(loop))  # noqa: SLF001
+        waiters = session._waiters.setdefault(key, make(key))  # noqa: SLF001
     return waiters
+
+
+def _waiters(session: Session) -> Waiters:
+    loop = _get_running_loop()
+    return session._waiters.get(loop) or waiters_of(session, loop, LoopWaiters)  # noqa: SLF001
 
 
 async def receive(session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
@@ -139,14 +146,7 @@ async def receive(session: Session, max_packets: SupportsIndex, timeout: float |
 async def send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
     """Send as :meth:`Session.send_async` says."""
     try:
-        waiters = _waiters(session)
-        if waiters.turn_is_over():
-            await waiters.yield_turn()
-        in_line = waiters.sending and outgoing.waits and timeout != 0
-        if not in_line and (outgoing.proceed() or timeout == 0):
-            return outgoing.sent
-        await waiters.send_later(outgoing, timeout)
-        return outgoing.sent
+        return await _waiters(session).send(outgoing, timeout)
     finally:
         outgoing.let_go()  # an exception may keep this frame
 

@@ -202,7 +202,16 @@ class Waiters:
 
     # ---- Room
 
-    async def send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
+    async def send(self, outgoing: Outgoing, timeout: float | None) -> int:
+        """Send, waiting for room; returns how many packets went out."""
+        if self.turn_is_over():
+            await self.yield_turn()
+        in_line = self.sending and outgoing.waits and timeout != 0
+        if in_line or not (outgoing.proceed() or timeout == 0):
+            await self._send_later(outgoing, timeout)
+        return outgoing.sent
+
+    async def _send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
         """Wait for room and send the rest, or what there is room for until the time is up."""
         deadline = _deadline(timeout)
         if not await self._line_up(deadline):

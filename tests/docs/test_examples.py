@@ -18,6 +18,7 @@ MODULES = (
     "tunring",
     "tunring.adapter",
     "tunring.aio",
+    "tunring.contrib.anyio",
     "tunring.errors",
     "tunring.library",
     "tunring.logger",

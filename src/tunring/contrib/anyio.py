@@ -1,0 +1,151 @@
+"""Sessions in anyio tasks, under trio as well as asyncio: ``pip install 'tunring[anyio]'``.
+
+Each function is a checkpoint. Under asyncio they share their waiters with :meth:`Session.receive_async` and its like.
+
+Examples
+--------
+>>> import anyio, tunring.testing
+>>> from tunring.contrib import anyio as tunring_anyio
+>>> async def main():
+...     left, right = tunring.testing.pair()
+...     with left, right:
+...         async with anyio.create_task_group() as tasks:
+...             tasks.start_soon(tunring_anyio.send, left, [bytes([0x45]) + bytes(19)])
+...             with await tunring_anyio.receive(right) as batch:
+...                 return len(batch)
+>>> anyio.run(main), anyio.run(main, backend="trio")
+(1, 1)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tunring import aio
+from tunring._core import check_timeout
+from tunring.errors import SessionClosed
+from tunring.waiters import Waiters
+
+try:
+    import anyio
+    from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
+except ImportError as error:
+    raise ImportError("tunring.contrib.anyio needs anyio: pip install 'tunring[anyio]'", name="anyio") from error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from typing import Literal, SupportsIndex
+
+    from anyio.lowlevel import EventLoopToken
+    from typing_extensions import Buffer
+
+    from tunring._core import Batch, Outgoing, Session
+    from tunring.waiters import Event
+
+    OnFull = Literal["wait", "partial", "drop", "raise"]
+
+
+def _nothing() -> None:
+    pass
+
+
+class _TrioWaiters(Waiters):
+    """The tasks of a run of trio that wait in a session."""
+
+    def __init__(self, token: EventLoopToken) -> None:
+        super().__init__()
+        self._token = token
+
+    def soon(self, function: Callable[[], None]) -> object:
+        return self._token.native_token.run_sync_soon(function)  # type: ignore[attr-defined]
+
+    def finished(self) -> bool:
+        try:
+            if current_token() == self._token:
+                return False
+        except RuntimeError:
+            pass  # this is another thread
+        try:
+            self.soon(_nothing)
+        except RuntimeError:
+            return True
+        return False
+
+    def make_event(self) -> Event:
+        return anyio.Event()
+
+    async def wait(self, event: Event, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await event.wait()
+
+    async def run_loop_once(self) -> None:
+        await checkpoint()
+
+
+def _waiters(session: Session) -> Waiters:
+    token = current_token()
+    if isinstance(token.native_token, asyncio.AbstractEventLoop):
+        return aio.waiters_of(session, token.native_token, aio.LoopWaiters)
+    return aio.waiters_of(session, token, _TrioWaiters)
+
+
+async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: float | None = None) -> Batch:
+    """Take the packets that are there, waiting for the first one.
+
+    A task that is cancelled has taken nothing. Parameters, result and errors are those of :meth:`Session.receive`.
+    """
+    timeout = check_timeout(timeout)
+    await checkpoint_if_cancelled()
+    waiters = _waiters(session)
+    if waiters.turn_is_over():
+        await waiters.yield_turn()
+    batch = session._poll(max_packets)  # noqa: SLF001
+    if batch or timeout == 0:
+        return batch
+    return await waiters.receive_later(session, max_packets, timeout)
+
+
+async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
+    """Iterate over batches as they come, releasing each when the next is asked for.
+
+    Ends silently when the session is over.
+    """
+    while True:
+        try:
+            batch = await receive(session, max_packets)
+        except SessionClosed:
+            return
+        with batch:
+            yield batch
+
+
+async def send(
+    session: Session, packets: Iterable[Buffer] | Batch, *, on_full: OnFull = "wait", timeout: float | None = None
+) -> int:
+    """Send packets, in order, waiting for room.
+
+    A task that is cancelled may have sent some. Parameters, result and errors are those of :meth:`Session.send`.
+    """
+    return await _send(session, session._outgoing(packets, None, on_full), timeout)  # noqa: SLF001
+
+
+async def send_packed(
+    session: Session,
+    buffer: Buffer,
+    lengths: Buffer | Sequence[SupportsIndex],
+    *,
+    on_full: OnFull = "wait",
+    timeout: float | None = None,
+) -> int:
+    """Send packets that lie back to back in one buffer, as :meth:`Session.send_packed` does, waiting for room."""
+    return await _send(session, session._outgoing(buffer, lengths, on_full), timeout)  # noqa: SLF001
+
+
+async def _send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
+    try:
+        timeout = check_timeout(timeout)
+        await checkpoint_if_cancelled()
+        return await _waiters(session).send(outgoing, timeout)
+    finally:
+        outgoing.let_go()
