@@ -23,6 +23,7 @@ from tunring.errors import (
 )
 from tunring.library import DriverVersion, delete_driver, load, running_driver_version
 from tunring.logger import set_logger
+from tunring.privilege import is_elevated
 
 if TYPE_CHECKING:
     from tunring.configuration import Configuration, Route
@@ -54,6 +55,7 @@ __all__ = [
     "WintunError",
     "__version__",
     "delete_driver",
+    "is_elevated",
     "load",
     "running_driver_version",
     "set_logger",

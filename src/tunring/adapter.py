@@ -9,7 +9,6 @@ import weakref
 from typing import TYPE_CHECKING, Self
 
 from tunring import _core
-from tunring.errors import AdapterBusy, AlreadyExists, NotFound
 from tunring.library import load
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from tunring.configuration import Address, Configuration, Host, RouteLike
     from tunring.configurator import Configurator
+    from tunring.creation import IfExists
 
 #: Bytes of a ring: the least and the most that the ABI allows.
 MIN_CAPACITY = 0x20000
@@ -28,8 +28,8 @@ MAX_CAPACITY = 0x4000000
 _NAME_UNITS = 127
 _TYPE_UNITS = 128
 
-_ALREADY_EXISTS = 183
-_BUSY = 170
+#: By id() of each adapter that is open: its library's path and its LUID.
+_open_adapters: dict[int, tuple[str, int]] = {}
 
 
 def _check_text(text: object, what: str, most: int) -> str:
@@ -60,18 +60,6 @@ def _check_capacity(capacity: int) -> int:
     return value
 
 
-def _refuse_taken_name(library: _core.Library, name: str) -> None:
-    """The official DLL would silently make "Name 1" of a name that is taken."""
-    try:
-        library.open_adapter(name).close()
-    except NotFound:
-        return
-    if pinned := _core.pinned_sessions():
-        message = f"the adapter {name!r} can't go before the packets of {pinned} closed sessions are let go"
-        raise AdapterBusy(_BUSY, message)
-    raise AlreadyExists(_ALREADY_EXISTS, f"there is an adapter {name!r} already")
-
-
 class Adapter:
     """A network interface that this program serves. :meth:`create` and :meth:`open` make it.
 
@@ -98,6 +86,7 @@ class Adapter:
         self._luid = handle.luid
         self._stays = stays  # the interface does, when this adapter is closed
         self._closed = False
+        _open_adapters[id(self)] = library.path, self._luid
 
     @classmethod
     def create(
@@ -106,6 +95,7 @@ class Adapter:
         tunnel_type: str = "Tunring",
         *,
         guid: uuid.UUID | str | None = None,
+        if_exists: IfExists = "error",
         library: _core.Library | None = None,
     ) -> Adapter:
         """Create an adapter, which goes away when it is closed or the process ends.
@@ -118,27 +108,34 @@ class Adapter:
         tunnel_type : str
             What kind of tunnel this is, for people: 1 to 128 UTF-16 units.
         guid : uuid.UUID or str, optional
-            The adapter's identity from one creation to the next, on Windows. Two adapters of ``loopback`` with the same
-            one are the ends of a cable.
+            The adapter's identity from one creation to the next, on Windows, where None makes one of the name and the
+            machine's own. Two adapters of ``loopback`` with the same one are the ends of a cable.
+        if_exists : str
+            What to do about an adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
+            :meth:`open` does. ``"recreate"``: remove it, if it is a leftover that no process uses; on Windows that is
+            one whose process has died, and takes up to 5 seconds, on Linux a persistent TUN interface.
         library : Library, optional
             What to create it with; :func:`tunring.load` by default.
 
         Raises
         ------
         AlreadyExists
-            The name is taken (a FileExistsError).
+            The name is taken (a FileExistsError), on Windows by a network interface of whatever kind.
         AccessDenied
             The privilege is lacking (a PermissionError); the message says which.
         ValueError
             A name is refused.
         """
+        from tunring.creation import check_if_exists, create_handle
+
         _check_text(name, "name", _NAME_UNITS)
         _check_text(tunnel_type, "tunnel_type", _TYPE_UNITS)
         guid_bytes = _check_guid(guid)
+        check_if_exists(if_exists)
         library = library or load()
-        if library.official:
-            _refuse_taken_name(library, name)
-        return cls(library.create_adapter(name, tunnel_type, guid_bytes), name, library)
+        ours = {luid for path, luid in list(_open_adapters.values()) if path == library.path}
+        handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
+        return cls(handle, name, library, stays=stays)
 
     @classmethod
     def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
@@ -155,9 +152,13 @@ class Adapter:
         AdapterBusy
             Another program has it.
         """
+        from tunring.creation import explained
+
         _check_text(name, "name", _NAME_UNITS)
         library = library or load()
-        return cls(library.open_adapter(name), name, library, stays=True)
+        with explained(library):
+            handle = library.open_adapter(name)
+        return cls(handle, name, library, stays=True)
 
     @classmethod
     def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
@@ -194,9 +195,16 @@ class Adapter:
     @property
     def name(self) -> str:
         """The interface's name, as the system knows it now where the library can tell."""
-        if not self._closed and (current := self._handle.name):
+        if not self._closed and (current := self._current_name()):
             self._name = current
         return self._name
+
+    def _current_name(self) -> str | None:
+        if sys.platform == "win32" and self._library.official:
+            from tunring.alias_windows import alias_of
+
+            return alias_of(self._luid)
+        return self._handle.name
 
     @property
     def luid(self) -> int:
@@ -209,7 +217,7 @@ class Adapter:
         if sys.platform == "win32" and self._library.official:
             from tunring.iphelper_windows import index_of
 
-            return index_of(self._luid)
+            return index_of(self._luid) if self._handle.address else None
         return self._handle.index
 
     @property
@@ -316,6 +324,7 @@ class Adapter:
         memory, and on Windows the adapter, until they are let go.
         """
         self._closed = True
+        _open_adapters.pop(id(self), None)
         session = self._session() if self._session else None
         if session is not None and not session.closed:
             session.close()

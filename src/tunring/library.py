@@ -16,7 +16,7 @@ _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _NAMES = ("wintun", "tun_linux", "loopback")
 _DEFAULT = {"win32": "wintun", "linux": "tun_linux"}
 
-_PLACE_VARIABLE = "TUNRING_WINTUN_DLL"
+PLACE_VARIABLE = "TUNRING_WINTUN_DLL"
 _VERIFY_VARIABLE = "TUNRING_WINTUN_VERIFY"
 
 #: The code that says a library wasn't found.
@@ -50,9 +50,9 @@ if hasattr(os, "register_at_fork"):
 def _official_places() -> list[Path]:
     """Where the official DLL may be: never the current folder or PATH, from which anybody's DLL could come."""
     places = [Path(__file__).parent / "wintun.dll"]
-    if named := os.environ.get(_PLACE_VARIABLE):
+    if named := os.environ.get(PLACE_VARIABLE):
         if not Path(named).is_absolute():
-            text = f"{_PLACE_VARIABLE} must be a whole path, so that it doesn't depend on the current folder: {named!r}"
+            text = f"{PLACE_VARIABLE} must be a whole path, so that it doesn't depend on the current folder: {named!r}"
             raise LibraryNotFound(_MOD_NOT_FOUND, text)
         places.insert(0, Path(named))
     if sys.platform == "win32":
@@ -82,7 +82,7 @@ def _find(which: str) -> Path:
 
         text += (
             f". A wheel of tunring for Windows carries it; otherwise unpack the archive of {HOME}, and set "
-            f"{_PLACE_VARIABLE} to the wintun.dll of this machine's folder"
+            f"{PLACE_VARIABLE} to the wintun.dll of this machine's folder"
         )
     raise LibraryNotFound(_MOD_NOT_FOUND, text)
 

@@ -27,6 +27,12 @@ class Build(NamedTuple):
     machine: str
 
 
+#: For whoever isn't elevated.
+ELEVATION_ADVICE = (
+    'Wintun serves elevated processes of administrators only: start this one from a terminal opened with "Run as '
+    'administrator", or as a service'
+)
+
 #: SHA-256 of the file -> which build it is.
 BUILDS = {
     "e5da8447dc2c320edc0fc52fa01885c103de8c118481f683643cacc3220dafce": Build("0.14.1", "amd64"),

@@ -36,7 +36,7 @@ _NOT_LOADABLE = 193
 _WRONG_MACHINE = 216
 _UNKNOWN_HASH = 577
 
-_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+_kernel32 = ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=0x800)
 _create_file = _kernel32.CreateFileW
 _create_file.argtypes = [
     wintypes.LPCWSTR,

@@ -74,7 +74,7 @@ def _library(topic: str, which: str | None) -> Finding:
 
 def _library_advice(which: str | None) -> str:
     if which is None and sys.platform == "win32":
-        return "put the official wintun.dll of this machine's kind in one of these places"
+        return "install a wheel of tunring for Windows, or put the official wintun.dll of this machine's kind there"
     if which is None and sys.platform != "linux":
         return "there is only loopback on this system: tunring.load('loopback')"
     return "it is part of tunring: install tunring again"
@@ -83,6 +83,10 @@ def _library_advice(which: str | None) -> str:
 def _system() -> list[Finding]:
     if sys.platform == "linux":
         from tunring.cli.doctor_linux import look
+
+        return [Finding(*finding) for finding in look()]
+    elif sys.platform == "win32":
+        from tunring.cli.doctor_windows import look
 
         return [Finding(*finding) for finding in look()]
     else:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunring.privilege_linux import CAPABILITIES, capabilities
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,8 +33,6 @@ _FEATURES = {
     0x0040: "no_carrier",
 }
 _NEEDED = 0x0001
-
-_CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 
 
 def look() -> Iterator[Row]:
@@ -70,17 +70,9 @@ def _device() -> Row:
     return topic, "ok", text, ""
 
 
-def _held() -> set[str]:
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith("CapEff:"):
-            held = int(line.split()[1], 16)
-            return {name for bit, name in _CAPABILITIES.items() if held >> bit & 1}
-    return set()
-
-
 def _capabilities() -> Row:
-    topic, held = "privileges", _held()
-    text = f"user {os.geteuid()}; {', '.join(sorted(held)) or 'none of ' + ', '.join(_CAPABILITIES.values())}"
+    topic, held = "privileges", capabilities()
+    text = f"user {os.geteuid()}; {', '.join(sorted(held)) or 'none of ' + ', '.join(CAPABILITIES.values())}"
     if "CAP_NET_ADMIN" in held:
         return topic, "ok", text, ""
     advice = (
@@ -101,7 +93,7 @@ def _namespaces() -> Row:
     topic = "namespaces"
     if not Path("/proc/self/ns/net").exists():
         return topic, "warning", "the kernel has no network namespaces", "the demo will use loopback"
-    if "CAP_SYS_ADMIN" in _held():
+    if "CAP_SYS_ADMIN" in capabilities():
         return topic, "ok", "network namespaces can be made", ""
     allowed = _sysctl("user.max_user_namespaces", 0) > 0 and _sysctl("kernel.unprivileged_userns_clone", 1)
     if allowed and not _sysctl("kernel.apparmor_restrict_unprivileged_userns", 0):

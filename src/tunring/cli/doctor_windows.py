@@ -1,0 +1,81 @@
+"""The Windows half of ``tunring doctor``: Windows or Wine, elevation, and which DLL this is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunring import load
+from tunring.library import PLACE_VARIABLE
+from tunring.official import ELEVATION_ADVICE, build_of
+from tunring.privilege import is_elevated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunring.cli.doctor import Level
+
+assert sys.platform == "win32"
+
+#: topic, level, text, advice
+Row = tuple[str, "Level", str, str]
+
+
+def look() -> Iterator[Row]:
+    """Look at the system, without changing anything."""
+    yield _system()
+    yield _python()
+    yield _elevation()
+    yield from _dll()
+
+
+def wine_version() -> str | None:
+    """Wine's version, or None on Windows."""
+    tell = getattr(ctypes.WinDLL("ntdll"), "wine_get_version", None)
+    if tell is None:
+        return None
+    tell.argtypes, tell.restype = [], ctypes.c_char_p
+    return str(tell().decode())
+
+
+def _system() -> Row:
+    topic, windows = "system", sys.getwindowsversion()
+    claimed = f"Windows {windows.major}.{windows.minor}.{windows.build}"
+    wine = wine_version()
+    if wine is None:
+        return topic, "ok", claimed, ""
+    advice = "adapters need Windows itself; loopback works here: tunring.load('loopback')"
+    return topic, "problem", f"Wine {wine}, which says it is {claimed}; it has no place for Wintun's driver", advice
+
+
+def _python() -> Row:
+    bits = ctypes.sizeof(ctypes.c_void_p) * 8
+    return "python", "ok", f"{bits} bits, {platform.machine()}, {sys.executable}", ""
+
+
+def _elevation() -> Row:
+    if is_elevated():
+        return "privileges", "ok", "elevated", ""
+    return "privileges", "warning", "not elevated: adapters can't be created or opened", ELEVATION_ADVICE
+
+
+def _dll() -> Iterator[Row]:
+    try:
+        path = Path(load("wintun").path)
+        digest, build = build_of(path)
+    except OSError:
+        return  # the default library's line says it
+    topic, text = "wintun.dll", f"SHA-256 {digest}"
+    if build:
+        yield topic, "ok", f"official build {build.version} for {build.machine}, {text}", ""
+    else:
+        advice = "use the official one, which tunring's wheels carry, unless you know where this one is from"
+        yield topic, "warning", f"no official build that this version of tunring knows, {text}", advice
+    named = os.environ.get(PLACE_VARIABLE)
+    if named and not Path(named).is_file():
+        advice = "set it to where the DLL is, or unset it"
+        yield topic, "warning", f"{PLACE_VARIABLE} names {named}, which is no file", advice

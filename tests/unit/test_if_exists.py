@@ -1,0 +1,50 @@
+"""What ``Adapter.create`` does about a name that is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+import tunring
+
+
+@pytest.mark.parametrize("if_exists", ["error", "open", "recreate"])
+def test_a_free_name(library: tunring.Library, name: str, if_exists: str) -> None:
+    with (
+        tunring.Adapter.create(name, if_exists=if_exists, library=library) as adapter,
+        adapter.start_session() as session,
+    ):
+        assert not session.closed
+    with pytest.raises(tunring.NotFound):
+        tunring.Adapter.open(name, library=library)
+
+
+@pytest.mark.parametrize("if_exists", ["", "Error", "replace", None, 1])
+def test_no_such_policy(library: tunring.Library, name: str, if_exists: object) -> None:
+    with pytest.raises(ValueError, match="'error', 'open', 'recreate'"):
+        tunring.Adapter.create(name, if_exists=if_exists, library=library)
+    with pytest.raises(tunring.NotFound):
+        tunring.Adapter.open(name, library=library)
+
+
+def test_open_takes_the_one_that_is_there(adapter: tunring.Adapter) -> None:
+    with tunring.Adapter.create(adapter.name, if_exists="open", library=adapter.library) as other:
+        assert other.luid == adapter.luid
+    adapter.start_session().close()  # it has outlived the other's close
+
+
+def test_recreate_leaves_alone_what_is_in_use(adapter: tunring.Adapter) -> None:
+    with adapter.start_session() as session:
+        with pytest.raises(tunring.AlreadyExists, match="this process") as caught:
+            tunring.Adapter.create(adapter.name, if_exists="recreate", library=adapter.library)
+        assert caught.value.winerror == 183
+        assert isinstance(caught.value, FileExistsError)
+        assert not session.closed
+
+
+def test_recreate_after_close(library: tunring.Library, name: str) -> None:
+    for _ in range(3):
+        tunring.Adapter.create(name, if_exists="recreate", library=library).close()
+
+
+def test_elevation_is_known() -> None:
+    assert tunring.is_elevated() in {True, False}
