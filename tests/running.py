@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
 SANITIZED = bool(os.environ.get("TUNRING_SANITIZE"))
@@ -97,4 +98,14 @@ def check_script(source: str, *options: str) -> str:
     """The same for one that must succeed and say nothing on stderr. Returns what it printed."""
     done = run_script(source, *options)
     assert (done.returncode, done.stderr) == (0, ""), f"exit code {done.returncode}:\n{done.stderr}"
+    return done.stdout
+
+
+def check_program(*command: str | Path, **options: Any) -> str:
+    """Runs a program that must succeed, outside the tree, and returns its output."""
+    done = subprocess.run(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        **{"cwd": "/", **options},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
     return done.stdout

@@ -1,0 +1,10 @@
+"""What PyInstaller asks a package for: where its hook is. Nothing else imports it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def get_hook_dirs() -> list[str]:
+    """Name the folder that has the hook; the entry point ``pyinstaller40`` leads here."""
+    return [str(Path(__file__).parent)]
