@@ -1,0 +1,164 @@
+"""Sessions as scapy sockets: ``pip install 'tunring[scapy]'``.
+
+Examples
+--------
+>>> import tunring.testing
+>>> from scapy.layers.inet import ICMP, IP
+>>> from scapy.sendrecv import sniff
+>>> from tunring.contrib.scapy import TunSocket
+>>> left, right = tunring.testing.pair()
+>>> with left, right:
+...     TunSocket(left).send(IP(dst="10.0.0.2") / ICMP())
+...     [packet.dst for packet in sniff(opened_socket=TunSocket(right), count=1)]
+28
+['10.0.0.2']
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from tunring._core import Session
+from tunring.errors import SessionClosed, WintunError
+
+try:
+    from scapy.compat import raw
+    from scapy.config import conf
+    from scapy.data import MTU
+    from scapy.layers.inet import IP
+    from scapy.layers.inet6 import IPv6
+    from scapy.layers.l2 import Ether
+    from scapy.packet import Packet
+    from scapy.supersocket import SuperSocket
+except ImportError as error:
+    raise ImportError("tunring.contrib.scapy needs scapy: pip install 'tunring[scapy]'", name="scapy") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_HANDLE_EOF = 38
+
+
+class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only where scapy is installed
+    """A session for scapy, on every system: ``sniff(opened_socket=...)``, ``socket.sr1()``, ``bridge_and_sniff()``, ...
+
+    What it receives is IP or IPv6. Of an Ethernet frame it sends what is inside. The session stays the caller's:
+    closing the socket, which scapy does when it likes to, doesn't close it. One packet may be read ahead; the next
+    ``sniff`` of this socket gets it.
+
+    Parameters
+    ----------
+    session : Session
+        Where packets come from and go to.
+
+    Raises
+    ------
+    TypeError
+        It is no session.
+
+    Examples
+    --------
+    A host that answers pings, until Ctrl-C::
+
+        from scapy.layers.inet import ICMPEcho_am
+
+        TunSocket(session).am(ICMPEcho_am)()
+    """
+
+    desc = "a session of tunring"
+    #: sniff() and its like call select() again and again, rather than add a pipe of their own to wait for.
+    nonblocking_socket = True
+
+    def __init__(self, session: Session) -> None:
+        if not isinstance(session, Session):
+            raise TypeError(f"session must be a tunring.Session, not {session!r}")
+        self.session = session
+        self.iface = session.adapter.name
+        self.promisc = False
+        self._ahead: tuple[bytes, float] | None = None
+
+    def send(self, x: Packet) -> int:
+        """Send an IP packet, and return its size in bytes.
+
+        Raises
+        ------
+        ValueError
+            It is none.
+        SessionClosed
+            The session or this socket is closed.
+        """
+        if self.closed:
+            raise SessionClosed(_HANDLE_EOF, "the socket is closed")
+        if isinstance(x, Packet):
+            x.sent_time = time.time()
+        data = raw(x.payload if isinstance(x, Ether) else x)
+        self.session.send([data])
+        return len(data)
+
+    def recv_raw(self, x: int = MTU) -> tuple[type[Packet], bytes, float]:
+        """Wait for a packet: its class, at most ``x`` of its bytes, and when it was received.
+
+        Raises
+        ------
+        SessionClosed
+            The session or this socket is closed. It is an EOFError, at which scapy drops the socket.
+        """
+        while not (self._fetch(None) and (ahead := self._ahead)):
+            pass
+        self._ahead = None
+        data, received = ahead
+        return IPv6 if data[0] >> 4 == 6 else IP, data[:x], received
+
+    def _fetch(self, timeout: float | None) -> bool:
+        """Read a packet ahead, if none is; whether one is."""
+        if self.closed:
+            raise SessionClosed(_HANDLE_EOF, "the socket is closed")
+        if self._ahead is None:
+            with self.session.receive(1, timeout) as batch:
+                if batch:
+                    self._ahead = batch.tobytes()[0], time.time()
+        return self._ahead is not None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._fetch(0)
+        except WintunError:
+            return True  # recv raises it
+
+    def fileno(self) -> int:
+        """The session's read event: a descriptor, on Windows a handle."""
+        return self.session.read_event
+
+    def close(self) -> None:
+        """Close the socket, not the session."""
+        self.closed = True
+
+    @staticmethod
+    def select(sockets: Iterable[SuperSocket], remain: float | None = None) -> list[SuperSocket]:
+        """Wait for packets, and return the sockets that have some.
+
+        Comes back after ``conf.recv_poll_rate`` seconds at most, so that scapy can see whether it should stop; as often
+        it looks at sockets of other kinds.
+        """
+        sockets = list(sockets)
+        if ready := _ready(sockets):
+            return ready
+        seconds = conf.recv_poll_rate if remain is None else min(remain, conf.recv_poll_rate)
+        # None that was closed just now, by another thread: select.select on Windows takes no such events, this does.
+        with suppress(SessionClosed, OSError):
+            wait([socket.fileno() for socket in sockets if isinstance(socket, TunSocket)], max(seconds, 0))
+        return _ready(sockets)
+
+
+def _ready(sockets: list[SuperSocket]) -> list[SuperSocket]:
+    result: list[Any] = []
+    for socket in sockets:
+        if isinstance(socket, TunSocket):
+            if socket._is_ready():  # noqa: SLF001
+                result.append(socket)
+        else:
+            result += socket.select([socket], 0)
+    return result
