@@ -251,7 +251,8 @@ class Adapter:
             for the networks of ``addresses`` and for ``routes``, those of earlier calls too. Windows adds it to the
             metric of each route; on Linux a route that names one has just that.
         dns : iterable of str or ipaddress addresses
-            Name servers to ask while the adapter is there, in place of those it has. Windows 10 2004 or later.
+            Name servers that belong to the adapter, in place of those it has. Windows 10 2004 or later; Linux with
+            systemd-resolved and the extra ``dns``, which asks them beside those of other interfaces.
         routes : iterable of str, ipaddress networks, (network, gateway) or Route
             What is to be reached through the adapter: ``"0.0.0.0/0"`` is all of IPv4. It has one to each network; a
             later call's replaces it.

@@ -7,13 +7,14 @@ import ipaddress
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tunring.configuration import Configuration, Route, no_interface
 from tunring.errors import AccessDenied, AlreadyExists, FamilyDisabled, NotFound, WintunError
 from tunring.namespace_linux import call_in_network
+from tunring.resolved_linux import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,10 +94,14 @@ class LinuxInterface:
 
     def apply(self, request: Request, earlier: Request, changes: Changes) -> None:
         """Do what is asked for, note how to undo it as it is done, and compare what the kernel then says."""
-        if request.dns:
-            raise NotImplementedError(
-                "DNS servers of an interface can't be set on Linux, whose kernel has no such thing"
-            )
+        with ExitStack() as stack:
+            # Before anything is changed: there may be none.
+            resolver = stack.enter_context(Resolver()) if request.dns else None
+            self._apply(request, earlier, changes)
+            if resolver:
+                self._change_dns(resolver, request.dns, changes)
+
+    def _apply(self, request: Request, earlier: Request, changes: Changes) -> None:
         whole = request.after(earlier)
         mtu, was_up = self._link()
         # The kernel forgets routes and IPv6 addresses of an interface that goes down: they return when it is back. A
@@ -119,9 +124,10 @@ class LinuxInterface:
         """Ask the kernel what the interface has."""
         mtu, up = self._link()
         addresses = self._addresses()
-        metrics = set(addresses.values())
+        # The address that the kernel itself makes has none.
+        metrics = {metric for address, metric in addresses.items() if not address.ip.is_link_local}
         metric = metrics.pop() if len(metrics) == 1 else None
-        return Configuration(tuple(addresses), mtu, metric, (), tuple(self._routes()), up)
+        return Configuration(tuple(addresses), mtu, metric, self._dns(), tuple(self._routes()), up)
 
     # ---- the link
 
@@ -285,6 +291,31 @@ class LinuxInterface:
                     target = message.get("dst")
                     network = ipaddress.ip_network(f"{target}/{message['dst_len']}") if target else everywhere
                     yield _found_route(network, message.get("gateway"), message.get("priority"))
+
+    # ---- name servers, of which the kernel knows nothing
+
+    def _dns(self) -> tuple[Host, ...]:
+        try:
+            with Resolver() as resolver:
+                return resolver.servers(self._index)
+        except (NotImplementedError, WintunError):
+            return ()
+
+    def _change_dns(self, resolver: Resolver, servers: tuple[Host, ...], changes: Changes) -> None:
+        resolver.wait_for(self._index)
+        before = resolver.servers(self._index)
+        if servers == before:
+            return
+        changes["dns",] = partial(LinuxInterface.set_dns, servers=before)
+        resolver.set_servers(self._index, servers)
+        if (found := resolver.servers(self._index)) != servers:
+            text = f"adapter {self._name!r} should have the DNS servers {servers}, but has {found}"
+            raise WintunError(_GEN_FAILURE, text)
+
+    def set_dns(self, servers: tuple[Host, ...]) -> None:
+        """Set the name servers."""
+        with Resolver() as resolver:
+            resolver.set_servers(self._index, servers)
 
     # ---- all of it
 

@@ -58,10 +58,10 @@ class WindowsTarget:
     """The interface of an adapter of the official DLL."""
 
     def __init__(self, adapter: Adapter) -> None:
-        if not adapter.library.official:
-            raise no_interface(adapter)
         if adapter.closed:
             raise ValueError("the adapter is closed")
+        if not adapter.library.official:
+            raise no_interface(adapter)
         self._interface = WindowsInterface(ip_helper(), adapter.name, adapter.luid)
 
     def __enter__(self) -> Self:
@@ -196,6 +196,8 @@ class WindowsInterface:
             where = f"as {others[0]}" if others else "on another interface"
             text = f"can't add {address} on adapter {self._name!r}: it is there {where}"
             raise AlreadyExists(_EXISTS, text)
+        if code == _NOT_SUPPORTED:
+            raise self._disabled(address.version)
         self._check(code, f"can't add {address}")
         changes["address", address] = partial(WindowsInterface.remove_address, address=address)
 
@@ -266,6 +268,8 @@ class WindowsInterface:
         if code == _OBJECT_EXISTS:
             text = f"can't add the route to {route} on adapter {self._name!r}: there is one with another metric"
             raise AlreadyExists(_EXISTS, text)
+        if code == _NOT_SUPPORTED:
+            raise self._disabled(route.network.version)
         self._check(code, f"can't add the route to {route}")
 
     def remove_route(self, route: Route) -> None:
@@ -331,6 +335,8 @@ class WindowsInterface:
         return rows
 
     def _check(self, code: int, action: str) -> None:
+        if code == _NOT_SUPPORTED:  # as much of it is in Wine
+            raise NotImplementedError(f"{action} on adapter {self._name!r}: this system does not implement that")
         if code:
             raise self._failure(code, action)
 
@@ -343,8 +349,6 @@ class WindowsInterface:
             return AccessDenied(code, text + "that needs an elevated process (Run as administrator)")
         if code in (_NOT_FOUND, _FILE_NOT_FOUND):
             return NotFound(code, text + "the interface is gone, or not complete yet")
-        if code == _NOT_SUPPORTED:
-            return FamilyDisabled(code, text + "the system does not have that version of IP")
         return WintunError(code, f"{text}Windows says error {code}")
 
     def _compare(self, request: Request) -> None:

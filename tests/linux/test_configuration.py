@@ -129,12 +129,6 @@ def test_with_ipv6_switched_off(adapter: tunring.Adapter, namespace: Namespace) 
     adapter.configure(["10.6.7.7/24"], 1420)
 
 
-def test_name_servers_are_not_the_kernels(adapter: tunring.Adapter, namespace: Namespace) -> None:
-    with pytest.raises(NotImplementedError, match="DNS servers of an interface can't be set on Linux"):
-        adapter.configure(["10.6.7.7/24"], dns=["10.6.7.1"])
-    assert state(namespace) == (set(), 1500, False)
-
-
 def test_a_removed_interface(adapter: tunring.Adapter, namespace: Namespace) -> None:
     namespace.ip("link del tun0")
     with pytest.raises((tunring.NotFound, NotImplementedError)):
@@ -157,6 +151,16 @@ with tunring.Adapter.open("tun0") as adapter:
     assert printed.startswith("True can't set MTU 1420 and bring it up on adapter 'tun0'")
     assert "CAP_NET_ADMIN" in printed
     assert state(namespace) == (set(), 1500, False)
+
+
+def test_reading_takes_no_privilege(namespace: Namespace) -> None:
+    namespace.ip("tuntap add dev tun0 mode tun user 0")
+    namespace.set_up("tun0", "10.6.7.7/24", mtu=1400)
+    script = "import tunring\nwith tunring.Adapter.open('tun0') as adapter: print(adapter.configuration())"
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-W", "error", "-c", script]
+    printed = namespace.run(*command)
+    assert "IPv4Interface('10.6.7.7/24')" in printed
+    assert "mtu=1400" in printed
 
 
 def test_pyroute2_is_imported_only_when_used() -> None:

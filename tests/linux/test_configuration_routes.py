@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
+from running import eventually
 from tunring import Route
 
 if TYPE_CHECKING:
@@ -93,6 +94,18 @@ def test_a_metric_is_for_all_routes(adapter: tunring.Adapter, namespace: Namespa
     adapter.configure(["10.9.9.9/24"], routes=["fd11::/16"])
     expected |= {("10.9.9.0/24", None, 50), ("fd11::/16", None, 50)}
     assert routes(namespace) == expected
+
+
+def test_the_address_that_the_kernel_makes(adapter: tunring.Adapter, namespace: Namespace) -> None:
+    namespace.write_sysctl("net/ipv6/conf/tun0/addr_gen_mode", "0")
+    with adapter.start_session():
+        assert adapter.configure(["10.6.7.7/24", "fd00::7/64"], metric=50).metric == 50
+        assert eventually(lambda: any(address.ip.is_link_local for address in adapter.configuration().addresses))
+        found = adapter.configure(up=False)
+        assert [str(address) for address in found.addresses] == ["10.6.7.7/24"]
+        again = {str(address) for address in adapter.configure().addresses}
+        assert again >= {"10.6.7.7/24", "fd00::7/64"}
+        assert eventually(lambda: adapter.configuration().metric == 50)
 
 
 def test_the_lower_metric_wins(create: Callable[..., tunring.Adapter], namespace: Namespace) -> None:

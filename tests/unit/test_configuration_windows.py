@@ -233,6 +233,24 @@ def test_a_family_that_is_off_and_needed(clock: list[float], absent: int, versio
         assert made.api.state() == before
 
 
+@pytest.mark.parametrize(("name", "skipped"), [("CreateUnicastIpAddressEntry", 1), ("CreateIpForwardEntry2", 2)])
+def test_a_family_that_goes_away(clock: list[float], name: str, skipped: int) -> None:
+    made = tunnel()
+    before = made.api.state()
+    made.api.failures[name] = [0] * skipped + [50]
+    with pytest.raises(tunring.FamilyDisabled, match="has no IPv6") as caught:
+        made.configure(**EVERYTHING)
+    assert caught.value.version == 6
+    assert made.api.state() == before
+
+
+def test_a_system_without_interface_tables(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.failures["GetIpInterfaceTable"] = [50]
+    with pytest.raises(NotImplementedError, match="'OfficeNet': this system does not implement that"):
+        made.configure(**EVERYTHING)
+
+
 def test_an_address_of_another_interface(clock: list[float]) -> None:
     made = tunnel()
     made.api.give_address("10.6.7.7/24")

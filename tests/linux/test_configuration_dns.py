@@ -1,0 +1,145 @@
+"""Name servers of an interface, by a stand-in for systemd-resolved on a D-Bus of the test's own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tunring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fake_resolved import FakeResolved
+    from netns import Namespace
+
+pytestmark = pytest.mark.root
+
+SERVERS = (ip_address("10.6.7.1"), ip_address("fd00::1"))
+PACKED = [(socket.AF_INET, SERVERS[0].packed), (socket.AF_INET6, SERVERS[1].packed)]
+
+
+@pytest.fixture
+def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: Namespace) -> Iterator[FakeResolved]:
+    """A systemd-resolved in the namespace of the adapters, which knows their first."""
+    from fake_resolved import FakeResolved
+
+    fake = FakeResolved(tmp_path)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
+    with namespace.entered():
+        process = subprocess.Popen(["sleep", "600"])
+    fake.process = process.pid
+    fake.links[2] = []
+    yield fake
+    process.kill()
+    process.wait()
+    fake.close()
+
+
+def nothing(adapter: tunring.Adapter) -> bool:
+    return adapter.configuration() == tunring.Configuration((), 1500, None, (), (), False)
+
+
+def test_set_read_and_undone(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    assert adapter.ifindex == 2
+    for _ in range(2):
+        assert adapter.configure(["10.6.7.7/24"], dns=["10.6.7.1", "fd00::1"]).dns == SERVERS
+        assert resolved.links[2] == PACKED
+    assert resolved.calls.count("SetLinkDNS") == 1
+    assert adapter.configure(mtu=1400).dns == SERVERS
+    assert adapter.configure(dns=["9.9.9.9"]).dns == (ip_address("9.9.9.9"),)
+    adapter.close()
+    assert resolved.links[2] == []
+
+
+def test_what_it_had_comes_back(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    resolved.links[2] = PACKED[:1]
+    adapter.configure(dns=["9.9.9.9"])
+    adapter.close()
+    assert resolved.links[2] == PACKED[:1]
+
+
+def test_a_new_interface_is_waited_for(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    resolved.late = 20
+    assert adapter.configure(dns=SERVERS).dns == SERVERS
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_refusal_is_undone(adapter: tunring.Adapter, resolved: FakeResolved, forgetful: bool) -> None:
+    resolved.forgetful = forgetful
+    if not forgetful:
+        resolved.errors["SetLinkDNS"] = "org.freedesktop.resolve1.LinkBusy"
+    expected = "should have the DNS servers" if forgetful else "systemd-resolved refuses .*: it says no"
+    with pytest.raises(tunring.WintunError, match=expected):
+        adapter.configure(["10.6.7.7/24"], 1400, dns=SERVERS, routes=["0.0.0.0/0"])
+    assert nothing(adapter)
+
+
+@pytest.mark.parametrize("name", ["AccessDenied", "InteractiveAuthorizationRequired"])
+def test_without_the_privilege(adapter: tunring.Adapter, resolved: FakeResolved, name: str) -> None:
+    resolved.errors["SetLinkDNS"] = f"org.freedesktop.DBus.Error.{name}"
+    with pytest.raises(PermissionError, match="refuses to set DNS servers: it says no"):
+        adapter.configure(dns=SERVERS)
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [
+        (None, "no systemd-resolved is running"),
+        (os.getpid(), "systemd-resolved serves another network namespace than the adapter is in"),
+        (2**22 + 1, "which network namespace systemd-resolved is in can't be told"),
+    ],
+)
+def test_no_resolver_for_this_namespace(
+    adapter: tunring.Adapter, resolved: FakeResolved, process: int | None, expected: str
+) -> None:
+    resolved.process = process
+    with pytest.raises(NotImplementedError, match=f"set by systemd-resolved on Linux: {expected}"):
+        adapter.configure(["10.6.7.7/24"], dns=SERVERS)
+    assert nothing(adapter)
+    assert adapter.configure(["10.6.7.7/24"]).dns == ()
+
+
+@pytest.mark.parametrize("address", ["unix:path=/nonexistent/bus", "tcp:host=localhost", "nonsense"])
+def test_no_bus(adapter: tunring.Adapter, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    with pytest.raises(NotImplementedError, match=r"there is no D-Bus system bus \(.*\)"):
+        adapter.configure(["10.6.7.7/24"], dns=SERVERS)
+    assert nothing(adapter)
+
+
+def test_without_jeepney(adapter: tunring.Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jeepney", None)
+    with pytest.raises(NotImplementedError, match=r"needs jeepney: pip install 'tunring\[dns\]'"):
+        adapter.configure(["10.6.7.7/24"], dns=SERVERS)
+    assert nothing(adapter)
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2, 3])
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_resolver_that_stops(
+    adapter: tunring.Adapter, resolved: FakeResolved, monkeypatch: pytest.MonkeyPatch, answers: int, silent: bool
+) -> None:
+    """It hangs up or goes silent after so many answers, of which the first is the bus's greeting."""
+    from tunring import resolved_linux
+
+    monkeypatch.setattr(resolved_linux, "_ANSWER_SECONDS", 0.2)
+    resolved.answers, resolved.silent = answers, silent
+    with pytest.raises((NotImplementedError, tunring.WintunError)):
+        adapter.configure(["10.6.7.7/24"], dns=SERVERS)
+    resolved.answers = None
+    assert nothing(adapter)
+
+
+def test_reading_needs_nothing(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    resolved.links[2] = PACKED
+    assert adapter.configuration().dns == SERVERS
+    changing: list[Any] = [call for call in resolved.calls if call.startswith("Set")]
+    assert changing == []
