@@ -53,6 +53,7 @@ typedef struct tunring_wait
 {
     int64_t deadline; /* in os_now() nanoseconds; 0 polls and settles the read event, TUNRING_FOREVER has no end */
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
+    HANDLE cancel;    /* ready: a receive that finds nothing returns ERROR_CANCELLED; NULL for none */
 } tunring_wait;
 
 /* The deadline that lies this many nanoseconds ahead, saturating. */

@@ -34,6 +34,7 @@ cdef extern from "tunring.h" nogil:
     ctypedef struct tunring_wait:
         int64_t deadline
         HANDLE interrupt
+        HANDLE cancel
     int64_t tunring_deadline(int64_t nanoseconds) noexcept
 
     ctypedef struct tunring_adapter:

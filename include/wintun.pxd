@@ -28,5 +28,6 @@ cdef extern from "wintun.h" nogil:
         WAIT_TIMEOUT
         ERROR_NO_MORE_ITEMS
         ERROR_OPERATION_ABORTED
+        ERROR_CANCELLED
 
     DWORD GetLastError() noexcept

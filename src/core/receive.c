@@ -64,19 +64,22 @@ sleep_until_ready(receiver *self, const tunring_wait *wait)
     {
         STOP,
         INTERRUPT,
+        CANCEL,
         READ
     };
-    const HANDLE handles[] = {session->stop.wait, wait->interrupt, session->read_event};
+    const HANDLE handles[] = {session->stop.wait, wait->interrupt, wait->cancel, session->read_event};
     int64_t began = os_now();
     if (began >= wait->deadline)
         return WAIT_TIMEOUT;
     count_add(&session->counts.waits, 1);
-    switch (wait_any(handles, 3, wait->deadline))
+    switch (wait_any(handles, 4, wait->deadline))
     {
     case STOP:
         return ERROR_HANDLE_EOF;
     case INTERRUPT:
         return ERROR_OPERATION_ABORTED;
+    case CANCEL:
+        return ERROR_CANCELLED;
     case READ:
         self->consumed = true;
         self->spin = (spin){0};

@@ -9,7 +9,7 @@
 
 #define WAIT_NOTHING (-1) /* the time is up */
 #define WAIT_BROKEN (-2)  /* the system refused to wait: last error */
-#define WAIT_MOST 3
+#define WAIT_MOST 4
 
 /* The index of the first handle that is ready; earlier ones win. NULL handles are passed over. A signal doesn't end
  * the wait: it makes an interrupt handle ready if the caller has one. */

@@ -39,6 +39,14 @@ cdef extern from "Python.h":
 cdef extern from "python_api.h":
     void *memoryview_internal(object view) noexcept
 
+cdef extern from "os.h" nogil:
+    ctypedef struct os_event:
+        HANDLE wait
+    bint os_event_open(os_event *event) noexcept
+    void os_event_close(os_event *event) noexcept
+    void os_event_set(os_event *event) noexcept
+    DWORD GetLastError() noexcept
+
 cdef extern from "interrupt.h":
     ctypedef struct interrupt:
         HANDLE handle
@@ -61,6 +69,7 @@ if hasattr(os, "register_at_fork"):
 include "_arguments.pxi"
 include "_library.pxi"
 include "_batch.pxi"
+include "_cancel.pxi"
 include "_session.pxi"
 include "_async.pxi"
 include "_capture.pxi"

@@ -50,7 +50,7 @@ cdef DWORD _reserve(void *state, const tunring_wait *wait) noexcept nogil:
     return tunring_reserve(call.session, call.sizes, call.count, wait, &call.lease)
 
 
-cdef DWORD _wait_for(_Call call, void *state, int64_t deadline) except? 0xFFFFFFFF:
+cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NULL) except? 0xFFFFFFFF:
     """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
     cdef tunring_wait wait
     cdef interrupt signal
@@ -62,6 +62,7 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline) except? 0xFFFFFF
         return code
     interrupt_arm(&signal)
     wait.interrupt = signal.handle
+    wait.cancel = cancel
     wait.deadline = deadline
     try:
         while True:
@@ -191,7 +192,7 @@ cdef class Session:
 
     # -- Receiving
 
-    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle):
+    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle=False, HANDLE cancel=NULL):
         cdef Batch batch = Batch.__new__(Batch)
         cdef Lease lease = Lease.__new__(Lease)
         cdef _Receiving call
@@ -210,16 +211,21 @@ cdef class Session:
         if settle:
             settling.deadline = 0
             settling.interrupt = NULL
+            settling.cancel = NULL
             with nogil:
                 code = _receive(&call, &settling)
         else:
-            code = _wait_for(_receive, &call, deadline)
+            code = _wait_for(_receive, &call, deadline, cancel)
         lease.slots = call.lease
         if code == ERROR_SUCCESS:
             batch.lease = lease
-        elif code != WAIT_TIMEOUT:
+        elif code not in (WAIT_TIMEOUT, ERROR_CANCELLED):
             raise self.failure(code, "can't receive")
         return batch
+
+    def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
+        """:meth:`receive` that also ends, with an empty batch, once ``cancel`` is set."""
+        return self.receive_until(max_packets, _deadline(timeout), False, cancel.event.wait)
 
     def _poll(self, max_packets) -> Batch:
         """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
@@ -247,7 +253,7 @@ cdef class Session:
         RingCorrupt
             The ring holds nonsense.
         """
-        return self.receive_until(max_packets, _deadline(timeout), False)
+        return self.receive_until(max_packets, _deadline(timeout))
 
     def batches(self, max_packets=256):
         """Iterate over batches as they come, releasing each when the next is asked for.

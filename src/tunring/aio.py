@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
-    from tunring._core import Batch, Outgoing, Session
+    from tunring._core import Batch, Cancel, Outgoing, Session
     from tunring.waiters import Event, Readiness
 
 Key = TypeVar("Key")
@@ -130,6 +130,18 @@ def waiters_of(session: Session, key: Key, make: Callable[[Key], Waiters]) -> Wa
 def _waiters(session: Session) -> Waiters:
     loop = _get_running_loop()
     return session._waiters.get(loop) or waiters_of(session, loop, LoopWaiters)  # noqa: SLF001
+
+
+async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel: Cancel) -> Batch:
+    """Receive; an empty batch once ``cancel`` is set and :meth:`Waiters.look_again` was called."""
+    waiters = _waiters(session)
+    if waiters.turn_is_over():
+        await waiters.yield_turn()
+    while True:
+        batch = session._poll(max_packets)  # noqa: SLF001
+        if batch or cancel.called:
+            return batch
+        await waiters.wait_for_packets(session)
 
 
 async def receive(session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:

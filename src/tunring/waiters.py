@@ -158,13 +158,13 @@ class Waiters:
         """Wait for packets and take them. :meth:`Session._poll` has found none before; empty when the time is up."""
         deadline = _deadline(timeout)
         while True:
-            await self._wait_for_packets(session, deadline)
+            await self.wait_for_packets(session, deadline)
             in_time = time.monotonic() < deadline
             batch = session._poll(max_packets)  # noqa: SLF001
             if batch or not in_time:
                 return batch
 
-    async def _wait_for_packets(self, session: Session, deadline: float) -> None:
+    async def wait_for_packets(self, session: Session, deadline: float = math.inf) -> None:
         """Wait until a receive may return something; nothing is promised."""
         event = self.make_event()
         self._waiting.append(event)
@@ -276,6 +276,11 @@ class Waiters:
             await self.wait(event, max(0.0, deadline - time.monotonic()))
 
     # ---- The end
+
+    def look_again(self) -> None:
+        """Wake everybody, to see what has changed. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.soon(self._wake_all)
 
     def session_closed(self) -> None:
         """Wake everybody: the session is closed. From any thread, any number of times."""
