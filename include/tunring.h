@@ -134,14 +134,6 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
 /* ---- Leases: core/lease.c --------------------------------------------------------------------------------------- */
 
-/* A place in a ring that is the caller's for now. */
-typedef struct tunring_slot
-{
-    BYTE *data;
-    uint32_t length;
-    _Atomic uint32_t holds; /* the lease's own, and one for each exported buffer; at 0 the slot goes back */
-} tunring_slot;
-
 typedef struct tunring_packet
 {
     const BYTE *data;
@@ -149,7 +141,8 @@ typedef struct tunring_packet
 } tunring_packet;
 
 /* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
- * becomes filler. It pins its session until the last slot is let go, and keeps count and lengths after that. */
+ * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
+ * pins its session until the last slot is let go, and keeps count and lengths after that. */
 typedef struct tunring_lease
 {
     tunring_session *session;

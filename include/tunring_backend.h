@@ -9,6 +9,7 @@
 
 #include "wintun.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #define TUNRING_BACKEND_VERSION 1
@@ -59,6 +60,14 @@ typedef struct tunring_simulator
     DWORD (*stale_ends)(void);
 } tunring_simulator;
 
+/* A place in a ring that is the client's for now. */
+typedef struct tunring_slot
+{
+    BYTE *data;
+    uint32_t length;
+    _Atomic uint32_t holds; /* the core's: a back end leaves it alone */
+} tunring_slot;
+
 typedef struct tunring_backend
 {
     DWORD version;    /* TUNRING_BACKEND_VERSION */
@@ -86,6 +95,11 @@ typedef struct tunring_backend
     /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
      * a value out of range. tun_linux: "offloads", 0 or 1. */
     DWORD (*set_option)(const char *Name, DWORD Value);
+
+    /* What as many calls of WintunReceivePacket and WintunReleaseReceivePacket would do, at the price of one. Fewer than
+     * Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */
+    DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
+    void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
 
     const tunring_simulator *simulator; /* NULL but in loopback */
 } tunring_backend;

@@ -271,27 +271,28 @@ tell_incoming(cable_end *end)
     }
 }
 
-/* Takes a packet, without asking the near end for more. *last tells whether nothing is left behind it. */
-static BYTE *
-take(cable_end *end, DWORD *size, bool *last)
+/* Takes up to `count` packets, without asking the near end for more. *last tells whether nothing is left behind them.
+ * The last error is set if there were fewer. */
+static uint32_t
+take(cable_end *end, tunring_slot *slots, uint32_t count, bool *last)
 {
     DWORD code = ERROR_SUCCESS;
-    BYTE *packet;
+    uint32_t taken = 0;
 
     ring_lock_enter(&end->rings.receive.lock);
-    packet = ring_receive(&end->rings.receive, size);
-    if (packet == NULL)
+    taken = ring_receive_many(&end->rings.receive, slots, count);
+    if (taken < count)
     {
         code = GetLastError();
     }
     *last = !ring_readable(&end->rings.receive);
     ring_lock_leave(&end->rings.receive.lock, reclaim, end);
     tell_incoming(end);
-    if (packet == NULL)
+    if (taken < count)
     {
         SetLastError(code);
     }
-    return packet;
+    return taken;
 }
 
 /* An idle ring starts again at its beginning, which is in the cache. The near end's lock is only tried: its holder may
@@ -330,34 +331,41 @@ fetch(cable_end *end)
     ring_lock_leave(&direction->lock, cable_move, direction);
 }
 
-BYTE *
-cable_receive(cable_end *end, DWORD *size)
+uint32_t
+cable_receive(cable_end *end, tunring_slot *slots, uint32_t count)
 {
     DWORD last_error = GetLastError();
     bool last;
-    BYTE *packet = take(end, size, &last);
+    uint32_t taken = take(end, slots, count, &last);
+    uint32_t more = 1;
 
-    if (packet == NULL && last)
+    while (taken < count && last && more > 0)
     {
         fetch(end);
-        packet = take(end, size, &last);
+        more = take(end, slots + taken, count - taken, &last);
+        taken += more;
     }
-    if (packet != NULL)
+    /* The event must not stay set for a packet that is taken. */
+    if (taken == count && last)
     {
-        /* The event must not stay set for a packet that is taken. */
-        if (last)
-        {
-            fetch(end);
-        }
+        fetch(end);
+    }
+    if (taken > 0)
+    {
         SetLastError(last_error);
     }
-    return packet;
+    return taken;
 }
 
 void
-cable_release(cable_end *end, const BYTE *packet)
+cable_release(cable_end *end, const tunring_slot *slots, uint32_t count)
 {
-    ring_mark_released(packet);
+    uint32_t i;
+
+    for (i = 0; i < count; i++)
+    {
+        ring_mark_released(slots[i].data);
+    }
     ring_lock_combine(&end->rings.receive.lock, reclaim, end);
     tell_incoming(end);
 }

@@ -165,13 +165,23 @@ WintunGetReadWaitEvent(WINTUN_SESSION_HANDLE Session)
 BYTE *WINAPI
 WintunReceivePacket(WINTUN_SESSION_HANDLE Session, DWORD *PacketSize)
 {
-    return cable_receive(&Session->end, PacketSize);
+    tunring_slot slot;
+
+    if (cable_receive(&Session->end, &slot, 1) == 0)
+    {
+        return NULL;
+    }
+    *PacketSize = slot.length;
+    return slot.data;
 }
 
 void WINAPI
 WintunReleaseReceivePacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet)
 {
-    cable_release(&Session->end, Packet);
+    /* The ring finds a slot by its address alone. */
+    const tunring_slot slot = {.data = (BYTE *)(uintptr_t)Packet};
+
+    cable_release(&Session->end, &slot, 1);
 }
 
 BYTE *WINAPI
@@ -238,6 +248,18 @@ set_option(const char *name, DWORD value)
     return ERROR_NOT_FOUND;
 }
 
+static DWORD
+receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
+{
+    return cable_receive(&session->end, slots, count);
+}
+
+static void
+release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count)
+{
+    cable_release(&session->end, slots, count);
+}
+
 const tunring_backend TunringBackend = {
     .version = TUNRING_BACKEND_VERSION,
     .size = sizeof(tunring_backend),
@@ -249,5 +271,7 @@ const tunring_backend TunringBackend = {
     .adapter_name = adapter_name,
     .adapter_index = adapter_index,
     .adapter_namespace = adapter_namespace,
+    .receive_many = receive_many,
+    .release_many = release_many,
     .simulator = &simulator,
 };

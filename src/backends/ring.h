@@ -96,6 +96,8 @@ bool ring_packet_is_ip(const BYTE *packet, uint32_t size);
 
 /* The next packet, or NULL with the last error: 38, 259, 13. */
 BYTE *ring_receive(ring_side *side, DWORD *size);
+/* Up to `count` of them; how many. The last error is set if there were fewer. */
+uint32_t ring_receive_many(ring_side *side, tunring_slot *slots, uint32_t count);
 void ring_mark_released(const BYTE *packet);
 /* Moves the head over the leading run of released slots. True if it moved. */
 bool ring_reclaim(ring_side *side);

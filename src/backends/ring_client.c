@@ -58,6 +58,19 @@ ring_receive(ring_side *side, DWORD *size)
     return packet;
 }
 
+uint32_t
+ring_receive_many(ring_side *side, tunring_slot *slots, uint32_t count)
+{
+    uint32_t taken = 0;
+    DWORD size;
+
+    while (taken < count && (slots[taken].data = ring_receive(side, &size)) != NULL)
+    {
+        slots[taken++].length = size;
+    }
+    return taken;
+}
+
 void
 ring_mark_released(const BYTE *packet)
 {
@@ -69,7 +82,7 @@ ring_mark_released(const BYTE *packet)
     {
         poison(packet, size);
     }
-    atomic_fetch_or(word, RING_FLAG);
+    atomic_store_explicit(word, size | RING_FLAG, memory_order_release);
 }
 
 bool
@@ -145,7 +158,7 @@ ring_mark_ready(const BYTE *packet)
     {
         poison(packet, size & ~RING_FLAG);
     }
-    atomic_fetch_and(word, ~RING_FLAG);
+    atomic_store_explicit(word, size & ~RING_FLAG, memory_order_release);
 }
 
 ring_published

@@ -164,20 +164,38 @@ WintunGetReadWaitEvent(WINTUN_SESSION_HANDLE Session)
     return (HANDLE)(intptr_t)(session_usable(Session) ? Session->read_event : -1);
 }
 
+static DWORD
+backend_receive_many(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count)
+{
+    if (session_usable(Session))
+        return tun_receive(Session, Slots, Count);
+    SetLastError(ERROR_HANDLE_EOF);
+    return 0;
+}
+
+static void
+backend_release_many(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count)
+{
+    if (session_usable(Session))
+        tun_release(Session, Slots, Count);
+}
+
 BYTE *WINAPI
 WintunReceivePacket(WINTUN_SESSION_HANDLE Session, DWORD *PacketSize)
 {
-    if (session_usable(Session))
-        return tun_receive(Session, PacketSize);
-    SetLastError(ERROR_HANDLE_EOF);
-    return NULL;
+    tunring_slot slot;
+    if (backend_receive_many(Session, &slot, 1) == 0)
+        return NULL;
+    *PacketSize = slot.length;
+    return slot.data;
 }
 
 void WINAPI
 WintunReleaseReceivePacket(WINTUN_SESSION_HANDLE Session, const BYTE *Packet)
 {
-    if (session_usable(Session))
-        tun_release(Session, Packet);
+    /* The ring finds a slot by its address alone. */
+    const tunring_slot slot = {.data = (BYTE *)(uintptr_t)Packet};
+    backend_release_many(Session, &slot, 1);
 }
 
 BYTE *WINAPI
@@ -288,4 +306,6 @@ const tunring_backend TunringBackend = {
     .adapter_namespace = backend_adapter_namespace,
     .adopt = backend_adopt,
     .set_option = backend_set_option,
+    .receive_many = backend_receive_many,
+    .release_many = backend_release_many,
 };

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Receive: a read that finds S empty. Without virtio headers one read is one packet, straight into its slot. With them
- * it may be a superpacket, which is read into memory of its own and split from there; what S has no room for waits there.
+ * Receive: a read that finds S empty. What comes may be a superpacket, or several packets at once: it is read into memory
+ * of its own and split from there, and what S has no room for waits there.
  */
 #include "tun_session.h"
 
 #include <poll.h>
-#include <string.h>
-#include <unistd.h>
 
 /* Room that a packet of any size needs. */
 #define LARGEST_SLOT ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE)
@@ -20,94 +18,72 @@ interface_gone(int fd)
     return poll(&state, 1, 0) > 0 && state.revents & POLLERR;
 }
 
-/* read(), but for interruptions. The length, or a negative errno. */
-static ssize_t
-read_whole(int fd, BYTE *place, size_t size)
-{
-    for (;;)
-    {
-        const ssize_t length = read(fd, place, size);
-        if (length >= 0)
-            return length;
-        if (errno != EINTR)
-            return -errno;
-    }
-}
-
 /* A failed read, as the client is to hear of it. */
 static DWORD
-read_failed(tun_session *session, ssize_t length)
+read_failed(tun_session *session, int failure)
 {
-    if (length == -EAGAIN)
+    if (failure == EAGAIN)
         return ERROR_NO_MORE_ITEMS;
     /* Whatever it is, it would come again: to call that "empty" would make waiters spin. */
-    tun_session_end(session, (int)-length);
+    tun_session_end(session, failure);
     return ERROR_HANDLE_EOF;
 }
 
-/* Without virtio headers: the next packet that passes the filter, into its slot. */
-static DWORD
-read_packet(tun_session *session)
+/* Begins with the next packet that passes the filter, of those that were read. */
+static bool
+begin_next(tun_session *session)
 {
-    ring_side *side = &session->rings.receive;
-    const uint32_t at = ring_host_tail(side);
-    BYTE *place = ring_host_place(side, at, WINTUN_MAX_IP_PACKET_SIZE);
-    ssize_t length = -ENOBUFS;
-    while (place && (length = read_whole(session->receive.fd, place, WINTUN_MAX_IP_PACKET_SIZE)) >= 0 &&
-           !ring_packet_is_ip(place, (uint32_t)length))
+    tun_receive_half *receive = &session->receive;
+    virtio_header virtio;
+    uint32_t length;
+    const BYTE *packet;
+    while ((packet = tun_reader_next(&receive->reader, &virtio, &length)) != NULL)
+    {
+        receive->splitting =
+            ring_packet_is_ip(packet, length) && offload_split_begin(&receive->split, &virtio, packet, length);
+        if (receive->splitting)
+            return true;
         tun_count(&session->filtered);
-    /* Takes back what of the place was not filled. */
-    ring_host_show(side, length < 0 ? at : ring_host_fill(side, at, (uint32_t)length));
-    return length < 0 ? read_failed(session, length) : ERROR_SUCCESS;
+    }
+    return false;
 }
 
-/* Moves what was read into S, as far as there is room. Shown at once, at the end. */
-static void
+/* Moves what was read into S, as far as there is room. Shown at once, at the end. False if nothing came there. */
+static bool
 split(tun_session *session)
 {
+    tun_receive_half *receive = &session->receive;
     ring_side *side = &session->rings.receive;
-    uint32_t at = ring_host_tail(side);
-    uint32_t size;
-    BYTE *place;
-    while ((size = offload_split_next(&session->receive.split)) != 0 &&
-           (place = ring_host_place(side, at, size)) != NULL)
+    const uint32_t tail = ring_host_tail(side);
+    uint32_t at = tail;
+    while (receive->splitting || begin_next(session))
     {
-        offload_split_write(&session->receive.split, place);
-        at = ring_host_fill(side, at, size);
-    }
-    ring_host_show(side, at);
-    session->receive.splitting = size != 0;
-}
-
-/* Whether what was read holds packets for the client. */
-static bool
-begin_split(tun_session *session, size_t length)
-{
-    const BYTE *packet = session->receive.scratch + sizeof(virtio_header);
-    virtio_header virtio;
-    if (length < sizeof(virtio))
-        return false;
-    memcpy(&virtio, session->receive.scratch, sizeof(virtio));
-    length -= sizeof(virtio);
-    return ring_packet_is_ip(packet, (uint32_t)length) &&
-           offload_split_begin(&session->receive.split, &virtio, packet, (uint32_t)length);
-}
-
-/* With virtio headers: the next one that passes the filter. */
-static DWORD
-read_superpacket(tun_session *session)
-{
-    const size_t most = sizeof(virtio_header) + WINTUN_MAX_IP_PACKET_SIZE;
-    for (;;)
-    {
-        const ssize_t length = read_whole(session->receive.fd, session->receive.scratch, most);
-        if (length < 0)
-            return read_failed(session, length);
-        if (begin_split(session, (size_t)length))
+        const uint32_t size = offload_split_next(&receive->split);
+        BYTE *place = size ? ring_host_place(side, at, size) : NULL;
+        receive->splitting = size != 0;
+        if (size && !place)
             break;
-        tun_count(&session->filtered);
+        if (size)
+        {
+            offload_split_write(&receive->split, place);
+            at = ring_host_fill(side, at, size);
+        }
     }
-    split(session);
+    if (at != tail)
+        ring_host_show(side, at);
+    return at != tail;
+}
+
+static DWORD
+read_packets(tun_session *session)
+{
+    int failure;
+    do
+    {
+        failure = tun_reader_refill(&session->receive.reader, session->receive.fd);
+        if (failure)
+            return read_failed(session, failure);
+    } while (!split(session));
     return ERROR_SUCCESS;
 }
 
@@ -128,7 +104,7 @@ fill(tun_session *session)
     {
         if (!tun_receive_can_go_on(session))
             return ERROR_NO_MORE_ITEMS;
-        split(session);
+        (void)split(session);
         return ERROR_SUCCESS;
     }
     if (ring_host_room(side) < LARGEST_SLOT)
@@ -138,7 +114,7 @@ fill(tun_session *session)
         tun_session_end(session, EBADFD);
         return ERROR_HANDLE_EOF;
     }
-    return session->virtio ? read_superpacket(session) : read_packet(session);
+    return read_packets(session);
 }
 
 void
@@ -149,40 +125,46 @@ tun_receive_work(void *context)
     tun_session_update_event(session);
 }
 
-static DWORD
-receive_locked(tun_session *session, BYTE **packet, DWORD *size)
+static uint32_t
+receive_locked(tun_session *session, tunring_slot *slots, uint32_t count, DWORD *code)
 {
     ring_side *side = &session->rings.receive;
-    if (atomic_load(&session->over))
-        return ERROR_HANDLE_EOF;
-    DWORD code = ring_readable(side) ? ERROR_SUCCESS : fill(session);
-    if (!code)
+    uint32_t taken = 0;
+    *code = atomic_load(&session->over) ? ERROR_HANDLE_EOF : ERROR_SUCCESS;
+    while (!*code && taken < count)
     {
-        *packet = ring_receive(side, size);
-        code = *packet ? ERROR_SUCCESS : GetLastError();
+        /* The last read has told already that nothing more waits. */
+        if (!ring_readable(side) &&
+            (*code = taken && session->receive.reader.dry ? ERROR_NO_MORE_ITEMS : fill(session)))
+            break;
+        const uint32_t more = ring_receive_many(side, slots + taken, count - taken);
+        if (more == 0)
+            *code = GetLastError();
+        taken += more;
     }
     tun_session_update_event(session);
-    return code;
+    return taken;
 }
 
-BYTE *
-tun_receive(tun_session *session, DWORD *size)
+uint32_t
+tun_receive(tun_session *session, tunring_slot *slots, uint32_t count)
 {
     const DWORD before = GetLastError();
     ring_lock *lock = &session->rings.receive.lock;
-    BYTE *packet = NULL;
+    DWORD code;
     ring_lock_enter(lock);
-    const DWORD code = receive_locked(session, &packet, size);
+    const uint32_t taken = receive_locked(session, slots, count, &code);
     ring_lock_leave(lock, tun_receive_work, session);
-    SetLastError(code ? code : before);
-    return packet;
+    SetLastError(taken ? before : code);
+    return taken;
 }
 
 void
-tun_release(tun_session *session, const BYTE *packet)
+tun_release(tun_session *session, const tunring_slot *slots, uint32_t count)
 {
     const DWORD before = GetLastError();
-    ring_mark_released(packet);
+    for (uint32_t i = 0; i < count; i++)
+        ring_mark_released(slots[i].data);
     ring_lock_combine(&session->rings.receive.lock, tun_receive_work, session);
     SetLastError(before);
 }

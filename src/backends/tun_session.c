@@ -10,9 +10,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-/* A superpacket with its virtio header. */
-#define SCRATCH_SIZE (sizeof(virtio_header) + 0x10000)
-
 /* ---- The read event ---- */
 
 /* EPOLLIN: packets wait. Without it the descriptor still has to wake us when the interface goes, and the kernel wakes
@@ -103,11 +100,11 @@ tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code)
     *code = ERROR_NOT_ENOUGH_MEMORY;
     if (!session)
         return NULL;
-    if (format->virtio && !(session->receive.scratch = malloc(SCRATCH_SIZE)))
+    if (!tun_reader_open(&session->receive.reader, format->virtio))
         goto free_session;
     *code = ring_pair_open(&session->rings, capacity);
     if (*code)
-        goto free_scratch;
+        goto close_reader;
     if (!os_event_open(&session->signal))
     {
         *code = GetLastError();
@@ -129,8 +126,8 @@ close_signal:
     os_event_close(&session->signal);
 close_rings:
     ring_pair_close(&session->rings);
-free_scratch:
-    free(session->receive.scratch);
+close_reader:
+    tun_reader_close(&session->receive.reader);
 free_session:
     free(session);
     return NULL;
@@ -158,7 +155,7 @@ tun_session_free(tun_session *session)
     os_fd_close(session->read_event);
     os_event_close(&session->signal);
     ring_pair_close(&session->rings);
-    free(session->receive.scratch);
+    tun_reader_close(&session->receive.reader);
     free(session);
 }
 

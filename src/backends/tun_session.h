@@ -15,6 +15,7 @@
 #include "os.h"
 #include "ring.h"
 #include "tun_device.h"
+#include "tun_reader.h"
 #include "tunring_backend.h"
 
 struct tun_adapter;
@@ -25,9 +26,9 @@ typedef struct tun_receive_half
     int fd;              /* the TUN descriptor, -1 once detached */
     bool signalled;      /* whether `signal` is set for what S or `split` holds */
     bool watched;        /* whether the read event tells of packets in the kernel: not while S has no room for one */
-    bool splitting;      /* `split` has packets left, in `scratch` */
-    offload_split split; /* of the last packet that was read */
-    BYTE *scratch;       /* what was read, its virtio header first; NULL without virtio headers */
+    bool splitting;      /* `split` has packets left; only then may `reader` have some */
+    offload_split split; /* of the packet that `reader` gave last */
+    tun_reader reader;
 } tun_receive_half;
 
 /* Guarded by the send lock. A run of packets stays in R until all of its groups are written. */
@@ -80,8 +81,9 @@ void tun_session_count(tun_session *session, tunring_counters *counters);
 /* Makes the read event tell what the next receive will: after everything that moves S. */
 void tun_session_update_event(tun_session *session);
 
-BYTE *tun_receive(tun_session *session, DWORD *size);
-void tun_release(tun_session *session, const BYTE *packet);
+/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says why. */
+uint32_t tun_receive(tun_session *session, tunring_slot *slots, uint32_t count);
+void tun_release(tun_session *session, const tunring_slot *slots, uint32_t count);
 /* Work of the receive lock: takes back what was released. */
 void tun_receive_work(void *session);
 /* Whether packets that were read wait for their place in S, and S has one for the next. */

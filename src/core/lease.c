@@ -139,11 +139,14 @@ drop_holds(tunring_lease *lease, uint32_t first)
 static void
 return_unheld(tunring_lease *lease)
 {
+    const tunring_backend *backend = lease->session->api->backend;
     for (uint32_t i = 0; i < lease->count; i++)
-    {
         atomic_store_explicit(&lease->slots[i].holds, 0, memory_order_relaxed);
-        return_slot(lease, &lease->slots[i]);
-    }
+    if (backend && !lease->reserved)
+        backend->release_many(lease->session->handle, lease->slots, lease->count);
+    else
+        for (uint32_t i = 0; i < lease->count; i++)
+            return_slot(lease, &lease->slots[i]);
     slots_gone(lease, lease->count, lease->bytes);
 }
 

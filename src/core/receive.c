@@ -23,22 +23,18 @@ typedef struct receiver
     spin spin;
 } receiver;
 
-/* Takes packets until the ring is empty or the batch full. 0 if it has any; an error behind them will come again. */
+/* Takes packets until the ring is empty or the lease full; 0 if it is full, else why it isn't. */
 static DWORD
-take_packets(receiver *self)
+take_singly(tunring_session *session, tunring_lease *lease, uint32_t room)
 {
-    WINTUN_RECEIVE_PACKET_FUNC *const receive = self->session->api->WintunReceivePacket;
-    const WINTUN_SESSION_HANDLE handle = self->session->handle;
-    const uint32_t max = self->max;
-    tunring_lease *lease = self->lease;
+    WINTUN_RECEIVE_PACKET_FUNC *const receive = session->api->WintunReceivePacket;
+    const WINTUN_SESSION_HANDLE handle = session->handle;
     DWORD code = ERROR_SUCCESS;
-    uint32_t count = 0;
-    uint64_t bytes = 0;
-    for (; count < max; count++)
+    uint32_t count = lease->count;
+    uint64_t bytes = lease->bytes;
+    for (; count < room; count++)
     {
         DWORD size;
-        if (count == self->room && !lease_grow(&lease, &self->room, max))
-            break;
         BYTE *packet = receive(handle, &size);
         if (!packet)
         {
@@ -50,10 +46,39 @@ take_packets(receiver *self)
     }
     lease->count = count;
     lease->bytes = bytes;
-    self->lease = lease;
+    return code;
+}
+
+/* The same by one call of our own libraries. */
+static DWORD
+take_at_once(tunring_session *session, tunring_lease *lease, uint32_t room)
+{
+    const uint32_t most = room - lease->count;
+    tunring_slot *slots = &lease->slots[lease->count];
+    const uint32_t got = session->api->backend->receive_many(session->handle, slots, most);
+    const DWORD code = got ? ERROR_NO_MORE_ITEMS : GetLastError();
+    for (uint32_t i = 0; i < got; i++)
+    {
+        atomic_init(&slots[i].holds, 1);
+        lease->bytes += slots[i].length;
+    }
+    lease->count += got;
+    return got == most ? ERROR_SUCCESS : code;
+}
+
+/* 0 if the batch has any; an error behind them will come again. */
+static DWORD
+take_packets(receiver *self)
+{
+    tunring_session *session = self->session;
+    DWORD code;
+    do
+        code = session->api->backend ? take_at_once(session, self->lease, self->room)
+                                     : take_singly(session, self->lease, self->room);
+    while (code == ERROR_SUCCESS && self->room < self->max && lease_grow(&self->lease, &self->room, self->max));
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
-    return count ? ERROR_SUCCESS : code;
+    return self->lease->count ? ERROR_SUCCESS : code;
 }
 
 static DWORD

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is read from the descriptor and waits to be split. One packet a read(); where packets keep coming singly, a burst
+ * by one system call. A superpacket is many packets already, and goes through one buffer, which stays in the cache.
+ */
+#ifndef TUNRING_TUN_READER_H
+#define TUNRING_TUN_READER_H
+
+#include "offload_virtio.h"
+#include "tun_uring.h"
+
+#include <stdbool.h>
+
+#define TUN_BURST 16u
+
+typedef struct tun_reader
+{
+    bool virtio; /* a header precedes each packet */
+    tun_uring *uring;
+    BYTE *buffers;
+    bool dry;                   /* the last burst found the kernel's queue empty at its end */
+    unsigned burst;             /* how many the next refill asks for */
+    unsigned count, next;       /* what was read, and what of it is not taken yet */
+    int32_t lengths[TUN_BURST]; /* negative: an errno */
+} tun_reader;
+
+/* False when out of memory. */
+bool tun_reader_open(tun_reader *reader, bool virtio);
+void tun_reader_close(tun_reader *reader);
+
+/* The next packet, valid until the one after it is asked for; NULL if none waits. Without virtio headers *virtio says
+ * that nothing is to be done to it. */
+const BYTE *tun_reader_next(tun_reader *reader, virtio_header *virtio, uint32_t *length);
+/* Reads when none waits: 0, or the errno if no packet came. */
+int tun_reader_refill(tun_reader *reader, int fd);
+
+#endif
