@@ -2,9 +2,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from types import TracebackType
 from typing import Any, Literal, Never, NoReturn, SupportsIndex, final, overload
 
-from typing_extensions import Buffer
-
 from tunring.adapter import Adapter
+from tunring.buffers import Buffer
 from tunring.pcapng import Tap, Writer
 from tunring.stats import Stats
 from tunring.waiters import Waiters

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from typing_extensions import Buffer
+    from tunring.buffers import Buffer
 
 __all__ = ["Tap", "Writer"]
 

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from typing import Literal, SupportsIndex
 
     from anyio.lowlevel import EventLoopToken
-    from typing_extensions import Buffer
 
     from tunring._core import Batch, Outgoing, Session
+    from tunring.buffers import Buffer
     from tunring.waiters import Event
 
     OnFull = Literal["wait", "partial", "drop", "raise"]

@@ -1,0 +1,11 @@
+"""A cookbook: each module is a program, ``python -m tunring.examples.NAME``, that is short enough to start from.
+
+=============  =========================================================================================
+``icmp_echo``  answer pings by writing each answer over its request, in the ring
+``count``      count packets by protocol with numpy, without an object a packet
+``capture``    write all that goes through an interface to a pcapng file
+``tunnel``     an encrypted UDP tunnel between two hosts: AES-GCM from ring to datagram and back
+=============  =========================================================================================
+
+Each creates the interface that it is given the name of, which needs root or an administrator, and ends with Ctrl-C.
+"""

@@ -1,0 +1,33 @@
+"""A user's asyncio program, and one on anyio, of which a type checker must have nothing to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_type
+
+import tunring
+from tunring.contrib import anyio as tunring_anyio
+
+
+async def echo(session: tunring.Session) -> int:
+    with await session.receive_async(max_packets=64, timeout=1.0) as batch:
+        assert_type(batch, tunring.Batch)
+        assert_type(await session.send_async(batch), int)
+    async for batch in session.batches_async():
+        assert_type(batch, tunring.Batch)
+        buffer = bytearray(batch.nbytes)
+        batch.pack_into(buffer)
+        await session.send_packed_async(buffer, batch.lengths, on_full="drop")
+    return session.stats().sent_packets
+
+
+async def both(left: tunring.Session, right: tunring.Session) -> list[int]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(echo(session)) for session in (left, right)]
+    return [task.result() for task in tasks]
+
+
+async def anyio_echo(session: tunring.Session) -> None:
+    async for batch in tunring_anyio.batches(session):
+        assert_type(await tunring_anyio.send(session, batch), int)
+    assert_type(await tunring_anyio.receive(session, timeout=0), tunring.Batch)
