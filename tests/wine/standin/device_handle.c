@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Handles to devices: events of no other use, whose values nobody else can have while we keep them open. So a handle
+ * that was closed by force is told from others' when it is closed again.
+ */
+#include "device_handle.h"
+
+#include <stdlib.h>
+
+typedef struct device_handle
+{
+    struct device_handle *next;
+    HANDLE value;
+    device *device;
+    bool closed_by_force;
+} device_handle;
+
+/* Guarded by the devices' lock. */
+static device_handle *handles;
+static _Atomic DWORD stale_closes;
+
+static device_handle **
+find_handle(HANDLE value)
+{
+    device_handle **link = &handles;
+
+    while (*link != NULL && (*link)->value != value)
+    {
+        link = &(*link)->next;
+    }
+    return link;
+}
+
+HANDLE
+device_open(LPCWSTR path)
+{
+    device_handle *made = calloc(1, sizeof(*made));
+    HANDLE value = NULL;
+
+    devices_enter();
+    device *opened = device_with_path(path);
+    if (opened != NULL && (!opened->present || made == NULL))
+    {
+        SetLastError(made == NULL ? ERROR_NOT_ENOUGH_MEMORY : ERROR_FILE_NOT_FOUND);
+        value = INVALID_HANDLE_VALUE;
+    }
+    else if (opened != NULL)
+    {
+        value = made->value = CreateEventW(NULL, TRUE, FALSE, NULL);
+        made->device = opened;
+        made->next = handles;
+        handles = made;
+        made = NULL;
+    }
+    devices_leave();
+    free(made);
+    return value;
+}
+
+static DWORD
+register_rings(device *of, HANDLE owner, const void *input, DWORD size)
+{
+    if (!of->present)
+    {
+        return ERROR_FILE_NOT_FOUND;
+    }
+    if (of->session != NULL)
+    {
+        return ERROR_ALREADY_INITIALIZED;
+    }
+    if (size != sizeof(registered_rings))
+    {
+        return ERROR_INVALID_PARAMETER;
+    }
+    return driver_register(input, owner, of->outgoing, of->incoming, &of->counters, &of->session);
+}
+
+bool
+device_control(HANDLE handle, DWORD request, const void *input, DWORD size, DWORD *code)
+{
+    device_handle *found;
+
+    devices_enter();
+    found = *find_handle(handle);
+    if (found != NULL)
+    {
+        *code = found->closed_by_force            ? ERROR_INVALID_HANDLE
+                : request == IOCTL_REGISTER_RINGS ? register_rings(found->device, handle, input, size)
+                                                  : ERROR_INVALID_FUNCTION;
+    }
+    devices_leave();
+    return found != NULL;
+}
+
+void
+device_force_close(const device *removed)
+{
+    for (device_handle *handle = handles; handle != NULL; handle = handle->next)
+    {
+        handle->closed_by_force = handle->closed_by_force || handle->device == removed;
+    }
+}
+
+void
+device_end_session(device *of, HANDLE owner)
+{
+    registration *session;
+
+    /* Whoever comes second waits: it may free the rings as soon as it returns. */
+    os_mutex_lock(&of->end_lock);
+    devices_enter();
+    session = of->session;
+    devices_leave();
+    if (session != NULL && (owner == NULL || session->owner == owner))
+    {
+        driver_unregister(session);
+        devices_enter();
+        of->session = NULL;
+        devices_leave();
+        driver_free(session);
+    }
+    os_mutex_unlock(&of->end_lock);
+}
+
+void
+device_forget_handle(HANDLE value)
+{
+    device_handle **link, *forgotten;
+
+    devices_enter();
+    link = find_handle(value);
+    forgotten = *link;
+    if (forgotten != NULL)
+    {
+        *link = forgotten->next;
+    }
+    devices_leave();
+    if (forgotten == NULL)
+    {
+        return;
+    }
+    if (forgotten->closed_by_force)
+    {
+        atomic_fetch_add(&stale_closes, 1);
+    }
+    device_end_session(forgotten->device, value);
+    free(forgotten);
+}
+
+DWORD
+device_stale_closes(void)
+{
+    return atomic_load(&stale_closes);
+}
+
+void
+device_settle(void)
+{
+    devices_enter();
+    for (const device_handle *handle = handles; handle != NULL; handle = handle->next)
+    {
+        const registration *session = handle->device->session;
+
+        if (session != NULL)
+        {
+            direction_enter(session->outgoing);
+            driver_move(session->outgoing);
+            direction_leave(session->outgoing);
+        }
+    }
+    devices_leave();
+}
+
+bool
+device_wake(HANDLE send_event)
+{
+    direction *outgoing = NULL;
+
+    devices_enter();
+    for (const device_handle *handle = handles; handle != NULL && outgoing == NULL; handle = handle->next)
+    {
+        const registration *session = handle->device->session;
+
+        if (session != NULL && session->send_event == send_event && session->outgoing->service == SERVED_BY_CABLE)
+        {
+            outgoing = session->outgoing;
+        }
+    }
+    devices_leave();
+    if (outgoing == NULL)
+    {
+        return false;
+    }
+    direction_enter(outgoing);
+    driver_move(outgoing);
+    direction_leave(outgoing);
+    return true;
+}
