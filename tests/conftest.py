@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -12,17 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("running", "packets", "pcapng_reader")
+pytest.register_assert_rewrite("running", "packets", "libraries", "pcapng_reader")
 
 from hypothesis import HealthCheck, settings
 
+import libraries
 import tunring
 import tunring.testing
 from running import eventually
 from tunring import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
@@ -52,14 +54,15 @@ def _threads() -> set[threading.Thread]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_up() -> None:
-    """Opens what the process opens once: the pipe for signals, the queue of log lines, and the library."""
-    library = tunring.load("loopback")
-    tunring.set_logger(lambda level, text: None, library)
-    tunring.set_logger(None, library)
-    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
-    left.receive(timeout=0.001)
-    left.close()
-    right.close()
+    """Opens what the process opens once: the pipe for signals, the queue of log lines, and the libraries."""
+    for name in libraries.NAMES:
+        library = libraries.load(name)
+        tunring.set_logger(lambda level, text: None, library)
+        tunring.set_logger(None, library)
+        left, right = libraries.pair(library, tunring.MIN_CAPACITY)
+        left.receive(timeout=0.001)
+        left.close()
+        right.close()
     gc.freeze()  # what is there now need not be looked through after each test
 
 
@@ -77,10 +80,18 @@ def _nothing_left(_warm_up: None) -> Iterator[None]:
         )
 
 
-@pytest.fixture(params=["loopback"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs what uses a library over each of those that work here without privileges."""
+    if "library" in metafunc.fixturenames:
+        ours_only = metafunc.definition.get_closest_marker("ours_only")
+        names = [name for name in libraries.NAMES if name != "wintun" or not ours_only]
+        metafunc.parametrize("library", names, indirect=True)
+
+
+@pytest.fixture
 def library(request: pytest.FixtureRequest) -> tunring.Library:
-    """Each library that works here without privileges."""
-    return tunring.load(request.param)
+    """Each library that works here without privileges, unless the test is marked ``ours_only``."""
+    return libraries.load(request.param)
 
 
 @pytest.fixture
@@ -96,9 +107,15 @@ def adapter(library: tunring.Library, name: str) -> Iterator[tunring.Adapter]:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[tunring.Session, tunring.Session]]:
+def make_pair(library: tunring.Library) -> Callable[..., tuple[tunring.Session, tunring.Session]]:
+    """tunring.testing.pair(), over the library."""
+    return functools.partial(libraries.pair, library)
+
+
+@pytest.fixture
+def pair(library: tunring.Library) -> Iterator[tuple[tunring.Session, tunring.Session]]:
     """Two connected sessions with the smallest rings."""
-    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    left, right = libraries.pair(library, tunring.MIN_CAPACITY)
     with left, right:
         yield left, right
 

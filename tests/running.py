@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
+
+import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +83,15 @@ def eventually(condition: Callable[[], bool], seconds: float = NEVER) -> bool:
     return True
 
 
+def is_set(event: int) -> bool:
+    """Whether a read event of our own libraries is ready, which a look does not change."""
+    if sys.platform == "win32":
+        import ctypes
+
+        return ctypes.windll.kernel32.WaitForSingleObject(ctypes.c_void_p(event), 0) == 0
+    return bool(select.select([event], [], [], 0)[0])
+
+
 _PREAMBLE = """
 import tunring, tunring.testing
 def packet(size=20, number=0):
@@ -87,16 +99,20 @@ def packet(size=20, number=0):
 """
 
 
-def run_script(source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script in a Python of its own, in which `tunring` and `packet` are known."""
+def run_script(source: str, *options: str, library: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a script in a Python of its own, in which `tunring` and `packet` are known.
+
+    If it is over a library, so are `library`, the loaded one, and `pair`.
+    """
+    source = _PREAMBLE + (libraries.for_scripts(library) if library else "") + source
     return subprocess.run(
-        [sys.executable, *options, "-c", _PREAMBLE + source], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *options, "-c", source], capture_output=True, text=True, timeout=60, check=False
     )
 
 
-def check_script(source: str, *options: str) -> str:
+def check_script(source: str, *options: str, library: str = "") -> str:
     """The same for one that must succeed and say nothing on stderr. Returns what it printed."""
-    done = run_script(source, *options)
+    done = run_script(source, *options, library=library)
     assert (done.returncode, done.stderr) == (0, ""), f"exit code {done.returncode}:\n{done.stderr}"
     return done.stdout
 

@@ -98,7 +98,27 @@ class _Backend(ctypes.Structure):
     ]
 
 
+#: By path: of libraries that have none of their own.
+_simulators: dict[str, _Functions] = {}
+
+
+def use_simulator(library: Library, address: int) -> None:
+    """Let :class:`Simulator` play the driver of a library that has no simulator of its own.
+
+    Parameters
+    ----------
+    library : Library
+        Such as the official DLL, over something that stands in for its driver.
+    address : int
+        Of a ``struct tunring_simulator``, as include/tunring_backend.h describes it. It must stay valid, and its
+        functions take that library's adapters.
+    """
+    _simulators[library.path] = _Functions.from_address(address)
+
+
 def _functions(library: Library) -> _Functions:
+    if library.path in _simulators:
+        return _simulators[library.path]
     # The library is loaded already, and this is the same copy of it.
     try:
         backend = _Backend.in_dll(ctypes.CDLL(library.path), "TunringBackend")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import libraries
 import tunring
 import tunring.testing
 from packets import packet
@@ -16,6 +17,8 @@ from running import Threads
 from tunring import _core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Pair = tuple[tunring.Session, tunring.Session]
 
 
@@ -39,7 +42,7 @@ def test_what_answers_after_close_and_what_raises(pair: Pair) -> None:
         lambda: session.send([packet()]),
         lambda: session.send_packed(packet(), [20]),
         lambda: session.reserve([20]),
-        session.fileno,
+        lambda: session.read_event,
     ):
         with pytest.raises(tunring.SessionClosed) as caught:
             call()
@@ -58,8 +61,8 @@ def test_bad_arguments_are_named_after_close_too(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_pairs_close_in_any_order_and_each_owns_its_adapter(first: int) -> None:
-    pair = tunring.testing.pair()
+def test_pairs_close_in_any_order_and_each_owns_its_adapter(make_pair: Callable[..., Pair], first: int) -> None:
+    pair = make_pair()
     names = [session.adapter.name for session in pair]
     library = pair[0].adapter.library
     pair[first].close()
@@ -73,10 +76,9 @@ def test_pairs_close_in_any_order_and_each_owns_its_adapter(first: int) -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["views", "batch", "session", "adapter"])))
 def test_things_die_in_any_order(library: tunring.Library, name: str, order: tuple[str, ...]) -> None:
-    guid = "6ba7b811-9dad-11d1-80b4-00c04fd430ca"
-    with tunring.Adapter.create(name, guid=guid, library=library) as other, other.start_session() as far:
+    other, adapter = libraries.cable(library, name, name + "b")
+    with other, other.start_session() as far:
         things: dict[str, object] = {}
-        adapter = tunring.Adapter.create(name + "b", guid=guid, library=library)
         session = adapter.start_session()
         far.send([packet()] * 3)
         batch = session.receive()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from running import check_script, run_script
+
+if TYPE_CHECKING:
+    import tunring
 
 SCENES = {
     "closed": "left.close(); right.close()",
@@ -25,7 +30,7 @@ threading.Thread(target=hold, args=(batch[0][:],), daemon=True).start()
 left.close(); right.close()
 """,
     "logger": """
-tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+tunring.set_logger(lambda level, text: None, library)
 left.close(); right.close()
 """,
     "atexit": """
@@ -61,19 +66,19 @@ time.sleep(0.05)
     "cycle": "c = [left, right]; c.append(c); del left, right, c",
 }
 
-BEGIN = "left, right = tunring.testing.pair(tunring.MIN_CAPACITY)\nleft.send([packet()] * 3)\n"
+BEGIN = "left, right = pair(tunring.MIN_CAPACITY)\nleft.send([packet()] * 3)\n"
 
 
 @pytest.mark.parametrize("options", [(), ("-X", "dev")], ids=["plain", "dev"])
 @pytest.mark.parametrize("scene", list(SCENES))
-def test_everything_is_closed_but_things_live(scene: str, options: tuple[str, ...]) -> None:
-    check_script(BEGIN + SCENES[scene], *options)
+def test_everything_is_closed_but_things_live(library: tunring.Library, scene: str, options: tuple[str, ...]) -> None:
+    check_script(BEGIN + SCENES[scene], *options, library=library.name)
 
 
 @pytest.mark.parametrize("options", [(), ("-X", "dev")], ids=["plain", "dev"])
 @pytest.mark.parametrize("scene", list(OPEN))
-def test_something_is_open(scene: str, options: tuple[str, ...]) -> None:
-    done = run_script(BEGIN + OPEN[scene], *options)
+def test_something_is_open(library: tunring.Library, scene: str, options: tuple[str, ...]) -> None:
+    done = run_script(BEGIN + OPEN[scene], *options, library=library.name)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     if options:
@@ -87,9 +92,10 @@ def test_something_is_open(scene: str, options: tuple[str, ...]) -> None:
     assert lines == []
 
 
-def test_numpy_arrays_at_exit() -> None:
+def test_numpy_arrays_at_exit(library: tunring.Library) -> None:
     pytest.importorskip("numpy")
-    check_script(BEGIN + "import numpy\na = numpy.frombuffer(right.receive()[0], 'u1')\nleft.close(); right.close()")
+    scene = "import numpy\na = numpy.frombuffer(right.receive()[0], 'u1')\nleft.close(); right.close()"
+    check_script(BEGIN + scene, library=library.name)
 
 
 def test_an_import_alone_starts_no_thread_and_loads_nothing() -> None:
@@ -100,7 +106,7 @@ print(threading.active_count(), "pyroute2" in sys.modules, "asyncio" in sys.modu
     assert out.split() == ["1", "False", "False", "False"]
 
 
-def test_the_last_view_dies_with_the_interpreter() -> None:
+def test_the_last_view_dies_with_the_interpreter(library: tunring.Library) -> None:
     """A helper thread ends the session while the interpreter goes down: it must not need anything of Python's."""
     for _ in range(20):
-        check_script(BEGIN + SCENES["iterator"])
+        check_script(BEGIN + SCENES["iterator"], library=library.name)

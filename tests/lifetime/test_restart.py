@@ -11,6 +11,7 @@ from tunring import _core
 from tunring.testing import Simulator
 
 
+@pytest.mark.ours_only(reason="the official DLL's adapter can't start a session while packets of its last one are held")
 def test_the_documented_sample_closed_and_started_again_while_old_views_live(
     library: tunring.Library, name: str
 ) -> None:
@@ -42,6 +43,7 @@ def test_the_documented_sample_closed_and_started_again_while_old_views_live(
     assert [number_of(view) for view in kept] == [0, 1, 2]
 
 
+@pytest.mark.ours_only(reason="the official DLL's adapter stays while packets of its session are held")
 def test_an_adapter_of_that_name_may_come_again_while_old_views_live(library: tunring.Library, name: str) -> None:
     adapter = tunring.Adapter.create(name, guid="6ba7b811-9dad-11d1-80b4-00c04fd430c9", library=library)
     with (

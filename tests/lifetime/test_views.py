@@ -92,8 +92,8 @@ def test_after_close(pair: Pair, derive: Callable[[memoryview], Any]) -> None:
     assert eventually(lambda: _core.pinned_sessions() == 0, 2)
 
 
-def test_after_the_session_object_is_gone(derive: Callable[[memoryview], Any]) -> None:
-    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+def test_after_the_session_object_is_gone(make_pair: Callable[..., Pair], derive: Callable[[memoryview], Any]) -> None:
+    left, right = make_pair(tunring.MIN_CAPACITY)
     left.send([DATA])
     derived = derive(right.receive()[0])
     left.close()
@@ -104,8 +104,10 @@ def test_after_the_session_object_is_gone(derive: Callable[[memoryview], Any]) -
     assert _core.pinned_sessions() == 1
 
 
-def test_after_the_session_object_is_gone_without_close(derive: Callable[[memoryview], Any]) -> None:
-    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+def test_after_the_session_object_is_gone_without_close(
+    make_pair: Callable[..., Pair], derive: Callable[[memoryview], Any]
+) -> None:
+    left, right = make_pair(tunring.MIN_CAPACITY)
     left.send([DATA])
     derived = derive(right.receive()[0])
     with pytest.warns(ResourceWarning, match="unclosed"):

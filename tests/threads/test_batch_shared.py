@@ -42,10 +42,10 @@ def view(batch: tunring.Batch, target: tunring.Session) -> None:
 
 @pytest.mark.parametrize("use", [pack, send, copy, view])
 def test_release_in_one_thread_while_another_uses_it(
-    pair: Pair, use: Callable[[tunring.Batch, tunring.Session], None]
+    pair: Pair, make_pair: Callable[..., Pair], use: Callable[[tunring.Batch, tunring.Session], None]
 ) -> None:
     left, right = pair
-    one, other = tunring.testing.pair()
+    one, other = make_pair()
 
     def loop(batch: tunring.Batch, started: threading.Event) -> int:
         turns = 0

@@ -16,6 +16,8 @@ from tunring.testing import Simulator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Pair = tuple[tunring.Session, tunring.Session]
+
 
 def wait_in(call: Callable[[], object]) -> str:
     with pytest.raises(tunring.SessionClosed) as caught:
@@ -62,8 +64,8 @@ def test_eight_threads_in_each_call_return_promptly(adapter: tunring.Adapter, si
 
 
 @pytest.mark.parametrize("how", ["session", "adapter", "with"])
-def test_each_way_to_close(how: str) -> None:
-    left, right = tunring.testing.pair()
+def test_each_way_to_close(make_pair: Callable[..., Pair], how: str) -> None:
+    left, right = make_pair()
     with Threads() as threads:
         for _ in range(8):
             threads.start(wait_in, left.receive)
@@ -77,8 +79,8 @@ def test_each_way_to_close(how: str) -> None:
     right.close()
 
 
-def test_batches_end_in_every_thread() -> None:
-    left, right = tunring.testing.pair()
+def test_batches_end_in_every_thread(make_pair: Callable[..., Pair]) -> None:
+    left, right = make_pair()
     count = 20000
 
     def take() -> int:
@@ -95,9 +97,9 @@ def test_batches_end_in_every_thread() -> None:
     left.close()
 
 
-def test_many_threads_close_at_once() -> None:
+def test_many_threads_close_at_once(make_pair: Callable[..., Pair]) -> None:
     for _ in range(50):
-        left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+        left, right = make_pair(tunring.MIN_CAPACITY)
         with Threads() as threads:
             for _ in range(3):
                 threads.start(wait_in, left.receive)
@@ -108,9 +110,9 @@ def test_many_threads_close_at_once() -> None:
         assert right.closed
 
 
-def test_close_in_the_middle_of_traffic() -> None:
+def test_close_in_the_middle_of_traffic(make_pair: Callable[..., Pair]) -> None:
     for turn in range(20):
-        left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+        left, right = make_pair(tunring.MIN_CAPACITY)
 
         def forward(source: tunring.Session, target: tunring.Session) -> None:
             try:

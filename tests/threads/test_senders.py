@@ -39,7 +39,7 @@ def by_reservation(session: tunring.Session, packets: list[bytes]) -> None:
     [(by_list, by_list), (by_list, by_packed), (by_list, by_reservation), (by_reservation,) * 3, (by_packed,) * 4],
 )
 def test_order_is_kept_and_nothing_lost(
-    pair: Pair, senders: tuple[Callable[[tunring.Session, list[bytes]], None], ...]
+    library: tunring.Library, pair: Pair, senders: tuple[Callable[[tunring.Session, list[bytes]], None], ...]
 ) -> None:
     left, right = pair
     sizes = [20, 60, 100, 150]
@@ -59,7 +59,9 @@ def test_order_is_kept_and_nothing_lost(
                     seen[number >> 24].append(number & 0xFFFFFF)
     assert seen == [list(range(COUNT))] * len(senders)
     stats = left.stats()
-    assert (stats.sent_packets, stats.dropped, stats.fillers) == (total, 0, 0)
+    assert (stats.sent_packets, stats.dropped) == (total, 0)
+    # The official DLL can't tell the room beforehand: what fits of a reservation that doesn't, goes out as filler.
+    assert stats.fillers == 0 or library.official
 
 
 def test_both_ways_at_once(pair: Pair) -> None:

@@ -14,12 +14,14 @@ import tunring.testing
 from packets import packet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Pair = tuple[tunring.Session, tunring.Session]
 
 
 @pytest.fixture
-def large_pair() -> Iterator[tuple[tunring.Session, tunring.Session]]:
-    left, right = tunring.testing.pair(0x800000)
+def large_pair(make_pair: Callable[..., Pair]) -> Iterator[Pair]:
+    left, right = make_pair(0x800000)
     with left, right:
         yield left, right
 
@@ -42,13 +44,13 @@ def blocks_of_a_batch(left: tunring.Session, right: tunring.Session, count: int)
 
 
 @pytest.mark.skipif(sys.getallocatedblocks() == 0, reason="this Python's allocator doesn't count")
-def test_a_batch_costs_the_same_whatever_its_size(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+def test_a_batch_costs_the_same_whatever_its_size(large_pair: Pair) -> None:
     few = blocks_of_a_batch(*large_pair, 1)
     many = blocks_of_a_batch(*large_pair, 65536)
     assert many == few <= 4
 
 
-def test_a_million_packets_leave_and_take_nothing(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+def test_a_million_packets_leave_and_take_nothing(large_pair: Pair) -> None:
     left, right = large_pair
     items = [packet(64)] * 50000
     count = 0
@@ -76,7 +78,7 @@ def test_a_million_packets_leave_and_take_nothing(large_pair: tuple[tunring.Sess
     assert right.stats().received_packets == 1_000_010
 
 
-def test_views_that_are_dropped_do_not_add_up(large_pair: tuple[tunring.Session, tunring.Session]) -> None:
+def test_views_that_are_dropped_do_not_add_up(large_pair: Pair) -> None:
     left, right = large_pair
     left.send([packet()] * 1000)
     with right.receive(65536) as batch:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 import tunring
+from libraries import complaint
 from tunring.errors import error_from_code
 
 KINDS = [
@@ -53,4 +54,5 @@ def test_a_failed_adapter_call_carries_the_librarys_own_words(library: tunring.L
     with pytest.raises(tunring.NotFound) as caught:
         tunring.Adapter.open("nobody has this", library=library)
     assert caught.value.winerror == 1168
-    assert "nobody has this" in str(caught.value).partition("\n")[2], "the library's log line is missing"
+    words = str(caught.value).partition("\n")[2]
+    assert complaint(library, "nobody has this") in words, "the library's log line is missing"

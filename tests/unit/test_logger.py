@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
+from libraries import complaint
 from running import check_script
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def lines(library: tunring.Library) -> Iterator[queue.Queue[tuple[int, str, str]
 
 
 def complain(library: tunring.Library, name: str) -> None:
-    """Makes the library write a line that has the name."""
+    """Makes the library write a line, complaint(library, name)."""
     with pytest.raises(tunring.NotFound):
         tunring.Adapter.open(name, library=library)
 
@@ -32,12 +33,14 @@ def test_a_callable_gets_level_and_text_in_a_thread_of_its_own(
     library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str
 ) -> None:
     complain(library, name)
-    level, text, thread = lines.get(timeout=10)
+    text = ""
+    while complaint(library, name) not in text:
+        level, text, thread = lines.get(timeout=10)
     assert level == logging.ERROR
-    assert name in text
     assert thread != threading.current_thread().name
 
 
+@pytest.mark.ours_only(reason="the official DLL's lines don't say for which name they are")
 def test_lines_keep_their_order(library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str) -> None:
     for i in range(100):
         complain(library, f"{name}-{i}-")
@@ -59,7 +62,8 @@ def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: pytest.
     try:
         complain(library, name)
         assert arrived.wait(10)
-        assert any(name in record.getMessage() and record.levelno == logging.ERROR for record in caplog.records)
+        said = complaint(library, name)
+        assert any(said in record.getMessage() and record.levelno == logging.ERROR for record in caplog.records)
     finally:
         tunring.set_logger(None, library)
         logger.removeHandler(handler)
@@ -78,15 +82,16 @@ def test_a_target_that_raises_loses_nothing_else(
     got: queue.Queue[str] = queue.Queue()
 
     def target(level: int, text: str) -> None:
-        got.put(text)
+        if level == logging.ERROR:
+            got.put(text)
         raise KeyError("mine")
 
     tunring.set_logger(target, library)
     try:
         complain(library, name + "-1")
         complain(library, name + "-2")
-        assert name + "-1" in got.get(timeout=10)
-        assert name + "-2" in got.get(timeout=10)
+        assert complaint(library, name + "-1") in got.get(timeout=10)
+        assert complaint(library, name + "-2") in got.get(timeout=10)
     finally:
         tunring.set_logger(None, library)
     assert "mine" in caplog.text
@@ -116,14 +121,13 @@ def test_a_target_may_close_the_session_that_another_thread_waits_in(
     "target",
     ["lambda level, text: None", "logging.getLogger('x')", "lambda level, text: time.sleep(0.01)", "fail"],
 )
-def test_nothing_hangs_or_shows_at_exit(target: str) -> None:
+def test_nothing_hangs_or_shows_at_exit(library: tunring.Library, target: str) -> None:
     check_script(
         f"""
 import logging, time
 logging.disable()
 def fail(level, text):
     raise SystemError
-library = tunring.load("loopback")
 tunring.set_logger({target}, library)
 for i in range(50):
     try:
@@ -133,32 +137,33 @@ for i in range(50):
 """,
         "-X",
         "dev",
+        library=library.name,
     )
 
 
-def test_more_lines_than_the_queue_holds_are_counted() -> None:
-    out = check_script("""
+def test_more_lines_than_the_queue_holds_are_counted(library: tunring.Library) -> None:
+    source = """
 import threading
 from tunring import _core
-library = tunring.load("loopback")
 gate = threading.Event()
 count = 0
 def target(level, text):
     global count
     gate.wait()
-    count += 1
+    count += level >= 40
 tunring.set_logger(target, library)
 for i in range(1000):
     try:
         tunring.Adapter.open("nobody", library=library)
     except tunring.NotFound as error:
-        assert "nobody" in str(error).partition("\\n")[2]
+        assert libraries.complaint(library, "nobody") in str(error).partition("\\n")[2], str(error)
 gate.set()
 import time
 while count + _core.log_lost() < 1000:
     time.sleep(0.01)
 print(count, _core.log_lost())
-""")
+"""
+    out = check_script(source, library=library.name)
     count, lost = map(int, out.split())
     assert count + lost == 1000
     assert lost > 0

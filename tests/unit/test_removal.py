@@ -109,7 +109,7 @@ def test_a_session_that_is_closed_says_so(simulated: tunring.Session, simulator:
     simulated.close()
     assert simulated.closed
     with pytest.raises(tunring.SessionClosed):
-        simulated.fileno()
+        _ = simulated.read_event
     with pytest.raises(tunring.SessionClosed):
         simulated.receive(timeout=0)
 

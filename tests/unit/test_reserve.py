@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tunring
+from libraries import told
 from packets import MOST, number_of, packet
 from running import Threads, eventually
 
@@ -71,7 +72,11 @@ def test_all_or_none(simulated: tunring.Session, simulator: tunring.testing.Simu
         simulated.reserve([20] * 11)
     assert (caught.value.winerror, caught.value.sent) == (111, 0)
     stats = simulated.stats()
-    assert (stats.reservations, stats.fillers, stats.ring_full) == (0, 0, 1)
+    # The official DLL can't tell the room beforehand: what fits is allocated, and goes out as filler.
+    fillers = 10 if simulated.adapter.library.official else 0
+    assert (stats.reservations, stats.fillers, stats.ring_full) == (0, fillers, 1)
+    if fillers:
+        assert len(simulator.drain_all()) == fits - 10
     with simulated.reserve([20] * 10) as slots:
         fill(slots, 1000)
     assert [number_of(data) for data in simulator.drain_all()][-10:] == list(range(1000, 1010))
@@ -121,7 +126,7 @@ def test_an_exception_abandons(pair: Pair) -> None:
     assert left.send([packet(number=7)]) == 1
     assert received(right) == [packet(number=7)]
     stats = left.stats()
-    assert (stats.fillers, stats.host_filtered, stats.reservations, stats.sent_packets) == (2, 2, 0, 1)
+    assert (stats.fillers, stats.host_filtered, stats.reservations, stats.sent_packets) == (2, told(left, 2), 0, 1)
 
 
 def test_abandon_inside_the_block(pair: Pair) -> None:

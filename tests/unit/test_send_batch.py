@@ -8,6 +8,8 @@ import tunring
 from packets import packet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Pair = tuple[tunring.Session, tunring.Session]
 
 
@@ -25,12 +27,12 @@ def test_back_where_it_came_from_and_it_stays_the_callers(pair: Pair) -> None:
             assert back.tobytes() == sent
 
 
-def test_of_another_session_and_of_a_closed_one(pair: Pair) -> None:
+def test_of_another_session_and_of_a_closed_one(pair: Pair, make_pair: Callable[..., Pair]) -> None:
     left, right = pair
     left.send([packet(100)])
     batch = right.receive()
     right.close()
-    one, other = tunring.testing.pair()
+    one, other = make_pair()
     with one, other, batch:
         assert one.send(batch) == 1
         with other.receive(timeout=1) as got:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import libraries
 import tunring
 from packets import MOST, number_of, packet, slot_size
 from running import Threads, eventually
@@ -102,7 +103,7 @@ def test_wait_sends_all_as_room_comes(session: tunring.Session, simulator: tunri
     assert session.stats().waits >= 1
 
 
-def test_a_full_far_ring_holds_the_near_one_up(pair: Pair) -> None:
+def test_a_full_far_ring_holds_the_near_one_up(library: tunring.Library, pair: Pair) -> None:
     left, right = pair
     each = (left.capacity - 4) // 24
     assert left.send([packet(number=i) for i in range(3 * each)], on_full="partial") == 2 * each
@@ -110,6 +111,7 @@ def test_a_full_far_ring_holds_the_near_one_up(pair: Pair) -> None:
     while batch := right.receive(timeout=0):
         with batch:
             got += [number_of(view) for view in batch]
+        libraries.settle(library)
     assert got == list(range(2 * each)), "nothing is lost, in order"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
+from libraries import told
 from packets import MOST, number_of, packet
 from running import Threads
 from tunring.testing import Corruption, Simulator
@@ -44,7 +45,7 @@ def test_overflow_drops_the_whole_chain(simulated: tunring.Session, simulator: S
     simulator.inject([packet(number=2)] * 5)
     with pytest.raises(tunring.RingFull):
         simulator.inject([packet(number=3)])
-    assert simulated.stats().host_dropped == 7
+    assert simulated.stats().host_dropped == told(simulated, 7)
     with simulated.receive(65536) as batch:
         assert len(batch) == fits
         assert [number_of(view) for view in batch[-5:]] == [2] * 5
@@ -76,7 +77,8 @@ def test_a_corrupt_size(simulated: tunring.Session, simulator: Simulator, size: 
 def test_an_error_in_mid_batch_is_for_the_next_call(simulated: tunring.Session, simulator: Simulator) -> None:
     simulator.inject([packet(number=i) for i in range(3)])
     with simulated.receive(2) as first:
-        simulator.corrupt(Corruption.RECEIVE_SIZE, 70000)
+        # A tail that cuts the third packet in two.
+        simulator.corrupt(Corruption.RECEIVE_TAIL, 2 * 24 + 12)
         assert len(first) == 2
         with pytest.raises(tunring.RingCorrupt):
             simulated.receive()
@@ -158,7 +160,7 @@ def test_fillers_are_dropped_by_the_driver(simulated: tunring.Session, simulator
     simulated.reserve([20, 1500]).abandon()
     simulated.send([packet(number=4)])
     assert simulator.drain_all() == [packet(number=4)]
-    assert simulated.stats().host_filtered == 2
+    assert simulated.stats().host_filtered == told(simulated, 2)
 
 
 def test_what_is_refused(adapter: tunring.Adapter, pair: Pair) -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import libraries
+
 if sys.platform != "win32":
     collect_ignore_glob = ["test_*.py"]
+elif not libraries.STANDIN:
+    collect_ignore_glob = ["test_stand_in_*.py"]
 
 
 @pytest.fixture
