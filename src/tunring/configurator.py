@@ -5,9 +5,11 @@ How a system does it is in ``configuration_linux`` and ``configuration_windows``
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from tunring.configuration import Request, check_request
@@ -59,6 +61,16 @@ def _target(adapter: Adapter) -> Target:
         raise NotImplementedError(f"configuring adapters is not built for {sys.platform}")
 
 
+#: Adapters whose interfaces stay and have something to take back, for programs that end without closing them.
+_configured: weakref.WeakSet[Adapter] = weakref.WeakSet()
+
+
+@atexit.register
+def _undo_at_exit() -> None:
+    for adapter in list(_configured):
+        adapter._configurator.undo(adapter, everything=True)  # noqa: SLF001
+
+
 class Configurator:
     """What ``configure()`` has given an adapter's interface, and how to take it back."""
 
@@ -99,6 +111,8 @@ class Configurator:
                     found = target.run(work)
                     self._given = request.after(earlier)
                 finally:
+                    if adapter._stays:  # noqa: SLF001
+                        _configured.add(adapter)
                     for what, undo in changes.items():
                         self._undo.setdefault(what, undo)
                     if adapter.closed:  # meanwhile: close() has undone what came before

@@ -100,4 +100,9 @@ def call_in_network(descriptor: int, function: Callable[[], T]) -> T:
         return function()
 
     with ThreadPoolExecutor(max_workers=1) as threads:
-        return threads.submit(call).result()
+        try:
+            future = threads.submit(call)
+        except RuntimeError:
+            # The interpreter is on its way out and starts no more threads; nobody minds any more where this one is.
+            return call()
+        return future.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING
@@ -94,6 +95,19 @@ def test_a_dropped_adapter_undoes_too(persistent: Namespace, tun: tunring.Librar
     with pytest.warns(ResourceWarning, match="unclosed"):
         del adapter
         gc.collect()
+    assert look(persistent, tun) == before
+
+
+def test_a_program_that_ends_without_closing(persistent: Namespace, tun: tunring.Library) -> None:
+    before = look(persistent, tun)
+    script = """
+import tunring
+adapter = tunring.Adapter.open("tun0")
+session = adapter.start_session()
+print(adapter.configure(["10.6.7.7/24", "fd00::7/64"], 1300, routes=["10.0.0.0/8"]).mtu)
+raise SystemExit
+"""
+    assert persistent.run(sys.executable, "-W", "ignore::ResourceWarning", "-c", script) == "1300\n"
     assert look(persistent, tun) == before
 
 

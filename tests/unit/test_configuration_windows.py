@@ -21,6 +21,7 @@ class Tunnel:
     def __init__(self, api: FakeIpHelper) -> None:
         self.api = api
         self.closed = False
+        self._stays = False
         self.interface = windows.WindowsInterface(api, "OfficeNet", LUID)
         self.configurator = configurator.Configurator()
 
