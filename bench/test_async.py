@@ -1,0 +1,59 @@
+"""What an asyncio loop costs: the echo of batches of 256 in a task, in turns with the same by plain calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import tunring.testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Packets of a round: it takes longer than a task may go on at a time, so that its turns are among what is measured.
+PACKETS = 8192
+BATCH = 256
+
+
+def test_echo(compare: Callable[..., None], size: int) -> None:
+    """A round of the task includes the start and stop of the loop, some tens of microseconds."""
+    left, right = tunring.testing.pair(0x1000000)
+    packets = [bytes([0x45]) + bytes(size - 1)] * PACKETS
+    loop = asyncio.new_event_loop()
+
+    def fill() -> None:
+        while left.receive(65536, timeout=0):
+            pass
+        assert left.send(packets, on_full="partial") == PACKETS
+
+    def plain(rounds: int) -> list[float]:
+        taken = []
+        for _ in range(rounds):
+            fill()
+            began = time.perf_counter_ns()
+            echoed = 0
+            for batch in right.batches(BATCH):
+                echoed += right.send(batch)
+                if echoed == PACKETS:
+                    break
+            taken.append(float(time.perf_counter_ns() - began))
+        return taken
+
+    async def echo() -> None:
+        echoed = 0
+        async for batch in right.batches_async(BATCH):
+            echoed += await right.send_async(batch)
+            if echoed == PACKETS:
+                return
+
+    compare(
+        f"echo in a task, {size} B",
+        lambda: loop.run_until_complete(echo()),
+        fill,
+        {"plain calls": plain},
+        packets=PACKETS,
+    )
+    loop.close()
+    left.close()
+    right.close()
