@@ -12,6 +12,7 @@ def checksum(*parts: int | bytes | memoryview) -> int:
 
     Examples
     --------
+    >>> from tunring.checksum import checksum
     >>> hex(checksum(bytes.fromhex("080000000001 0001")))
     '0xf7fd'
     >>> hex(checksum(bytes.fromhex("0800f7fd0001 0001")))

@@ -109,6 +109,7 @@ def stable_guid(name: str, machine: str) -> uuid.UUID:
 
     Examples
     --------
+    >>> from tunring.official import stable_guid
     >>> stable_guid("OfficeNet", "machine 1") == stable_guid("officenet", "machine 1")
     True
     >>> stable_guid("OfficeNet", "machine 1") == stable_guid("OfficeNet", "machine 2")

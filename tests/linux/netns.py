@@ -93,6 +93,12 @@ class Namespace:
         """Run ``ip``, without a preloaded sanitizer, which would report faults of iproute2's own."""
         return self.run("env", "-u", "LD_PRELOAD", "ip", *arguments.split())
 
+    def ping(self, address: str, *options: str) -> None:
+        """Ping three times from it, and get three answers."""
+        command = ["env", "-u", "LD_PRELOAD", "ping", "-c", "3", "-i", "0.2", "-W", "10", *options, address]
+        said = self.run(*command)
+        assert "3 received" in said, said
+
     def write_sysctl(self, name: str, value: str) -> None:
         with self.entered():
             Path("/proc/sys", name).write_text(value)

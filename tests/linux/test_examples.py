@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from tshark import fields
 
 from running import Threads
 
@@ -46,15 +47,9 @@ def program(namespace: Namespace, example: str, *arguments: str) -> Iterator[lis
     assert "tun0" not in namespace.interfaces()
 
 
-def ping(namespace: Namespace, address: str, count: int = 3) -> None:
-    namespace.settle(address)
-    said = namespace.run("ping", "-c", str(count), "-i", "0.2", "-W", "10", address)
-    assert f"{count} received" in said, said
-
-
 def test_icmp_echo(namespace: Namespace) -> None:
     with program(namespace, "icmp_echo", "tun0", "--address", "10.7.0.1/24"):
-        assert "3 received" in namespace.run("ping", "-c", "3", "-i", "0.2", "-W", "10", "10.7.0.2")
+        namespace.ping("10.7.0.2")
     assert not namespace.damage()
 
 
@@ -64,7 +59,7 @@ def test_count(namespace: Namespace) -> None:
             for _ in range(100):
                 udp.sendto(bytes(472), ("10.7.0.2", 9))
         with pytest.raises(AssertionError, match=r"\b0 received"):
-            namespace.run("ping", "-c", "2", "-i", "0.2", "-W", "0.3", "10.7.0.2")
+            namespace.run("env", "-u", "LD_PRELOAD", "ping", "-c", "2", "-i", "0.2", "-W", "0.3", "10.7.0.2")
     rows = {row[0]: row[1:] for row in map(str.split, output)}
     assert rows["udp"] == ["100", "50,000"]
     assert rows["icmp"] == ["2", "168"]
@@ -73,14 +68,9 @@ def test_count(namespace: Namespace) -> None:
 def test_capture(namespace: Namespace, tmp_path: Path) -> None:
     path = tmp_path / "pings.pcapng"
     with program(namespace, "capture", "tun0", str(path), "--address", "10.7.0.1/24") as output:
-        assert "3 received" in namespace.run("ping", "-c", "3", "-i", "0.2", "-W", "10", "10.7.0.2")
+        namespace.ping("10.7.0.2")
     assert f"in {path}" in output[-1]
-    done = subprocess.run(
-        ["tshark", "-r", path, "-Y", "icmp", "-T", "fields", "-e", "icmp.type"],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["8", "0"] * 3
+    assert [kind for (kind,) in fields(path, "icmp.type") if kind] == ["8", "0"] * 3
 
 
 @pytest.fixture
@@ -91,7 +81,7 @@ def hosts(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[t
         descriptor = there.fileno()
         peer = ["peer", "name", "veth0", "netns", f"/proc/self/fd/{descriptor}"]
         with here.entered():
-            command = ["ip", "link", "add", "veth0", "type", "veth", *peer]
+            command = ["env", "-u", "LD_PRELOAD", "ip", "link", "add", "veth0", "type", "veth", *peer]
             subprocess.run(command, check=True, pass_fds=[descriptor])
         for number, host in enumerate(namespaces, 1):
             host.set_up("veth0", f"192.0.2.{number}/24")
@@ -106,8 +96,8 @@ def hosts(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[t
 def test_tunnel_between_two_hosts(hosts: tuple[Namespace, Namespace]) -> None:
     here, there = hosts
     # The called host learns from the first datagram where the other one is.
-    assert "3 received" in there.run("ping", "-c", "3", "-i", "0.2", "-W", "10", "10.8.0.1")
-    assert "3 received" in here.run("ping", "-c", "3", "-i", "0.2", "-W", "10", "-s", "1352", "10.8.0.2")
+    there.ping("10.8.0.1")
+    here.ping("10.8.0.2", "-s", "1352")
 
     data = bytes(range(256)) * 16384  # 4 MiB
     received = hashlib.sha256()

@@ -19,6 +19,9 @@ from running import check_program, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: Making an environment and freezing a program may take minutes.
+pytestmark = pytest.mark.timeout(900)
+
 HERE = Path(__file__).parent
 
 #: Runs a program in a network namespace of its own.
