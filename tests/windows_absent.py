@@ -1,0 +1,31 @@
+"""What of the tests does not run on Windows, and why.
+
+conftest.py leaves exactly these out there, and tests/wine/run checks that nothing else is missing: each entry is a
+folder, a file or a test, parametrized or not, and must match something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ABSENT = {
+    "tests/linux/": "Linux's own back end, over its TUN device",
+    "tests/lifetime/test_descriptors_posix.py": "Windows has handles, not descriptors",
+    "tests/lifetime/test_fork_posix.py": "Windows doesn't fork",
+    "tests/threads/test_interrupt_posix.py": "POSIX signals and Python's wake-up descriptor; tests/windows has Ctrl-C",
+    "tests/unit/test_event_asyncio_posix.py": "the read event is a descriptor in an event loop's selector",
+    "tests/unit/test_event_posix.py": "the read event is a descriptor that poll() takes",
+    "tests/unit/test_offload_reference_posix.py": "checksums and splits of Linux's back end",
+}
+
+
+def is_absent(test: str, entries: Iterable[str] = ABSENT) -> bool:
+    """True if the list leaves this test out. `test` is pytest's name for it."""
+    return any(test.startswith(entry) if entry.endswith("/") else _is_part(test, entry) for entry in entries)
+
+
+def _is_part(test: str, entry: str) -> bool:
+    return test == entry or test.startswith((f"{entry}::", f"{entry}["))

@@ -1,0 +1,49 @@
+"""Whether Windows runs the same tests, by name, as this system, apart from those that windows_absent.py names."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from windows_absent import ABSENT, is_absent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: What pytest is asked for in order to list tests.
+LIST = ["--collect-only", "-qq", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
+
+
+def listed(lines: Iterable[str]) -> set[str]:
+    """The tests that pytest has listed. What comes in one variant for each library counts once, as the loopback's."""
+    tests = {line.strip() for line in lines if re.match(r"tests/\\S+\\.py::", line)}
+    return {re.sub(r"\\bwintun\\b", "loopback", test) for test in tests}
+
+
+def differences(here: set[str], windows: set[str]) -> list[str]:
+    """What is wrong with the two lists; nothing if exactly the absent ones are absent."""
+    expected = {test for test in here if not is_absent(test)}
+    added = {test for test in windows - here if not test.startswith("tests/windows/")}
+    unused = [entry for entry in ABSENT if not any(is_absent(test, [entry]) for test in here)]
+    return [
+        *(f"not run on Windows, and not in windows_absent.py: {test}" for test in sorted(expected - windows)),
+        *(f"in windows_absent.py, and yet run on Windows: {test}" for test in sorted(windows & (here - expected))),
+        *(f"run on Windows only, outside tests/windows: {test}" for test in sorted(added)),
+        *(f"in windows_absent.py, and there is no such test: {entry}" for entry in unused),
+    ]
+
+
+def skipped(report: Path) -> list[str]:
+    """The tests of a JUnit report that were skipped, and why."""
+    cases = ElementTree.parse(report).iter("testcase")
+    return [
+        f"{case.get('classname')}.{case.get('name')}: {skip.get('message')}"
+        for case in cases
+        for skip in case.iter("skipped")
+        if skip.get("type") == "pytest.skip"
+    ]
