@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -83,11 +85,25 @@ def eventually(condition: Callable[[], bool], seconds: float = NEVER) -> bool:
     return True
 
 
+#: A signal that tests send to themselves.
+SIGNAL = signal.SIGINT if sys.platform == "win32" else signal.SIGUSR1
+
+
+def kick(seconds: float = 0.05) -> None:
+    """Sends it to the main thread in a while."""
+    threading.Timer(seconds, _kick).start()
+
+
+def _kick() -> None:
+    if sys.platform == "win32":
+        signal.raise_signal(SIGNAL)  # whichever thread raises it
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+
 def is_set(event: int) -> bool:
     """Whether a read event of our own libraries is ready, which a look does not change."""
     if sys.platform == "win32":
-        import ctypes
-
         return ctypes.windll.kernel32.WaitForSingleObject(ctypes.c_void_p(event), 0) == 0
     return bool(select.select([event], [], [], 0)[0])
 

@@ -3,7 +3,7 @@
 @cython.final
 cdef class Outgoing:
     """Packets on their way: checked and held, and sent as far as there was room."""
-    cdef Session session
+    cdef _Session session
     cdef _Packets packets        # None once they were let go
     cdef readonly uint32_t sent
     """Packets that went out so far."""
@@ -46,7 +46,7 @@ cdef class Alarm:
     """Waits for packets in a thread, for an event loop. It doesn't keep the Session."""
     cdef tunring_alarm *alarm  # ours
 
-    def __cinit__(self, Session session not None):
+    def __cinit__(self, _Session session not None):
         cdef DWORD code = tunring_alarm_open(session.get(), &self.alarm)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, "can't watch the session")

@@ -336,7 +336,7 @@ cdef class Reservation:
     """Room in the send ring, to be filled in place. :meth:`Session.reserve` makes it; use it in a ``with`` block."""
     cdef Lease lease        # the slots
     cdef _Views views       # None before the block is entered
-    cdef Session session    # where it is
+    cdef _Session session    # where it is
     cdef readonly unsigned long thread
     """Identity of the thread that reserved: it can't send elsewhere on this session meanwhile."""
     cdef readonly bint open

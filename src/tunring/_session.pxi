@@ -93,8 +93,7 @@ cdef int _on_full(on_full, tuple allowed) except -1:
     return _ON_FULL[on_full]
 
 
-@cython.final
-cdef class Session:
+cdef class _Session:
     """An adapter's open rings. :meth:`tunring.Adapter.start_session` makes it.
 
     Any thread may use it. No call holds the GIL while it waits, and each wait ends by data, its deadline,
@@ -123,7 +122,7 @@ cdef class Session:
     @staticmethod
     def _start(adapter, AdapterHandle handle, unsigned int capacity, bint closes_adapter):
         """For :meth:`tunring.Adapter.start_session`."""
-        cdef Session self = Session.__new__(Session)
+        cdef _Session self = Session.__new__(Session)
         cdef tunring_adapter *target
         cdef DWORD code
         handle.handle()
@@ -144,11 +143,6 @@ cdef class Session:
         self._waiters = {}
         self.closes_adapter = closes_adapter
         return self
-
-    def __del__(self):
-        if not self.closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
 
     def __dealloc__(self):
         if self.session:
@@ -622,3 +616,17 @@ cdef class Session:
             waiters.session_closed()
         if self.closes_adapter:
             self.adapter.close()
+
+
+class Session(_Session):
+    # A class of Python's: in the stable ABI, Cython's have no __del__.
+    __slots__ = ()
+    __doc__ = _Session.__doc__
+
+    def __init_subclass__(cls):
+        raise TypeError("Session is not an acceptable base type")
+
+    def __del__(self):
+        if not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()

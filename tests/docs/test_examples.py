@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,7 +53,8 @@ def public_objects() -> Iterator[tuple[str, object]]:
             seen.add(id(thing))
             yield f"{module_name}.{name}", thing
             if inspect.isclass(thing) and thing.__module__.startswith("tunring"):
-                for member_name, member in vars(thing).items():
+                ours = (base for base in thing.__mro__ if base.__module__.startswith("tunring"))
+                for member_name, member in itertools.chain.from_iterable(vars(base).items() for base in ours):
                     if not member_name.startswith("_") and (callable(member) or isinstance(member, property)):
                         yield f"{module_name}.{name}.{member_name}", member
 

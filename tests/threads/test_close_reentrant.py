@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 
 import tunring
 from packets import packet
+from running import SIGNAL, kick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,18 +19,11 @@ if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
 
 
-def kick(seconds: float = 0.05) -> None:
-    """Sends a signal to the main thread in a while."""
-    main = threading.main_thread().ident
-    assert main is not None
-    threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGUSR1)).start()
-
-
 @pytest.fixture
 def on_signal() -> Iterator[Callable[[Callable[[], object]], None]]:
-    before = signal.getsignal(signal.SIGUSR1)
-    yield lambda function: signal.signal(signal.SIGUSR1, lambda *_: function())
-    signal.signal(signal.SIGUSR1, before)
+    before = signal.getsignal(SIGNAL)
+    yield lambda function: signal.signal(SIGNAL, lambda *_: function())
+    signal.signal(SIGNAL, before)
 
 
 @pytest.fixture

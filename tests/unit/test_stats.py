@@ -56,7 +56,7 @@ def test_a_poll_is_no_wait_and_a_sleep_is_one(pair: Pair) -> None:
     left, right = pair
     right.receive(timeout=0)
     assert right.stats().waits == right.stats().wakes == 0
-    right.receive(timeout=0.001)
+    right.receive(timeout=0.05)
     assert (right.stats().waits, right.stats().wakes) == (1, 0)
     with Threads() as threads:
         threads.start(right.receive)

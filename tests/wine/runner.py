@@ -14,11 +14,9 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 import venv
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +25,13 @@ import downloads
 import same_tests
 import windows_python
 from downloads import ROOT, run, sha256
+
 from wine import Wine, windows_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SUITE = ["tests/unit", "tests/lifetime", "tests/threads", "tests/property", "tests/windows"]
+SUITE = ["tests/unit", "tests/lifetime", "tests/threads", "tests/property", "tests/aio", "tests/windows"]
 _STARTED = time.monotonic()
 
 

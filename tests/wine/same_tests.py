@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: What pytest is asked for in order to list tests.
-LIST = ["--collect-only", "-qq", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
+LIST = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 
 
 def listed(lines: Iterable[str]) -> set[str]:
     """The tests that pytest has listed. What comes in one variant for each library counts once, as the loopback's."""
-    tests = {line.strip() for line in lines if re.match(r"tests/\\S+\\.py::", line)}
-    return {re.sub(r"\\bwintun\\b", "loopback", test) for test in tests}
+    tests = {line.strip() for line in lines if re.match(r"tests/\S+\.py::", line)}
+    return {re.sub(r"\bwintun\b", "loopback", test) for test in tests}
 
 
 def differences(here: set[str], windows: set[str]) -> list[str]:
