@@ -72,7 +72,7 @@ def _host_python(root: Path) -> Path:
     if not python.exists():
         venv.create(folder, with_pip=True)
         run(*pip, "pip>=25.1")  # the first that knows dependency groups
-    run(*pip, "--group", "build", "--group", "test")
+    run(*pip, "uv", "--group", "build", "--group", "test")
     return python
 
 
@@ -87,7 +87,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
     host_python = _host_python(root)
     pip: list[str | Path] = [host_python, "-m", "pip", "--disable-pip-version-check"]
     _say(f"Windows CPython {options.python}")
-    folder = windows_python.install(options.python, pip, root)
+    folder = windows_python.install(options.python, host_python, root)
     python = folder / "python.exe"
     dll = downloads.official_dll(pip, root)
 

@@ -26,11 +26,10 @@ def _requirements(version: str) -> list[str]:
     """What the tests need, of which numpy is the last release that runs."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
     wanted = [word for word in groups["bench"] + groups["test"] if isinstance(word, str)]
-    # pip reads the markers for the system that it runs on: pytest needs colorama on Windows.
-    return [PYTHONS[version].numpy if word.startswith("numpy") else word for word in wanted] + ["colorama"]
+    return [PYTHONS[version].numpy if word.startswith("numpy") else word for word in wanted]
 
 
-def install(version: str, pip: list[str | Path], root: Path) -> Path:
+def install(version: str, host_python: Path, root: Path) -> Path:
     """Makes the folder unless it is there; returns it."""
     requirements = _requirements(version)
     key = hashlib.sha256("\n".join([*requirements, Path(__file__).read_text("utf-8")]).encode()).hexdigest()[:12]
@@ -45,9 +44,10 @@ def install(version: str, pip: list[str | Path], root: Path) -> Path:
         # Under Wine 8 it ends the process: `platform` does without.
         (folder / "lib/_wmi.pyd").unlink(missing_ok=True)
         _make_stable_abi_dll(folder, tag(version), Path(temporary))
+        # pip would read the markers for the system that it runs on; its own under Wine takes a minute.
         run(
-            *pip, "install", "-q", "--target", folder / "lib/site-packages", "--upgrade", "--only-binary=:all:",
-            "--platform=win_amd64", "--implementation=cp", f"--python-version={version}", *requirements,
+            host_python, "-m", "uv", "pip", "install", "--target", folder / "lib/site-packages", "--only-binary=:all:",
+            "--python-platform=x86_64-pc-windows-msvc", f"--python-version={version}", *requirements,
         )  # fmt: skip
         os.rename(folder, target)
     return target
