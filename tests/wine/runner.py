@@ -98,7 +98,10 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
         offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
         wine.output(python, *offline, "--no-warn-script-location", windows_path(wheel))
         loopback = folder / "lib/site-packages/tunring/_backends/loopback.dll"
-        variables = {"TUNRING_WINTUN_DLL": windows_path(dll)}
+        variables = {
+            "TUNRING_WINTUN_DLL": windows_path(dll),
+            "TUNRING_TEST_STANDIN": windows_path(build.stand_in(root)),
+        }
         _say(wine.output(python, "-c", "import sys, platform; print(sys.version, platform.platform())").strip())
 
         _say("the same tests as here?")
