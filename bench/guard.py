@@ -35,6 +35,7 @@ WORKS = [
     *((work, size) for work in ("receive", "hold", "forward", "send") for size in (64, 1400)),
     *((work, size) for work in ("tun-receive", "tun-receive-plain") for size in (64, 1400)),
     *((work, size) for work in ("tun-split-udp", "tun-split-tcp", "tun-send") for size in (64, 1400)),
+    *((work, size) for work in ("tun-many", "tun-many-udp", "tun-many-tcp", "tun-send-many") for size in (64, 1400)),
 ]
 
 PARTS = (
@@ -45,7 +46,8 @@ PARTS = (
     "src/backends/simulator*.c",
     "src/backends/backend_log.c",
     "src/backends/offload_*.c",
-    "src/backends/tun_receive.c",
+    "src/backends/tun_re*.c",
+    "src/backends/tun_uring*.c",
     "src/backends/tun_send.c",
     "src/backends/tun_session.c",
 )

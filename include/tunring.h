@@ -134,12 +134,6 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
 /* ---- Leases: core/lease.c --------------------------------------------------------------------------------------- */
 
-typedef struct tunring_packet
-{
-    const BYTE *data;
-    uint32_t length;
-} tunring_packet;
-
 /* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
  * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
  * pins its session until the last slot is let go, and keeps count and lengths after that. */

@@ -23,6 +23,12 @@ typedef struct tunring_counters
     uint64_t write_errors;  /* packets to the host that it refused (Linux: write() failed) */
 } tunring_counters;
 
+typedef struct tunring_packet
+{
+    const BYTE *data;
+    uint32_t length;
+} tunring_packet;
+
 /* A packet for the simulator: Size may lie on purpose. */
 typedef struct tunring_chain_packet
 {
@@ -100,6 +106,10 @@ typedef struct tunring_backend
      * Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */
     DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
     void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
+
+    /* Allocates, copies and commits, in order, until all are sent or there is no more room: then the code is not 0. What
+     * finds the send ring empty may go to the host without being copied to it. */
+    DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
     const tunring_simulator *simulator; /* NULL but in loopback */
 } tunring_backend;

@@ -144,17 +144,36 @@ queue_superpacket(void)
 }
 
 static uint32_t
+take(uint32_t most)
+{
+    static tunring_slot slots[BATCH];
+    uint32_t all = 0, count;
+    while ((count = tun_receive(tun, slots, most)) > 0)
+    {
+        tun_release(tun, slots, count);
+        all += count;
+    }
+    return all;
+}
+
+static uint32_t
 take_all(void)
 {
-    uint32_t count = 0;
-    DWORD length;
-    BYTE *packet;
-    while ((packet = tun_receive(tun, &length)))
-    {
-        count++;
-        tun_release(tun, packet);
-    }
-    return count;
+    return take(1);
+}
+
+static uint32_t
+take_many(void)
+{
+    return take(BATCH);
+}
+
+static uint32_t
+give_many(void)
+{
+    DWORD sent;
+    CHECK(tun_send_many(tun, list, BATCH, &sent) == ERROR_SUCCESS);
+    return sent;
 }
 
 static uint32_t
@@ -214,6 +233,10 @@ static const work works[] = {
     {"tun-split-udp", queue_superpacket, take_all, NULL},
     {"tun-split-tcp", queue_superpacket, take_all, NULL},
     {"tun-send", NULL, give_all, discard},
+    {"tun-many", queue_single, take_many, NULL},
+    {"tun-many-udp", queue_superpacket, take_many, NULL},
+    {"tun-many-tcp", queue_superpacket, take_many, NULL},
+    {"tun-send-many", NULL, give_many, discard},
 };
 
 static void
@@ -250,7 +273,7 @@ main(int count, char **arguments)
     api = linked_api();
     if (strncmp(what->name, "tun", 3) == 0)
     {
-        make_superpacket(strcmp(what->name, "tun-split-tcp") == 0 ? TCP : UDP);
+        make_superpacket(strstr(what->name, "tcp") ? TCP : UDP);
         open_tun(strcmp(what->name, "tun-receive-plain") != 0);
     }
     else

@@ -399,6 +399,32 @@ cable_send(cable_end *end, const BYTE *packet)
     tell_outgoing(end);
 }
 
+DWORD
+cable_send_many(cable_end *end, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    ring_side *side = &end->rings.send;
+    DWORD code = ERROR_SUCCESS;
+
+    ring_lock_enter(&side->lock);
+    for (*sent = 0; *sent < count; ++*sent)
+    {
+        const tunring_packet *packet = &packets[*sent];
+        BYTE *slot = ring_allocate(side, packet->length);
+
+        if (slot == NULL)
+        {
+            code = GetLastError();
+            break;
+        }
+        memcpy(slot, packet->data, packet->length);
+        ring_mark_ready(slot);
+    }
+    publish(end);
+    ring_lock_leave(&side->lock, publish, end);
+    tell_outgoing(end);
+    return code;
+}
+
 uint32_t
 cable_room(cable_end *end)
 {

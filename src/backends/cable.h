@@ -66,6 +66,9 @@ void cable_release(cable_end *end, const tunring_slot *slots, uint32_t count);
 BYTE *cable_allocate(cable_end *end, DWORD size);
 void cable_send(cable_end *end, const BYTE *packet);
 
+/* Allocates, copies and sends many, see tunring_backend. */
+DWORD cable_send_many(cable_end *end, const tunring_packet *packets, DWORD count, DWORD *sent);
+
 /* Ring bytes that can still be allocated. */
 uint32_t cable_room(cable_end *end);
 

@@ -239,6 +239,12 @@ adapter_namespace(WINTUN_ADAPTER_HANDLE handle)
     return -1;
 }
 
+static DWORD
+send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    return cable_send_many(&session->end, packets, count, sent);
+}
+
 /* There are none. */
 static DWORD
 set_option(const char *name, DWORD value)
@@ -273,5 +279,6 @@ const tunring_backend TunringBackend = {
     .adapter_namespace = adapter_namespace,
     .receive_many = receive_many,
     .release_many = release_many,
+    .send_many = send_many,
     .simulator = &simulator,
 };

@@ -294,6 +294,13 @@ backend_set_option(const char *Name, DWORD Value)
     return ERROR_SUCCESS;
 }
 
+static DWORD
+backend_send_many(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent)
+{
+    *Sent = 0;
+    return session_usable(Session) ? tun_send_many(Session, Packets, Count, Sent) : ERROR_HANDLE_EOF;
+}
+
 const tunring_backend TunringBackend = {
     .version = TUNRING_BACKEND_VERSION,
     .size = sizeof(tunring_backend),
@@ -308,4 +315,5 @@ const tunring_backend TunringBackend = {
     .set_option = backend_set_option,
     .receive_many = backend_receive_many,
     .release_many = backend_release_many,
+    .send_many = backend_send_many,
 };

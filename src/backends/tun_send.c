@@ -185,6 +185,107 @@ write_runs(tun_session *session)
     }
 }
 
+/* ---- Straight from the caller's memory, where nothing is in R ---- */
+
+/* Packets that R has room for, whatever becomes of them: what the kernel has no room for goes there. */
+static uint32_t
+fitting_run(tun_session *session, const tunring_packet *packets, uint32_t count)
+{
+    const uint32_t room = ring_room(&session->rings.send);
+    uint32_t taken = 0;
+    for (uint64_t bytes = 0; taken < count && taken < OFFLOAD_RUN; taken++)
+    {
+        bytes += ring_slot_size(packets[taken].length);
+        if (room == RING_GONE || bytes > room)
+            break;
+    }
+    return taken;
+}
+
+static void
+keep_in_ring(tun_session *session, const offload_packet *packet)
+{
+    BYTE *slot = ring_allocate(&session->rings.send, packet->length);
+    memcpy(slot, packet->data, packet->length);
+    ring_mark_ready(slot);
+}
+
+/* The packets of the groups that are not written. */
+static void
+keep_rest(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    for (; send->group < send->run.group_count; send->group++)
+    {
+        const offload_group *group = &send->run.groups[send->group];
+        uint32_t index = group->first;
+        for (uint32_t i = 0; i < group->count; i++, index = send->run.next[index])
+            if (i >= send->singly)
+                keep_in_ring(session, &send->packets[index]);
+        send->singly = 0;
+    }
+    (void)ring_publish(&session->rings.send);
+}
+
+static void
+write_run(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    offload_coalesce(&send->run, send->packets, send->count, send->offloads);
+    for (send->group = send->singly = 0; send->group < send->run.group_count; send->group++)
+    {
+        const written outcome = write_group(session, &send->run.groups[send->group]);
+        if (outcome == LATER)
+            keep_rest(session);
+        if (outcome == LATER || outcome == ENDED)
+            break;
+    }
+    send->count = send->group = send->singly = 0;
+}
+
+/* Without virtio headers, likewise. */
+static void
+write_list(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    written outcome = WRITTEN;
+    for (uint32_t i = 0; i < send->count && outcome != ENDED; i++)
+    {
+        if (outcome != LATER)
+            outcome = write_bytes(session, send->packets[i].data, send->packets[i].length);
+        if (outcome == LATER)
+            keep_in_ring(session, &send->packets[i]);
+        else if (outcome != WRITTEN && outcome != ENDED)
+            tun_count(&session->write_errors);
+    }
+    send->count = 0;
+    (void)ring_publish(&session->rings.send);
+}
+
+/* Returns how many it took care of: 0 if they have to go through R. */
+static uint32_t
+send_directly(tun_session *session, const tunring_packet *packets, uint32_t count)
+{
+    tun_send_half *send = &session->send;
+    ring_side *side = &session->rings.send;
+    if (atomic_load(&session->over) || ring_host_head(side) != atomic_load_explicit(&side->next, memory_order_relaxed))
+        return 0;
+    const uint32_t taken = fitting_run(session, packets, count);
+    send->count = 0;
+    for (uint32_t i = 0; i < taken; i++)
+    {
+        if (ring_packet_is_ip(packets[i].data, packets[i].length))
+            send->packets[send->count++] = (offload_packet){packets[i].data, packets[i].length};
+        else
+            tun_count(&session->filtered);
+    }
+    if (session->virtio)
+        write_run(session);
+    else
+        write_list(session);
+    return taken;
+}
+
 /* ---- The calls ---- */
 
 void
@@ -253,4 +354,36 @@ tun_send_room(tun_session *session)
     ring_lock_leave(&side->lock, tun_send_work, session);
     SetLastError(before);
     return room;
+}
+
+static DWORD
+send_locked(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    DWORD code = ERROR_SUCCESS;
+    uint32_t taken;
+    *sent = 0;
+    while (*sent < count && (taken = send_directly(session, packets + *sent, count - *sent)) > 0)
+        *sent += taken;
+    for (; *sent < count; ++*sent)
+    {
+        const tunring_packet *packet = &packets[*sent];
+        BYTE *slot;
+        code = allocate_locked(session, packet->length, &slot);
+        if (code != ERROR_SUCCESS)
+            break;
+        memcpy(slot, packet->data, packet->length);
+        ring_mark_ready(slot);
+    }
+    tun_send_work(session);
+    return code;
+}
+
+DWORD
+tun_send_many(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    ring_lock *lock = &session->rings.send.lock;
+    ring_lock_enter(lock);
+    const DWORD code = send_locked(session, packets, count, sent);
+    ring_lock_leave(lock, tun_send_work, session);
+    return code;
 }

@@ -91,6 +91,8 @@ bool tun_receive_can_go_on(const tun_session *session);
 
 BYTE *tun_allocate(tun_session *session, DWORD size);
 void tun_send(tun_session *session, const BYTE *packet);
+/* Allocates, copies and sends many, see tunring_backend. */
+DWORD tun_send_many(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent);
 DWORD tun_send_room(tun_session *session);
 /* Work of the send lock: publishes and writes. */
 void tun_send_work(void *session);

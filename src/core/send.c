@@ -12,6 +12,8 @@
 
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u
+/* The same for our own libraries, which take them in one call: what becomes one run of superpackets. */
+#define LARGE_CHUNK 128u
 
 bool
 tunring_packet_is_ip(const BYTE *packet, uint32_t length)
@@ -22,37 +24,52 @@ tunring_packet_is_ip(const BYTE *packet, uint32_t length)
     return version == 4 || (version == 6 && length >= 40);
 }
 
-/* Sends what fits of one chunk. 0, or why the packet after those *sent could not be allocated. */
+/* As our own libraries' send_many, for any library: what is allocated is committed from its end. */
 static DWORD
-send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
+send_each(tunring_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {
     const tunring_api *api = session->api;
     BYTE *slots[CHUNK];
     DWORD code = ERROR_SUCCESS;
     uint32_t filled = 0;
-    uint64_t bytes = 0;
-    os_mutex_lock(&session->send_lock);
-    /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
-    while (filled < count && bytes < session->capacity / 2)
+    for (; filled < count; filled++)
     {
-        const tunring_packet *packet = &packets[filled];
-        BYTE *slot = api->WintunAllocateSendPacket(session->handle, packet->length);
-        if (!slot)
+        slots[filled] = api->WintunAllocateSendPacket(session->handle, packets[filled].length);
+        if (!slots[filled])
         {
             code = GetLastError();
             break;
         }
-        memcpy(slot, packet->data, packet->length);
-        slots[filled++] = slot;
-        bytes += packet->length;
+        memcpy(slots[filled], packets[filled].data, packets[filled].length);
     }
     for (uint32_t i = filled; i-- > 0;)
         api->WintunSendPacket(session->handle, slots[i]);
+    *sent = filled;
+    return code;
+}
+
+/* Sends what fits of one chunk. 0, or why the packet after those *sent could not be allocated. */
+static DWORD
+send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
+{
+    const tunring_backend *backend = session->api->backend;
+    const uint32_t most = backend ? LARGE_CHUNK : CHUNK;
+    uint32_t chunk = 0;
+    uint64_t bytes = 0;
+    DWORD done;
+    /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
+    while (chunk < count && chunk < most && bytes < session->capacity / 2)
+        bytes += packets[chunk++].length;
+    os_mutex_lock(&session->send_lock);
+    const DWORD code = backend ? backend->send_many(session->handle, packets, chunk, &done)
+                               : send_each(session, packets, chunk, &done);
     os_mutex_unlock(&session->send_lock);
     wake_guard_note(&session->watch);
-    count_add(&session->counts.sent_packets, filled);
+    for (uint32_t i = done; i < chunk; i++)
+        bytes -= packets[i].length;
+    count_add(&session->counts.sent_packets, done);
     count_add(&session->counts.sent_bytes, bytes);
-    *sent = filled;
+    *sent = done;
     return code;
 }
 
@@ -138,7 +155,7 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
             code = ERROR_HANDLE_EOF;
             break;
         }
-        code = send_chunk(session, packets + *sent, left < CHUNK ? left : CHUNK, &done);
+        code = send_chunk(session, packets + *sent, left, &done);
         *sent += done;
         if (code != ERROR_BUFFER_OVERFLOW)
             continue;

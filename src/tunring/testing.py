@@ -91,7 +91,7 @@ class _Backend(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in (
                 "detach counters send_room adapter_name adapter_index adapter_namespace adopt set_option "
-                "receive_many release_many".split()
+                "receive_many release_many send_many".split()
             )
         ],
         ("simulator", ctypes.POINTER(_Functions)),
