@@ -72,6 +72,7 @@ def python_package(library: str) -> str:
 NAMES = {
     "tunring": "tunring, lazily",
     "tunring-views": "tunring, a memoryview each",
+    "tunring-plain": "tunring, without offloads",
     "os": "os.read, os.write",
     "pytun": "python-pytun 2.4.2",
     "pmd3": "pytun-pmd3 3.0.3",

@@ -5,7 +5,8 @@
     python.py LIBRARY echo                    answers every packet
     python.py LIBRARY forward NETNS NETNS     between "tun0" in two network namespaces, given as descriptors
 
-LIBRARY is ``tunring`` (looks at a batch's lengths), ``tunring-views`` (a memoryview of each packet), ``os`` (plain
+LIBRARY is ``tunring`` (looks at a batch's lengths), ``tunring-views`` (a memoryview of each packet), ``tunring-plain``
+(without offloads), ``os`` (plain
 os.read and os.write), ``pytun`` or ``pmd3``. receive and send print the nanoseconds that it took.
 """
 
@@ -94,10 +95,11 @@ def forward_plain(library: str, namespaces: list[int]) -> None:
 # ---- tunring ----
 
 
-def serve_tunring(views: bool, work: str, packet: bytes) -> None:
+def serve_tunring(views: bool, offloads: bool, work: str, packet: bytes) -> None:
     import tunring
 
-    adapter = tunring.Adapter.create("tun0")
+    tun_linux = tunring.load("tun_linux", offloads=offloads)
+    adapter = tunring.Adapter.create("tun0", library=tun_linux)
     session = adapter.start_session()
     packets = [packet] * BATCH
 
@@ -160,7 +162,7 @@ def main() -> None:
         forward_plain(library, namespaces)
     packet = bytes.fromhex(rest[0]) if rest else b""
     if library.startswith("tunring"):
-        serve_tunring(library == "tunring-views", work, packet)
+        serve_tunring(library == "tunring-views", library != "tunring-plain", work, packet)
     else:
         serve_plain(library, work, packet)
 

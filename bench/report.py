@@ -1,0 +1,401 @@
+"""Measure everything, and write the tables of bench/README.md and its plots.
+
+    python bench/report.py [--turns N] [--only PART ...] [--again]
+
+The parts are ring, receive, send, tcp, echo and scaling; a part that isn't measured keeps the figures of the last run,
+which are in bench/figures.json. With --again nothing is measured, and all is written from there. All of it takes about
+ten minutes, and wants root for the parts with the kernel. Peers that can't be built here are left out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ring
+import scaling
+import tun
+from netns import may_make_namespaces
+from programs import NAMES, available
+from turns import Spread, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BENCH = Path(__file__).resolve().parent
+FIGURES, README, PLOTS = BENCH / "figures.json", BENCH / "README.md", BENCH / "plots"
+BEGIN, END = "<!-- written by report.py: begin -->", "<!-- written by report.py: end -->"
+
+Figures = dict[str, dict[str, list[float]]]
+
+# ---- Measuring ----
+
+
+def machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    compiler = subprocess.run(["cc", "-dumpfullversion"], capture_output=True, text=True, check=False).stdout.strip()
+    return (
+        f"{len(os.sched_getaffinity(0))} processors ({model}), Linux {platform.release()}, "
+        f"Python {platform.python_version()}, gcc {compiler}"
+    )
+
+
+def measure_ring(turns: int) -> Figures:
+    found: Figures = {}
+    for size in ring.SIZES:
+        for what, result in ring.ring_turns(size, ring.BATCH, turns=turns).items():
+            found[f"ring {what} {size}"] = result.taken
+    return found
+
+
+def measure_receive(turns: int) -> Figures:
+    peers = list(available()[0])
+    found: Figures = {}
+    for size in (64, 1400):
+        for gso in (True, False):
+            # Without superpackets it matters whether a session is made for them.
+            names = [name for name in peers if not gso or name != "tunring-plain"]
+            for live in (False, True):
+                kind = f"{'GSO' if gso else 'datagrams'} {'live' if live else 'drained'}"
+                found[f"receive {size} {kind}"] = tun.receive(names, size, gso=gso, live=live, turns=turns).taken
+    return found
+
+
+def senders() -> list[str]:
+    return [name for name in available()[0] if name not in ("tunring-views", "tunring-plain")]
+
+
+def measure_send(turns: int) -> Figures:
+    return {
+        f"send {size} {into}": tun.send(senders(), size, into=into, turns=turns).taken
+        for size in (64, 1400)
+        for into in ("udp", "nft")
+    }
+
+
+def measure_tcp(turns: int) -> Figures:
+    return {"tcp": tun.tcp(senders(), turns=turns).taken}
+
+
+def measure_echo(turns: int) -> Figures:
+    return {f"echo {kind}": result.taken for kind, result in tun.echo(senders(), turns=turns).items()}
+
+
+def measure_scaling(turns: int) -> Figures:
+    wakes, milliseconds = scaling.idle()
+    return {
+        "scaling batch": scaling.by_batch(turns).taken,
+        "scaling size": scaling.by_size(turns).taken,
+        "scaling adapters": scaling.by_adapters(turns).taken,
+        "scaling threads": scaling.by_threads(turns).taken,
+        "scaling idle": {
+            "KiB of a session": [scaling.session_memory() / 1024],
+            "wake-ups in 3 s": [float(wakes)],
+            "ms of processor in 3 s": [milliseconds],
+        },
+    }
+
+
+PARTS: dict[str, Callable[[int], Figures]] = {
+    "ring": measure_ring,
+    "scaling": measure_scaling,
+    "receive": measure_receive,
+    "send": measure_send,
+    "tcp": measure_tcp,
+    "echo": measure_echo,
+}
+
+
+def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
+    figures: Figures = dict(known.get("figures", {}))
+    notes = [] if may_make_namespaces() else ["No part with the kernel: it needs root."]
+    notes += [f"Without {NAMES[peer]}: {' '.join(reason.split())[:200]}" for peer, reason in available()[1].items()]
+    for part in parts:
+        if part not in ("ring", "scaling") and not may_make_namespaces():
+            continue
+        began, load = time.monotonic(), os.getloadavg()[0]
+        try:
+            figures |= PARTS[part](turns)
+        except (OSError, RuntimeError, AssertionError) as failure:
+            notes.append(f"{part} failed: {failure}")
+        print(f"{part}: {time.monotonic() - began:.0f} s, load {load:.1f}", flush=True)
+    return {
+        "machine": machine(),
+        "when": time.strftime("%Y-%m-%d"),
+        "load": f"{os.getloadavg()[2]:.1f}",
+        "turns": turns,
+        "notes": notes,
+        "figures": figures,
+    }
+
+
+# ---- Writing ----
+
+#: The goals: what, of which figures, ours, beside, whether more or less is better and how much is wanted, the command.
+RING, TUN = "python bench/ring.py", "python bench/tun.py"
+GOALS: list[tuple[str, str, str, str, str, float, str]] = [
+    *[
+        (f"ring, receive {size} B lazily / C loop", f"ring receive {size}", "lazily", "plain C", "<=", 1.10, RING)
+        for size in (64, 1400)
+    ],
+    *[
+        (f"ring, send {size} B, a list / C loop", f"ring send {size}", "a_list", "plain C", "<=", 1.10, RING)
+        for size in (64, 1400)
+    ],
+    ("ring, receive 64 B: ctypes / lazily", "ring receive 64", "ctypes", "lazily", ">=", 15, RING),
+    ("ring, send 64 B: ctypes / a list", "ring send 64", "ctypes", "a_list", ">=", 15, RING),
+    *[
+        (
+            f"TUN receive {size} B GSO, live: {NAMES[peer]} / {NAMES[ours]}",
+            f"receive {size} GSO live",
+            peer,
+            ours,
+            ">=",
+            goal,
+            f"{TUN} receive",
+        )
+        for size, peer, ours, goal in (
+            (64, "rust", "tunring", 1.2),
+            (1400, "rust", "tunring", 1.0),
+            (64, "go", "tunring-views", 0.85),
+            (1400, "go", "tunring-views", 1.0),
+            (64, "os", "tunring", 10),
+            (1400, "os", "tunring", 2.7),
+            (64, "pytun", "tunring", 10),
+            (1400, "pytun", "tunring", 2.7),
+            (64, "pmd3", "tunring", 10),
+            (1400, "pmd3", "tunring", 2.7),
+        )
+    ],
+    *[
+        (
+            f"TUN receive {size} B, datagrams, {how}: os.read / {NAMES[ours]}",
+            f"receive {size} datagrams {how}",
+            "os",
+            ours,
+            ">=",
+            goal,
+            f"{TUN} receive",
+        )
+        for ours in ("tunring", "tunring-plain")
+        for size, how, goal in ((64, "drained", 1.3), (64, "live", 1.0), (1400, "drained", 1.0), (1400, "live", 1.0))
+    ],
+    *[
+        (
+            f"TUN send {size} B into a UDP socket: {NAMES[peer]} / tunring",
+            f"send {size} udp",
+            peer,
+            "tunring",
+            ">=",
+            goal,
+            f"{TUN} send",
+        )
+        for size, peer, goal in (
+            (64, "rust", 1.0),
+            (1400, "rust", 1.0),
+            (64, "go", 1.5),
+            (1400, "go", 1.5),
+            (64, "os", 3),
+            (1400, "os", 2.2),
+        )
+    ],
+    ("TCP through a forwarder: tunring / wireguard-go's tun", "tcp", "tunring", "go", ">=", 1.0, f"{TUN} tcp"),
+    ("TCP through a forwarder: tunring / read, write in C", "tcp", "tunring", "c", ">=", 2.0, f"{TUN} tcp"),
+    ("echo, p50: tunring / C", "echo p50", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
+    ("echo, p99: tunring / C", "echo p99", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
+    ("growth: 64 adapters / 1", "scaling adapters", "64", "1", "<=", 1.15, "python bench/scaling.py"),
+    ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.15, "python bench/scaling.py"),
+]
+
+
+def goal_rows(figures: Figures) -> list[str]:
+    rows = ["| what | wanted | found, and its range | | command |", "| --- | ---: | ---: | --- | --- |"]
+    for what, key, ours, other, sign, goal, command in GOALS:
+        taken = figures.get(key, {})
+        if ours not in taken or other not in taken:
+            rows.append(f"| {what} | {sign} {goal:g} | not measured | | `{command}` |")
+            continue
+        ratio = Turns(taken).ratio(ours, other)
+        met = ratio.median <= goal if sign == "<=" else ratio.median >= goal
+        rows.append(f"| {what} | {sign} {goal:g} | {ratio} | {'met' if met else '**missed**'} | `{command}` |")
+    for size in (64, 1400):
+        taken = figures.get(f"ring receive {size}", {})
+        if taken:
+            added = Spread.of([a - b for a, b in zip(taken["views"], taken["lazily"], strict=True)])
+            met = "met" if added.median <= 60 else "**missed**"
+            rows.append(f"| a memoryview of each packet, {size} B, added ns | <= 60 | {added} | {met} | `{RING}` |")
+    return rows
+
+
+def table(figures: Figures, key: str, base: str, unit: str) -> list[str]:
+    turns = Turns(figures[key])
+    base = base if base in turns.taken else next(iter(turns.taken))
+    rows = [f"| | {unit} | range | of {NAMES.get(base, base)} |", "| --- | ---: | ---: | ---: |"]
+    for side in turns.taken:
+        spread = turns.spread(side)
+        rows.append(
+            f"| {NAMES.get(side, side)} | {spread.median:.1f} | {spread.low:.1f}-{spread.high:.1f} | "
+            f"{turns.ratio(side, base)} |"
+        )
+    return rows
+
+
+def title_of(key: str) -> tuple[str, str, str]:
+    """A heading, what to compare with, and the unit."""
+    kind, *rest = key.split()
+    words = " ".join(rest)
+    if kind == "ring":
+        return f"The ring alone: {rest[0]}, {rest[1]} bytes, batches of {ring.BATCH}", "plain C", "ns a packet"
+    if kind == "scaling":
+        return f"By {words}", {"batch": "256", "size": "64"}.get(words, "1"), "ns a packet"
+    if kind == "tcp":
+        return "TCP through a forwarder (more is better)", "c", "Gb/s"
+    if kind == "echo":
+        return f"Echo of a datagram of 64 bytes, {words}", "c", "microseconds"
+    if kind == "send":
+        into = "a UDP socket that nobody reads" if rest[1] == "udp" else "an interface that drops all (nft)"
+        return f"Send {rest[0]} bytes into {into}", "os", "ns a packet"
+    return f"Receive {rest[0]} bytes, {' '.join(rest[1:])}", "os", "ns a packet"
+
+
+def sections(results: dict[str, Any]) -> list[str]:
+    figures: Figures = results["figures"]
+    lines = [
+        (
+            f"{results['machine']}; {results['when']}, load {results['load']} over the last quarter of an hour; "
+            f"medians of {results['turns']} turns."
+        ),
+        "",
+    ]
+    lines += [f"- {note}" for note in results["notes"]] + ["", "### The goals", "", *goal_rows(figures), ""]
+    lines += [f"![{plot.stem}](plots/{plot.name})" for plot in sorted(PLOTS.glob("*.svg"))]
+    for key in figures:
+        title, base, unit = title_of(key)
+        if key == "scaling idle":
+            lines += ["", "### Idle", ""] + [f"- {what}: {values[0]:.0f}" for what, values in figures[key].items()]
+        else:
+            lines += ["", f"### {title}", "", *table(figures, key, base, unit)]
+    return lines
+
+
+def plot(results: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "tunring"
+    from matplotlib import pyplot
+
+    figures: Figures = results["figures"]
+    PLOTS.mkdir(exist_ok=True)
+
+    def bars(name: str, title: str, keys: dict[str, str], unit: str) -> None:
+        keys = {key: label for key, label in keys.items() if key in figures}
+        if not keys:
+            return
+        figure, axes = pyplot.subplots(1, len(keys), figsize=(5.2 * len(keys), 3.6), squeeze=False)
+        for axis, (key, label) in zip(axes[0], keys.items(), strict=True):
+            turns = Turns(figures[key])
+            spreads = [turns.spread(side) for side in turns.taken]
+            middle = [spread.median for spread in spreads]
+            errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
+            colours = [
+                "tab:blue" if side.startswith(("tunring", "lazily", "views")) else "tab:gray" for side in turns.taken
+            ]
+            axis.barh([NAMES.get(side, side) for side in turns.taken], middle, xerr=errors, color=colours, capsize=3)
+            axis.bar_label(axis.containers[1], [f" {value:.3g}" for value in middle])
+            axis.margins(x=0.25)
+            axis.invert_yaxis()
+            axis.set_title(label, fontsize=10)
+            axis.set_xlabel(unit)
+        figure.suptitle(f"{title}\n{results['machine']}; median and range of {results['turns']} turns", fontsize=9)
+        figure.tight_layout()
+        figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
+        pyplot.close(figure)
+
+    def lines(name: str, title: str, keys: dict[str, str]) -> None:
+        keys = {key: label for key, label in keys.items() if key in figures}
+        if not keys:
+            return
+        figure, axes = pyplot.subplots(1, len(keys), figsize=(4 * len(keys), 3.4), squeeze=False)
+        for axis, (key, label) in zip(axes[0], keys.items(), strict=True):
+            turns = Turns({side: taken for side, taken in figures[key].items() if side.isdigit()})
+            spreads = {int(side): turns.spread(side) for side in turns.taken}
+            errors = [[s.median - s.low for s in spreads.values()], [s.high - s.median for s in spreads.values()]]
+            axis.errorbar(list(spreads), [s.median for s in spreads.values()], yerr=errors, marker="o", capsize=3)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(list(spreads), [str(number) for number in spreads], rotation=45)
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel(label)
+            axis.set_ylabel("ns a packet")
+        figure.suptitle(f"{title}\n{results['machine']}; median and range of {results['turns']} turns", fontsize=9)
+        figure.tight_layout()
+        figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
+        pyplot.close(figure)
+
+    sizes = {64: "64 bytes", 1400: "1400 bytes"}
+    bars(
+        "receive",
+        "Receive segmented UDP from a TUN interface, live: less is better",
+        {f"receive {size} GSO live": label for size, label in sizes.items()},
+        "ns a packet",
+    )
+    bars(
+        "send",
+        "Send into a UDP socket through a TUN interface: less is better",
+        {f"send {size} udp": label for size, label in sizes.items()},
+        "ns a packet",
+    )
+    bars("tcp", "TCP through a forwarder between two TUN interfaces: more is better", {"tcp": "one connection"}, "Gb/s")
+    bars("echo", "Echo of a datagram: less is better", {"echo p50": "p50", "echo p99": "p99"}, "microseconds")
+    lines(
+        "growth",
+        "The ring alone, lazily",
+        {
+            "scaling batch": "packets of a batch",
+            "scaling size": "bytes of a packet",
+            "scaling adapters": "adapters",
+            "scaling threads": "threads",
+        },
+    )
+
+
+def write(results: dict[str, Any]) -> None:
+    plot(results)
+    text = README.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text("\n".join([before + BEGIN, "", *sections(results), "", END]) + after, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--again", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    results = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    if not options.again:
+        results = measure(options.only, options.turns, results)
+        for taken in results["figures"].values():
+            for side, values in taken.items():
+                taken[side] = [round(value, 3) for value in values]
+        FIGURES.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    write(results)
+    print("\n".join(goal_rows(results["figures"])))
+
+
+if __name__ == "__main__":
+    main()
