@@ -14,8 +14,10 @@ And one is ours: ``TUNRING_SANITIZE=address,undefined`` compiles everything with
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import runpy
 import shutil
 import sys
 import sysconfig
@@ -24,6 +26,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # What is built for, which need not be what builds.
 CROSS_SUFFIX = os.environ.get("SETUPTOOLS_EXT_SUFFIX")
@@ -38,6 +41,11 @@ SYSTEMS = {"windows": WINDOWS, "posix": not WINDOWS, "linux": LINUX, "pipe": not
 
 INCLUDE = ["include", "src/core", "src/backends", "src/tunring"]
 HEADERS = [path.as_posix() for folder in INCLUDE for path in sorted(Path(folder).glob("*.h"))]
+
+# The official DLL, which is not ours: a wheel for Windows carries it when .ci/fetch_wintun.py has put it there.
+DLL = Path("src/tunring/wintun.dll")
+DLL_LICENSE = Path("src/tunring/wintun-license.txt")
+DLL_CARRIED = WINDOWS and DLL.exists() and "sdist" not in sys.argv
 
 SANITIZE = os.environ.get("TUNRING_SANITIZE", "")
 SANITIZER = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
@@ -81,6 +89,15 @@ class BdistWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         named = re.fullmatch(r"\.((cp\d+)t?)-(\w+)\.pyd", CROSS_SUFFIX or "")
         return (named[2], named[1], named[3]) if named else super().get_tag()
+
+
+class BuildPy(build_py):
+    """Adds what pyproject.toml can't say, since it depends on the system."""
+
+    def finalize_options(self) -> None:
+        if DLL_CARRIED:
+            self.distribution.package_data.setdefault("tunring", []).extend([DLL.name, DLL_LICENSE.name])
+        super().finalize_options()
 
 
 class BuildExt(build_ext):
@@ -167,4 +184,21 @@ def extensions() -> list[Extension]:
     return result
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel})
+def licences() -> dict[str, object]:
+    """Ours, and that of the DLL where the wheel carries it."""
+    if not DLL_CARRIED:
+        return {"license_expression": "MIT", "license_files": ["LICENSE"]}
+    builds = runpy.run_path("src/tunring/official.py")["BUILDS"]
+    if hashlib.sha256(DLL.read_bytes()).hexdigest() not in builds:
+        raise SystemExit(f"{DLL} is no official build: remove it, or run .ci/fetch_wintun.py")
+    return {
+        "license_expression": "MIT AND LicenseRef-Wintun-Prebuilt-Binaries",
+        "license_files": ["LICENSE", DLL_LICENSE.as_posix()],
+    }
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel, "build_py": BuildPy},
+    **licences(),
+)

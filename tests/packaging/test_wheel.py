@@ -127,6 +127,15 @@ def test_sdist_carries_sources_tests_and_benchmarks(sdist: Path) -> None:
     assert not [name for name in found if name.endswith((".so", ".dll", ".pyd", ".o", ".pyc", "_core.c"))]
 
 
+def test_stable_abi_wheel(sdist: Path, python: Path, tmp_path: Path) -> None:
+    option = "-C--build-option=--py-limited-api=cp311"
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", option, "--wheel-dir", tmp_path, sdist)
+    [wheel] = tmp_path.glob("tunring-*-cp311-abi3-*.whl")
+    run(sys.executable, "-m", "abi3audit", "--strict", wheel)
+    run(python, "-m", "pip", "install", "--quiet", wheel)
+    assert "site-packages" in run(python, "-W", "error", "-c", SMOKE)
+
+
 def test_installed_wheel_works(wheel: Path, python: Path) -> None:
     run(python, "-m", "pip", "install", "--quiet", wheel)
     assert "site-packages" in run(python, "-W", "error", "-c", SMOKE)
