@@ -73,6 +73,7 @@ def _nothing_left(_warm_up: None) -> Iterator[None]:
     yield
     gc.collect()
     assert eventually(lambda: _core.pinned_sessions() == pinned, 2), "a session is pinned"
+    assert libraries.stale_ends() == 0, "a session was ended by a handle that was closed already"
     assert eventually(lambda: _threads() <= threads, 2), f"threads are left: {_threads() - threads}"
     if _core.leaked_sessions() == leaked:  # else their descriptors were given up on purpose
         # A closed adapter may still be on its way, on the helper thread.

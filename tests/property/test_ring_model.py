@@ -269,12 +269,23 @@ class Rings(RuleBasedStateMachine):
             self.near.full += 1
             with pytest.raises(tunring.RingFull):
                 self.left.reserve(sizes)
+            if self.library.official:
+                self.reserve_in_vain(sizes)
         else:
             self.reservation = self.left.reserve(sizes)
             self.reserved = [Sent(b"", slot_size(size), ready=False) for size in sizes]
             for slot in self.reserved:
                 self.near.add(slot)
             self.near.leases.append(self.reserved)
+
+    def reserve_in_vain(self, sizes: list[int]) -> None:
+        """The official DLL can't tell the room beforehand: what fits is allocated all the same, and becomes filler."""
+        for size in sizes:
+            if slot_size(size) > self.near.room:
+                break
+            self.near.add(Sent(None, slot_size(size), ready=True))
+            self.near.fillers += 1
+        self.move()
 
     def enter(self) -> list[memoryview]:
         assert self.reservation is not None

@@ -119,6 +119,29 @@ complain()
     )
 
 
+@pytest.mark.parametrize("held", ["views", "batch", "nothing"])
+def test_a_removed_adapter_at_the_end_of_the_interpreter(held: str) -> None:
+    """Nobody may end its session, not even then."""
+    out = check_script(
+        f"""
+import atexit, warnings
+warnings.simplefilter("ignore", ResourceWarning)
+adapter = tunring.Adapter.create("removed", library=library)
+driver = tunring.testing.Simulator.attach(adapter)
+session = adapter.start_session(tunring.MIN_CAPACITY)
+driver.inject([packet()] * 3)
+batch = session.receive()
+views = [view[:] for view in batch] if {held!r} == "views" else []
+if {held!r} != "batch":
+    batch.release()
+atexit.register(lambda: print(libraries.stale_ends(), [bytes(view) == packet() for view in views]))
+driver.remove()
+""",
+        library="wintun",
+    )
+    assert out.strip() == ("0 [True, True, True]" if held == "views" else "0 []")
+
+
 def test_a_removed_adapter_can_not_be_opened(wintun: tunring.Library, name: str) -> None:
     with tunring.Adapter.create(name, library=wintun) as adapter:
         driver = tunring.testing.Simulator.attach(adapter)
