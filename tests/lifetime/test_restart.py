@@ -98,7 +98,9 @@ def test_an_adapter_that_closes_while_old_views_live_goes_after_them(
     kept = session.receive()
     session.close()
     adapter.close()
-    with pytest.raises(tunring.AlreadyExists):
+    # By the official DLL tunring asks itself whether the name is taken, and knows why it is.
+    taken = tunring.AdapterBusy if adapter.library.official else tunring.AlreadyExists
+    with pytest.raises(taken):
         tunring.Adapter.create(adapter.name, library=adapter.library)
     assert number_of(kept[0]) == 3
     kept.release()
@@ -106,7 +108,7 @@ def test_an_adapter_that_closes_while_old_views_live_goes_after_them(
     def free() -> bool:
         try:
             tunring.Adapter.create(adapter.name, library=adapter.library).close()
-        except tunring.AlreadyExists:
+        except taken:
             return False
         return True
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import libraries
 import tunring
 from packets import packet
 from pcapng_reader import parse, read
@@ -177,6 +178,7 @@ def test_what_was_not_sent_is_not_written(pair: Pair, path: Path) -> None:
         with pytest.raises(ZeroDivisionError), left.reserve([20]):
             _ = 1 / 0
         right.receive().release()
+        libraries.settle(left.adapter.library)
         assert left.send(sent[done:], on_full="drop") > 0
         total = left.stats().sent_packets
     assert read(path).data == sent[:total]

@@ -48,6 +48,10 @@ PYTHONS = {
 #: The package whose wheel carries the official DLL, and where in it.
 DLL_PACKAGE = "pytun-pmd3==3.0.3"
 DLL_MEMBER = "pytun_pmd3/wintun/bin/amd64/wintun.dll"
+HEADER_MEMBER = (
+    "pytun_pmd3/wintun/include/wintun.h",
+    "510a5984fbf73efd21a61ada60edfe05e1a38a77c8c47f6d62e0ab1cdbdd460f",
+)
 
 
 def sha256(path: Path) -> str:
@@ -107,15 +111,25 @@ def python_archive(version: str, folder: Path) -> Path:
     return checked(path, release.sha256)
 
 
-def official_dll(pip: list[str | Path], folder: Path) -> Path:
-    """The official DLL, in `folder`."""
-    builds = runpy.run_path(str(ROOT / "src/tunring/official.py"))["BUILDS"]
-    [digest] = [digest for digest, build in builds.items() if build == ("0.14.1", "amd64")]
-    path = folder / "wintun.dll"
+def _from_dll_package(pip: list[str | Path], folder: Path, member: str, digest: str) -> Path:
+    """One file of the package that has the official DLL, in `folder`."""
+    path = folder / Path(member).name
     if not path.exists():
         run(*pip, "download", "--no-deps", "--only-binary=:all:", "--platform=win_amd64", "-d", folder, DLL_PACKAGE)
         [wheel] = folder.glob(f"{DLL_PACKAGE.partition('==')[0].replace('-', '_')}*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            path.write_bytes(archive.read(DLL_MEMBER))
+            path.write_bytes(archive.read(member))
         wheel.unlink()
     return checked(path, digest)
+
+
+def official_dll(pip: list[str | Path], folder: Path) -> Path:
+    """The official DLL, in `folder`."""
+    builds = runpy.run_path(str(ROOT / "src/tunring/official.py"))["BUILDS"]
+    [digest] = [digest for digest, build in builds.items() if build == ("0.14.1", "amd64")]
+    return _from_dll_package(pip, folder, DLL_MEMBER, digest)
+
+
+def official_header(pip: list[str | Path], folder: Path) -> Path:
+    """The official wintun.h, in `folder`."""
+    return _from_dll_package(pip, folder, *HEADER_MEMBER)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import build
 import downloads
+import header_check
 import same_tests
 import windows_python
 from downloads import ROOT, run, sha256
@@ -93,6 +94,8 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
 
     _say("building the wheel")
     wheel = build.wheel(options.python, folder, host_python, root, stable_abi=not options.exact)
+    _say("our wintun.h beside the official one")
+    faults = header_check.faults(downloads.official_header(pip, root), build.compiler(root).split())
     with wine:
         _say(f"installing {wheel.name} with the Windows pip")
         offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
@@ -108,7 +111,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
         code, lines = wine.run(python, ["-m", "pytest", *same_tests.LIST, *SUITE], variables, ROOT, show=False)
         if code:
             raise SystemExit("\n".join(lines))
-        faults = same_tests.differences(_listed_here(host_python, root / "build"), same_tests.listed(lines))
+        faults += same_tests.differences(_listed_here(host_python, root / "build"), same_tests.listed(lines))
 
         report = root / "report.xml"
         arguments = ["-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={windows_path(report)}"]
@@ -118,7 +121,9 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
     faults += [f"skipped: {test}" for test in same_tests.skipped(report)]
     print(f"our loopback.dll: {loopback}, SHA-256 {sha256(loopback)}")
     print(f"official wintun.dll 0.14.1: {dll}, SHA-256 {sha256(dll)}")
-    print("\n".join(faults) or "the same tests by name as here, but for those in windows_absent.py")
+    print("\n".join(faults) or "wintun.h says what the official one does, and the tests are the same by name as here,")
+    if not faults:
+        print("but for those in windows_absent.py")
     print(f"pytest: exit code {code}: {lines[-1] if lines else 'no output'}")
     return code or bool(faults)
 

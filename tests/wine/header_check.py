@@ -1,9 +1,9 @@
 """Whether our wintun.h says the same as the official one, which is read where it lies and copied nowhere.
 
-    tests/wine/headers/check.py OFFICIAL_WINTUN_H [COMPILER ...]
+    tests/wine/header_check.py OFFICIAL_WINTUN_H [COMPILER ...]
 
-compare.c compiles only if it does. So that this means something, copies of our header that are wrong in one place must
-each be found out.
+header_check.c compiles only if it does. So that this means something, copies of our header that are wrong in one place
+must each be found out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OURS = HERE.parents[2] / "include/wintun.h"
+OURS = HERE.parents[1] / "include/wintun.h"
 COMPILER = ["x86_64-w64-mingw32-gcc"]
 
 #: What the official header needs: it marks parameters for another compiler.
@@ -38,7 +38,7 @@ WRONG = {
 
 def complaints(official: Path, ours: Path, compiler: list[str]) -> str:
     """What the compiler says; nothing if the headers agree."""
-    command = [*compiler, *FLAGS, f'-DOFFICIAL_WINTUN_H="{official}"', f"-I{ours.parent}", str(HERE / "compare.c")]
+    command = [*compiler, *FLAGS, f'-DOFFICIAL_WINTUN_H="{official}"', f"-I{ours.parent}", str(HERE / "header_check.c")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr or ("" if done.returncode == 0 else f"exit code {done.returncode}")
 
