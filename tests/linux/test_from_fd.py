@@ -350,10 +350,10 @@ def test_options_are_bools(value: object) -> None:
         tunring.load("tun_linux", offloads=value)
 
 
-@pytest.mark.parametrize(("library", "option"), [("loopback", "offloads"), ("tun_linux", "offload")])
-def test_unknown_options(library: str, option: str) -> None:
+@pytest.mark.parametrize(("which", "option"), [("loopback", "offloads"), ("tun_linux", "offload")])
+def test_unknown_options(which: str, option: str) -> None:
     with pytest.raises(TypeError, match=option):
-        tunring.load(library, **{option: True})
+        tunring.load(which, **{option: True})
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
     faults = header_check.faults(downloads.official_header(pip, root), build.compiler(root).split())
     with wine:
         _say(f"installing {wheel.name} with the Windows pip")
-        offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
+        offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall", "--no-compile"]
         wine.output(python, *offline, "--no-warn-script-location", windows_path(wheel))
         loopback = folder / "lib/site-packages/tunring/_backends/loopback.dll"
         variables = {
