@@ -130,6 +130,8 @@ def test_close_in_the_middle_of_traffic(make_pair: Callable[..., Pair]) -> None:
                         slots[0][:] = packet(100)
             except tunring.SessionClosed:
                 pass
+            except ValueError:
+                assert session.closed, "close() releases the views of a reservation"
 
         with Threads() as threads:
             threads.start(feed, left)
