@@ -7,13 +7,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from tunring import __version__
-from tunring.cli import demo, doctor, echo
+from tunring.cli import bench, bridge, demo, doctor, echo
 from tunring.cli.report import exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COMMANDS = {
+    "bench": (bench, "measure tunring on this machine, beside os.read and os.write"),
+    "bridge": (bridge, "forward packets between two interfaces, show the rates, and capture them to a file"),
     "demo": (demo, "send real packets through tunring and check every answer"),
     "doctor": (doctor, "say what this system has, and what to do about what it lacks"),
     "echo": (echo, "serve an interface behind which everything answers pings, UDP and TCP, until Ctrl-C"),
@@ -24,21 +26,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tunring",
         description="Batched, zero-copy packet I/O over the Wintun ABI.",
-        epilog="Exit codes: 0 all right, 1 failed, 2 wrong usage.",
+        epilog="Exit codes: 0 all right, also where Ctrl-C is the end that a command waits for (bridge, demo, echo);"
+        " 1 failed; 2 wrong usage; 3 a privilege is lacking; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"tunring {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, error=command.error)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code is returned, wrong usage raises SystemExit(2)."""
     arguments = _parser().parse_args(argv)
-    return exit_code_of(lambda: arguments.run(arguments))
+    return exit_code_of(lambda: arguments.run(arguments), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,6 @@ def test_echo_refuses(namespace: Namespace, name: str, reason: str) -> None:
 def test_echo_without_the_privilege(namespace: Namespace) -> None:
     with namespace.entered():
         done = run(*UNPRIVILEGED, *COMMAND, "echo", "tun0")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("tunring: can't create adapter 'tun0': access denied")
     assert "CAP_NET_ADMIN" in done.stderr

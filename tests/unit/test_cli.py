@@ -12,6 +12,8 @@ import pytest
 import tunring
 from tunring.__main__ import main
 from tunring.cli import demo, doctor
+from tunring.cli.display import Flow, Limit, Rates
+from tunring.cli.report import exit_code_of
 from tunring.cli.traffic import Count, Tally
 from tunring.cli.traffic_cable import CableTraffic
 from tunring.configuration import check_addresses, check_mtu
@@ -43,6 +45,15 @@ def test_version() -> None:
         ["echo", "tun0", "--mtu", "67"],
         ["echo", "tun0", "--mtu", "large"],
         ["doctor", "tun0"],
+        ["bridge", "tun0"],
+        ["bridge", "tun0", "tun0"],
+        ["bridge", "tun0", "tun1", "--count", "0"],
+        ["bridge", "tun0", "tun1", "--duration", "-1"],
+        ["bridge", "tun0", "tun1", "--snaplen", "65536"],
+        ["bridge", "tun0", "tun1", "--display", "nonsense"],
+        ["bridge", "tun0", "tun1", "--json", "-w", "-"],
+        ["bench", "--seconds", "0"],
+        ["bench", "--library", "nonsense"],
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +134,65 @@ def test_demo_tells_what_failed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(CableTraffic, "round", fail)
     assert main(["demo", "--library", "loopback", "--json"]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "tunring: the cable: is cut\n")
+    assert json.loads(out) == {"ok": False, "error": "the cable: is cut"}
+    assert err == "tunring: the cable: is cut\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(OSError(5, "it"), 1), (PermissionError(1, "it"), 3), (ValueError("it"), 1), (ImportError("it"), 1)],
+)
+def test_exit_codes(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise error
+
+    assert exit_code_of(fail) == code
+    assert capsys.readouterr() == ("", "tunring: it\n")
+    assert exit_code_of(fail, as_json=True) == code
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == ({"ok": False, "error": "it"}, "tunring: it\n")
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    assert exit_code_of(interrupt) == 130
+    assert capsys.readouterr().err == "tunring: interrupted\n"
+
+
+def test_bench() -> None:
+    done = run("bench", "--library", "loopback", "--seconds", "0.4", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert {(each["what"], each["size"]) for each in result["measured"]} == {
+        (what, size)
+        for what in ("send a list", "send a buffer", "receive", "receive, view each")
+        for size in (64, 1400)
+    }
+    for each in result["measured"]:
+        assert each["ns_per_packet"] * each["packets_per_second"] == pytest.approx(1e9, rel=0.02)
+    text = run("bench", "--library", "loopback", "--seconds", "0.1")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert len(text.stdout.splitlines()) == 11
+
+
+def test_rates_and_limits() -> None:
+    flow = Flow("a > b", 1000)
+    rates = Rates(flow)
+    flow.count(10, 250)
+    flow.count(30, 500)
+    rates.look(rates._last + 2)
+    assert (rates.packets, rates.megabits, rates.batch, rates.fill) == (20, pytest.approx(0.003), 20, 0.5)
+    rates.look(rates._last + 2)
+    assert (rates.packets, rates.megabits, rates.batch, rates.fill) == (0, 0, 0, 0)
+    assert Limit().progress([flow], 5) is Limit().reached([flow], 5) is None
+    limit = Limit(packets=80, seconds=10)
+    assert limit.progress([flow], 2) == 0.5
+    assert limit.progress([flow], 20) == 1
+    assert limit.reached([flow], 2) is None
+    assert limit.reached([flow, flow], 2) == "count"
+    assert limit.reached([flow], 10) == "duration"
 
 
 def test_tally() -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunring import Adapter, Library, Session, SessionClosed, load
 from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.arguments import JSON_HELP, seconds
 from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json
 from tunring.cli.traffic_cable import CableTraffic
 from tunring.responder import Responder
 from tunring.testing import pair
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from tunring.cli.traffic import Traffic
@@ -30,20 +31,13 @@ _MTU = 1420
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--seconds", type=_seconds, default=3.0, help="how long it lasts (default: 3)")
+    parser.add_argument("--seconds", type=seconds, default=3.0, help="how long it lasts (default: 3)")
     parser.add_argument(
         "--library",
         choices=("tun_linux", "loopback"),
         help="what the packets go through (default: tun_linux where that is allowed, else loopback)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < float(text) <= 86400:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number of seconds over 0, of a day at most, not {text!r}")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if sys.platform == "linux":
         from tunring.cli.isolation_linux import run_in_child
 
-        return run_in_child(partial(exit_code_of, _Demo(arguments).over_tun))
+        return run_in_child(partial(exit_code_of, _Demo(arguments).over_tun, as_json=arguments.json))
     elif arguments.library == "tun_linux":
         raise NotImplementedError(f"there is no tun_linux on {sys.platform}; try --library loopback")
     else:

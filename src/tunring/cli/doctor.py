@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from tunring import __version__, load, running_driver_version
+from tunring.cli.arguments import JSON_HELP
 from tunring.cli.report import reason_of, say, say_json
 
 if TYPE_CHECKING:
@@ -28,12 +30,12 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    findings = [_python(), *_libraries(), *_system()]
+    findings = [_python(), *_libraries(), *_system(), _extra()]
     usable = all(finding.level != "problem" for finding in findings)
     if arguments.json:
         say_json({"ok": usable, "version": __version__, "findings": [asdict(finding) for finding in findings]})
@@ -78,6 +80,14 @@ def _library_advice(which: str | None) -> str:
     if which is None and sys.platform != "linux":
         return "there is only loopback on this system: tunring.load('loopback')"
     return "it is part of tunring: install tunring again"
+
+
+def _extra() -> Finding:
+    try:
+        return Finding("extra cli", "ok", f"rich {metadata.version('rich')}")
+    except metadata.PackageNotFoundError:
+        advice = "for more than plain text: pip install 'tunring[cli]'"
+        return Finding("extra cli", "ok", "not installed, nor needed", advice)
 
 
 def _system() -> list[Finding]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tunring import Adapter, AdapterBusy, AlreadyExists, SessionClosed, load
+from tunring import SessionClosed
+from tunring.cli.adapters import create_or_open
 from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.arguments import JSON_HELP, address, mtu
 from tunring.cli.report import Rates, describe, describe_json, lost_packets, say, say_json
-from tunring.configuration import check_addresses, check_mtu
 from tunring.responder import Responder
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Interface, IPv6Interface
+    import argparse
 
     from tunring import Session
 
@@ -27,32 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         action="append",
-        type=_address,
+        type=address,
         metavar="A",
         help="its address with a prefix length, any number of times (default, for a new one: 10.77.0.1/24, fd77::1/64)",
     )
-    parser.add_argument("--mtu", type=_mtu, metavar="M", help="largest packet in bytes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
-
-
-def _address(text: str) -> IPv4Interface | IPv6Interface:
-    try:
-        return check_addresses([text])[0]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _mtu(text: str) -> int:
-    try:
-        return check_mtu(int(text), with_ipv6=False)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet in bytes")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     stream = sys.stderr if arguments.json else sys.stdout
-    adapter, is_new = _create_or_open(arguments.name)
+    adapter, is_new = create_or_open(arguments.name)
     with adapter:
         addresses = arguments.address or (default_addresses() if is_new else [])
         # An interface that the administrator has set up needs no more, and its user may not be allowed more.
@@ -64,10 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             for address in addresses:
                 if suggestion := neighbour(address):
                     say(f"try: ping {suggestion}", stream)
-            say("it answers pings, UDP and TCP; Ctrl-C ends", stream)
             started = time.monotonic()
             responder = Responder()
-            interrupted = _serve(session, responder, Rates(session, sys.stdout if not arguments.json else None))
+            interrupted = _serve(session, responder, arguments.json)
             stats = session.stats()
         result = {
             **describe_json(adapter.library),
@@ -93,19 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if interrupted else 1
 
 
-def _create_or_open(name: str) -> tuple[Adapter, bool]:
-    try:
-        return Adapter.create(name, library=load()), True
-    except AlreadyExists:
-        try:
-            return Adapter.open(name, library=load()), False
-        except AdapterBusy as error:
-            text = f"adapter {name!r} is in use: another program has it; end that one, or choose another name"
-            raise AdapterBusy(error.winerror, text) from error
-
-
-def _serve(session: Session, responder: Responder, rates: Rates) -> bool:
+def _serve(session: Session, responder: Responder, as_json: bool) -> bool:
     """Answer until Ctrl-C; False if the interface went away first."""
+    rates = Rates(session, None if as_json else sys.stdout)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -113,6 +88,7 @@ def _serve(session: Session, responder: Responder, rates: Rates) -> bool:
     # SIGINT as well: a program that a shell puts in the background begins with that one ignored.
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        say("it answers pings, UDP and TCP; Ctrl-C ends", sys.stderr if as_json else sys.stdout)
         with suppress(SessionClosed):
             while True:
                 with session.receive(timeout=1.0) as batch:

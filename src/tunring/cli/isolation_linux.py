@@ -38,4 +38,5 @@ def run_in_child(command: Callable[[], int]) -> int:
     finally:
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-    return abs(os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code  # of a signal, as shells have it

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tunring import WintunError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,18 +28,27 @@ def say_json(what: dict[str, Any]) -> None:
 def reason_of(error: BaseException) -> str:
     """What an exception says, in one line."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename and not isinstance(error, WintunError):
+        reason = f"{error.filename}: {reason}"
     return ": ".join(reason.splitlines())
 
 
-def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; a failure becomes one line and exit code 1."""
+#: What the commands exit with; 2, wrong usage, is argparse's.
+FAILED, NOT_ALLOWED, INTERRUPTED = 1, 3, 130
+
+
+def exit_code_of(command: Callable[[], int], *, as_json: bool = False) -> int:
+    """Run a command; a failure becomes one line, with ``as_json`` also the one JSON object, and an exit code."""
     try:
         return command()
-    except (OSError, ValueError, NotImplementedError) as error:
-        say(f"tunring: {reason_of(error)}", sys.stderr)
+    except (OSError, ValueError, NotImplementedError, ImportError) as error:
+        reason, code = reason_of(error), NOT_ALLOWED if isinstance(error, PermissionError) else FAILED
     except KeyboardInterrupt:
-        say("tunring: interrupted", sys.stderr)
-    return 1
+        reason, code = "interrupted", INTERRUPTED
+    say(f"tunring: {reason}", sys.stderr)
+    if as_json:
+        say_json({"ok": False, "error": reason})
+    return code
 
 
 def describe(library: Library) -> str:
