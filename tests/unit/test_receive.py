@@ -76,8 +76,8 @@ def test_a_packet_ends_the_wait(pair: Pair) -> None:
         left.send([packet()])
 
     with Threads() as threads:
-        threads.start(send_later)
         began = time.monotonic()
+        threads.start(send_later)
         with right.receive() as batch:
             assert len(batch) == 1
         assert 0.04 < time.monotonic() - began < 5
