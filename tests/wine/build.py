@@ -60,3 +60,23 @@ def stand_in(root: Path) -> Path:
     path = root / "standin.dll"
     run(ROOT / "tests/wine/standin/build", path, env={**os.environ, "CC": compiler(root)})
     return path
+
+
+def _c(root: Path, target: Path, *arguments: str | Path) -> Path:
+    """Compiles C of the tests, as strictly as the rest."""
+    include = [f"-I{ROOT / folder}" for folder in ("include", "src/core", "src/backends", "tests/wine")]
+    strict = ["-std=c11", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-O2", "-static-libgcc"]
+    run(*compiler(root).split(), *strict, *include, *arguments, "-o", target)
+    return target
+
+
+def race(root: Path) -> Path:
+    """Builds the race for the lost wake-up, over the core."""
+    other = ("_posix", "_linux", "_pipe")
+    core = [path for path in sorted(ROOT.glob("src/core/*.c")) if not path.stem.endswith(other)]
+    return _c(root, root / "race.exe", "-municode", ROOT / "tests/wine/race.c", *core)
+
+
+def plain_loop(root: Path) -> Path:
+    """Builds the C that batches over the official DLL are measured beside."""
+    return _c(root, root / "plain_loop.dll", "-shared", ROOT / "tests/wine/plain_loop.c")

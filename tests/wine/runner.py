@@ -1,6 +1,6 @@
 """Runs the tests in a Windows Python under Wine, over our loopback DLL and over the official wintun.dll.
 
-    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [-- what pytest takes ...]
+    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [--race SENDS] [--bench] [-- what pytest takes ...]
 
 From a bare Debian or Ubuntu, as root, it takes a few minutes: it installs Wine and a cross compiler, fetches a Windows
 Python and the DLL, and keeps them in FOLDER, from where later runs take them. It builds this tree's wheel for Windows,
@@ -52,6 +52,8 @@ def _arguments() -> argparse.Namespace:
         default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "tunring-wine"),
         help="what is fetched and made stays there; default: %(default)s",
     )
+    parser.add_argument("--race", type=int, metavar="SENDS", help="only race for the lost wake-up, with so many sends")
+    parser.add_argument("--bench", action="store_true", help="only measure batches over the official DLL")
     parser.add_argument("pytest", nargs="*", help="what pytest takes")
     return parser.parse_args()
 
@@ -83,6 +85,23 @@ def _listed_here(host_python: Path, wheel_folder: Path) -> set[str]:
     return same_tests.listed(run(host_python, "-m", "pytest", *same_tests.LIST, *SUITE, "tests/linux").splitlines())
 
 
+def _race(wine: Wine, dll: Path, root: Path, sends: int) -> int:
+    """Without the guard first, for fewer: each packet that is lost sight of takes long."""
+    code = 0
+    for guard, count in (("0", min(sends, 5000)), ("1", sends)):
+        arguments = [windows_path(build.stand_in(root)), windows_path(dll), str(count), guard]
+        ended, _ = wine.run(build.race(root), arguments, {}, ROOT)
+        code = code or ended
+    return code
+
+
+def _measure(wine: Wine, python: Path, root: Path, variables: dict[str, str]) -> int:
+    script = windows_path(ROOT / "tests/wine/measure.py")
+    variables = {**variables, "PYTHONPATH": windows_path(ROOT / "tests")}
+    code, _ = wine.run(python, [script, windows_path(build.plain_loop(root))], variables, ROOT)
+    return code
+
+
 def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
     _say("packages for this system's Python")
     host_python = _host_python(root)
@@ -92,6 +111,9 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
     python = folder / "python.exe"
     dll = downloads.official_dll(pip, root)
 
+    if options.race:
+        with wine:
+            return _race(wine, dll, root, options.race)
     _say("building the wheel")
     wheel = build.wheel(options.python, folder, host_python, root, stable_abi=not options.exact)
     _say("our wintun.h beside the official one")
@@ -106,6 +128,9 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
             "TUNRING_TEST_STANDIN": windows_path(build.stand_in(root)),
         }
         _say(wine.output(python, "-c", "import sys, platform; print(sys.version, platform.platform())").strip())
+
+        if options.bench:
+            return _measure(wine, python, root, variables)
 
         _say("the same tests as here?")
         code, lines = wine.run(python, ["-m", "pytest", *same_tests.LIST, *SUITE], variables, ROOT, show=False)

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Plain C over the functions of a Wintun DLL, as a DLL that a Python program calls: what batches over the official one
+ * are measured beside. Each round returns the nanoseconds it took, 0 when something failed.
+ */
+#include "wintun.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define EXPORT __declspec(dllexport)
+#define MOST 1024
+
+typedef struct functions
+{
+#define FIELD(name, type) type *name;
+    WINTUN_FUNCTIONS(FIELD)
+#undef FIELD
+} functions;
+
+static functions api;
+
+static double
+now(void)
+{
+    LARGE_INTEGER frequency, count;
+    QueryPerformanceFrequency(&frequency);
+    QueryPerformanceCounter(&count);
+    return (double)count.QuadPart * 1e9 / (double)frequency.QuadPart;
+}
+
+/* The functions of the DLL that is loaded already. */
+EXPORT BOOL
+loop_init(HMODULE module)
+{
+    FARPROC found;
+#define FIND(name, type)                   \
+    found = GetProcAddress(module, #name); \
+    if (!found)                            \
+        return FALSE;                      \
+    memcpy(&api.name, &found, sizeof(api.name));
+    WINTUN_FUNCTIONS(FIND)
+#undef FIND
+    return TRUE;
+}
+
+EXPORT WINTUN_SESSION_HANDLE
+loop_start(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity)
+{
+    return api.WintunStartSession(adapter, capacity);
+}
+
+EXPORT void
+loop_end(WINTUN_SESSION_HANDLE session)
+{
+    api.WintunEndSession(session);
+}
+
+/* Takes them batch by batch, and lets each batch go. */
+EXPORT double
+loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
+{
+    BYTE *taken[MOST];
+    volatile uint64_t seen = 0;
+    const double began = now();
+    for (DWORD left = packets; left > 0;)
+    {
+        DWORD count = 0, size;
+        while (count < batch && count < left)
+        {
+            taken[count] = api.WintunReceivePacket(session, &size);
+            if (!taken[count++])
+                return 0;
+            seen += size;
+        }
+        for (DWORD i = 0; i < count; i++)
+            api.WintunReleaseReceivePacket(session, taken[i]);
+        left -= count;
+    }
+    return now() - began;
+}
+
+/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. */
+EXPORT double
+loop_send(WINTUN_SESSION_HANDLE session, const BYTE *packet, DWORD size, DWORD packets, DWORD chunk)
+{
+    BYTE *slots[MOST];
+    const double began = now();
+    for (DWORD left = packets; left > 0;)
+    {
+        DWORD count = 0;
+        while (count < chunk && count < left)
+        {
+            BYTE *slot = api.WintunAllocateSendPacket(session, size);
+            if (!slot && GetLastError() != ERROR_BUFFER_OVERFLOW)
+                return 0;
+            if (!slot)
+                break;
+            memcpy(slot, packet, size);
+            slots[count++] = slot;
+        }
+        left -= count;
+        while (count > 0)
+            api.WintunSendPacket(session, slots[--count]);
+    }
+    return now() - began;
+}

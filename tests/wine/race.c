@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The race for the lost wake-up: packets that are sent through the official DLL just as its driver, the stand-in, falls
+ * asleep.
+ *
+ *     race STANDIN WINTUN SENDS GUARD
+ *
+ * Each packet is sent alone, when the one before it has been taken, at a random moment around the end of the driver's
+ * spin. GUARD is 1 or 0. Prints how many took more than 10 ms until the driver had them, and the longest, in microseconds.
+ */
+#include "os.h"
+#include "standin/standin.h"
+#include "tunring.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+
+#define MICROSECOND 1000
+#define STRANDED (10000 * (int64_t)MICROSECOND)
+/* Without the guard a stranded packet lies until the next one is sent. */
+#define GIVE_UP (50000 * (int64_t)MICROSECOND)
+/* The driver spins for 100 microseconds. */
+#define EARLIEST (85 * MICROSECOND)
+#define LATEST (125 * MICROSECOND)
+
+static BOOL (*install)(void);
+static DWORD (*counters)(WINTUN_ADAPTER_HANDLE, standin_counters *);
+
+static void
+fail(const char *what, DWORD code)
+{
+    fprintf(stderr, "race: %s: %lu\n", what, (unsigned long)code);
+    exit(1);
+}
+
+static FARPROC
+symbol(HMODULE module, const char *name)
+{
+    FARPROC found = GetProcAddress(module, name);
+    if (!found)
+        fail(name, GetLastError());
+    return found;
+}
+
+static void
+load_standin(const wchar_t *path)
+{
+    HMODULE module = LoadLibraryW(path);
+    if (!module)
+        fail("the stand-in can't be loaded", GetLastError());
+    FARPROC found = symbol(module, "StandinInstall");
+    memcpy(&install, &found, sizeof(install));
+    found = symbol(module, "StandinCounters");
+    memcpy(&counters, &found, sizeof(counters));
+    if (!install())
+        fail("the stand-in can't be installed", 0);
+}
+
+static uint32_t
+random_number(void)
+{
+    static uint32_t state = 2463534242u;
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^= state << 5;
+    return state;
+}
+
+static uint64_t
+taken(WINTUN_ADAPTER_HANDLE adapter)
+{
+    standin_counters now;
+    DWORD code = counters(adapter, &now);
+    if (code)
+        fail("no counters", code);
+    return now.taken;
+}
+
+static void
+spin_until(int64_t moment)
+{
+    while (os_now() < moment)
+        os_relax();
+}
+
+/* Nanoseconds until the driver had the packet. */
+static int64_t
+send_one(tunring_session *session, WINTUN_ADAPTER_HANDLE adapter, uint64_t number)
+{
+    static const BYTE bytes[20] = {0x45};
+    const tunring_packet packet = {bytes, sizeof(bytes)};
+    uint32_t sent;
+    int64_t began = os_now();
+    DWORD code = tunring_send(session, &packet, 1, NULL, &sent);
+    if (code)
+        fail("can't send", code);
+    while (taken(adapter) < number && os_now() - began < GIVE_UP)
+        spin_until(os_now() + 5 * MICROSECOND);
+    return os_now() - began;
+}
+
+int
+wmain(int count, wchar_t **arguments)
+{
+    static tunring_api api;
+    char detail[256] = "";
+    tunring_adapter *adapter;
+    tunring_session *session;
+    if (count != 5)
+        return 2;
+    const uint64_t sends = (uint64_t)_wtoi64(arguments[3]);
+    const bool guarded = wcscmp(arguments[4], L"1") == 0;
+    load_standin(arguments[1]);
+    DWORD code = tunring_api_load(&api, arguments[2], detail, sizeof(detail));
+    if (code)
+        fail(detail, code);
+    tunring_wake_guard_enable(guarded);
+    code = tunring_adapter_create(&api, L"race", L"Tunring", NULL, &adapter);
+    if (code)
+        fail("no adapter", code);
+    code = tunring_session_start(adapter, 0x20000, &session);
+    if (code)
+        fail("no session", code);
+    uint64_t stranded = 0;
+    int64_t longest = 0;
+    for (uint64_t i = 1; i <= sends; i++)
+    {
+        const int64_t lay = send_one(session, tunring_adapter_handle(adapter), i);
+        stranded += lay > STRANDED;
+        longest = lay > longest ? lay : longest;
+        spin_until(os_now() + EARLIEST + random_number() % (LATEST - EARLIEST));
+    }
+    printf("%llu sends %s: %llu lay longer than 10 ms, the longest %lld us\n", (unsigned long long)sends,
+           guarded ? "with the guard" : "without it", (unsigned long long)stranded, (long long)(longest / MICROSECOND));
+    tunring_session_close(session);
+    tunring_session_drop(session);
+    tunring_adapter_close(adapter);
+    return guarded && stranded ? 1 : 0;
+}
