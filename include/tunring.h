@@ -144,6 +144,7 @@ typedef struct tunring_lease
     _Atomic uint32_t left;  /* slots not let go yet */
     bool reserved;          /* room to send, rather than packets received */
     unsigned generation;    /* of the process, see os_generation() */
+    uint32_t room;          /* slots that the table has memory for */
     uint32_t count;
     uint64_t bytes; /* sum of the lengths */
     tunring_slot slots[];

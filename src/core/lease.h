@@ -7,10 +7,10 @@
 
 #include "session.h"
 
-/* An empty lease with room for so many slots, or NULL. It belongs to no session yet. */
+/* An empty lease with room for so many slots at least, or NULL. It belongs to no session yet. */
 tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `most`. False if there is no memory: the lease is as it was. */
-bool lease_grow(tunring_lease **lease, uint32_t *room, uint32_t most);
+bool lease_grow(tunring_lease **lease, uint32_t most);
 
 /* Sets one slot. The caller counts: `count` and `bytes` are his to set. */
 static inline void

@@ -17,7 +17,6 @@ typedef struct receiver
 {
     tunring_session *session;
     tunring_lease *lease;
-    uint32_t room;
     uint32_t max;
     bool consumed; /* a wait was ended by the read event, and no "empty" was seen since */
     spin spin;
@@ -71,11 +70,14 @@ static DWORD
 take_packets(receiver *self)
 {
     tunring_session *session = self->session;
+    const uint32_t max = self->max;
     DWORD code;
     do
-        code = session->api->backend ? take_at_once(session, self->lease, self->room)
-                                     : take_singly(session, self->lease, self->room);
-    while (code == ERROR_SUCCESS && self->room < self->max && lease_grow(&self->lease, &self->room, self->max));
+    {
+        const uint32_t room = self->lease->room < max ? self->lease->room : max;
+        code =
+            session->api->backend ? take_at_once(session, self->lease, room) : take_singly(session, self->lease, room);
+    } while (code == ERROR_SUCCESS && self->lease->room < max && lease_grow(&self->lease, max));
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
     return self->lease->count ? ERROR_SUCCESS : code;
@@ -169,11 +171,11 @@ hand_over(receiver *self, tunring_lease **result)
 DWORD
 tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **result)
 {
-    receiver self = {.session = session, .max = max, .room = max < FIRST_ROOM ? max : FIRST_ROOM};
+    receiver self = {.session = session, .max = max};
     if (!session_enter(session))
         return ERROR_HANDLE_EOF;
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
-    self.lease = lease_new(self.room);
+    self.lease = lease_new(max < FIRST_ROOM ? max : FIRST_ROOM);
     if (!self.lease)
         goto leave;
     code = wait_for_packets(&self, wait ? wait : &look_once);
