@@ -8,6 +8,7 @@ thread, which takes what is sent while it is being sent.
 
 from __future__ import annotations
 
+import array
 import ctypes
 import statistics
 import sys
@@ -22,7 +23,7 @@ import tunring.testing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SIZES, BATCH, CHUNK, PACKETS, CAPACITY = (64, 1400), 256, 64, 2048, 0x400000
+SIZES, BATCH, CHUNK, PACKETS, CAPACITY = (64, 1400), 1024, 64, 2048, 0x400000
 #: Turns, and rounds of a turn.
 TURNS, ROUNDS = 15, 6
 #: How much longer than plain C a batch may take, and how much faster than single packets in C it has to be while the
@@ -63,10 +64,10 @@ def receive_all(session: tunring.Session) -> float:
     return time.perf_counter_ns() - began
 
 
-def send_all(session: tunring.Session, packets: list[bytes]) -> float:
+def send_all(session: tunring.Session, packed: bytes, lengths: array.array[int]) -> float:
     began = time.perf_counter_ns()
     for _ in range(PACKETS // BATCH):
-        session.send(packets)
+        session.send_packed(packed, lengths)
     return time.perf_counter_ns() - began
 
 
@@ -111,11 +112,11 @@ def receiving(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str
 
 def sending(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, float]:
     packet = bytes([0x45]) + bytes(size - 1)
-    packets = [packet] * BATCH
+    packets = packet * BATCH, array.array("I", [size] * BATCH)
     with tunring.Adapter.create(f"send{size}", library=library) as adapter:
         drain = tunring.testing.Simulator.attach(adapter).drain_all
         sides = {
-            "tunring": lambda session: rounds(nothing, lambda: send_all(session, packets), drain),
+            "tunring": lambda session: rounds(nothing, lambda: send_all(session, *packets), drain),
             "C": lambda session: rounds(
                 nothing, lambda: plain.loop.loop_send(session, packet, size, PACKETS, CHUNK), drain
             ),
@@ -125,11 +126,11 @@ def sending(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, 
 
 def sending_live(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, float]:
     packet = bytes([0x45]) + bytes(size - 1)
-    packets = [packet] * BATCH
+    packets = packet * BATCH, array.array("I", [size] * BATCH)
     settle = lambda: time.sleep(0.002)  # noqa: E731
     with tunring.Adapter.create(f"live{size}", library=library) as adapter:
         sides = {
-            "tunring": lambda session: rounds(settle, lambda: send_all(session, packets), nothing),
+            "tunring": lambda session: rounds(settle, lambda: send_all(session, *packets), nothing),
             "C by chunks": lambda session: rounds(
                 settle, lambda: plain.loop.loop_send(session, packet, size, PACKETS, CHUNK), nothing
             ),
