@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import pickle
@@ -194,6 +195,25 @@ def test_a_send_that_waits_for_room(pair: Pair, path: Path) -> None:
             with right.receive(8) as batch:
                 received += batch.tobytes()
     assert received == read(path).data == sent
+
+
+def test_tap_in_an_event_loop(pair: Pair, path: Path) -> None:
+    left, right = pair
+    sent = [packet(100, number=number) for number in range(20)]
+
+    async def exchange() -> None:
+        receiving = asyncio.ensure_future(left.receive_async())
+        await asyncio.sleep(0)
+        await right.send_async(sent[:10])
+        with await receiving as batch:
+            await left.send_async(batch)
+        await left.send_packed_async(b"".join(sent[10:]), [100] * 10)
+
+    with Writer(path) as writer, left.tap(writer):
+        asyncio.run(exchange())
+    written = read(path).packets
+    assert [each.data for each in written] == [*sent[:10], *sent]
+    assert [each.direction for each in written] == ["in"] * 10 + ["out"] * 20
 
 
 def test_tap_of_one_direction(pair: Pair, path: Path) -> None:
