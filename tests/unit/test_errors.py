@@ -28,7 +28,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("code", "kind", "builtin", "number"), KINDS)
+@pytest.mark.parametrize(("code", "kind", "builtin", "number"), KINDS, ids=[str(kind[0]) for kind in KINDS])
 def test_each_code_has_its_class_both_bases_and_both_numbers(
     code: int, kind: type, builtin: type[BaseException], number: int
 ) -> None:

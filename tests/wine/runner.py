@@ -139,7 +139,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
         faults += same_tests.differences(_listed_here(host_python, root / "build"), same_tests.listed(lines))
 
         report = root / "report.xml"
-        arguments = ["-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={windows_path(report)}"]
+        arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", f"--junit-xml={windows_path(report)}"]
         _say("tests")
         code, lines = wine.run(python, [*arguments, *(options.pytest or SUITE)], variables, ROOT)
 

@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 #: What pytest is asked for in order to list tests.
 LIST = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 
+#: What tests come in variants of, as systems have them: libraries, event loops, ways to wait in one. All count as one.
+_VARIANTS = {
+    r"\bwintun\b": "loopback",
+    r"\b(proactor|selector|uvloop)(-thread)?\b(?=[^/]*\]$)": "loop",
+    r"(test_the_program_ends\[.*)-(True|False)\]$": r"\1]",
+}
+
 
 def listed(lines: Iterable[str]) -> set[str]:
-    """The tests that pytest has listed. What comes in one variant for each library counts once, as the loopback's."""
+    """The tests that pytest has listed, each with its variants."""
     tests = {line.strip() for line in lines if re.match(r"tests/\S+\.py::", line)}
-    return {re.sub(r"\bwintun\b", "loopback", test) for test in tests}
+    for variant, name in _VARIANTS.items():
+        tests = {re.sub(variant, name, test) for test in tests}
+    return tests
 
 
 def differences(here: set[str], windows: set[str]) -> list[str]:
