@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import libraries
 from packets import number_of, packet
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def numbered(first: int, count: int, size: int = 20) -> list[bytes]:
 def rest(session: tunring.Session) -> list[int]:
     """The numbers of the packets that are there."""
     found: list[int] = []
+    libraries.settle(session.adapter.library)
     while batch := session.receive(timeout=0):
         with batch:
             found += [number_of(view) for view in batch]

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 ABSENT = {
     "tests/linux/": "Linux's own back end, over its TUN device",
+    "tests/aio/test_anyio.py::test_a_program_ends_after_a_run_of_trio": "trio waits by what Wine refuses",
     "tests/lifetime/test_descriptors_posix.py": "Windows has handles, not descriptors",
     "tests/lifetime/test_fork_posix.py": "Windows doesn't fork",
     "tests/threads/test_interrupt_posix.py": "POSIX signals and Python's wake-up descriptor; tests/windows has Ctrl-C",
     "tests/threads/test_leftovers_posix.py": "waiting for the read event as a descriptor",
     "tests/unit/test_event_asyncio_posix.py": "the read event is a descriptor in an event loop's selector",
     "tests/unit/test_event_posix.py": "the read event is a descriptor that poll() takes",
+    "tests/unit/test_import.py::test_import_loads_only_what_it_needs": "Cython's stable-ABI modules import inspect",
+    "tests/unit/test_import.py::test_import_takes_less_than_the_limit": "the same; and files are slow under Wine",
     "tests/unit/test_offload_reference_posix.py": "checksums and splits of Linux's back end",
     "tests/unit/test_pcapng_posix.py": "captures to pipes, full disks and forks, told by descriptors",
     "tests/unit/test_stale_errors_posix.py": "libraries from a C compiler, whose last error is errno",

@@ -105,7 +105,7 @@ def test_other_threads_wait_on(pair: Pair) -> None:
 @pytest.mark.parametrize("wait", list(WAITS))
 def test_without_the_event(wait: str) -> None:
     source = f"""
-import sys
+import sys, ctypes  # which looks there too
 del sys.dllhandle  # where the event is looked up
 import signal, threading
 import tunring, tunring.testing

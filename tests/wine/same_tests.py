@@ -22,6 +22,7 @@ LIST = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=--impor
 _VARIANTS = {
     r"\bwintun\b": "loopback",
     r"\b(proactor|selector|uvloop)(-thread)?\b(?=[^/]*\]$)": "loop",
+    r"\btrio\b(?=[^/]*\]$)": "asyncio",
     r"(test_the_program_ends\[.*)-(True|False)\]$": r"\1]",
 }
 
