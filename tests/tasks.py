@@ -23,10 +23,12 @@ def numbered(first: int, count: int, size: int = 20) -> list[bytes]:
 def rest(session: tunring.Session) -> list[int]:
     """The numbers of the packets that are there."""
     found: list[int] = []
-    libraries.settle(session.adapter.library)
+    library = session.adapter.library
+    libraries.settle(library)
     while batch := session.receive(timeout=0):
         with batch:
             found += [number_of(view) for view in batch]
+        libraries.settle(library)
     return found
 
 
