@@ -20,10 +20,7 @@ tun_reader_open(tun_reader *reader, bool virtio)
 {
     *reader = (tun_reader){.virtio = virtio, .burst = 1};
     reader->buffers = malloc(TUN_BURST * (size_t)STRIDE);
-    if (!reader->buffers)
-        return false;
-    reader->uring = tun_uring_open(TUN_BURST);
-    return true;
+    return reader->buffers != NULL;
 }
 
 void
@@ -59,7 +56,7 @@ plan_next_burst(tun_reader *reader)
     }
     if (packets < reader->count)
         reader->burst = packets ? packets : 1;
-    else if (reader->uring)
+    else if (!reader->no_uring)
         reader->burst = packets < TUN_BURST / 2 ? packets * 2 : TUN_BURST;
 }
 
@@ -79,7 +76,10 @@ read_one(int fd, BYTE *place, size_t size)
 static bool
 read_burst(tun_reader *reader, int fd, uint32_t size)
 {
-    if (!tun_uring_read(reader->uring, fd, reader->buffers, STRIDE, size, reader->lengths, reader->burst))
+    if (!reader->uring)
+        reader->uring = tun_uring_open(TUN_BURST);
+    if (!reader->uring ||
+        !tun_uring_read(reader->uring, fd, reader->buffers, STRIDE, size, reader->lengths, reader->burst))
         goto refused;
     reader->count = reader->burst;
     /* An old kernel can't read from TUN this way. */
@@ -88,6 +88,7 @@ read_burst(tun_reader *reader, int fd, uint32_t size)
 refused:
     tun_uring_close(reader->uring);
     reader->uring = NULL;
+    reader->no_uring = true;
     reader->burst = 1;
     return false;
 }

@@ -15,8 +15,9 @@
 
 typedef struct tun_reader
 {
-    bool virtio; /* a header precedes each packet */
-    tun_uring *uring;
+    bool virtio;      /* a header precedes each packet */
+    tun_uring *uring; /* NULL until a burst is wanted */
+    bool no_uring;    /* it can't be had here */
     BYTE *buffers;
     bool dry;                   /* the last burst found the kernel's queue empty at its end */
     unsigned burst;             /* how many the next refill asks for */
