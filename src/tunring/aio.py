@@ -146,13 +146,7 @@ async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel
 
 async def receive(session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
     """Receive as :meth:`Session.receive_async` says."""
-    waiters = _waiters(session)
-    if waiters.turn_is_over():
-        await waiters.yield_turn()
-    batch = session._poll(max_packets)  # noqa: SLF001
-    if batch or timeout == 0:
-        return batch
-    return await waiters.receive_later(session, max_packets, timeout)
+    return await _waiters(session).receive(session, max_packets, timeout)
 
 
 async def send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:

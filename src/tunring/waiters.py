@@ -147,6 +147,15 @@ class Waiters:
         """Whether a task has gone on for long enough, and should let others run."""
         return time.monotonic() - self._slice_began > SLICE
 
+    async def receive(self, session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
+        """Take the packets that are there, waiting for the first one; empty when the time is up."""
+        if self.turn_is_over():
+            await self.yield_turn()
+        batch = session._poll(max_packets)  # noqa: SLF001
+        if batch or timeout == 0:
+            return batch
+        return await self.receive_later(session, max_packets, timeout)
+
     async def yield_turn(self) -> None:
         """Let the loop run once, whose other tasks may take a while."""
         try:

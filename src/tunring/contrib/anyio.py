@@ -97,13 +97,7 @@ async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: f
     """
     timeout = check_timeout(timeout)
     await checkpoint_if_cancelled()
-    waiters = _waiters(session)
-    if waiters.turn_is_over():
-        await waiters.yield_turn()
-    batch = session._poll(max_packets)  # noqa: SLF001
-    if batch or timeout == 0:
-        return batch
-    return await waiters.receive_later(session, max_packets, timeout)
+    return await _waiters(session).receive(session, max_packets, timeout)
 
 
 async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
