@@ -124,7 +124,7 @@ def _functions(library: Library) -> _Functions:
         backend = _Backend.in_dll(ctypes.CDLL(library.path), "TunringBackend")
     except ValueError:
         backend = _Backend()
-    if backend.version != _BACKEND_VERSION or not backend.simulator:
+    if backend.version != _BACKEND_VERSION or backend.size != ctypes.sizeof(_Backend) or not backend.simulator:
         raise ValueError(f"{library!r} has no simulator; 'loopback' has one")
     functions: _Functions = backend.simulator.contents
     return functions
