@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from datagrams import checksum, udp4
 from netns import Namespace, may_make_namespaces
 from ring import BATCH
 from test_receive import plain_tun
+from tun import HERE, PORT, datagram
 
 import tunring
 
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.skipif(
     not may_make_namespaces(), reason="needs root, and the right to make network namespaces"
 )
 
-HERE, THERE, PORT = "10.9.0.1", "10.9.0.2", 9
 
 #: Packets of a round of sending.
 PACKETS = 2048
@@ -150,15 +148,6 @@ def test_receive_superpackets(compare: Callable[..., None], ends: Ends, size: in
         stack.callback(plain_flood.close)
         stack.enter_context(on_cpu(set(cpus[-1:])))
         compare(f"receive {size} B GSO, live", take, prepare, {"os.read": read_plainly}, packets=LIVE)
-
-
-def datagram(size: int) -> bytes:
-    """One that may not be fragmented, so that its identification doesn't matter."""
-    packet = bytearray(udp4((THERE, 5), (HERE, PORT), bytes(size - 28)))
-    struct.pack_into("!H", packet, 6, 0x4000)
-    struct.pack_into("!H", packet, 10, 0)
-    struct.pack_into("!H", packet, 10, checksum(bytes(packet[:20])))
-    return bytes(packet)
 
 
 def refused(namespace: Namespace) -> int:
