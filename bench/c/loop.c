@@ -12,6 +12,7 @@
  *     send N      N at a time, as tunring's core: allocate and copy, then commit in reverse order
  *     memcpy N    no ring: copies as many bytes, N packets from memory that they all lie in to other memory
  */
+#include "clock.h"
 #include "wintun.h"
 
 #include <dlfcn.h>
@@ -21,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define BATCH 256 /* different packets to send */
 #define MOST 1024
@@ -69,14 +69,6 @@ start(WCHAR letter, DWORD capacity)
     if (!session)
         fail("can't start a session");
     return session;
-}
-
-static int64_t
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
 static void

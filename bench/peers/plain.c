@@ -9,6 +9,8 @@
  *
  * receive and send print the nanoseconds that it took.
  */
+#include "../c/clock.h"
+
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
@@ -19,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 static void
@@ -27,14 +28,6 @@ fail(const char *what)
 {
     perror(what);
     exit(1);
-}
-
-static int64_t
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
 static int

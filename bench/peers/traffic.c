@@ -9,6 +9,8 @@
  * SIZE is that of the IP packet. With SEGMENTS of 1 each datagram is a packet of the sender's own; else a send is one
  * segmented superpacket of so many.
  */
+#include "../c/clock.h"
+
 #include <arpa/inet.h>
 #include <netinet/udp.h>
 #include <stdint.h>
@@ -16,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define HEADERS 28
 #define VECTOR 64
@@ -33,14 +34,6 @@ fail(const char *what)
 {
     perror(what);
     exit(1);
-}
-
-static int64_t
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
 static int
