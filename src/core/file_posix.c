@@ -58,11 +58,11 @@ write_some(const file *self, const BYTE *data, size_t size)
     if (self->socket)
         return send(fd, data, size, MSG_DONTWAIT);
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
-    if (poll(&ready, 1, 0) == 0)
-    {
+    int polled = poll(&ready, 1, 0);
+    if (polled == 0)
         errno = EAGAIN;
+    if (polled <= 0) /* -1 too, as when a signal comes: whether there is room is not known then */
         return -1;
-    }
     return write(fd, data, size < PIPE_BUF ? size : PIPE_BUF);
 }
 

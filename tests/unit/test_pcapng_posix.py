@@ -218,6 +218,36 @@ def test_a_signal_while_it_waits(pipe: tuple[int, object]) -> None:
         writer.close(timeout=0)
 
 
+def test_signals_while_it_looks_for_room(pipe: tuple[int, object], pair: Pair) -> None:
+    # One that ends the look itself, poll(), must not pass for room: the write after it would wait for ever.
+    left, right = pair
+    writer = Writer(pipe[1])
+    with left.tap(writer):
+        for data in FLOOD:
+            left.send([data])
+            right.receive().release()
+    main = threading.get_ident()
+    handled: list[int] = []
+    previous = signal.signal(signal.SIGUSR1, lambda number, _: handled.append(number))
+
+    def interrupt() -> None:
+        for count in range(2000):
+            signal.pthread_kill(main, signal.SIGUSR1)
+            if not eventually(lambda count=count: len(handled) > count, 5):
+                signal.pthread_kill(main, signal.SIGUSR1)  # frees the test
+                pytest.fail("it waits")
+
+    try:
+        with Threads() as threads:
+            threads.start(interrupt)
+            while threads.threads[0].is_alive():
+                assert not writer.flush(timeout=0)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    with pytest.raises(TimeoutError):
+        writer.close(timeout=0)
+
+
 def test_a_reader_that_went_away(pair: Pair) -> None:
     left, right = pair
     source, target = os.pipe()
