@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say_everything() -> None:
+    """Names may have any character, also one that a pipe's encoding lacks: it is escaped then."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code is returned, wrong usage raises SystemExit(2)."""
+    _say_everything()
     arguments = _parser().parse_args(argv)
     return exit_code_of(lambda: arguments.run(arguments), as_json=arguments.json)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import tunring
+from running import check_script
 from tunring.__main__ import main
 from tunring.cli import demo, doctor
 from tunring.cli.display import Flow, Limit, Rates
@@ -98,6 +99,17 @@ def test_demo_over_the_cable_as_text() -> None:
     assert any(line.startswith("packets ") and " 0 lost" in line for line in lines)
     assert any(line.startswith("ping ") and "p50" in line and "p99" in line for line in lines)
     assert lines[-1] == "everything that was sent came back right"
+
+
+def test_names_that_the_output_has_no_characters_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    script = """
+from tunring.__main__ import main
+from tunring.cli.report import say
+assert main(["demo", "--library", "loopback", "--seconds", "0.1"]) == 0
+say("interface \u6f0f\u6597")
+"""
+    assert check_script(script).splitlines()[-1] == r"interface \u6f0f\u6597"
 
 
 class _Forgetful(Responder):

@@ -221,7 +221,7 @@ def _say_summary(result: dict[str, Any]) -> None:
     )
     say(
         f"ping     {ping['sent']:,} sent, {ping['returned']:,} answered;"
-        f" round trip p50 {ping['p50_us']:.0f} µs, p99 {ping['p99_us']:.0f} µs"
+        f" round trip p50 {ping['p50_us'] / 1000:.3f} ms, p99 {ping['p99_us'] / 1000:.3f} ms"
     )
     say(f"UDP      {udp['sent']:,} datagrams sent, {udp['returned']:,} came back")
     if kernel is not None:
