@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,9 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root, and the right to make network namespaces"))
 
 
-@pytest.fixture(scope="session")
-def tun() -> tunring.Library:
-    return tunring.load("tun_linux")
+@pytest.fixture
+def offloads(request: pytest.FixtureRequest) -> bool:
+    """Whether adapters use them: True unless a test says otherwise."""
+    return bool(getattr(request, "param", True))
+
+
+@pytest.fixture
+def tun(offloads: bool) -> Iterator[tunring.Library]:
+    yield tunring.load("tun_linux", offloads=offloads)
+    tunring.load("tun_linux", offloads=True)
 
 
 @pytest.fixture
@@ -72,3 +82,32 @@ def session(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.
         adapter.configure(addresses, mtu=1500)
         namespace.settle(*addresses)
         yield started
+
+
+@pytest.fixture
+def small(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.Session]:
+    """A session with the smallest ring, in which nothing waits."""
+    with adapter.start_session(tunring.MIN_CAPACITY) as session:
+        namespace.set_up("tun0", "10.9.0.1/24", "fd09::1/64")
+        while batch := session.receive(timeout=0.05):  # what the kernel says on its own account
+            batch.release()
+        yield session
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The C program that reads and writes packet by packet."""
+    program = tmp_path_factory.mktemp("c") / "forwarder"
+    options = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-pedantic-errors", "-Werror", "-O2", "-pthread"]
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run([*compiler, *options, str(Path(__file__).parent / "forwarder.c"), "-o", str(program)], check=True)
+    return [str(program)]
+
+
+@pytest.fixture(scope="session")
+def iperf3() -> str:
+    found = shutil.which("iperf3")
+    if not found and not os.environ.get("CI"):
+        pytest.skip("iperf3 is not installed")
+    assert found, "iperf3 is not installed"
+    return found

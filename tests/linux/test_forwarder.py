@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -77,16 +75,6 @@ def running(command: list[str], namespaces: tuple[Namespace, Namespace]) -> Iter
 
 
 PYTHON = [sys.executable, "-W", "error", str(HERE / "forwarder.py")]
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The C program that reads and writes packet by packet."""
-    program = tmp_path_factory.mktemp("c") / "forwarder"
-    options = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-pedantic-errors", "-Werror", "-O2", "-pthread"]
-    compiler = os.environ.get("CC", "cc").split()
-    subprocess.run([*compiler, *options, str(HERE / "forwarder.c"), "-o", str(program)], check=True)
-    return [str(program)]
 
 
 # ---- Byte for byte ----
@@ -171,15 +159,6 @@ def check_figures(figures: list[dict[str, Any]]) -> None:
 
 
 # ---- In bulk ----
-
-
-@pytest.fixture(scope="module")
-def iperf3() -> str:
-    found = shutil.which("iperf3")
-    if not found and not os.environ.get("CI"):
-        pytest.skip("iperf3 is not installed")
-    assert found, "iperf3 is not installed"
-    return found
 
 
 class Transfer:
