@@ -150,14 +150,14 @@ class Adapter:
         AccessDenied
             It is somebody else's (a PermissionError).
         AdapterBusy
-            Another program has it.
+            Another program has it, or it is going and doesn't get gone within 5 seconds.
         """
-        from tunring.creation import explained
+        from tunring.creation import explained, open_handle
 
         _check_text(name, "name", _NAME_UNITS)
         library = library or load()
         with explained(library):
-            handle = library.open_adapter(name)
+            handle = open_handle(library, name)
         return cls(handle, name, library, stays=True)
 
     @classmethod

@@ -20,6 +20,8 @@ IfExists: TypeAlias = Literal["error", "open", "recreate"]
 _ACCESS_DENIED = 5
 _BUSY = 170
 _ALREADY_EXISTS = 183
+#: What the official DLL says of an adapter that is just going: its key, or its device, has gone already.
+_GOING = {1018, 4319}
 
 #: Within which the official DLL has cleaned up after a process that died.
 _CLEAN_UP_SECONDS = 5.0
@@ -69,9 +71,23 @@ def explained(library: _core.Library) -> Iterator[None]:
         raise
 
 
+def open_handle(library: _core.Library, name: str) -> _core.AdapterHandle:
+    """Open an adapter. One that is just going is waited for, and then there is none of that name."""
+    end = time.monotonic() + _CLEAN_UP_SECONDS
+    while True:
+        try:
+            return library.open_adapter(name)
+        except WintunError as error:
+            if error.winerror not in _GOING:
+                raise
+            if time.monotonic() > end:
+                raise AdapterBusy(_BUSY, f"the adapter {name!r} is going, and has not gone for a while") from error
+        time.sleep(0.01)
+
+
 def _open(library: _core.Library, name: str) -> _core.AdapterHandle | None:
     try:
-        return library.open_adapter(name)
+        return open_handle(library, name)
     except NotFound:
         return None
 
