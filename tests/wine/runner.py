@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ from wine import Wine, windows_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SUITE = ["tests/unit", "tests/lifetime", "tests/threads", "tests/property", "tests/aio", "tests/windows"]
+#: What is run, in two Pythons side by side: the tests wait more than they compute. Each takes about as long.
+SHARES = [["tests/unit", "tests/property"], ["tests/lifetime", "tests/threads", "tests/aio", "tests/windows"]]
+SUITE = [folder for share in SHARES for folder in share]
 _STARTED = time.monotonic()
 
 
@@ -85,6 +88,22 @@ def _listed_here(host_python: Path, wheel_folder: Path) -> set[str]:
     return same_tests.listed(run(host_python, "-m", "pytest", *same_tests.LIST, *SUITE, "tests/linux").splitlines())
 
 
+def _differences(
+    wine: Wine, python: Path, host_python: Path, wheel_folder: Path, variables: dict[str, str]
+) -> list[str]:
+    code, lines = wine.run(python, ["-m", "pytest", *same_tests.LIST, *SUITE], variables, ROOT, show=False)
+    if code:
+        return lines
+    return same_tests.differences(_listed_here(host_python, wheel_folder), same_tests.listed(lines))
+
+
+def _run_share(wine: Wine, python: Path, share: list[str], report: Path, variables: dict[str, str]) -> tuple[int, str]:
+    """Runs some of the tests; returns pytest's exit code and closing line."""
+    arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", f"--junit-xml={windows_path(report)}"]
+    code, lines = wine.run(python, [*arguments, *share], variables, ROOT)
+    return code, lines[-1] if lines else "no output"
+
+
 def _race(wine: Wine, dll: Path, root: Path, sends: int) -> int:
     """Without the guard first, for fewer: each packet that is lost sight of takes long."""
     code = 0
@@ -132,24 +151,27 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
         if options.bench:
             return _measure(wine, python, root, variables)
 
-        _say("the same tests as here?")
-        code, lines = wine.run(python, ["-m", "pytest", *same_tests.LIST, *SUITE], variables, ROOT, show=False)
-        if code:
-            raise SystemExit("\n".join(lines))
-        faults += same_tests.differences(_listed_here(host_python, root / "build"), same_tests.listed(lines))
+        _say("tests, and whether they are the same as here")
+        with ThreadPoolExecutor() as workers:
+            names = workers.submit(_differences, wine, python, host_python, root / "build", variables)
+            shares = [options.pytest] if options.pytest else SHARES
+            reports = [root / f"report-{number}.xml" for number in range(len(shares))]
+            tests = [
+                workers.submit(_run_share, wine, python, share, report, variables)
+                for share, report in zip(shares, reports, strict=True)
+            ]
+            faults += names.result()
+            ends = [test.result() for test in tests]
 
-        report = root / "report.xml"
-        arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", f"--junit-xml={windows_path(report)}"]
-        _say("tests")
-        code, lines = wine.run(python, [*arguments, *(options.pytest or SUITE)], variables, ROOT)
-
-    faults += [f"skipped: {test}" for test in same_tests.skipped(report)]
+    faults += [f"skipped: {test}" for report in reports for test in same_tests.skipped(report)]
+    code = max(code for code, _ in ends)
     print(f"our loopback.dll: {loopback}, SHA-256 {sha256(loopback)}")
     print(f"official wintun.dll 0.14.1: {dll}, SHA-256 {sha256(dll)}")
     print("\n".join(faults) or "wintun.h says what the official one does, and the tests are the same by name as here,")
     if not faults:
         print("but for those in windows_absent.py")
-    print(f"pytest: exit code {code}: {lines[-1] if lines else 'no output'}")
+    for code_of_share, line in ends:
+        print(f"pytest: exit code {code_of_share}: {line}")
     return code or bool(faults)
 
 
