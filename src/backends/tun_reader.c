@@ -40,10 +40,12 @@ is_superpacket(const tun_reader *reader, unsigned index)
     return header.gso_type != VIRTIO_GSO_NONE;
 }
 
-/* A burst that was used up is followed by a longer one. */
+/* A burst that was used up is followed by a longer one; but not a packet that came after a pause, as behind that there
+ * is mostly nothing, which a single read tells sooner. */
 static void
 plan_next_burst(tun_reader *reader)
 {
+    const bool paused = reader->dry;
     unsigned packets = 0;
     for (unsigned i = 0; i < reader->count; i++)
     {
@@ -56,7 +58,7 @@ plan_next_burst(tun_reader *reader)
     }
     if (packets < reader->count)
         reader->burst = packets ? packets : 1;
-    else if (!reader->no_uring)
+    else if (!reader->no_uring && !paused)
         reader->burst = packets < TUN_BURST / 2 ? packets * 2 : TUN_BURST;
 }
 

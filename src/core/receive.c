@@ -109,9 +109,9 @@ sleep_until_ready(receiver *self, const tunring_wait *wait)
         return ERROR_CANCELLED;
     case READ:
         self->consumed = true;
-        self->spin = (spin){0};
         count_add(&session->counts.wakes, 1);
-        spin_learn(session, os_now() - began);
+        spin_learn(session, self->spin.until != 0, os_now() - began);
+        self->spin = (spin){0};
         return ERROR_SUCCESS;
     case WAIT_NOTHING:
         return WAIT_TIMEOUT;
@@ -139,6 +139,8 @@ wait_for_packets(receiver *self, const tunring_wait *wait)
         if (session_closing(self->session))
             return ERROR_HANDLE_EOF;
         DWORD code = take_packets(self);
+        if (code == ERROR_SUCCESS && self->spin.until)
+            spin_praise(self->session);
         if (code != ERROR_NO_MORE_ITEMS)
             return code;
         if (wait->deadline == 0)

@@ -38,14 +38,16 @@ struct tunring_session
     HANDLE read_event;
     DWORD capacity;
     unsigned generation;
-    os_event stop;               /* set for good by the first close */
-    _Atomic uint32_t life;       /* SESSION_CLOSING and the number of calls in flight */
-    _Atomic uint32_t pins;       /* what keeps the library's session: the open session itself, and each lease */
-    _Atomic uint32_t users;      /* what keeps this struct: the caller, each lease, and each alarm */
-    _Atomic bool removed;        /* a receive said ERROR_HANDLE_EOF */
-    _Atomic bool outlives;       /* detached: the library's session may be ended whatever became of the adapter */
-    _Atomic int64_t spin_budget; /* nanoseconds, see spin.h */
-    os_mutex send_lock;          /* serialises allocate, fill and commit; never held over a wait */
+    os_event stop;                   /* set for good by the first close */
+    _Atomic uint32_t life;           /* SESSION_CLOSING and the number of calls in flight */
+    _Atomic uint32_t pins;           /* what keeps the library's session: the open session itself, and each lease */
+    _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each alarm */
+    _Atomic bool removed;            /* a receive said ERROR_HANDLE_EOF */
+    _Atomic bool outlives;           /* detached: the library's session may be ended whatever became of the adapter */
+    _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
+    _Atomic uint32_t spin_rest;      /* sleeps between two spins */
+    _Atomic uint32_t spin_rest_left; /* those that are still to come */
+    os_mutex send_lock;              /* serialises allocate, fill and commit; never held over a wait */
     wake_watch watch;
     _Atomic unsigned tapped; /* directions that the tap wants, see tap.h */
     os_mutex tap_lock;       /* guards the tap; held over its writes */

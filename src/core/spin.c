@@ -22,10 +22,34 @@ spin_again(tunring_session *session, spin *state)
     return true;
 }
 
+/* Threads that wait at once may spoil each other's figures, which costs one of them a spin at most. */
+static bool
+rests(tunring_session *session, bool spun)
+{
+    uint32_t length = atomic_load_explicit(&session->spin_rest, memory_order_relaxed);
+    uint32_t left = atomic_load_explicit(&session->spin_rest_left, memory_order_relaxed);
+    if (spun)
+    {
+        length = length == 0 ? 1 : length < SPIN_REST ? length * 2 : SPIN_REST;
+        left = length;
+        atomic_store_explicit(&session->spin_rest, length, memory_order_relaxed);
+    }
+    else if (left > 0)
+        left--;
+    atomic_store_explicit(&session->spin_rest_left, left, memory_order_relaxed);
+    return left > 0;
+}
+
 void
-spin_learn(tunring_session *session, int64_t slept)
+spin_learn(tunring_session *session, bool spun, int64_t slept)
 {
     /* Spinning on the only processor would keep the sender from running. */
-    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1;
+    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1 && !rests(session, spun);
     atomic_store_explicit(&session->spin_budget, worth ? SPIN_BUDGET : 0, memory_order_relaxed);
+}
+
+void
+spin_praise(tunring_session *session)
+{
+    atomic_store_explicit(&session->spin_rest, 0, memory_order_relaxed);
 }

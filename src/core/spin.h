@@ -4,6 +4,9 @@
  * spinning pays when the next packet is that near. Each session learns from its own sleeps: one that ended within
  * SPIN_WORTH says that a spin would have caught the packet, and the next wait spins; one that lasted longer says that
  * the link is quiet, and the next wait sleeps at once. An idle session never spins.
+ *
+ * A spin that was for nothing says that the sender may need this very processor, on which the system likes to put two
+ * that wake each other: then more and more waits sleep at once before one tries again.
  */
 #ifndef TUNRING_SPIN_H
 #define TUNRING_SPIN_H
@@ -12,6 +15,7 @@
 
 #define SPIN_WORTH 50000  /* nanoseconds of sleep that a spin is worth */
 #define SPIN_BUDGET 20000 /* nanoseconds that it then spins */
+#define SPIN_REST 1024    /* most sleeps without a spin after those that were for nothing */
 
 typedef struct spin
 {
@@ -20,7 +24,9 @@ typedef struct spin
 
 /* True while the caller should look again instead of sleeping. */
 bool spin_again(tunring_session *session, spin *state);
-/* A sleep has ended with a packet, after so many nanoseconds. */
-void spin_learn(tunring_session *session, int64_t slept);
+/* A sleep has ended with a packet, after so many nanoseconds; `spun` before it for nothing. */
+void spin_learn(tunring_session *session, bool spun, int64_t slept);
+/* A spin has found a packet. */
+void spin_praise(tunring_session *session);
 
 #endif
