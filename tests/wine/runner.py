@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: What is run, in two Pythons side by side: the tests wait more than they compute. Each takes about as long.
-SHARES = [["tests/unit", "tests/property"], ["tests/lifetime", "tests/threads", "tests/aio", "tests/windows"]]
+SHARES = [
+    ["tests/unit", "tests/property"],
+    ["tests/lifetime", "tests/threads", "tests/aio", "tests/windows", "tests/contrib", "tests/examples"],
+]
 SUITE = [folder for share in SHARES for folder in share]
 _STARTED = time.monotonic()
 

@@ -23,10 +23,12 @@ def tag(version: str) -> str:
 
 
 def _requirements(version: str) -> list[str]:
-    """What the tests need, of which numpy is the last release that runs."""
+    """What the tests need, some of it in the last release that runs."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
     wanted = [word for word in groups["bench"] + groups["test"] if isinstance(word, str)]
-    return [PYTHONS[version].numpy if word.startswith("numpy") else word for word in wanted]
+    # scapy's later versions look on import for a function that Wine 8's secur32.dll lacks.
+    pinned = {"numpy": PYTHONS[version].numpy, "scapy": "scapy==2.6.1"}
+    return [pinned.get(word.partition(">")[0], word) for word in wanted]
 
 
 def install(version: str, host_python: Path, root: Path) -> Path:
@@ -44,6 +46,7 @@ def install(version: str, host_python: Path, root: Path) -> Path:
         # Under Wine 8 it ends the process: `platform` does without.
         (folder / "lib/_wmi.pyd").unlink(missing_ok=True)
         _make_stable_abi_dll(folder, tag(version), Path(temporary))
+        _make_random_dll(folder, Path(temporary))
         # pip would read the markers for the system that it runs on; its own under Wine takes a minute.
         run(
             host_python, "-m", "uv", "pip", "install", "--target", folder / "lib/site-packages", "--only-binary=:all:",
@@ -75,3 +78,15 @@ def _make_stable_abi_dll(python: Path, version: str, temporary: Path) -> None:
     entry.write_text("int __stdcall DllMainCRTStartup(void *a, unsigned b, void *c) { return 1; }\n", "utf-8")
     run(f"{_MINGW}dlltool", "-d", definition, "-e", exports, "-D", "python3.dll")
     run(f"{_MINGW}gcc", "-shared", "-nostdlib", "-s", "-o", python / "python3.dll", entry, exports)
+
+
+def _make_random_dll(python: Path, temporary: Path) -> None:
+    """Makes bcryptprimitives.dll, which Wine 8 lacks and programs in Rust, such as cryptography, want random bytes of."""
+    source = temporary / "random.c"
+    source.write_text(
+        "#include <windows.h>\n#include <ntsecapi.h>\n"
+        "__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T size)\n"
+        "{ return RtlGenRandom(data, (ULONG)size); }\n",
+        "utf-8",
+    )
+    run(f"{_MINGW}gcc", "-shared", "-s", "-o", python / "bcryptprimitives.dll", source, "-ladvapi32")
