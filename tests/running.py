@@ -108,6 +108,9 @@ def is_set(event: int) -> bool:
     return bool(select.select([event], [], [], 0)[0])
 
 
+#: ERROR_INTERNAL_ERROR
+_INTERNAL_ERROR = 1359
+
 _PREAMBLE = """
 import tunring, tunring.testing
 def packet(size=20, number=0):
@@ -121,9 +124,15 @@ def run_script(source: str, *options: str, library: str = "") -> subprocess.Comp
     If it is over a library, so are `library`, the loaded one, and `pair`.
     """
     source = _PREAMBLE + (libraries.for_scripts(library) if library else "") + source
-    return subprocess.run(
-        [sys.executable, *options, "-c", source], capture_output=True, text=True, timeout=60, check=False
-    )
+    command = [sys.executable, *options, "-c", source]
+    for _ in range(3):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except OSError as error:
+            # Wine's own, rarely: the program hasn't begun.
+            if getattr(error, "winerror", None) != _INTERNAL_ERROR:
+                raise
+    raise AssertionError("no program can be started")
 
 
 def check_script(source: str, *options: str, library: str = "") -> str:
