@@ -166,7 +166,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
             faults += names.result()
             ends = [test.result() for test in tests]
 
-    faults += [f"skipped: {test}" for report in reports for test in same_tests.skipped(report)]
+    faults += [f"skipped: {test}" for report in reports for test in same_tests.skipped(report, options.python)]
     code = max(code for code, _ in ends)
     print(f"our loopback.dll: {loopback}, SHA-256 {sha256(loopback)}")
     print(f"official wintun.dll 0.14.1: {dll}, SHA-256 {sha256(dll)}")

@@ -81,7 +81,7 @@ def _make_stable_abi_dll(python: Path, version: str, temporary: Path) -> None:
 
 
 def _make_random_dll(python: Path, temporary: Path) -> None:
-    """Makes bcryptprimitives.dll, which Wine 8 lacks and programs in Rust, such as cryptography, want random bytes of."""
+    """Makes bcryptprimitives.dll, which Wine 8 lacks: what is in Rust, such as cryptography, has random bytes of it."""
     source = temporary / "random.c"
     source.write_text(
         "#include <windows.h>\n#include <ntsecapi.h>\n"
