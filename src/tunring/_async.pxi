@@ -1,4 +1,106 @@
-# What event loops need of the core: sends that go on where they stopped, and an alarm. Included by _core.pyx.
+# What event loops need of the core: turns of tasks that find packets or room at once, sends that go on where they
+# stopped, and an alarm. Included by _core.pyx.
+
+cdef enum:
+    # Nanoseconds that a task may go on before it lets the loop's other tasks run.
+    SLICE = 1000000
+
+cdef object _aio = None
+cdef object _running_loop = None
+
+
+cdef class Turns:
+    """Whose turn it is among the tasks of an event loop that use a session: the part that each call looks at."""
+    cdef int64_t slice_ends
+    cdef public bint sending
+    """Whether a task waits for room."""
+
+    def __cinit__(self):
+        self.slice_ends = tunring_deadline(SLICE)
+
+    def begin_turn(self) -> None:
+        """Other tasks have just had their turn."""
+        self.slice_ends = tunring_deadline(SLICE)
+
+    cpdef bint turn_is_over(self) noexcept:
+        """Whether a task has gone on for long enough, and should let others run."""
+        return tunring_deadline(0) > self.slice_ends
+
+
+cdef Turns _waiters_here(_Session session):
+    """The session's :class:`tunring.waiters.Waiters` of the asyncio loop that runs."""
+    global _aio, _running_loop
+    if _aio is None:  # imported when it is first needed
+        import asyncio
+        from tunring import aio
+        _running_loop = asyncio.get_running_loop
+        _aio = aio
+    loop = _running_loop()
+    waiters = session._waiters.get(loop)
+    return _aio.waiters_of(session, loop, _aio.LoopWaiters) if waiters is None else waiters
+
+
+async def receive_in_loop(_Session session not None, Turns waiters, max_packets, timeout):
+    """:meth:`Session.receive_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
+    cdef Batch batch
+    if waiters is None:
+        waiters = _waiters_here(session)
+    if waiters.turn_is_over():
+        await waiters.yield_turn()
+    batch = session.receive_until(max_packets, 0, True)
+    if batch.lease is not None or timeout == 0:
+        return batch
+    return await waiters.receive_later(session, max_packets, timeout)
+
+
+@cython.final
+cdef class Batches:
+    """Batches of a session as they come: what :meth:`Session.batches_async` gives."""
+    cdef _Session session
+    cdef object max_packets
+    cdef Batch batch     # the last one, or None
+    cdef Turns waiters   # None before the first; an iterator stays with the loop that began it
+
+    def __init__(self):
+        raise TypeError("Session.batches_async() makes these")
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        cdef Batch batch = self.batch
+        if batch is not None:
+            self.batch = None
+            batch.release()
+        try:
+            if self.waiters is None:
+                self.waiters = _waiters_here(self.session)
+            if self.waiters.turn_is_over():
+                await self.waiters.yield_turn()
+            batch = self.session.receive_until(self.max_packets, 0, True)
+            if batch.lease is None:
+                batch = await self.waiters.receive_later(self.session, self.max_packets, None)
+        except SessionClosed:
+            raise StopAsyncIteration from None
+        self.batch = batch
+        return batch
+
+
+async def send_in_loop(Outgoing outgoing not None, Turns waiters, timeout):
+    """:meth:`Session.send_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
+    cdef bint in_line
+    try:
+        if waiters is None:
+            waiters = _waiters_here(outgoing.session)
+        if waiters.turn_is_over():
+            await waiters.yield_turn()
+        in_line = waiters.sending and outgoing.mode == WAIT and timeout != 0
+        if in_line or not (outgoing.proceed() or timeout == 0):
+            await waiters.send_later(outgoing, timeout)
+        return outgoing.sent
+    finally:
+        outgoing.packets = None  # an exception may keep this frame
+
 
 @cython.final
 cdef class Outgoing:
@@ -16,12 +118,7 @@ cdef class Outgoing:
         """Hold the packets no longer."""
         self.packets = None
 
-    @property
-    def waits(self) -> bool:
-        """Whether to wait when the ring is full."""
-        return self.mode == WAIT
-
-    def proceed(self) -> bool:
+    cpdef bint proceed(self) except -1:
         """Send what there is room for. False if the caller is to wait for more; raises what Session.send does.
 
         At the end the packets are let go.

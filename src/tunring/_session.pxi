@@ -75,18 +75,6 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
         interrupt_disarm(&signal)
 
 
-cdef object _aio = None
-
-
-cdef object _asyncio_module():
-    """:mod:`tunring.aio`, imported when it is first needed."""
-    global _aio
-    if _aio is None:
-        from tunring import aio
-        _aio = aio
-    return _aio
-
-
 cdef int _on_full(on_full, tuple allowed) except -1:
     if not isinstance(on_full, str) or on_full not in allowed:
         raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
@@ -286,14 +274,17 @@ cdef class _Session:
         >>> asyncio.run(main())
         3
         """
-        return _asyncio_module().receive(self, max_packets, check_timeout(timeout))
+        return receive_in_loop(self, None, max_packets, _seconds(timeout))
 
     def batches_async(self, max_packets=256):
         """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
 
         Releases each batch when the next is asked for, and ends silently when the session is over.
         """
-        return _asyncio_module().Batches(self, max_packets)
+        cdef Batches batches = Batches.__new__(Batches)
+        batches.session = self
+        batches.max_packets = max_packets
+        return batches
 
     # -- Sending
 
@@ -416,13 +407,13 @@ cdef class _Session:
         >>> asyncio.run(main())
         1
         """
-        return _asyncio_module().send(self, self._outgoing(packets, None, on_full), check_timeout(timeout))
+        return send_in_loop(self._outgoing(packets, None, on_full), None, _seconds(timeout))
 
     def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
         """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
         if lengths is None:
             raise TypeError("lengths must be integers, not NoneType")
-        return _asyncio_module().send(self, self._outgoing(buffer, lengths, on_full), check_timeout(timeout))
+        return send_in_loop(self._outgoing(buffer, lengths, on_full), None, _seconds(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.

@@ -1,4 +1,4 @@
-"""Sessions in asyncio: what :meth:`Session.receive_async` and its like do.
+"""Sessions in asyncio: what :meth:`Session.receive_async` and its like do when they have to wait.
 
 On POSIX the loop watches a copy of the session's descriptor, and on Windows, whose default loop can't, a thread does.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tunring.errors import SessionClosed
 from tunring.waiters import ThreadReadiness, Waiters
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
-    from tunring._core import Batch, Cancel, Outgoing, Session
+    from tunring._core import Batch, Cancel, Session
     from tunring.waiters import Event, Readiness
 
 Key = TypeVar("Key")
-
-_get_running_loop = asyncio.get_running_loop
 
 #: Whether a thread waits for packets rather than the loop itself.
 use_threads = os.name == "nt"
@@ -127,14 +125,9 @@ def waiters_of(session: Session, key: Key, make: Callable[[Key], Waiters]) -> Wa
     return waiters
 
 
-def _waiters(session: Session) -> Waiters:
-    loop = _get_running_loop()
-    return session._waiters.get(loop) or waiters_of(session, loop, LoopWaiters)  # noqa: SLF001
-
-
 async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel: Cancel) -> Batch:
     """Receive; an empty batch once ``cancel`` is set and :meth:`Waiters.look_again` was called."""
-    waiters = _waiters(session)
+    waiters = waiters_of(session, asyncio.get_running_loop(), LoopWaiters)
     if waiters.turn_is_over():
         await waiters.yield_turn()
     while True:
@@ -142,48 +135,3 @@ async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel
         if batch or cancel.called:
             return batch
         await waiters.wait_for_packets(session)
-
-
-async def receive(session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
-    """Receive as :meth:`Session.receive_async` says."""
-    return await _waiters(session).receive(session, max_packets, timeout)
-
-
-async def send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
-    """Send as :meth:`Session.send_async` says."""
-    try:
-        return await _waiters(session).send(outgoing, timeout)
-    finally:
-        outgoing.let_go()  # an exception may keep this frame
-
-
-class Batches:
-    """Batches of a session as they come: what :meth:`Session.batches_async` gives."""
-
-    def __init__(self, session: Session, max_packets: SupportsIndex) -> None:
-        self._session = session
-        self._max_packets = max_packets
-        self._batch: Batch | None = None
-        self._waiters: Waiters | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Batch:
-        if self._batch is not None:
-            self._batch.release()
-            self._batch = None
-        # As receive() does, without a coroutine of its own. An iterator stays with the loop that began it.
-        waiters = self._waiters
-        if waiters is None:
-            waiters = self._waiters = _waiters(self._session)
-        try:
-            if waiters.turn_is_over():
-                await waiters.yield_turn()
-            batch = self._session._poll(self._max_packets)  # noqa: SLF001
-            if not batch:
-                batch = await waiters.receive_later(self._session, self._max_packets, None)
-        except SessionClosed:
-            raise StopAsyncIteration from None
-        self._batch = batch
-        return batch

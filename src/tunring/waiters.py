@@ -15,16 +15,13 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from tunring._core import Alarm
+from tunring._core import Alarm, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
     from tunring._core import Batch, Outgoing, Session
-
-#: Seconds that a task may go on taking packets before it lets the loop's other tasks run.
-SLICE = 0.001
 
 #: Times that a task which waits for room lets the loop run before it sleeps.
 _TURNS = 8
@@ -101,19 +98,16 @@ def _watch(alarm: Alarm, reference: weakref.ref[Waiters]) -> None:
         del waiters
 
 
-class Waiters:
+class Waiters(Turns):
     """The tasks of one event loop that wait in one session. All methods but one are for the loop's thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque()  # for packets, in order
         self._pausing: set[Event] = set()  # for room
         self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
-        #: Whether a task waits for room.
-        self.sending = False
         self._armed = False
         self._ended = False
         self._readiness: Readiness | None = None
-        self._slice_began = time.monotonic()
 
     # ---- What differs from loop to loop.
 
@@ -143,25 +137,12 @@ class Waiters:
 
     # ---- Packets
 
-    def turn_is_over(self) -> bool:
-        """Whether a task has gone on for long enough, and should let others run."""
-        return time.monotonic() - self._slice_began > SLICE
-
-    async def receive(self, session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
-        """Take the packets that are there, waiting for the first one; empty when the time is up."""
-        if self.turn_is_over():
-            await self.yield_turn()
-        batch = session._poll(max_packets)  # noqa: SLF001
-        if batch or timeout == 0:
-            return batch
-        return await self.receive_later(session, max_packets, timeout)
-
     async def yield_turn(self) -> None:
         """Let the loop run once, whose other tasks may take a while."""
         try:
             await self.run_loop_once()
         finally:  # a task that is cancelled here each time would never get on
-            self._slice_began = time.monotonic()
+            self.begin_turn()
 
     async def receive_later(self, session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
         """Wait for packets and take them. :meth:`Session._poll` has found none before; empty when the time is up."""
@@ -188,7 +169,7 @@ class Waiters:
                 self._arm(session)
             else:
                 self._disarm()
-        self._slice_began = time.monotonic()
+        self.begin_turn()
 
     def _arm(self, session: Session) -> None:
         # A session that is closed meanwhile wakes everybody.
@@ -211,16 +192,7 @@ class Waiters:
 
     # ---- Room
 
-    async def send(self, outgoing: Outgoing, timeout: float | None) -> int:
-        """Send, waiting for room; returns how many packets went out."""
-        if self.turn_is_over():
-            await self.yield_turn()
-        in_line = self.sending and outgoing.waits and timeout != 0
-        if in_line or not (outgoing.proceed() or timeout == 0):
-            await self._send_later(outgoing, timeout)
-        return outgoing.sent
-
-    async def _send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
+    async def send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
         """Wait for room and send the rest, or what there is room for until the time is up."""
         deadline = _deadline(timeout)
         if not await self._line_up(deadline):

@@ -146,8 +146,8 @@ def test_echo_is_about_as_fast_as_without_a_loop(run: Run) -> None:
     gc.collect()
     plain, in_loop = run(main())
     if not SANITIZED:
-        # A batch of small packets takes 10 microseconds in all, of which a task's turn is 2 to 3; bench has the figure.
-        assert in_loop < 2.5 * plain
+        # Within 10 % on an idle machine; the rest is for a loaded one. The best of many rounds each.
+        assert in_loop < 1.3 * plain
 
 
 def test_an_idle_loop_sleeps(run: Run) -> None:

@@ -23,7 +23,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tunring import aio
-from tunring._core import check_timeout
+from tunring._core import check_timeout, receive_in_loop, send_in_loop
 from tunring.errors import SessionClosed
 from tunring.waiters import Waiters
 
@@ -97,7 +97,7 @@ async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: f
     """
     timeout = check_timeout(timeout)
     await checkpoint_if_cancelled()
-    return await _waiters(session).receive(session, max_packets, timeout)
+    return await receive_in_loop(session, _waiters(session), max_packets, timeout)
 
 
 async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
@@ -140,6 +140,6 @@ async def _send(session: Session, outgoing: Outgoing, timeout: float | None) -> 
     try:
         timeout = check_timeout(timeout)
         await checkpoint_if_cancelled()
-        return await _waiters(session).send(outgoing, timeout)
+        return await send_in_loop(outgoing, _waiters(session), timeout)
     finally:
         outgoing.let_go()
