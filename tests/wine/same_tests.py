@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -29,7 +29,18 @@ _VARIANTS = {
 
 def listed(lines: Iterable[str]) -> set[str]:
     """The tests that pytest has listed, each with its variants."""
-    tests = {line.strip() for line in lines if re.match(r"tests/\S+\.py::", line)}
+    return _without_variants({line.strip() for line in lines if re.match(r"tests/\S+\.py::", line)})
+
+
+def reported(reports: Iterable[Path]) -> set[str]:
+    """The tests of JUnit reports, likewise."""
+    cases = [case for report in reports for case in ElementTree.parse(report).iter("testcase")]
+    return _without_variants(
+        {f"{PureWindowsPath(case.get('file', '')).as_posix()}::{case.get('name')}" for case in cases}
+    )
+
+
+def _without_variants(tests: set[str]) -> set[str]:
     for variant, name in _VARIANTS.items():
         tests = {re.sub(variant, name, test) for test in tests}
     return tests
