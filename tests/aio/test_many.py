@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -146,8 +147,8 @@ def test_echo_is_about_as_fast_as_without_a_loop(run: Run) -> None:
     gc.collect()
     plain, in_loop = run(main())
     if not SANITIZED:
-        # Within 10 % on an idle machine; the rest is for a loaded one. The best of many rounds each.
-        assert in_loop < 1.3 * plain
+        # Within 10 % on an idle machine; the rest is for a loaded one, and Wine. The best of many rounds each.
+        assert in_loop < (1.5 if os.name == "posix" else 2) * plain
 
 
 def test_an_idle_loop_sleeps(run: Run) -> None:
