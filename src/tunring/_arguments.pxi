@@ -20,14 +20,9 @@ cdef int64_t _deadline(timeout) except? -1:
     return TUNRING_FOREVER if seconds > 9e9 else tunring_deadline(<int64_t>(seconds * 1e9) + 1)
 
 
-cdef object _seconds(timeout):
+cpdef object check_timeout(timeout):
     """``timeout`` as seconds, or None for no limit."""
     return None if _deadline(timeout) == TUNRING_FOREVER else float(timeout)
-
-
-def check_timeout(timeout):
-    """``timeout`` as seconds, or None for no limit."""
-    return _seconds(timeout)
 
 
 cdef str _packet_fault(const unsigned char *data, Py_ssize_t size):

@@ -16,9 +16,9 @@ cdef class Turns:
     """Whether a task waits for room."""
 
     def __cinit__(self):
-        self.slice_ends = tunring_deadline(SLICE)
+        self.begin_turn()
 
-    def begin_turn(self) -> None:
+    cpdef void begin_turn(self) noexcept:
         """Other tasks have just had their turn."""
         self.slice_ends = tunring_deadline(SLICE)
 
@@ -72,6 +72,7 @@ cdef class Batches:
         if batch is not None:
             self.batch = None
             batch.release()
+        # As receive_in_loop() does, without a coroutine of its own.
         try:
             if self.waiters is None:
                 self.waiters = _waiters_here(self.session)

@@ -274,7 +274,7 @@ cdef class _Session:
         >>> asyncio.run(main())
         3
         """
-        return receive_in_loop(self, None, max_packets, _seconds(timeout))
+        return receive_in_loop(self, None, max_packets, check_timeout(timeout))
 
     def batches_async(self, max_packets=256):
         """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
@@ -407,13 +407,13 @@ cdef class _Session:
         >>> asyncio.run(main())
         1
         """
-        return send_in_loop(self._outgoing(packets, None, on_full), None, _seconds(timeout))
+        return send_in_loop(self._outgoing(packets, None, on_full), None, check_timeout(timeout))
 
     def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
         """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
         if lengths is None:
             raise TypeError("lengths must be integers, not NoneType")
-        return send_in_loop(self._outgoing(buffer, lengths, on_full), None, _seconds(timeout))
+        return send_in_loop(self._outgoing(buffer, lengths, on_full), None, check_timeout(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.

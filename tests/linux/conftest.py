@@ -17,7 +17,7 @@ import tunring
 # Helpers of these tests are modules beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from netns import Namespace, may_make_namespaces
+from netns import Namespace, drain, may_make_namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,8 +89,7 @@ def small(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.Se
     """A session with the smallest ring, in which nothing waits."""
     with adapter.start_session(tunring.MIN_CAPACITY) as session:
         namespace.set_up("tun0", "10.9.0.1/24", "fd09::1/64")
-        while batch := session.receive(timeout=0.05):  # what the kernel says on its own account
-            batch.release()
+        drain(session)
         yield session
 
 

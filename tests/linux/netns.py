@@ -17,6 +17,8 @@ from tunring.namespace_linux import CLONE_NEWNET, enter_network, unshare
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import tunring
+
 _HERE = "/proc/thread-self/ns/net"
 
 #: Counters that must stay at 0: the kernel found a packet damaged.
@@ -32,6 +34,12 @@ def may_make_namespaces() -> bool:
     except OSError:
         return False
     return True
+
+
+def drain(session: tunring.Session) -> None:
+    """Take what the kernel says on its own account when an interface comes up."""
+    while batch := session.receive(timeout=0.05):
+        batch.release()
 
 
 class Namespace:

@@ -31,12 +31,6 @@ both_families = pytest.mark.parametrize(("family", "here", "there"), [V4, V6])
 on_and_off = pytest.mark.parametrize("offloads", [True, False], indirect=True, ids=["offloads", "plain"])
 
 
-def drain(session: tunring.Session) -> None:
-    """Take what the kernel says on its own account when an interface comes up."""
-    while batch := session.receive(timeout=0.05):
-        batch.release()
-
-
 @contextmanager
 def sender(namespace: Namespace, family: int, there: str, port: int = 4000) -> Iterator[socket.socket]:
     """A socket whose datagrams go to Python."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import udp4
+from netns import drain
 
 import tunring
 from running import NEVER, PROMPT, Threads
@@ -41,12 +42,6 @@ def selector(session: tunring.Session) -> Iterator[selectors.BaseSelector]:
     with selectors.DefaultSelector() as made:
         made.register(session, selectors.EVENT_READ)
         yield made
-
-
-def drain(session: tunring.Session) -> None:
-    """Take what the kernel says on its own account when an interface comes up."""
-    while batch := session.receive(timeout=0.05):
-        batch.release()
 
 
 def outcome(call: Callable[[], object]) -> object:

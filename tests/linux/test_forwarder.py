@@ -3,79 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from forwarding import BULK, PYTHON, check_figures, families, running, transfer_in_turns
 
 from running import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from netns import Namespace
 
 pytestmark = pytest.mark.root
-
-HERE = Path(__file__).parent
-
-#: Bytes of one bulk transfer.
-BULK = 200_000_000
-
-#: Packets that may wait in an interface.
-QUEUE = 10000
-
-families = pytest.mark.parametrize(
-    ("family", "there"),
-    [pytest.param(socket.AF_INET, "10.9.0.2", id="v4"), pytest.param(socket.AF_INET6, "fd09::2", id="v6")],
-)
-
-
-class Forwarder:
-    """A forwarder program that runs between the namespaces, and the interfaces at its ends."""
-
-    def __init__(self, command: list[str], namespaces: tuple[Namespace, Namespace]) -> None:
-        descriptors = [namespace.fileno() for namespace in namespaces]
-        self.figures: list[dict[str, Any]] = []
-        self.process = subprocess.Popen(
-            [*command, *map(str, descriptors)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=descriptors,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-        for number, namespace in enumerate(namespaces, 1):
-            namespace.ip(f"link set tun0 txqueuelen {QUEUE}")
-            namespace.set_up("tun0", f"10.9.0.{number}/24", f"fd09::{number}/64")
-
-    def stop(self) -> None:
-        said, _ = self.process.communicate("", timeout=10)
-        assert self.process.returncode == 0
-        self.figures = json.loads(said) if said else []
-
-
-@contextmanager
-def running(command: list[str], namespaces: tuple[Namespace, Namespace]) -> Iterator[Forwarder]:
-    forwarder = Forwarder(command, namespaces)
-    try:
-        yield forwarder
-        forwarder.stop()
-    finally:
-        forwarder.process.kill()
-        forwarder.process.communicate()
-
-
-PYTHON = [sys.executable, "-W", "error", str(HERE / "forwarder.py")]
-
 
 # ---- Byte for byte ----
 
@@ -151,42 +92,7 @@ def test_udp_both_ways(namespaces: tuple[Namespace, Namespace], family: socket.A
     check_figures(forwarder.figures)
 
 
-def check_figures(figures: list[dict[str, Any]]) -> None:
-    for one, other in (figures, figures[::-1]):
-        assert one["sent_packets"] + one["skipped"] == other["received_packets"]
-        assert one["sent_bytes"] == other["received_bytes"]
-        assert (one["skipped"], one["write_errors"], one["dropped"], one["host_dropped"]) == (0, 0, 0, 0)
-
-
 # ---- In bulk ----
-
-
-class Transfer:
-    """One bulk transfer from the first namespace to the second: what iperf3 and the kernel say of it."""
-
-    def __init__(self, iperf3: str, namespaces: tuple[Namespace, Namespace], there: str) -> None:
-        near, far = namespaces
-        before = near.counters()
-        with far.entered():
-            server = subprocess.Popen([iperf3, "-s", "-1", "--forceflush"], stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            while "listening" not in server.stdout.readline():
-                assert server.poll() is None
-            # Nobody reads what else it says, which is less than a pipe holds.
-            result = json.loads(near.run(iperf3, "-c", there, "-n", str(BULK), "-J"))
-            assert server.wait(10) == 0
-        finally:
-            server.kill()
-            server.communicate()
-        after = near.counters()
-        self.sent: int = result["end"]["sum_sent"]["bytes"]
-        self.rate: float = result["end"]["sum_received"]["bits_per_second"] / 1e9
-        self.retransmits = after["TcpRetransSegs"] - before["TcpRetransSegs"]
-        self.segments = after["TcpOutSegs"] - before["TcpOutSegs"]
-
-    def __str__(self) -> str:
-        return f"{self.rate:.2f} Gb/s, {self.retransmits} of {self.segments} segments again"
 
 
 @families
@@ -197,23 +103,12 @@ def test_bulk_tcp_is_no_worse_than_plain_c(
     family: socket.AddressFamily,
     there: str,
 ) -> None:
-    """The two programs take turns, since what else the machine does meanwhile is half of the result.
-
-    The interfaces' queues are longer than TCP's window. With the 500 packets that they have by themselves, they
+    """The interfaces' queues are longer than TCP's window. With the 500 packets that they have by themselves, they
     overflow whenever a forwarder has to wait for a core: then anything between none and 15000 segments go again, with
     either program, in the same minute. Here it takes a packet lost, late or out of order to make one go again.
     """
-    ours, theirs = [], []
-    for _ in range(3):
-        for command, transfers in ((plain, theirs), (PYTHON, ours)):
-            with running(command, namespaces) as forwarder:
-                transfers.append(Transfer(iperf3, namespaces, there))
-            if command is PYTHON:
-                check_figures(forwarder.figures)
-    for what, transfers in (("python", ours), ("plain C", theirs)):
-        print(f"{what}: " + "; ".join(map(str, transfers)))
-    for namespace in namespaces:
-        assert not namespace.damage()
+    transfers = transfer_in_turns({"plain C": plain, "Python": PYTHON}, iperf3, namespaces, there)
+    ours, theirs = transfers["Python"], transfers["plain C"]
     for transfer in ours:
         assert transfer.sent >= BULK
     # One segment in 10,000 more is the machine's doing: a forwarder that loses or reorders packets has thousands.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import udp4, udp_payload
+from netns import drain
 
 import tunring
 from running import eventually
@@ -53,11 +54,6 @@ def attached(namespace: Namespace, flags: int, name: str = "tun0") -> Iterator[i
 
 def flags_of(fd: int) -> int:
     return int(struct.unpack_from("H", fcntl.ioctl(fd, TUNGETIFF, bytes(40)), 16)[0])
-
-
-def drain(session: tunring.Session) -> None:
-    while batch := session.receive(timeout=0.05):
-        batch.release()
 
 
 def exchange(session: tunring.Session, namespace: Namespace) -> None:

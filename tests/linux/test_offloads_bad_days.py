@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from netns import drain
 from superpackets import (
     SEGMENTS,
     both_families,
     datagram,
-    drain,
     expect_only,
     listener,
     numbered,

@@ -9,22 +9,21 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
-import test_forwarder
+from forwarding import HERE, families, transfer_in_turns
 
 if TYPE_CHECKING:
     from netns import Namespace
 
 pytestmark = pytest.mark.root
 
-
 _FORWARDER = f"""
 import runpy, sys, tunring
 tunring.load("tun_linux", offloads=sys.argv.pop(1) == "on")
-runpy.run_path({str(test_forwarder.HERE / "forwarder.py")!r}, run_name="__main__")
+runpy.run_path({str(HERE / "forwarder.py")!r}, run_name="__main__")
 """
 
 
-@test_forwarder.families
+@families
 def test_bulk_tcp_is_twice_as_fast(
     iperf3: str,
     plain: list[str],
@@ -35,17 +34,7 @@ def test_bulk_tcp_is_twice_as_fast(
     """The same forwarder with offloads and without, and plain C for the retransmissions, in turns."""
     python = [sys.executable, "-W", "error", "-c", _FORWARDER]
     commands = {"with": [*python, "on"], "without": [*python, "off"], "plain C": plain}
-    transfers: dict[str, list[test_forwarder.Transfer]] = {what: [] for what in commands}
-    for _ in range(3):
-        for what, command in commands.items():
-            with test_forwarder.running(command, namespaces) as forwarder:
-                transfers[what].append(test_forwarder.Transfer(iperf3, namespaces, there))
-            if what != "plain C":
-                test_forwarder.check_figures(forwarder.figures)
-    for what, results in transfers.items():
-        print(f"{what}: " + "; ".join(map(str, results)))
-    for namespace in namespaces:
-        assert not namespace.damage()
+    transfers = transfer_in_turns(commands, iperf3, namespaces, there)
     rates = {what: median(transfer.rate for transfer in results) for what, results in transfers.items()}
     again = {what: median(transfer.retransmits for transfer in results) for what, results in transfers.items()}
     if not os.environ.get("TUNRING_SANITIZE"):  # checked memory has speeds of its own

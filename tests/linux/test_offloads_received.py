@@ -9,10 +9,10 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from netns import drain
 from superpackets import (
     SEGMENTS,
     both_families,
-    drain,
     frames,
     numbered,
     on_and_off,

@@ -158,6 +158,7 @@ def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
                 for share, report in zip(shares, reports, strict=True)
             ]
             ends = [test.result() for test in tests]
+    reports = [report for report in reports if report.exists()]  # not of a Python that crashed
     if here:
         faults += same_tests.differences(here.result(), same_tests.reported(reports))
 
