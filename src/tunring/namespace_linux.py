@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -99,10 +100,28 @@ def call_in_network(descriptor: int, function: Callable[[], T]) -> T:
             enter_network(descriptor)
         return function()
 
-    with ThreadPoolExecutor(max_workers=1) as threads:
+    if sys.is_finalizing():  # a thread would not run any more
+        return call()
+    done: Future[T] = Future()
+
+    def run() -> None:
         try:
-            future = threads.submit(call)
-        except RuntimeError:
-            # The interpreter is on its way out and starts no more threads; nobody minds any more where this one is.
-            return call()
-        return future.result()
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    # No executor: each takes a lock of the whole process as it starts a thread, which a signal handler that closes an
+    # adapter just then would wait for without end. A daemon takes none as it ends, either.
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        thread.join()
+    except RuntimeError:
+        if thread.ident is not None:  # a signal handler's own
+            raise
+        # The interpreter is on its way out and starts no more threads; nobody minds any more where this one is.
+        return call()
+    finally:
+        if thread.is_alive():  # a signal handler has raised, which must not leave the work behind
+            thread.join()
+    return done.result()

@@ -18,6 +18,7 @@ from running import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 pytestmark = pytest.mark.root
 
@@ -207,3 +208,22 @@ def test_closed_by_a_signal_handler_in_the_middle(
             for number in range(1, 255):
                 adapter.configure([f"10.6.{number}.7/24"])
         assert eventually(lambda: look(persistent, tun) == before)
+
+
+def test_closed_by_a_signal_handler_as_a_thread_starts(persistent: Namespace, tun: tunring.Library) -> None:
+    """Whatever lock the start of a thread is under, the handler, which starts one too, must not wait for it."""
+    before = look(persistent, tun)
+    adapter = open_in(persistent, tun)
+    adapter.configure(["10.6.1.7/24"])
+
+    def handle(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is threading.Event.wait.__code__ and not adapter.closed:
+            adapter.close()
+
+    sys.setprofile(handle)
+    try:
+        adapter.configure(["10.6.2.7/24"])
+    finally:
+        sys.setprofile(None)
+    assert adapter.closed
+    assert look(persistent, tun) == before
