@@ -12,9 +12,8 @@
 
 #if defined(_WIN32)
 #include <winsock2.h>
-#include <ws2ipdef.h>
-#include <iphlpapi.h>
 #include <windows.h>
+#include <ifdef.h>
 #else
 #include "wintun_posix.h"
 #endif

@@ -21,7 +21,7 @@ def compiler(root: Path) -> str:
 
 
 def wheel(version: str, python: Path, host_python: Path, root: Path, *, stable_abi: bool) -> Path:
-    """Builds the wheel of this tree, from a copy of it."""
+    """Builds the wheel of this tree, from a copy of it beside whose package the official DLL is put."""
     folder = root / "build"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -29,6 +29,9 @@ def wheel(version: str, python: Path, host_python: Path, root: Path, *, stable_a
         shutil.copytree(ROOT / name, folder / name, ignore=_BUILT)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/fetch_wintun.py", folder / ".ci")
+    run(host_python, folder / ".ci/fetch_wintun.py", "amd64")
     lines = [
         "[build_ext]",
         f"include_dirs={python / 'include'}",

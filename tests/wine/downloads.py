@@ -111,6 +111,11 @@ def python_archive(version: str, folder: Path) -> Path:
     return checked(path, release.sha256)
 
 
+def pip_of(python: Path) -> list[str | Path]:
+    """The command."""
+    return [python, "-m", "pip", "--disable-pip-version-check"]
+
+
 def _from_dll_package(pip: list[str | Path], folder: Path, member: str, digest: str) -> Path:
     """One file of the package that has the official DLL, in `folder`."""
     path = folder / Path(member).name

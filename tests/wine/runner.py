@@ -14,29 +14,31 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
 import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import build
 import downloads
 import header_check
 import same_tests
 import windows_python
-from downloads import ROOT, run, sha256
+from downloads import ROOT, pip_of, run, sha256
 
 from wine import Wine, windows_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What is run, in two Pythons side by side: the tests wait more than they compute. Each takes about as long.
+#: What is run, in Pythons side by side: the tests wait more than they compute. Each takes about as long.
 SHARES = [
-    ["tests/unit", "tests/property"],
-    ["tests/lifetime", "tests/threads", "tests/aio", "tests/windows", "tests/contrib", "tests/examples"],
+    ["tests/unit"],
+    ["tests/lifetime", "tests/property"],
+    ["tests/threads", "tests/aio", "tests/windows", "tests/contrib", "tests/examples"],
 ]
 SUITE = [folder for share in SHARES for folder in share]
 _STARTED = time.monotonic()
@@ -91,87 +93,120 @@ def _listed_here(host_python: Path, wheel_folder: Path) -> set[str]:
     return same_tests.listed(run(host_python, "-m", "pytest", *same_tests.LIST, *SUITE, "tests/linux").splitlines())
 
 
-def _run_share(wine: Wine, python: Path, share: list[str], report: Path, variables: dict[str, str]) -> tuple[int, str]:
+class _Bench(NamedTuple):
+    """What the tests need, ready to run."""
+
+    root: Path
+    wine: Wine
+    host_python: Path
+    python: Path
+    dll: Path
+    stand_in: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the environment of the Windows Python."""
+        return {
+            "TUNRING_WINTUN_DLL": windows_path(self.dll),
+            "TUNRING_TEST_STANDIN": windows_path(self.stand_in),
+        }
+
+
+def _run_share(bench: _Bench, share: list[str], report: Path) -> tuple[int, str]:
     """Runs some of the tests; returns pytest's exit code and closing line."""
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", "-o", "junit_family=xunit1"]
     arguments.append(f"--junit-xml={windows_path(report)}")
-    code, lines = wine.run(python, [*arguments, *share], variables, ROOT)
+    code, lines = bench.wine.run(bench.python, [*arguments, *share], bench.variables, ROOT)
     return code, lines[-1] if lines else "no output"
 
 
-def _race(wine: Wine, dll: Path, root: Path, sends: int) -> int:
+def _race(bench: _Bench, sends: int) -> int:
     """Without the guard first, for fewer: each packet that is lost sight of takes long."""
     code = 0
     for guard, count in (("0", min(sends, 5000)), ("1", sends)):
-        arguments = [windows_path(build.stand_in(root)), windows_path(dll), str(count), guard]
-        ended, _ = wine.run(build.race(root), arguments, {}, ROOT)
+        arguments = [windows_path(bench.stand_in), windows_path(bench.dll), str(count), guard]
+        ended, _ = bench.wine.run(build.race(bench.root), arguments, {}, ROOT)
         code = code or ended
     return code
 
 
-def _measure(wine: Wine, python: Path, root: Path, variables: dict[str, str]) -> int:
+def _measure(bench: _Bench) -> int:
     script = windows_path(ROOT / "tests/wine/measure.py")
-    variables = {**variables, "PYTHONPATH": windows_path(ROOT / "tests")}
-    code, _ = wine.run(python, [script, windows_path(build.plain_loop(root))], variables, ROOT)
+    variables = {**bench.variables, "PYTHONPATH": windows_path(ROOT / "tests")}
+    code, _ = bench.wine.run(bench.python, [script, windows_path(build.plain_loop(bench.root))], variables, ROOT)
     return code
 
 
-def _test(options: argparse.Namespace, root: Path, wine: Wine) -> int:
-    _say("packages for this system's Python")
+def _set_up(options: argparse.Namespace, root: Path, wine: Wine, workers: ThreadPoolExecutor) -> _Bench:
+    """Prepares what can be at the same time: the prefix, the driver's stand-in, and a Python."""
+    _say("a prefix, the driver's stand-in, packages for this system's Python")
+    prefix = workers.submit(wine.start)
+    stand_in = workers.submit(build.stand_in, root)
+    archive = workers.submit(downloads.python_archive, options.python, root)
     host_python = _host_python(root)
-    pip: list[str | Path] = [host_python, "-m", "pip", "--disable-pip-version-check"]
     _say(f"Windows CPython {options.python}")
-    folder = windows_python.install(options.python, host_python, root)
-    python = folder / "python.exe"
-    dll = downloads.official_dll(pip, root)
+    folder = windows_python.install(options.python, archive.result(), host_python, root)
+    dll = downloads.official_dll(pip_of(host_python), root)
+    prefix.result()
+    return _Bench(root, wine, host_python, folder / "python.exe", dll, stand_in.result())
 
-    if options.race:
-        with wine:
-            return _race(wine, dll, root, options.race)
+
+def _install(options: argparse.Namespace, bench: _Bench) -> Path:
+    """Builds the wheel, which carries the official DLL, and installs it; returns it."""
     _say("building the wheel")
-    wheel = build.wheel(options.python, folder, host_python, root, stable_abi=not options.exact)
-    _say("our wintun.h beside the official one")
-    faults = header_check.faults(downloads.official_header(pip, root), build.compiler(root).split())
-    with wine:
-        _say(f"installing {wheel.name} with the Windows pip")
-        offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall", "--no-compile"]
-        wine.output(python, *offline, "--no-warn-script-location", windows_path(wheel))
-        loopback = folder / "lib/site-packages/tunring/_backends/loopback.dll"
-        variables = {
-            "TUNRING_WINTUN_DLL": windows_path(dll),
-            "TUNRING_TEST_STANDIN": windows_path(build.stand_in(root)),
-        }
-        _say(wine.output(python, "-c", "import sys, platform; print(sys.version, platform.platform())").strip())
+    folder = bench.python.parent
+    wheel = build.wheel(options.python, folder, bench.host_python, bench.root, stable_abi=not options.exact)
+    _say(f"installing {wheel.name} with the Windows pip")
+    offline = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall", "--no-compile"]
+    bench.wine.output(bench.python, *offline, "--no-warn-script-location", windows_path(wheel))
+    _say(bench.wine.output(bench.python, "-c", "import sys, platform; print(sys.version, platform.platform())").strip())
+    return wheel
 
-        if options.bench:
-            return _measure(wine, python, root, variables)
 
-        _say("tests, and whether they are the same as here")
-        with ThreadPoolExecutor() as workers:
-            here = None if options.pytest else workers.submit(_listed_here, host_python, root / "build")
-            shares = [options.pytest] if options.pytest else SHARES
-            reports = [root / f"report-{number}.xml" for number in range(len(shares))]
-            for report in reports:
-                report.unlink(missing_ok=True)
-            tests = [
-                workers.submit(_run_share, wine, python, share, report, variables)
-                for share, report in zip(shares, reports, strict=True)
-            ]
-            ends = [test.result() for test in tests]
+def _wheel_faults(host_python: Path, wheel: Path) -> list[str]:
+    """What is wrong with the wheel, by the tests of its contents."""
+    done = subprocess.run(
+        [host_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/packaging/test_windows_wheel.py"],
+        cwd=ROOT, env={**os.environ, "TUNRING_WINDOWS_WHEEL": str(wheel)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [f"{wheel.name}:\n{done.stdout}"] if done.returncode else []
+
+
+def _checks(bench: _Bench, wheel: Path) -> tuple[list[str], set[str]]:
+    """What this system does while Windows tests: faults, and the tests that there are here."""
+    here = _listed_here(bench.host_python, bench.root / "build")
+    official = downloads.official_header(pip_of(bench.host_python), bench.root)
+    faults = header_check.faults(official, build.compiler(bench.root).split())
+    return [*faults, *_wheel_faults(bench.host_python, wheel)], here
+
+
+def _test(options: argparse.Namespace, bench: _Bench, workers: ThreadPoolExecutor) -> int:
+    wheel = _install(options, bench)
+    _say("tests, and whether they are the same as here")
+    shares = [options.pytest] if options.pytest else SHARES
+    reports = [bench.root / f"report-{number}.xml" for number in range(len(shares))]
+    for report in reports:
+        report.unlink(missing_ok=True)
+    tests = [workers.submit(_run_share, bench, share, report) for share, report in zip(shares, reports, strict=True)]
+    checks = None if options.pytest else workers.submit(_checks, bench, wheel)
+    ends = [test.result() for test in tests]
     reports = [report for report in reports if report.exists()]  # not of a Python that crashed
-    if here:
-        faults += same_tests.differences(here.result(), same_tests.reported(reports))
-
+    faults = []
+    if checks:
+        faults, here = checks.result()
+        faults += same_tests.differences(here, same_tests.reported(reports))
     faults += [f"skipped: {test}" for report in reports for test in same_tests.skipped(report, options.python)]
-    code = max(code for code, _ in ends)
+
+    loopback = bench.python.parent / "lib/site-packages/tunring/_backends/loopback.dll"
     print(f"our loopback.dll: {loopback}, SHA-256 {sha256(loopback)}")
-    print(f"official wintun.dll 0.14.1: {dll}, SHA-256 {sha256(dll)}")
-    print("\n".join(faults) or "wintun.h says what the official one does")
-    if here and not faults:
+    print(f"official wintun.dll 0.14.1: {bench.dll}, SHA-256 {sha256(bench.dll)}")
+    print("\n".join(faults) or "nothing is wrong but for what pytest says")
+    if checks and not faults:
+        print("wintun.h says what the official one does; the wheel has what it should have, the official DLL included")
         print("the tests are the same by name as here, but for those in windows_absent.py")
-    for code_of_share, line in ends:
-        print(f"pytest: exit code {code_of_share}: {line}")
-    return code or bool(faults)
+    for code, line in ends:
+        print(f"pytest: exit code {code}: {line}")
+    return max(code for code, _ in ends) or bool(faults)
 
 
 def main() -> int:
@@ -180,5 +215,12 @@ def main() -> int:
     root = options.root.resolve()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Wine's programs must not stay
     downloads.install_system_packages()
-    with _alone_in(root):
-        return _test(options, root, Wine(root / "prefix"))
+    wine = Wine(root / "prefix")
+    with _alone_in(root), wine, ThreadPoolExecutor() as workers:
+        bench = _set_up(options, root, wine, workers)
+        if options.race:
+            return _race(bench, options.race)
+        if options.bench:
+            _install(options, bench)
+            return _measure(bench)
+        return _test(options, bench, workers)

@@ -11,7 +11,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from downloads import PYTHONS, ROOT, python_archive, run
+from downloads import PYTHONS, ROOT, run
 
 _MINGW = "x86_64-w64-mingw32-"
 
@@ -31,8 +31,8 @@ def _requirements(version: str) -> list[str]:
     return [pinned.get(word.partition(">")[0], word) for word in wanted]
 
 
-def install(version: str, host_python: Path, root: Path) -> Path:
-    """Makes the folder unless it is there; returns it."""
+def install(version: str, archive: Path, host_python: Path, root: Path) -> Path:
+    """Makes the folder from the archive unless it is there; returns it."""
     requirements = _requirements(version)
     key = hashlib.sha256("\n".join([*requirements, Path(__file__).read_text("utf-8")]).encode()).hexdigest()[:12]
     target = root / f"python-{version}-{key}"
@@ -42,7 +42,7 @@ def install(version: str, host_python: Path, root: Path) -> Path:
         shutil.rmtree(older)
     with tempfile.TemporaryDirectory(dir=root) as temporary:
         folder = Path(temporary, "python")
-        _unpack(python_archive(version, root), Path(temporary, "jar"), folder)
+        _unpack(archive, Path(temporary, "jar"), folder)
         # Under Wine 8 it ends the process: `platform` does without.
         (folder / "lib/_wmi.pyd").unlink(missing_ok=True)
         _make_stable_abi_dll(folder, tag(version), Path(temporary))
