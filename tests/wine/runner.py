@@ -76,20 +76,21 @@ def _alone_in(root: Path) -> Iterator[None]:
 
 
 def _host_python(root: Path) -> Path:
-    """A Python of this system, with this tree's tests in it, that lists them and cross-builds."""
+    """A Python of this system, that cross-builds."""
     folder = root / "host"
     python = folder / "bin/python"
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     if not python.exists():
         venv.create(folder, with_pip=True)
-        run(*pip, "pip>=25.1")  # the first that knows dependency groups
-    run(*pip, "uv", "--group", "build", "--group", "test")
+        run(*pip_of(python), "install", "-q", "pip>=25.1")  # the first that knows dependency groups
+    run(*pip_of(python), "install", "-q", "uv", "--group", "build")
     return python
 
 
-def _listed_here(host_python: Path, wheel_folder: Path) -> set[str]:
-    """The tests of this system. It needs the project here too: built for it, beside what it is built from."""
-    run(host_python, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", wheel_folder)
+def _listed_here(host_python: Path, sources: Path) -> set[str]:
+    """The tests of this system. It needs the project here too: built for it, from what the wheel is built from."""
+    pip = [*pip_of(host_python), "install", "-q"]
+    run(*pip, "--group", "test")
+    run(*pip, "--no-build-isolation", "--no-deps", sources)
     return same_tests.listed(run(host_python, "-m", "pytest", *same_tests.LIST, *SUITE, "tests/linux").splitlines())
 
 
