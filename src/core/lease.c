@@ -168,12 +168,10 @@ drop_holds(tunring_lease *lease, uint32_t first)
     slots_gone(lease, gone, bytes);
 }
 
-/* Nobody but the lease has held a slot. */
+/* Nobody but the lease has held a slot, and nobody can any more: tunring_lease_hold() has seen the release, or comes to. */
 static void
 return_unheld(tunring_lease *lease)
 {
-    for (uint32_t i = 0; i < lease->count; i++)
-        atomic_store_explicit(&lease->slots[i].holds, 0, memory_order_relaxed);
     return_slots(lease, 0, lease->count);
     slots_gone(lease, lease->count, lease->bytes);
 }
