@@ -2,14 +2,16 @@
 
     python bench/report.py [--turns N] [--only PART ...] [--again]
 
-The parts are ring, receive, send, tcp, echo and scaling; a part that isn't measured keeps the figures of the last run,
-which are in bench/figures.json. With --again nothing is measured, and all is written from there. All of it takes about
-ten minutes, and wants root for the parts with the kernel. Peers that can't be built here are left out, and named.
+The parts are ring, receive, send, tcp, echo and scaling, and, only if named, dll: that is tests/wine/run --bench, which
+installs Wine. A part that isn't measured keeps the figures of the last run, which are in bench/figures.json. With
+--again nothing is measured, and all is written from there. All of it takes about ten minutes, and wants root for the
+parts with the kernel. Peers that can't be built here are left out, and named.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -109,6 +111,13 @@ def measure_scaling(turns: int) -> Figures:
     }
 
 
+def measure_dll(turns: int) -> Figures:
+    path = BENCH.parent / "build/bench/dll.json"
+    subprocess.run([BENCH.parent / "tests/wine/run", "--bench", path, "--turns", str(turns)], check=True)
+    figures: Figures = json.loads(path.read_text())
+    return figures
+
+
 PARTS: dict[str, Callable[[int], Figures]] = {
     "ring": measure_ring,
     "scaling": measure_scaling,
@@ -116,6 +125,7 @@ PARTS: dict[str, Callable[[int], Figures]] = {
     "send": measure_send,
     "tcp": measure_tcp,
     "echo": measure_echo,
+    "dll": measure_dll,
 }
 
 
@@ -124,12 +134,12 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
     notes = [] if may_make_namespaces() else ["No part with the kernel: it needs root."]
     notes += [f"Without {NAMES[peer]}: {' '.join(reason.split())[:200]}" for peer, reason in available()[1].items()]
     for part in parts:
-        if part not in ("ring", "scaling") and not may_make_namespaces():
+        if part not in ("ring", "scaling", "dll") and not may_make_namespaces():
             continue
         began, load = time.monotonic(), os.getloadavg()[0]
         try:
             figures |= PARTS[part](turns)
-        except (OSError, RuntimeError, AssertionError) as failure:
+        except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
             notes.append(f"{part} failed: {failure}")
         print(f"{part}: {time.monotonic() - began:.0f} s, load {load:.1f}", flush=True)
     return {
@@ -145,7 +155,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
 # ---- Writing ----
 
 #: The goals: what, of which figures, ours, beside, whether more or less is better and how much is wanted, the command.
-RING, TUN = "python bench/ring.py", "python bench/tun.py"
+RING, TUN, DLL = "python bench/ring.py", "python bench/tun.py", "tests/wine/run --bench"
 GOALS: list[tuple[str, str, str, str, str, float, str]] = [
     *[
         (f"ring, receive {size} B lazily / C loop", f"ring receive {size}", "lazily", "plain C", "<=", 1.10, RING)
@@ -216,6 +226,16 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
     ("TCP through a forwarder: tunring / read, write in C", "tcp", "tunring", "c", ">=", 2.0, f"{TUN} tcp"),
     ("echo, p50: tunring / C", "echo p50", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
     ("echo, p99: tunring / C", "echo p99", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
+    *[
+        (f"official DLL, {what.format(size)}, by {batch}", f"dll {key} {size} {batch}", ours, other, sign, goal, DLL)
+        for size, batch in itertools.product((64, 1400), (256, 1024))
+        for what, key, ours, other, sign, goal in (
+            ("receive {} B lazily / C loop", "receive", "lazily", "plain C", "<=", 1.15),
+            ("send {} B, a list / C loop", "send", "a_list", "plain C", "<=", 1.15),
+            ("send {} B live: C singly / a list", "live", "C each", "tunring", ">=", 1.8),
+        )
+    ],
+    ("official DLL, send 64 B: with the guard / without", "dll guard 64 256", "guarded", "without", "<=", 1.01, DLL),
     ("growth: 64 adapters / 1", "scaling adapters", "64", "1", "<=", 1.15, "python bench/scaling.py"),
     ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.15, "python bench/scaling.py"),
 ]
@@ -259,6 +279,11 @@ def title_of(key: str) -> tuple[str, str, str]:
     words = " ".join(rest)
     if kind == "ring":
         return f"The ring alone: {rest[0]}, {rest[1]} bytes, batches of {ring.BATCH}", "plain C", "ns a packet"
+    if kind == "dll":
+        what = {"live": "send while the driver takes", "guard": "send, the guard against lost wake-ups"}
+        base = {"live": "C each", "guard": "without"}
+        title = f"The official DLL under Wine: {what.get(rest[0], rest[0])}, {rest[1]} bytes, batches of {rest[2]}"
+        return title, base.get(rest[0], "plain C"), "ns a packet"
     if kind == "scaling":
         return f"By {words}", {"batch": "256", "size": "64"}.get(words, "1"), "ns a packet"
     if kind == "tcp":
@@ -383,7 +408,7 @@ def write(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "dll"])
     parser.add_argument("--again", action="store_true", help="measure nothing")
     options = parser.parse_args()
     results = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}

@@ -26,6 +26,7 @@ import tunring.testing
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Ways = dict[str, Callable[[], list[float]]]
 
 #: Bytes of a packet, and packets of a batch.
 SIZES, BATCHES = (64, 576, 1400, 65535), (1, 8, 64, 256, 1024)
@@ -75,9 +76,11 @@ class Loop:
 class Cable:
     """Two sessions, and packets to send. `fill` and `drain` are what comes before a round, and isn't measured."""
 
-    def __init__(self, size: int) -> None:
-        self.size, self.packets = size, packets_of(size)
-        self.left, self.right = tunring.testing.pair(capacity_of(size))
+    def __init__(
+        self, size: int, ends: tuple[tunring.Session, tunring.Session] | None = None, packets: int | None = None
+    ) -> None:
+        self.size, self.packets = size, packets or packets_of(size)
+        self.left, self.right = ends or tunring.testing.pair(capacity_of(size))
         # A batch of different ones: one alone would stay in the nearest cache.
         self.sources = [bytes([0x45]) + bytes(size - 1) for _ in range(BATCH)]
         self.packed = b"".join(self.sources)
@@ -187,35 +190,34 @@ def measured(work: Callable[[], object], prepare: Callable[[], object], rounds: 
 # ---- The shape of pytun-pmd3 on Windows: ctypes, a packet a call ----
 
 
-class CtypesCable:
-    """The same library as pytun-pmd3 calls the DLL: `read` returns a bytes object, `write` takes one."""
+def ctypes_library(path: str) -> ctypes.CDLL:
+    """A library with the functions' types."""
+    library = ctypes.CDLL(path)
+    data, handle = ctypes.POINTER(ctypes.c_ubyte), ctypes.c_void_p
+    for name, result, arguments in [
+        ("WintunCreateAdapter", handle, [ctypes.c_void_p] * 3),
+        ("WintunStartSession", handle, [handle, ctypes.c_uint32]),
+        ("WintunReceivePacket", data, [handle, ctypes.POINTER(ctypes.c_uint32)]),
+        ("WintunReleaseReceivePacket", None, [handle, data]),
+        ("WintunAllocateSendPacket", data, [handle, ctypes.c_uint32]),
+        ("WintunSendPacket", None, [handle, ctypes.c_void_p]),
+        ("WintunEndSession", None, [handle]),
+        ("WintunCloseAdapter", None, [handle]),
+    ]:
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
 
-    def __init__(self, size: int) -> None:
-        library = ctypes.CDLL(tunring.load("loopback").path, use_errno=True)
-        data, handle = ctypes.POINTER(ctypes.c_ubyte), ctypes.c_void_p
-        for name, result, arguments in [
-            ("WintunCreateAdapter", handle, [ctypes.c_void_p] * 3),
-            ("WintunStartSession", handle, [handle, ctypes.c_uint32]),
-            ("WintunReceivePacket", data, [handle, ctypes.POINTER(ctypes.c_uint32)]),
-            ("WintunReleaseReceivePacket", None, [handle, data]),
-            ("WintunAllocateSendPacket", data, [handle, ctypes.c_uint32]),
-            ("WintunSendPacket", None, [handle, ctypes.c_void_p]),
-            ("WintunEndSession", None, [handle]),
-            ("WintunCloseAdapter", None, [handle]),
-        ]:
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-        self._library = library
-        self._adapters, self._sessions = [], []
-        self._packet, self.packets = bytes([0x45]) + bytes(size - 1), packets_of(size)
-        for name in ("left", "right"):
-            wide = ctypes.create_string_buffer(f"ctypes {size} {name}\0".encode("utf-16-le"))
-            guid = ctypes.create_string_buffer(f"ctypes cable {size:03}"[-16:].encode(), 16)
-            self._adapters.append(library.WintunCreateAdapter(wide, wide, guid))
-            self._sessions.append(library.WintunStartSession(self._adapters[-1], capacity_of(size)))
+
+class CtypesSession:
+    """The library as pytun-pmd3 calls the DLL: `read` returns a bytes object, `write` takes one."""
+
+    def __init__(self, library: ctypes.CDLL, sender: int, receiver: int, size: int, packets: int) -> None:
+        self._library, self._sender, self._receiver = library, sender, receiver
+        self._packet, self.packets = bytes([0x45]) + bytes(size - 1), packets
 
     def read(self) -> bytes:
-        library, session = self._library, self._sessions[1]
+        library, session = self._library, self._receiver
         size = ctypes.c_uint32()
         packet = library.WintunReceivePacket(session, ctypes.byref(size))
         data = ctypes.string_at(packet, size.value)
@@ -223,20 +225,36 @@ class CtypesCable:
         return data
 
     def write(self, payload: bytes) -> None:
-        library, session = self._library, self._sessions[0]
+        library, session = self._library, self._sender
         if payload.startswith(b"\x00\x00\x86\xdd"):
             payload = payload[4:]
         packet = library.WintunAllocateSendPacket(session, len(payload))
         ctypes.memmove(packet, payload, len(payload))
         library.WintunSendPacket(session, packet)
 
-    def fill(self) -> None:
+    def read_all(self) -> None:
+        for _ in range(self.packets):
+            self.read()
+
+    def write_all(self) -> None:
         for _ in range(self.packets):
             self.write(self._packet)
 
-    def drain(self) -> None:
-        for _ in range(self.packets):
-            self.read()
+
+class CtypesCable(CtypesSession):
+    """Two of them, over a loopback cable."""
+
+    def __init__(self, size: int) -> None:
+        library = ctypes_library(tunring.load("loopback").path)
+        self._adapters, self._sessions = [], []
+        for name in ("left", "right"):
+            wide = ctypes.create_string_buffer(f"ctypes {size} {name}\0".encode("utf-16-le"))
+            guid = ctypes.create_string_buffer(f"ctypes cable {size:03}"[-16:].encode(), 16)
+            self._adapters.append(library.WintunCreateAdapter(wide, wide, guid))
+            self._sessions.append(library.WintunStartSession(self._adapters[-1], capacity_of(size)))
+        super().__init__(library, *self._sessions, size, packets_of(size))
+
+    fill, drain = CtypesSession.write_all, CtypesSession.read_all
 
     def close(self) -> None:
         for session in self._sessions:
@@ -248,41 +266,42 @@ class CtypesCable:
 # ---- Tables ----
 
 
-def ring_turns(size: int, batch: int, *, turns: int, slow: bool = True) -> dict[str, Turns]:
-    """Nanoseconds a packet of every way to receive and to send; without what takes a call a packet unless `slow`."""
+def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int = ROUNDS) -> dict[str, Ways]:
+    """Every way to receive and to send, and what it is measured beside: nanoseconds a packet of so many rounds."""
+
+    def each(taken: list[float]) -> list[float]:
+        return [value / cable.packets for value in taken]
+
+    def ours(work: Callable[[Cable, int], None], prepare: Callable[[], None]) -> Callable[[], list[float]]:
+        return lambda: each(measured(partial(work, cable, batch), prepare, rounds))
+
+    def both() -> None:
+        cable.drain()
+        cable.fill()
+
+    receive: Ways = {"plain C": lambda: each(loop.rounds("receive", batch, rounds))}
+    receive["memcpy"] = lambda: each(loop.rounds("memcpy", batch, rounds))
+    receive |= {work.__name__: ours(work, both) for work in RECEIVE}
+    send: Ways = {"plain C": lambda: each(loop.rounds("send", batch, rounds))}
+    send |= {work.__name__: ours(work, cable.drain) for work in SEND if batch <= BATCH or work is a_list}
+
+    def write() -> list[float]:
+        taken = measured(old.write_all, lambda: None, 1)
+        old.drain()
+        return each(taken)
+
+    receive["ctypes"] = lambda: each(measured(old.read_all, old.fill, 1))
+    send["ctypes"] = write
+    return {"receive": receive, "send": send}
+
+
+def ring_turns(size: int, batch: int, *, turns: int) -> dict[str, Turns]:
+    """Nanoseconds a packet of every way to receive and to send."""
     with ExitStack() as stack:
-        loop = Loop(size)
-        stack.callback(loop.close)
-        cable = Cable(size)
-        stack.callback(cable.close)
-
-        def each(taken: list[float]) -> list[float]:
-            return [value / cable.packets for value in taken]
-
-        def ours(work: Callable[[Cable, int], None], prepare: Callable[[], None]) -> Callable[[], list[float]]:
-            return lambda: each(measured(partial(work, cable, batch), prepare))
-
-        def both() -> None:
-            cable.drain()
-            cable.fill()
-
-        receive = {"plain C": lambda: each(loop.rounds("receive", batch))}
-        receive["memcpy"] = lambda: each(loop.rounds("memcpy", batch))
-        receive |= {work.__name__: ours(work, both) for work in RECEIVE}
-        send = {"plain C": lambda: each(loop.rounds("send", batch))}
-        send |= {work.__name__: ours(work, cable.drain) for work in SEND if batch <= BATCH or work is a_list}
-        if slow:
-            old = CtypesCable(size)
-            stack.callback(old.close)
-            receive["ctypes"] = lambda: each(measured(old.drain, old.fill, 1))
-
-            def write() -> list[float]:
-                taken = measured(old.fill, lambda: None, 1)
-                old.drain()
-                return each(taken)
-
-            send["ctypes"] = write
-        return {"receive": take_turns(receive, turns), "send": take_turns(send, turns)}
+        loop, cable, old = Loop(size), Cable(size), CtypesCable(size)
+        for opened in (loop, cable, old):
+            stack.callback(opened.close)
+        return {what: take_turns(ways, turns) for what, ways in all_ways(cable, loop, old, batch).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

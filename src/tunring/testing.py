@@ -221,17 +221,20 @@ class Simulator:
         RingCorrupt
             The ring holds nonsense: from here on the session can't send.
         """
-        buffer = ctypes.create_string_buffer(_MOST_BYTES)
+        return self._drain(ctypes.create_string_buffer(_MOST_BYTES))
+
+    def _drain(self, buffer: ctypes.Array[ctypes.c_char]) -> bytes | None:
         size = _DWORD(_MOST_BYTES)
         code = self._functions.drain(self._handle, buffer, ctypes.byref(size))
         if code == _NO_MORE_ITEMS:
             return None
         self._check(code, "can't drain")
-        return buffer.raw[: size.value]
+        return ctypes.string_at(buffer, size.value)
 
     def drain_all(self) -> list[bytes]:
         """Take every packet that the session has sent."""
-        return list(iter(self.drain, None))
+        buffer = ctypes.create_string_buffer(_MOST_BYTES)
+        return list(iter(lambda: self._drain(buffer), None))
 
     def corrupt(self, what: Corruption, value: int) -> None:
         """Overwrite a word of a ring with ``value``: 0 to 0xFFFFFFFF.

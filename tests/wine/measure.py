@@ -1,168 +1,255 @@
-"""Measures batches over the official DLL beside plain C over the same DLL, taking turns. Runs in the Windows Python.
+"""The ring suite of bench/ring.py over the official DLL, beside plain C over the same DLL. Runs in the Windows Python.
 
-    measure.py PLAIN_LOOP_DLL
+    measure.py PLAIN_LOOP_DLL FIGURES_JSON [--turns N] [--sizes N ...]
 
-The stand-in plays the driver: as a simulator, which fills the ring and empties it between rounds; and by its own
-thread, which takes what is sent while it is being sent.
+The stand-in plays the driver. For the suite it is a simulator, which fills the ring and empties it between rounds: what
+is measured is the DLL and its caller. *live*, its own thread takes what is sent while it is being sent, by the driver's
+protocol of sleeping and waking. The ratios that are asked for are printed, and all figures go into a file.
 """
 
 from __future__ import annotations
 
-import array
+import argparse
 import ctypes
-import statistics
+import itertools
+import json
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ring import BATCH, SIZES, Cable, CtypesSession, a_list, all_ways, ctypes_library, measured
+from turns import Turns, take_turns
 
 import libraries
 import tunring
 import tunring.testing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-SIZES, BATCH, CHUNK, PACKETS, CAPACITY = (64, 1400), 1024, 64, 2048, 0x400000
-#: Turns, and rounds of a turn.
-TURNS, ROUNDS = 15, 6
-#: How much longer than plain C a batch may take, and how much faster than single packets in C it has to be while the
-#: driver takes them.
-MOST_RATIO, LEAST_GAIN = 1.2, 1.8
+#: Packets of a batch.
+BATCHES = (BATCH, 1024)
 
-Sides = dict[str, "Callable[..., list[float]]"]
+#: Rounds of a side before it is the other's turn.
+ROUNDS = 3
+
+#: Packets of a round while the driver takes them, and of one that compares the guard: waking either after the pause
+#: before a round takes as long as hundreds of packets.
+LIVE_PACKETS, GUARD_PACKETS = 32768, 524288
+
+#: The C loop commits so many at a time, as tunring's core does.
+CHUNK = 64
+
+#: What is asked for: of which figures, what beside what.
+GOALS = [
+    ("receive", "lazily", "plain C", "<= 1.15"),
+    ("send", "a_list", "plain C", "<= 1.15"),
+    ("live", "C each", "tunring", ">= 1.8"),
+    ("guard", "guarded", "without", "<= 1.01"),
+]
+
+
+def packets_of(size: int) -> int:
+    """Packets of a round: most of what a ring holds."""
+    return 3 * 2**20 // (size + 8) // 1024 * 1024 if size <= 1400 else 512
+
+
+def capacity_of(size: int) -> int:
+    return 0x400000 if size <= 1400 else 0x4000000
+
+
+class Simulated(Cable):
+    """One session at both ends: what it receives the simulator injects, and what it sends waits for the simulator."""
+
+    def __init__(self, adapter: tunring.Adapter, size: int, packets: int, capacity: int) -> None:
+        self.simulator = tunring.testing.Simulator.attach(adapter)
+        session = adapter.start_session(capacity)
+        super().__init__(size, (session, session), packets)
+        self._chain = (self.sources * (self.packets // len(self.sources) + 1))[: self.packets]
+
+    def fill(self) -> None:
+        self.simulator.inject(self._chain)
+
+    def drain(self) -> None:
+        while batch := self.right.receive(65536, 0):
+            batch.release()
+        self.simulator.drain_all()
+
+
+class Old(CtypesSession):
+    """ctypes over a session of its own, likewise."""
+
+    def __init__(self, adapter: tunring.Adapter, size: int) -> None:
+        library = ctypes_library(adapter.library.path)
+        self._simulator = tunring.testing.Simulator.attach(adapter)
+        session = library.WintunStartSession(adapter._handle.address, capacity_of(size))
+        assert session
+        super().__init__(library, session, session, size, packets_of(size))
+
+    def fill(self) -> None:
+        self._simulator.inject([self._packet] * self.packets)
+
+    def drain(self) -> None:
+        self._simulator.drain_all()
+
+    def close(self) -> None:
+        self._library.WintunEndSession(self._sender)
 
 
 class PlainLoop:
-    """The C functions."""
+    """plain_loop.c over a session of its own: bench.ring.Loop's part."""
 
-    def __init__(self, path: str, library: tunring.Library) -> None:
-        loop = ctypes.CDLL(path)
-        loop.loop_start.restype = ctypes.c_void_p
-        loop.loop_start.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-        loop.loop_end.argtypes = [ctypes.c_void_p]
-        loop.loop_init.argtypes = [ctypes.c_void_p]
-        loop.loop_receive.restype = loop.loop_send.restype = ctypes.c_double
-        loop.loop_receive.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32]
-        loop.loop_send.argtypes = [ctypes.c_void_p, ctypes.c_char_p, *[ctypes.c_uint32] * 3]
-        assert loop.loop_init(ctypes.CDLL(library.path)._handle)
-        self.loop = loop
+    def __init__(self, path: str, adapter: tunring.Adapter, size: int, *, simulated: bool) -> None:
+        self._loop = ctypes.CDLL(path)
+        word, handle = ctypes.c_uint32, ctypes.c_void_p
+        for name, result, arguments in [
+            ("loop_init", ctypes.c_int, [handle]),
+            ("loop_start", handle, [handle, word]),
+            ("loop_end", None, [handle]),
+            ("loop_receive", ctypes.c_double, [handle, word, word]),
+            ("loop_send", ctypes.c_double, [handle, ctypes.c_char_p, word, word, word, word]),
+            ("loop_copy", ctypes.c_double, [ctypes.c_char_p, ctypes.c_char_p, word, word, word]),
+        ]:
+            function = getattr(self._loop, name)
+            function.restype, function.argtypes = result, arguments
+        assert self._loop.loop_init(ctypes.CDLL(adapter.library.path)._handle)
+        self.size, self.packets = size, packets_of(size)
+        packet = bytes([0x45]) + bytes(size - 1)
+        self._source, self._chain = packet * BATCH, [packet] * self.packets
+        self._target = ctypes.create_string_buffer(self.packets * size)
+        self._simulator = tunring.testing.Simulator.attach(adapter) if simulated else None
+        self._session = self._loop.loop_start(adapter._handle.address, capacity_of(size))
+        assert self._session
 
-    @contextmanager
-    def session(self, adapter: tunring.Adapter) -> Iterator[int]:
-        session = self.loop.loop_start(adapter._handle.address, CAPACITY)
-        assert session
-        yield session
-        self.loop.loop_end(session)
+    def rounds(self, what: str, batch: int, count: int = ROUNDS) -> list[float]:
+        """Nanoseconds of each round."""
+        return [getattr(self, f"_{what}")(batch) for _ in range(count)]
 
+    def _receive(self, batch: int) -> float:
+        assert self._simulator
+        self._simulator.inject(self._chain)
+        return float(self._loop.loop_receive(self._session, self.packets, batch))
 
-def receive_all(session: tunring.Session) -> float:
-    left, began = PACKETS, time.perf_counter_ns()
-    while left > 0:
-        with session.receive(BATCH, 0) as batch:
-            left -= len(batch.lengths)
-    return time.perf_counter_ns() - began
+    def send(self, packets: int, chunk: int) -> float:
+        taken: float = self._loop.loop_send(self._session, self._source, BATCH, self.size, packets, chunk)
+        assert taken > 0
+        return taken
 
+    def _send(self, batch: int) -> float:
+        assert self._simulator
+        taken = self.send(self.packets, min(batch, CHUNK))
+        self._simulator.drain_all()
+        return taken
 
-def send_all(session: tunring.Session, packed: bytes, lengths: array.array[int]) -> float:
-    began = time.perf_counter_ns()
-    for _ in range(PACKETS // BATCH):
-        session.send_packed(packed, lengths)
-    return time.perf_counter_ns() - began
+    def _memcpy(self, batch: int) -> float:
+        return float(self._loop.loop_copy(self._target, self._source, BATCH, self.size, self.packets))
 
-
-def rounds(prepare: Callable[[], object], measured: Callable[[], float], finish: Callable[[], object]) -> list[float]:
-    taken = []
-    for i in range(ROUNDS):
-        prepare()
-        nanoseconds = measured()
-        finish()
-        assert nanoseconds > 0
-        if i:  # the first one warms up
-            taken.append(nanoseconds / PACKETS)
-    return taken
-
-
-def nothing() -> None:
-    """Nothing has to be done between rounds."""
+    def close(self) -> None:
+        self._loop.loop_end(self._session)
 
 
-def compare(adapter: tunring.Adapter, plain: PlainLoop, sides: Sides) -> dict[str, float]:
-    """Medians of sides that take turns; a side whose name begins with "C" gets a plain session, others one of ours."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(TURNS):
-        for name, side in sides.items():
-            opened = plain.session(adapter) if name.startswith("C") else adapter.start_session(CAPACITY)
-            with opened as session:
-                taken[name] += side(session)
-    return {name: statistics.median(values) for name, values in taken.items()}
+@contextmanager
+def adapters(library: tunring.Library, count: int) -> Iterator[list[tunring.Adapter]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(tunring.Adapter.create(f"bench{i}", library=library)) for i in range(count)]
 
 
-def receiving(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, float]:
-    chain = [bytes([0x45]) + bytes(size - 1)] * PACKETS
-    with tunring.Adapter.create(f"receive{size}", library=library) as adapter:
-        simulator = tunring.testing.Simulator.attach(adapter)
-        fill = lambda: simulator.inject(chain)  # noqa: E731
-        sides = {
-            "tunring": lambda session: rounds(fill, lambda: receive_all(session), nothing),
-            "C": lambda session: rounds(fill, lambda: plain.loop.loop_receive(session, PACKETS, BATCH), nothing),
-        }
-        return compare(adapter, plain, sides)
-
-
-def sending(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, float]:
-    packet = bytes([0x45]) + bytes(size - 1)
-    packets = packet * BATCH, array.array("I", [size] * BATCH)
-    with tunring.Adapter.create(f"send{size}", library=library) as adapter:
-        drain = tunring.testing.Simulator.attach(adapter).drain_all
-        sides = {
-            "tunring": lambda session: rounds(nothing, lambda: send_all(session, *packets), drain),
-            "C": lambda session: rounds(
-                nothing, lambda: plain.loop.loop_send(session, packet, size, PACKETS, CHUNK), drain
-            ),
-        }
-        return compare(adapter, plain, sides)
-
-
-def sending_live(library: tunring.Library, plain: PlainLoop, size: int) -> dict[str, float]:
-    packet = bytes([0x45]) + bytes(size - 1)
-    packets = packet * BATCH, array.array("I", [size] * BATCH)
-    settle = lambda: time.sleep(0.002)  # noqa: E731
-    with tunring.Adapter.create(f"live{size}", library=library) as adapter:
-        sides = {
-            "tunring": lambda session: rounds(settle, lambda: send_all(session, *packets), nothing),
-            "C by chunks": lambda session: rounds(
-                settle, lambda: plain.loop.loop_send(session, packet, size, PACKETS, CHUNK), nothing
-            ),
-            "C each": lambda session: rounds(
-                settle, lambda: plain.loop.loop_send(session, packet, size, PACKETS, 1), nothing
-            ),
-        }
-        return compare(adapter, plain, sides)
-
-
-def main() -> int:
-    """Prints a line for each; 1 if a ratio is not what is asked for."""
-    library = libraries.load("wintun")
-    plain = PlainLoop(sys.argv[1], library)
-    failed = []
-    for size in SIZES:
-        for what, measure in {"receive": receiving, "send": sending}.items():
-            found = measure(library, plain, size)
-            ratio = found["tunring"] / found["C"]
-            print(f"{what} {size} B: tunring {found['tunring']:.1f} ns a packet, C {found['C']:.1f}, ratio {ratio:.2f}")
-            if ratio > MOST_RATIO:
-                failed.append(f"{what} {size} B takes {ratio:.2f} times as long as plain C")
-        found = sending_live(library, plain, size)
-        gain = found["C each"] / found["tunring"]
-        print(
-            f"send {size} B while the driver takes: tunring {found['tunring']:.1f}, C by chunks "
-            f"{found['C by chunks']:.1f}, C packet by packet {found['C each']:.1f}, gain {gain:.2f}"
+def ring_turns(library: tunring.Library, path: str, size: int, batch: int, turns: int) -> dict[str, Turns]:
+    """What bench.ring.ring_turns() gives, over the DLL."""
+    with adapters(library, 3) as (one, two, three), ExitStack() as stack:
+        loop, old, cable = (
+            PlainLoop(path, one, size, simulated=True),
+            Old(two, size),
+            Simulated(three, size, packets_of(size), capacity_of(size)),
         )
-        if gain < LEAST_GAIN:
-            failed.append(f"batches of {size} B are only {gain:.2f} times faster than packet by packet")
-    print("\n".join(failed) or "every ratio is what is asked for")
-    return bool(failed)
+        for opened in (loop, old, cable):
+            stack.callback(opened.close)
+        return {what: take_turns(ways, turns) for what, ways in all_ways(cable, loop, old, batch, ROUNDS).items()}
 
 
-sys.exit(main())
+def live_turns(library: tunring.Library, path: str, size: int, batch: int, turns: int) -> Turns:
+    """Nanoseconds a packet of sending while the driver takes: by batches, and in C by chunks and singly."""
+    with adapters(library, 2) as (one, two), ExitStack() as stack:
+        loop = PlainLoop(path, one, size, simulated=False)
+        stack.callback(loop.close)
+        session = stack.enter_context(two.start_session(capacity_of(size)))
+        sources = [bytes([0x45]) + bytes(size - 1) for _ in range(BATCH)] * (batch // BATCH)
+
+        def settle() -> None:
+            time.sleep(0.002)
+
+        def send() -> None:
+            for _ in range(LIVE_PACKETS // batch):
+                session.send(sources, timeout=10)
+
+        def in_c(chunk: int) -> list[float]:
+            taken = []
+            for _ in range(ROUNDS):
+                settle()
+                taken.append(loop.send(LIVE_PACKETS, chunk) / LIVE_PACKETS)
+            return taken
+
+        return take_turns(
+            {
+                "tunring": lambda: [value / LIVE_PACKETS for value in measured(send, settle, ROUNDS)],
+                "C by chunks": partial(in_c, CHUNK),
+                "C each": partial(in_c, 1),
+            },
+            turns,
+        )
+
+
+def guard_turns(library: tunring.Library, size: int, batch: int, turns: int) -> Turns:
+    """Nanoseconds a packet of sending batches with the guard against lost wake-ups, and without it."""
+    with adapters(library, 2) as (one, two), ExitStack() as stack:
+        without = Simulated(one, size, GUARD_PACKETS, tunring.MAX_CAPACITY)
+        tunring.load("wintun", wake_guard=True)
+        guarded = Simulated(two, size, GUARD_PACKETS, tunring.MAX_CAPACITY)
+        tunring.load("wintun", wake_guard=False)
+
+        def side(cable: Simulated) -> list[float]:
+            return [value / cable.packets for value in measured(partial(a_list, cable, batch), cable.drain, 1)]
+
+        for cable in (without, guarded):
+            stack.callback(cable.close)
+        # A small difference takes many turns to tell.
+        return take_turns({"without": partial(side, without), "guarded": partial(side, guarded)}, 3 * turns)
+
+
+def main() -> None:
+    """Prints tables and the ratios that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plain_loop")
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    options = parser.parse_args()
+    library, figures = libraries.load("wintun"), {}
+
+    def show(what: str, turns: Turns, base: str) -> None:
+        figures[f"dll {what}"] = turns.taken
+        print(f"\n{what}", *turns.lines(base, "ns"), sep="\n  ", flush=True)
+
+    for size, batch in itertools.product(options.sizes, BATCHES):
+        if batch > packets_of(size):
+            continue
+        for what, turns in ring_turns(library, options.plain_loop, size, batch, options.turns).items():
+            show(f"{what} {size} {batch}", turns, "plain C")
+        if size <= 1400:
+            show(f"live {size} {batch}", live_turns(library, options.plain_loop, size, batch, options.turns), "C each")
+    show(f"guard 64 {BATCH}", guard_turns(library, 64, BATCH, options.turns), "without")
+    print()
+    for size, batch in itertools.product((64, 1400), BATCHES):
+        for what, side, other, goal in GOALS:
+            taken = figures.get(f"dll {what} {size} {batch}")
+            if taken:
+                ratio = Turns(taken).ratio(side, other)
+                print(f"{what} {size} B by {batch}: {side} / {other}: {ratio}, wanted {goal}")
+    options.figures.write_text(json.dumps(figures), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

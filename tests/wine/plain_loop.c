@@ -80,28 +80,38 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
     return now() - began;
 }
 
-/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. */
+/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. `source`
+ * has `different` packets back to back. */
 EXPORT double
-loop_send(WINTUN_SESSION_HANDLE session, const BYTE *packet, DWORD size, DWORD packets, DWORD chunk)
+loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
 {
     BYTE *slots[MOST];
     const double began = now();
-    for (DWORD left = packets; left > 0;)
+    for (DWORD done = 0; done < packets;)
     {
         DWORD count = 0;
-        while (count < chunk && count < left)
+        for (; count < chunk && done + count < packets; count++)
         {
-            BYTE *slot = api.WintunAllocateSendPacket(session, size);
-            if (!slot && GetLastError() != ERROR_BUFFER_OVERFLOW)
+            slots[count] = api.WintunAllocateSendPacket(session, size);
+            if (!slots[count] && GetLastError() != ERROR_BUFFER_OVERFLOW)
                 return 0;
-            if (!slot)
+            if (!slots[count])
                 break;
-            memcpy(slot, packet, size);
-            slots[count++] = slot;
+            memcpy(slots[count], source + (size_t)size * ((done + count) % different), size);
         }
-        left -= count;
+        done += count;
         while (count > 0)
             api.WintunSendPacket(session, slots[--count]);
     }
+    return now() - began;
+}
+
+/* No ring: copies as many bytes, from where different packets lie to as many as there are in a round. */
+EXPORT double
+loop_copy(BYTE *target, const BYTE *source, DWORD different, DWORD size, DWORD packets)
+{
+    const double began = now();
+    for (DWORD i = 0; i < packets; i++)
+        memcpy(target + (size_t)size * i, source + (size_t)size * (i % different), size);
     return now() - began;
 }

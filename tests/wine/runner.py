@@ -1,6 +1,6 @@
 """Runs the tests in a Windows Python under Wine, over our loopback DLL and over the official wintun.dll.
 
-    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [--race SENDS] [--bench] [-- what pytest takes ...]
+    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [--race SENDS | --bench [FIGURES] | -- PYTEST'S ...]
 
 From a bare Debian or Ubuntu, as root, it takes a few minutes: it installs Wine and a cross compiler, fetches a Windows
 Python and the DLL, and keeps them in FOLDER, from where later runs take them. It builds this tree's wheel for Windows,
@@ -61,7 +61,15 @@ def _arguments() -> argparse.Namespace:
         help="what is fetched and made stays there; default: %(default)s",
     )
     parser.add_argument("--race", type=int, metavar="SENDS", help="only race for the lost wake-up, with so many sends")
-    parser.add_argument("--bench", action="store_true", help="only measure batches over the official DLL")
+    parser.add_argument(
+        "--bench",
+        type=Path,
+        nargs="?",
+        const=ROOT / "build/bench/dll.json",
+        metavar="FIGURES",
+        help="only measure the ring over the official DLL; figures also go into this file, by default %(const)s",
+    )
+    parser.add_argument("--turns", type=int, default=5, help="of --bench; default: %(default)s")
     parser.add_argument("pytest", nargs="*", help="what pytest takes")
     return parser.parse_args()
 
@@ -131,10 +139,12 @@ def _race(bench: _Bench, sends: int) -> int:
     return code
 
 
-def _measure(bench: _Bench) -> int:
+def _measure(bench: _Bench, figures: Path, turns: int) -> int:
+    figures.parent.mkdir(parents=True, exist_ok=True)
     script = windows_path(ROOT / "tests/wine/measure.py")
-    variables = {**bench.variables, "PYTHONPATH": windows_path(ROOT / "tests")}
-    code, _ = bench.wine.run(bench.python, [script, windows_path(build.plain_loop(bench.root))], variables, ROOT)
+    folders = ";".join(windows_path(ROOT / folder) for folder in ("tests", "bench"))
+    arguments = [script, windows_path(build.plain_loop(bench.root)), windows_path(figures), "--turns", str(turns)]
+    code, _ = bench.wine.run(bench.python, arguments, {**bench.variables, "PYTHONPATH": folders}, ROOT)
     return code
 
 
@@ -217,11 +227,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Wine's programs must not stay
     downloads.install_system_packages()
     wine = Wine(root / "prefix")
-    with _alone_in(root), wine, ThreadPoolExecutor() as workers:
+    # Wine ends first, and with it what the workers wait for.
+    with _alone_in(root), ThreadPoolExecutor() as workers, wine:
         bench = _set_up(options, root, wine, workers)
         if options.race:
             return _race(bench, options.race)
         if options.bench:
             _install(options, bench)
-            return _measure(bench)
+            return _measure(bench, options.bench.resolve(), options.turns)
         return _test(options, bench, workers)
