@@ -51,8 +51,9 @@ cdef class _Sizes:
             view = memoryview(sizes)
             if view.ndim != 1:
                 raise ValueError(f"{what} must have one dimension, not {view.ndim}")
-            if view.format == "I" and view.c_contiguous:
-                self.copy(view)  # as Batch.lengths is, without an object each
+            # As Batch.lengths is, and numpy's uint32, which is "L" on Windows: without an object each.
+            if view.format in ("I", "L") and view.itemsize == sizeof(uint32_t) and view.c_contiguous:
+                self.copy(view)
             else:
                 try:
                     self.convert(view.tolist(), what)
@@ -103,35 +104,62 @@ cdef class _Sizes:
         PyMem_Free(self.values)
 
 
+# A table of packets that was freed, for the next call: it stays in the cache. The GIL guards it.
+cdef tunring_packet *_spare_packets = NULL
+cdef Py_ssize_t _spare_room = 0
+
+
 @cython.final
 @cython.no_gc
 cdef class _Packets:
     """Packets to send, checked, with what keeps their memory in place."""
     cdef tunring_packet *packets  # `count` of them, ours
+    cdef Py_ssize_t room          # of `packets`
     cdef uint32_t count           # packets
     cdef uint32_t sent            # how many of them went out
-    cdef Py_buffer *buffers       # `held` acquired buffers, ours
+    cdef list items               # keeps bytes objects, and with them their memory
+    cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL
     cdef Py_ssize_t held          # how many of them to release
     cdef tunring_lease *lease     # a lease we are in an operation on, or NULL
     cdef object owner             # keeps the lease's memory
 
     def __dealloc__(self):
+        global _spare_packets, _spare_room
         cdef Py_ssize_t i
         for i in range(self.held):
             PyBuffer_Release(&self.buffers[i])
         if self.lease:
             tunring_lease_leave(self.lease)
         PyMem_Free(self.buffers)
+        if _spare_room < self.room <= 4096:
+            self.packets, _spare_packets = _spare_packets, self.packets
+            _spare_room = self.room
         PyMem_Free(self.packets)
 
-    cdef int make_room(self, Py_ssize_t packets, Py_ssize_t buffers) except -1:
+    cdef int make_room(self, Py_ssize_t packets) except -1:
+        global _spare_packets, _spare_room
         if packets > 0x7FFFFFFF:
             raise ValueError(f"too many packets: {packets}")
-        self.packets = <tunring_packet *>PyMem_Malloc((packets + 1) * sizeof(tunring_packet))
-        self.buffers = <Py_buffer *>PyMem_Malloc((buffers + 1) * sizeof(Py_buffer))
-        if not self.packets or not self.buffers:
+        if packets <= _spare_room:
+            self.packets, _spare_packets = _spare_packets, NULL
+            self.room, _spare_room = _spare_room, 0
+            return 0
+        self.packets = <tunring_packet *>PyMem_Malloc(packets * sizeof(tunring_packet))
+        if not self.packets:
             raise MemoryError()
+        self.room = packets
         return 0
+
+    cdef Py_buffer *hold(self, object item, Py_ssize_t most) except NULL:
+        """Acquire one more buffer, of at most so many from the first on."""
+        if not self.buffers:
+            self.buffers = <Py_buffer *>PyMem_Malloc(most * sizeof(Py_buffer))
+            if not self.buffers:
+                raise MemoryError()
+        cdef Py_buffer *buffer = &self.buffers[self.held]
+        PyObject_GetBuffer(item, buffer, PyBUF_SIMPLE)
+        self.held += 1
+        return buffer
 
 
 cdef _Packets _packets_from_items(packets):
@@ -142,23 +170,28 @@ cdef _Packets _packets_from_items(packets):
     # A copy: buffers may run Python code, and other threads may change the list meanwhile.
     cdef list items = list(packets)
     cdef _Packets result = _Packets()
-    cdef Py_ssize_t i, count = len(items)
+    cdef Py_ssize_t i, size, count = len(items)
     cdef Py_buffer *buffer
-    result.make_room(count, count)
+    cdef char *data
+    result.items = items
+    result.make_room(count)
     for i in range(count):
-        buffer = &result.buffers[i]
-        try:
-            PyObject_GetBuffer(items[i], buffer, PyBUF_SIMPLE)
-        except TypeError as error:
-            raise TypeError(f"packet {i}: {error}") from None
-        except (BufferError, ValueError) as error:
-            raise ValueError(f"packet {i} must be one contiguous, live buffer: {error}") from None
-        result.held = i + 1
-        fault = _packet_fault(<const unsigned char *>buffer.buf, buffer.len)
+        item = items[i]
+        if type(item) is bytes:
+            PyBytes_AsStringAndSize(item, &data, &size)
+        else:
+            try:
+                buffer = result.hold(item, count - i)
+            except TypeError as error:
+                raise TypeError(f"packet {i}: {error}") from None
+            except (BufferError, ValueError) as error:
+                raise ValueError(f"packet {i} must be one contiguous, live buffer: {error}") from None
+            data, size = <char *>buffer.buf, buffer.len
+        fault = _packet_fault(<const unsigned char *>data, size)
         if fault is not None:
             raise ValueError(f"packet {i} {fault}")
-        result.packets[i].data = <const BYTE *>buffer.buf
-        result.packets[i].length = <uint32_t>buffer.len
+        result.packets[i].data = <const BYTE *>data
+        result.packets[i].length = <uint32_t>size
     result.count = <uint32_t>count
     return result
 
@@ -168,12 +201,11 @@ cdef _Packets _packets_from_packed(buffer, lengths):
     cdef _Sizes sizes = _Sizes(lengths, "lengths")
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i
-    result.make_room(sizes.count, 1)
-    PyObject_GetBuffer(buffer, result.buffers, PyBUF_SIMPLE)
-    result.held = 1
-    if sizes.total != <uint64_t>result.buffers[0].len:
-        raise ValueError(f"the lengths add up to {sizes.total} bytes, the buffer has {result.buffers[0].len}")
-    cdef const unsigned char *at = <const unsigned char *>result.buffers[0].buf
+    cdef Py_buffer *held = result.hold(buffer, 1)
+    if sizes.total != <uint64_t>held.len:
+        raise ValueError(f"the lengths add up to {sizes.total} bytes, the buffer has {held.len}")
+    result.make_room(sizes.count)
+    cdef const unsigned char *at = <const unsigned char *>held.buf
     for i in range(sizes.count):
         fault = _packet_fault(at, sizes.values[i])
         if fault is not None:
@@ -190,11 +222,10 @@ cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
     cdef _Packets result = _Packets()
     cdef tunring_lease *lease = batch.enter("sent")
     if not lease:
-        result.make_room(0, 0)
         return result
     result.lease = lease
     result.owner = batch.lease
-    result.make_room(lease.count, 0)
+    result.make_room(lease.count)
     with nogil:
         result.count = tunring_lease_packets(lease, result.packets)
     if result.count < lease.count:
