@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import subprocess
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,7 @@ PARTS: dict[str, Callable[[int], Figures]] = {
 
 def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
     figures: Figures = dict(known.get("figures", {}))
+    runs: dict[str, str] = dict(known.get("runs", {}))
     notes = [] if may_make_namespaces() else ["No part with the kernel: it needs root."]
     notes += [f"Without {NAMES[peer]}: {' '.join(reason.split())[:200]}" for peer, reason in available()[1].items()]
     for part in parts:
@@ -141,15 +143,10 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
             figures |= PARTS[part](turns)
         except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
             notes.append(f"{part} failed: {failure}")
+        else:
+            runs[part] = f"{machine()}; {time.strftime('%Y-%m-%d')}, load {load:.1f} before; medians of {turns} turns"
         print(f"{part}: {time.monotonic() - began:.0f} s, load {load:.1f}", flush=True)
-    return {
-        "machine": machine(),
-        "when": time.strftime("%Y-%m-%d"),
-        "load": f"{os.getloadavg()[2]:.1f}",
-        "turns": turns,
-        "notes": notes,
-        "figures": figures,
-    }
+    return {"runs": runs, "notes": notes, "figures": figures}
 
 
 # ---- Writing ----
@@ -298,13 +295,10 @@ def title_of(key: str) -> tuple[str, str, str]:
 
 def sections(results: dict[str, Any]) -> list[str]:
     figures: Figures = results["figures"]
-    lines = [
-        (
-            f"{results['machine']}; {results['when']}, load {results['load']} over the last quarter of an hour; "
-            f"medians of {results['turns']} turns."
-        ),
-        "",
-    ]
+    lines = []
+    for run in dict.fromkeys(results["runs"].values()):
+        parts = ", ".join(part for part, its in results["runs"].items() if its == run)
+        lines += [f"- {parts}: {run}."]
     lines += [f"- {note}" for note in results["notes"]] + ["", "### The goals", "", *goal_rows(figures), ""]
     lines += [f"![{plot.stem}](plots/{plot.name})" for plot in sorted(PLOTS.glob("*.svg"))]
     for key in figures:
@@ -326,6 +320,10 @@ def plot(results: dict[str, Any]) -> None:
     figures: Figures = results["figures"]
     PLOTS.mkdir(exist_ok=True)
 
+    def caption(title: str, keys: dict[str, str]) -> str:
+        run = results["runs"][next(iter(keys)).split()[0]]
+        return "\n".join([title, *textwrap.wrap(f"{run}, and range", 70 * len(keys))])
+
     def bars(name: str, title: str, keys: dict[str, str], unit: str) -> None:
         keys = {key: label for key, label in keys.items() if key in figures}
         if not keys:
@@ -345,7 +343,7 @@ def plot(results: dict[str, Any]) -> None:
             axis.invert_yaxis()
             axis.set_title(label, fontsize=10)
             axis.set_xlabel(unit)
-        figure.suptitle(f"{title}\n{results['machine']}; median and range of {results['turns']} turns", fontsize=9)
+        figure.suptitle(caption(title, keys), fontsize=9)
         figure.tight_layout()
         figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -365,7 +363,7 @@ def plot(results: dict[str, Any]) -> None:
             axis.set_ylim(bottom=0)
             axis.set_xlabel(label)
             axis.set_ylabel("ns a packet")
-        figure.suptitle(f"{title}\n{results['machine']}; median and range of {results['turns']} turns", fontsize=9)
+        figure.suptitle(caption(title, keys), fontsize=9)
         figure.tight_layout()
         figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
