@@ -296,14 +296,15 @@ TRIPS = 3000
 
 
 def echo(names: Sequence[str], *, turns: int, size: int = 64) -> dict[str, Turns]:
-    """Microseconds of a round trip: p50, p99 and p99.9."""
+    """Microseconds of a round trip: p50, p99 and p99.9. Each end has a processor, for luck would decide otherwise."""
+    client_cpu, cpu = cpus()
     kinds = ("p50", "p99", "p99.9")
     result = {kind: Turns({name: [] for name in names}) for kind in kinds}
     with ExitStack() as stack:
         clients = {}
         for name in names:
-            peer = Peer(stack, name, "echo")
-            clients[name] = traffic(peer.namespace, "echo", size)
+            peer = Peer(stack, name, "echo", cpu=cpu)
+            clients[name] = traffic(peer.namespace, "echo", size, cpu=client_cpu)
             stack.callback(clients[name].close)
             clients[name].ask(TRIPS)
         for turn in range(turns):
