@@ -57,9 +57,9 @@ def test_an_integer_that_no_float_can_hold_is_for_ever(pair: Pair, call: Callabl
 
 @pytest.mark.parametrize("timeout", [5e-324, 1e-9, 0.01, 0.05])
 def test_a_timeout_is_kept(pair: Pair, timeout: float) -> None:
-    began = time.monotonic()
+    began = time.perf_counter()  # the other clock is coarse on Windows before Python 3.13
     assert not pair[0].receive(timeout=timeout)
-    assert timeout <= time.monotonic() - began < timeout + 1
+    assert timeout <= time.perf_counter() - began < timeout + 1
 
 
 @pytest.mark.parametrize("count", [0, -1, 65537, 2**31, 2**32, 2**63, 2**64 + 1, -(2**70)])
