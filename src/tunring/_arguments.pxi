@@ -117,7 +117,7 @@ cdef class _Packets:
     cdef Py_ssize_t room          # of `packets`
     cdef uint32_t count           # packets
     cdef uint32_t sent            # how many of them went out
-    cdef list items               # keeps bytes objects, and with them their memory
+    cdef tuple items              # keeps bytes objects, and with them their memory
     cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL
     cdef Py_ssize_t held          # how many of them to release
     cdef tunring_lease *lease     # a lease we are in an operation on, or NULL
@@ -167,8 +167,8 @@ cdef _Packets _packets_from_items(packets):
     if isinstance(packets, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"send takes an iterable of packets, not one {type(packets).__name__}; "
                         "for a single packet: send([packet])")
-    # A copy: buffers may run Python code, and other threads may change the list meanwhile.
-    cdef list items = list(packets)
+    # A copy that nobody can change: buffers may run Python code, and other threads may change the list meanwhile.
+    cdef tuple items = tuple(packets)
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i, size, count = len(items)
     cdef Py_buffer *buffer

@@ -112,7 +112,7 @@ def python_archive(version: str, folder: Path) -> Path:
 
 
 def pip_of(python: Path) -> list[str | Path]:
-    """The command."""
+    """How that Python's pip is called."""
     return [python, "-m", "pip", "--disable-pip-version-check"]
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ring import BATCH, SIZES, Cable, CtypesSession, a_list, all_ways, ctypes_library, measured
+from ring import BATCH, SIZES, Cable, CtypesSession, a_list, all_ways, capacity_of, ctypes_library, measured
 from turns import Turns, take_turns
 
 import libraries
@@ -55,10 +55,6 @@ GOALS = [
 def packets_of(size: int) -> int:
     """Packets of a round: most of what a ring holds."""
     return 3 * 2**20 // (size + 8) // 1024 * 1024 if size <= 1400 else 512
-
-
-def capacity_of(size: int) -> int:
-    return 0x400000 if size <= 1400 else 0x4000000
 
 
 class Simulated(Cable):
