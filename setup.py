@@ -50,15 +50,16 @@ DLL_CARRIED = WINDOWS and DLL.exists() and "sdist" not in sys.argv
 
 SANITIZE = os.environ.get("TUNRING_SANITIZE", "")
 SANITIZER = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+# Python's headers check their macros' arguments otherwise, where CFLAGS of the environment replaces Python's own flags.
 # Windows' headers take longer to read than our C to compile.
-LEAN = ["-DWIN32_LEAN_AND_MEAN"] if WINDOWS else []
+MACROS = ["-DNDEBUG", *(["-DWIN32_LEAN_AND_MEAN"] if WINDOWS else [])]
 if MSVC:
-    COMPILE = ["/O2", "/std:c11", "/experimental:c11atomics", *LEAN]
+    COMPILE = ["/O2", "/std:c11", "/experimental:c11atomics", *MACROS]
     STRICT = ["/W3", "/WX"]
     LINK = []
 else:
     THREADS = [] if WINDOWS else ["-pthread"]
-    COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", *THREADS, *LEAN]
+    COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", *THREADS, *MACROS]
     STRICT = ["-Wall", "-Wextra", "-pedantic-errors", "-Werror"]
     LINK = [*THREADS, *SANITIZER]
     if SANITIZE:
