@@ -174,6 +174,10 @@ DWORD tunring_lease_commit(tunring_lease *lease);
 /* Frees the table; every hold must be gone. Any time. */
 void tunring_lease_free(tunring_lease *lease);
 
+/* The packets' lengths in bytes, and where each begins in what tunring_lease_pack() writes. Any time. */
+void tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths);
+void tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets);
+
 /* These read the packets: between tunring_lease_enter and tunring_lease_leave, or while slots can't go otherwise. */
 
 /* Copies the packets back to back. */
@@ -203,7 +207,14 @@ DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t 
                       tunring_lease **lease);
 
 /* True for what a host accepts: IPv4 of at least 20 bytes or IPv6 of at least 40, by the first nibble. */
-bool tunring_packet_is_ip(const BYTE *packet, uint32_t length);
+static inline bool
+tunring_packet_is_ip(const BYTE *packet, uint32_t length)
+{
+    if (length < 20)
+        return false;
+    const unsigned version = packet[0] >> 4;
+    return version == 4 || (version == 6 && length >= 40);
+}
 
 /* ---- Alarms: core/alarm.c --------------------------------------------------------------------------------------- */
 

@@ -109,6 +109,8 @@ cdef extern from "tunring.h" nogil:
     bint tunring_lease_held(const tunring_lease *lease) noexcept
     DWORD tunring_lease_commit(tunring_lease *lease) noexcept
     void tunring_lease_free(tunring_lease *lease) noexcept
+    void tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths) noexcept
+    void tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets) noexcept
     void tunring_lease_pack(const tunring_lease *lease, BYTE *buffer) noexcept
     uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets) noexcept
 

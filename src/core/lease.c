@@ -6,6 +6,7 @@
  */
 #include "lease.h"
 
+#include "copy.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -317,11 +318,31 @@ tunring_lease_free(tunring_lease *lease)
 }
 
 void
+tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths)
+{
+    const uint32_t count = lease->count; /* which the compiler can't know to stay */
+    for (uint32_t i = 0; i < count; i++)
+        lengths[i] = lease->slots[i].length;
+}
+
+void
+tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets)
+{
+    const uint32_t count = lease->count;
+    uint32_t at = 0; /* a ring has at most 64 MiB */
+    for (uint32_t i = 0; i < count; i++)
+    {
+        offsets[i] = at;
+        at += lease->slots[i].length;
+    }
+}
+
+void
 tunring_lease_pack(const tunring_lease *lease, BYTE *buffer)
 {
     for (uint32_t i = 0; i < lease->count; i++)
     {
-        memcpy(buffer, lease->slots[i].data, lease->slots[i].length);
+        copy_packet(buffer, lease->slots[i].data, lease->slots[i].length);
         buffer += lease->slots[i].length;
     }
 }

@@ -4,47 +4,69 @@
  * oldest allocation is sent, so a chunk costs one publication and at most one wake-up of the host.
  */
 #include "backoff.h"
+#include "copy.h"
 #include "lease.h"
 #include "tap.h"
 #include "wait.h"
-
-#include <string.h>
 
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u
 /* The same for our own libraries, which take them in one call: what becomes one run of superpackets. */
 #define LARGE_CHUNK 128u
 
-bool
-tunring_packet_is_ip(const BYTE *packet, uint32_t length)
+/* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
+static uint64_t
+most_bytes(const tunring_session *session)
 {
-    if (length < 20)
-        return false;
-    unsigned version = packet[0] >> 4;
-    return version == 4 || (version == 6 && length >= 40);
+    return session->capacity / 2;
 }
 
-/* As our own libraries' send_many, for any library: what is allocated is committed from its end. */
+/* A chunk by any library: what is allocated is committed from its end. *sent and *bytes tell what went out. */
 static DWORD
-send_each(tunring_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
+send_each(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent, uint64_t *bytes)
 {
     const tunring_api *api = session->api;
+    const WINTUN_SESSION_HANDLE handle = session->handle;
+    const uint32_t chunk = count < CHUNK ? count : CHUNK;
+    const uint64_t most = most_bytes(session);
     BYTE *slots[CHUNK];
     DWORD code = ERROR_SUCCESS;
+    uint64_t filled_bytes = 0;
     uint32_t filled = 0;
-    for (; filled < count; filled++)
+    for (; filled < chunk && filled_bytes < most; filled++)
     {
-        slots[filled] = api->WintunAllocateSendPacket(session->handle, packets[filled].length);
+        const tunring_packet packet = packets[filled];
+        slots[filled] = api->WintunAllocateSendPacket(handle, packet.length);
         if (!slots[filled])
         {
             code = GetLastError();
             break;
         }
-        memcpy(slots[filled], packets[filled].data, packets[filled].length);
+        copy_packet(slots[filled], packet.data, packet.length);
+        filled_bytes += packet.length;
     }
     for (uint32_t i = filled; i-- > 0;)
-        api->WintunSendPacket(session->handle, slots[i]);
+        api->WintunSendPacket(handle, slots[i]);
     *sent = filled;
+    *bytes = filled_bytes;
+    return code;
+}
+
+/* The same by one call of our own libraries. */
+static DWORD
+send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent, uint64_t *bytes)
+{
+    const uint64_t most = most_bytes(session);
+    uint64_t chunk_bytes = 0;
+    uint32_t chunk = 0;
+    DWORD done;
+    while (chunk < count && chunk < LARGE_CHUNK && chunk_bytes < most)
+        chunk_bytes += packets[chunk++].length;
+    const DWORD code = session->api->backend->send_many(session->handle, packets, chunk, &done);
+    for (uint32_t i = done; i < chunk; i++)
+        chunk_bytes -= packets[i].length;
+    *sent = done;
+    *bytes = chunk_bytes;
     return code;
 }
 
@@ -52,24 +74,14 @@ send_each(tunring_session *session, const tunring_packet *packets, DWORD count, 
 static DWORD
 send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
 {
-    const tunring_backend *backend = session->api->backend;
-    const uint32_t most = backend ? LARGE_CHUNK : CHUNK;
-    uint32_t chunk = 0;
-    uint64_t bytes = 0;
-    DWORD done;
-    /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
-    while (chunk < count && chunk < most && bytes < session->capacity / 2)
-        bytes += packets[chunk++].length;
+    uint64_t bytes;
     os_mutex_lock(&session->send_lock);
-    const DWORD code = backend ? backend->send_many(session->handle, packets, chunk, &done)
-                               : send_each(session, packets, chunk, &done);
+    const DWORD code = session->api->backend ? send_at_once(session, packets, count, sent, &bytes)
+                                             : send_each(session, packets, count, sent, &bytes);
     os_mutex_unlock(&session->send_lock);
     wake_guard_note(&session->watch);
-    for (uint32_t i = done; i < chunk; i++)
-        bytes -= packets[i].length;
-    count_add(&session->counts.sent_packets, done);
+    count_add(&session->counts.sent_packets, *sent);
     count_add(&session->counts.sent_bytes, bytes);
-    *sent = done;
     return code;
 }
 

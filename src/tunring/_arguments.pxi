@@ -2,17 +2,16 @@
 
 cdef int64_t _deadline(timeout) except? -1:
     """The clock's nanoseconds at which ``timeout`` seconds are over; 0 polls."""
+    cdef double seconds
     if timeout is None:
         return TUNRING_FOREVER
-    if isinstance(timeout, (str, bytes, bytearray)):
-        raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
     try:
-        seconds = float(timeout)
+        seconds = timeout
     except (TypeError, ValueError):
         raise TypeError(f"timeout must be seconds or None, not {timeout!r}") from None
     except OverflowError:
         seconds = math.inf if timeout > 0 else -math.inf
-    if math.isnan(seconds) or seconds < 0:
+    if not seconds >= 0:  # nor is NaN
         raise ValueError(f"timeout must be 0 or more seconds, or None for no limit, not {timeout!r}")
     if seconds == 0:
         return 0
@@ -25,12 +24,15 @@ cpdef object check_timeout(timeout):
     return None if _deadline(timeout) == TUNRING_FOREVER else float(timeout)
 
 
+cdef inline bint _sendable(const unsigned char *data, Py_ssize_t size) noexcept:
+    """True for what a host accepts."""
+    return size <= WINTUN_MAX_IP_PACKET_SIZE and tunring_packet_is_ip(data, <uint32_t>size)
+
+
 cdef str _packet_fault(const unsigned char *data, Py_ssize_t size):
-    """Why a host would not accept this packet, or None."""
+    """Why a host would not accept this packet."""
     if size > WINTUN_MAX_IP_PACKET_SIZE:
         return f"has {size} bytes; at most {WINTUN_MAX_IP_PACKET_SIZE} are allowed"
-    if tunring_packet_is_ip(data, <uint32_t>size):
-        return None
     version = data[0] >> 4 if size else None
     return (f"is no IP packet: it has {size} bytes and version {version}; "
             "IPv4 takes at least 20 bytes and IPv6 at least 40")
@@ -48,17 +50,8 @@ cdef class _Sizes:
         if isinstance(sizes, (str, bytes, bytearray)):
             raise TypeError(f"{what} must be integers, not {type(sizes).__name__}")
         if PyObject_CheckBuffer(sizes):
-            view = memoryview(sizes)
-            if view.ndim != 1:
-                raise ValueError(f"{what} must have one dimension, not {view.ndim}")
-            # As Batch.lengths is, and numpy's uint32, which is "L" on Windows: without an object each.
-            if view.format in ("I", "L") and view.itemsize == sizeof(uint32_t) and view.c_contiguous:
-                self.copy(view)
-            else:
-                try:
-                    self.convert(view.tolist(), what)
-                except NotImplementedError:
-                    self.convert(list(sizes), what)  # a format that only its owner reads, say of the other byte order
+            if not self.copy(sizes):
+                self.convert(self.listed(sizes, what), what)
         else:
             self.convert(list(sizes), what)
         cdef Py_ssize_t i
@@ -74,15 +67,34 @@ cdef class _Sizes:
         self.count = count
         return 0
 
-    cdef int copy(self, view) except -1:
+    cdef bint copy(self, sizes) except -1:
+        """From 32-bit words back to back, as Batch.lengths has them; false if the buffer has something else."""
         cdef Py_buffer buffer
-        PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+        cdef bint words
         try:
-            self.make_room(buffer.len // sizeof(uint32_t))
-            memcpy(self.values, buffer.buf, buffer.len)
+            PyObject_GetBuffer(sizes, &buffer, PyBUF_FORMAT | PyBUF_ND)
+        except (BufferError, ValueError):  # not back to back, or not at all
+            return False
+        try:
+            # numpy's uint32 is "L" on Windows.
+            words = (buffer.ndim == 1 and buffer.itemsize == sizeof(uint32_t) and buffer.format
+                     and buffer.format[0] in b"IL" and not buffer.format[1])
+            if words:
+                self.make_room(buffer.len // sizeof(uint32_t))
+                memcpy(self.values, buffer.buf, buffer.len)
+            return words
         finally:
             PyBuffer_Release(&buffer)
-        return 0
+
+    cdef list listed(self, sizes, str what):
+        """The items of any other buffer."""
+        view = memoryview(sizes)
+        if view.ndim != 1:
+            raise ValueError(f"{what} must have one dimension, not {view.ndim}")
+        try:
+            return view.tolist()
+        except NotImplementedError:
+            return list(sizes)  # a format that only its owner reads, say of the other byte order
 
     cdef int convert(self, list items, str what) except -1:
         cdef Py_ssize_t i
@@ -114,10 +126,11 @@ cdef Py_ssize_t _spare_room = 0
 cdef class _Packets:
     """Packets to send, checked, with what keeps their memory in place."""
     cdef tunring_packet *packets  # `count` of them, ours
-    cdef Py_ssize_t room          # of `packets`
+    cdef PyObject **objects       # references to `kept` bytes objects that packets are in; behind `packets`
+    cdef Py_ssize_t room          # of `packets`, and of `objects`
     cdef uint32_t count           # packets
     cdef uint32_t sent            # how many of them went out
-    cdef tuple items              # keeps bytes objects, and with them their memory
+    cdef Py_ssize_t kept
     cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL
     cdef Py_ssize_t held          # how many of them to release
     cdef tunring_lease *lease     # a lease we are in an operation on, or NULL
@@ -126,6 +139,8 @@ cdef class _Packets:
     def __dealloc__(self):
         global _spare_packets, _spare_room
         cdef Py_ssize_t i
+        for i in range(self.kept):
+            Py_DECREF(self.objects[i])
         for i in range(self.held):
             PyBuffer_Release(&self.buffers[i])
         if self.lease:
@@ -140,15 +155,35 @@ cdef class _Packets:
         global _spare_packets, _spare_room
         if packets > 0x7FFFFFFF:
             raise ValueError(f"too many packets: {packets}")
-        if packets <= _spare_room:
+        if 0 < packets <= _spare_room:
             self.packets, _spare_packets = _spare_packets, NULL
             self.room, _spare_room = _spare_room, 0
-            return 0
-        self.packets = <tunring_packet *>PyMem_Malloc(packets * sizeof(tunring_packet))
-        if not self.packets:
-            raise MemoryError()
-        self.room = packets
+        else:
+            self.packets = <tunring_packet *>PyMem_Malloc(packets * (sizeof(tunring_packet) + sizeof(PyObject *)))
+            if not self.packets:
+                raise MemoryError()
+            self.room = packets
+        self.objects = <PyObject **>(self.packets + self.room)
         return 0
+
+    cdef void keep_bytes(self, sequence, Py_ssize_t count) noexcept:
+        """Add the bytes objects that a list or tuple of so many items begins with. This runs no Python code."""
+        cdef tunring_packet *packets = self.packets
+        cdef PyObject **objects = self.objects
+        cdef PyObject *item
+        cdef const unsigned char *data
+        cdef Py_ssize_t size, i = 0
+        while i < count:
+            item = sequence_item(sequence, i)
+            if not exact_bytes(item, &data, &size) or not _sendable(data, size):
+                break
+            Py_INCREF(item)
+            objects[i] = item
+            packets[i].data = <const BYTE *>data
+            packets[i].length = <uint32_t>size
+            i += 1
+        self.kept = i
+        self.count = <uint32_t>i
 
     cdef Py_buffer *hold(self, object item, Py_ssize_t most) except NULL:
         """Acquire one more buffer, of at most so many from the first on."""
@@ -167,31 +202,29 @@ cdef _Packets _packets_from_items(packets):
     if isinstance(packets, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"send takes an iterable of packets, not one {type(packets).__name__}; "
                         "for a single packet: send([packet])")
-    # A copy that nobody can change: buffers may run Python code, and other threads may change the list meanwhile.
-    cdef tuple items = tuple(packets)
+    cdef object items = packets if type(packets) is list or type(packets) is tuple else tuple(packets)
     cdef _Packets result = _Packets()
-    cdef Py_ssize_t i, size, count = len(items)
+    cdef Py_ssize_t i, count = len(items)
     cdef Py_buffer *buffer
-    cdef char *data
-    result.items = items
+    cdef const unsigned char *data
     result.make_room(count)
-    for i in range(count):
-        item = items[i]
-        if type(item) is bytes:
-            PyBytes_AsStringAndSize(item, &data, &size)
-        else:
-            try:
-                buffer = result.hold(item, count - i)
-            except TypeError as error:
-                raise TypeError(f"packet {i}: {error}") from None
-            except (BufferError, ValueError) as error:
-                raise ValueError(f"packet {i} must be one contiguous, live buffer: {error}") from None
-            data, size = <char *>buffer.buf, buffer.len
-        fault = _packet_fault(<const unsigned char *>data, size)
-        if fault is not None:
-            raise ValueError(f"packet {i} {fault}")
+    result.keep_bytes(items, count)
+    if result.count == count:
+        return result
+    # A copy that nobody can change: buffers may run Python code, and other threads may change the list meanwhile.
+    items = tuple(items)
+    for i in range(result.count, count):
+        try:
+            buffer = result.hold(items[i], count - i)
+        except TypeError as error:
+            raise TypeError(f"packet {i}: {error}") from None
+        except (BufferError, ValueError) as error:
+            raise ValueError(f"packet {i} must be one contiguous, live buffer: {error}") from None
+        data = <const unsigned char *>buffer.buf
+        if not _sendable(data, buffer.len):
+            raise ValueError(f"packet {i} {_packet_fault(data, buffer.len)}")
         result.packets[i].data = <const BYTE *>data
-        result.packets[i].length = <uint32_t>size
+        result.packets[i].length = <uint32_t>buffer.len
     result.count = <uint32_t>count
     return result
 
@@ -207,9 +240,8 @@ cdef _Packets _packets_from_packed(buffer, lengths):
     result.make_room(sizes.count)
     cdef const unsigned char *at = <const unsigned char *>held.buf
     for i in range(sizes.count):
-        fault = _packet_fault(at, sizes.values[i])
-        if fault is not None:
-            raise ValueError(f"packet {i} {fault}")
+        if not _sendable(at, sizes.values[i]):
+            raise ValueError(f"packet {i} {_packet_fault(at, sizes.values[i])}")
         result.packets[i].data = <const BYTE *>at
         result.packets[i].length = sizes.values[i]
         at += sizes.values[i]

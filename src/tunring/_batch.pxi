@@ -98,6 +98,52 @@ cdef inline bint _only_ours(object view, Py_ssize_t ours) noexcept:
     return Py_REFCNT(<PyObject *>view) <= ours
 
 
+# A table of words that was freed, for the next batch: it stays in the cache. The GIL guards it.
+cdef uint32_t *_spare_words = NULL
+cdef Py_ssize_t _spare_words_room = 0
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class _Words:
+    """What a memoryview of numbers exports from: memory of its own, which never changes once it is exported."""
+    cdef uint32_t *values
+    cdef Py_ssize_t room     # of `values`
+    cdef Py_ssize_t count    # of them: the memoryview's shape
+    cdef Py_ssize_t stride   # bytes from one to the next
+
+    def __cinit__(self, Py_ssize_t count):
+        global _spare_words, _spare_words_room
+        if 0 < count <= _spare_words_room:
+            self.values, _spare_words = _spare_words, NULL
+            self.room, _spare_words_room = _spare_words_room, 0
+        else:
+            self.values = <uint32_t *>PyMem_Malloc(count * sizeof(uint32_t))
+            if not self.values:
+                raise MemoryError()
+            self.room = count
+        self.count = count
+        self.stride = sizeof(uint32_t)
+
+    def __dealloc__(self):
+        global _spare_words, _spare_words_room
+        if _spare_words_room < self.room <= 4096:
+            self.values, _spare_words = _spare_words, self.values
+            _spare_words_room = self.room
+        PyMem_Free(self.values)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.values, self.count * self.stride, 1, flags)
+        if flags & PyBUF_ND == PyBUF_ND:
+            buffer.itemsize = self.stride
+            buffer.shape = &self.count
+        if flags & PyBUF_STRIDES == PyBUF_STRIDES:
+            buffer.strides = &self.stride
+        if flags & PyBUF_FORMAT == PyBUF_FORMAT:
+            buffer.format = "I"
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(16)
@@ -188,8 +234,8 @@ cdef class Batch:
         self.check("entered")
         return self
 
-    def __exit__(self, *exception):
-        self.release()
+    def __exit__(self, kind, value, traceback, /):
+        self.end()
 
     def __repr__(self):
         state = " released" if self.released else ""
@@ -203,31 +249,23 @@ cdef class Batch:
     @property
     def lengths(self):
         """The packets' lengths in bytes: a read-only memoryview of format "I", with memory of its own."""
-        cdef uint32_t *values
-        cdef Py_ssize_t i, count = self.size()
-        cdef bytes memory
+        cdef _Words words
         if self._lengths is None:
-            memory = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
-            values = <uint32_t *><char *>memory
-            for i in range(count):
-                values[i] = self.lease.slots.slots[i].length
-            self._lengths = memoryview(memory).cast("I")
+            words = _Words(self.size())
+            if words.count:
+                tunring_lease_lengths(self.lease.slots, words.values)
+            self._lengths = PyMemoryView_FromObject(words)
         return self._lengths
 
     @property
     def offsets(self):
         """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on."""
-        cdef uint32_t *values
-        cdef uint32_t at = 0  # a ring has at most 64 MiB
-        cdef Py_ssize_t i, count = self.size()
-        cdef bytes memory
+        cdef _Words words
         if self._offsets is None:
-            memory = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
-            values = <uint32_t *><char *>memory
-            for i in range(count):
-                values[i] = at
-                at += self.lease.slots.slots[i].length
-            self._offsets = memoryview(memory).cast("I")
+            words = _Words(self.size())
+            if words.count:
+                tunring_lease_offsets(self.lease.slots, words.values)
+            self._offsets = PyMemoryView_FromObject(words)
         return self._offsets
 
     def tobytes(self) -> list:
@@ -298,9 +336,12 @@ cdef class Batch:
         ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
         ValueError. Any number of times, from any thread.
         """
+        self.end()
+
+    cdef int end(self) except -1:
         cdef tunring_lease *lease
         if self.released:
-            return
+            return 0
         self.released = True
         if self.views is not None:
             self.views.end()
@@ -308,6 +349,7 @@ cdef class Batch:
             lease = self.lease.slots
             with nogil:
                 tunring_lease_release(lease)
+        return 0
 
 
 @cython.final
@@ -383,8 +425,8 @@ cdef class Reservation:
             self.abandon()
             raise BufferError("something made from a reserved view is still alive: nothing was sent")
         for i in range(lease.count):
-            fault = _packet_fault(lease.slots[i].data, lease.slots[i].length)
-            if fault is not None:
+            if not _sendable(lease.slots[i].data, lease.slots[i].length):
+                fault = _packet_fault(lease.slots[i].data, lease.slots[i].length)
                 self.abandon()
                 raise ValueError(f"reserved packet {i} {fault}: nothing was sent")
         self.open = False

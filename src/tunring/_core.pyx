@@ -16,10 +16,10 @@ import weakref
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer,
-    PyObject_GetBuffer,
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AsStringAndSize, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
@@ -35,9 +35,13 @@ from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *) noexcept
+    void Py_INCREF(PyObject *) noexcept
+    void Py_DECREF(PyObject *) noexcept
 
 cdef extern from "python_api.h":
     void *memoryview_internal(object view) noexcept
+    PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
+    bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
 
 cdef extern from "os.h" nogil:
     ctypedef struct os_event:

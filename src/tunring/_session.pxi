@@ -184,7 +184,7 @@ cdef class _Session:
         call.session = self.get()
         call.lease = NULL
         try:
-            most = operator.index(max_packets)
+            most = max_packets if type(max_packets) is int else operator.index(max_packets)
         except OverflowError:
             most = 0
         if not 1 <= most <= TUNRING_MAX_BATCH:
@@ -242,13 +242,16 @@ cdef class _Session:
 
         Ends silently when the session is over. ``max_packets`` is that of :meth:`receive`.
         """
+        cdef Batch batch
         while True:
             try:
-                batch = self.receive(max_packets)
+                batch = self.receive_until(max_packets, TUNRING_FOREVER)
             except SessionClosed:
                 return
-            with batch:
+            try:
                 yield batch
+            finally:
+                batch.end()
 
     def receive_async(self, max_packets=256, timeout=None):
         """:meth:`receive` for an asyncio task: the event loop goes on while this waits.

@@ -7,6 +7,34 @@
 
 #include <Python.h>
 
+#include <stdbool.h>
+
+/* An item of a list or tuple, borrowed. */
+static inline PyObject *
+sequence_item(PyObject *sequence, Py_ssize_t index)
+{
+#if defined(Py_LIMITED_API)
+    return PyTuple_Check(sequence) ? PyTuple_GetItem(sequence, index) : PyList_GetItem(sequence, index);
+#else
+    return PySequence_Fast_GET_ITEM(sequence, index);
+#endif
+}
+
+/* A bytes object's memory, as constant as the object. False if it is none, or of a derived class. */
+static inline bool
+exact_bytes(PyObject *object, const unsigned char **data, Py_ssize_t *size)
+{
+    if (!PyBytes_CheckExact(object))
+        return false;
+#if defined(Py_LIMITED_API)
+    return PyBytes_AsStringAndSize(object, (char **)data, size) == 0;
+#else
+    *data = (const unsigned char *)PyBytes_AS_STRING(object);
+    *size = PyBytes_GET_SIZE(object);
+    return true;
+#endif
+}
+
 /* What the exporter of a memoryview's buffer has put into its `internal`: an index, so -1 tells of failure. */
 static inline void *
 memoryview_internal(PyObject *view)
