@@ -15,11 +15,15 @@
 
 #if defined(_WIN32)
 typedef SRWLOCK os_mutex;
+typedef CONDITION_VARIABLE os_condition;
 #define OS_MUTEX_INIT SRWLOCK_INIT
+#define OS_CONDITION_INIT CONDITION_VARIABLE_INIT
 #else
 #include <pthread.h>
 typedef pthread_mutex_t os_mutex;
+typedef pthread_cond_t os_condition;
 #define OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+#define OS_CONDITION_INIT PTHREAD_COND_INITIALIZER
 #endif
 
 void os_mutex_init(os_mutex *mutex);
@@ -27,6 +31,10 @@ void os_mutex_destroy(os_mutex *mutex);
 void os_mutex_lock(os_mutex *mutex);
 bool os_mutex_trylock(os_mutex *mutex);
 void os_mutex_unlock(os_mutex *mutex);
+/* Unlocks while it waits for a signal. It may return without one. */
+void os_condition_wait(os_condition *condition, os_mutex *mutex);
+/* Wakes one that waits. */
+void os_condition_signal(os_condition *condition);
 
 /* A manual-reset event. `wait` is what WaitForMultipleObjects or poll() takes. */
 typedef struct os_event
@@ -50,6 +58,9 @@ int64_t os_wall_clock(void);
 void os_relax(void);
 void os_yield(void);
 void os_sleep(int64_t nanoseconds);
+/* The same, again and again: by a timer that is made at the first time and kept. *timer is NULL before, and where a sleep
+ * takes none. */
+void os_sleep_by(HANDLE *timer, int64_t nanoseconds);
 #if defined(_WIN32)
 /* A timer that becomes ready after that time, the caller's to close: timeouts of Windows' waits are rounded up to the
  * system's tick, 15.6 ms by default. NULL before Windows 10 1803. */

@@ -40,6 +40,18 @@ os_mutex_unlock(os_mutex *mutex)
     pthread_mutex_unlock(mutex);
 }
 
+void
+os_condition_wait(os_condition *condition, os_mutex *mutex)
+{
+    pthread_cond_wait(condition, mutex);
+}
+
+void
+os_condition_signal(os_condition *condition)
+{
+    pthread_cond_signal(condition);
+}
+
 int64_t
 os_now(void)
 {
@@ -77,6 +89,13 @@ os_sleep(int64_t nanoseconds)
 {
     struct timespec span = {.tv_sec = (time_t)(nanoseconds / 1000000000), .tv_nsec = (long)(nanoseconds % 1000000000)};
     nanosleep(&span, NULL);
+}
+
+void
+os_sleep_by(HANDLE *timer, int64_t nanoseconds)
+{
+    (void)timer;
+    os_sleep(nanoseconds);
 }
 
 unsigned

@@ -36,6 +36,18 @@ os_mutex_unlock(os_mutex *mutex)
     ReleaseSRWLockExclusive(mutex);
 }
 
+void
+os_condition_wait(os_condition *condition, os_mutex *mutex)
+{
+    SleepConditionVariableSRW(condition, mutex, INFINITE, 0);
+}
+
+void
+os_condition_signal(os_condition *condition)
+{
+    WakeConditionVariable(condition);
+}
+
 bool
 os_event_open(os_event *event)
 {
@@ -62,15 +74,33 @@ os_event_clear(os_event *event)
     ResetEvent(event->wait);
 }
 
+/* Ticks a second, which never change. */
+static int64_t
+ticks_per_second(void)
+{
+    static _Atomic int64_t known;
+    int64_t frequency = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!frequency)
+    {
+        LARGE_INTEGER asked;
+        QueryPerformanceFrequency(&asked);
+        frequency = asked.QuadPart;
+        atomic_store_explicit(&known, frequency, memory_order_relaxed);
+    }
+    return frequency;
+}
+
 int64_t
 os_now(void)
 {
-    LARGE_INTEGER frequency, count;
-    QueryPerformanceFrequency(&frequency);
+    const int64_t frequency = ticks_per_second();
+    LARGE_INTEGER count;
     QueryPerformanceCounter(&count);
+    /* 10 MHz since Windows 10. */
+    if (frequency == 10000000)
+        return count.QuadPart * 100;
     /* Whole seconds apart, so that the product doesn't overflow. */
-    return count.QuadPart / frequency.QuadPart * 1000000000 +
-           count.QuadPart % frequency.QuadPart * 1000000000 / frequency.QuadPart;
+    return count.QuadPart / frequency * 1000000000 + count.QuadPart % frequency * 1000000000 / frequency;
 }
 
 /* Ticks of 100 ns from 1601 to 1970. */
@@ -101,12 +131,24 @@ os_yield(void)
 #define CREATE_WAITABLE_TIMER_HIGH_RESOLUTION 0x00000002
 #endif
 
+static HANDLE
+timer_open(void)
+{
+    return CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, TIMER_ALL_ACCESS);
+}
+
+static bool
+timer_set(HANDLE timer, int64_t nanoseconds)
+{
+    const LARGE_INTEGER due = {.QuadPart = -((nanoseconds + 99) / 100)};
+    return SetWaitableTimer(timer, &due, 0, NULL, NULL, FALSE) != 0;
+}
+
 HANDLE
 os_timer_start(int64_t nanoseconds)
 {
-    HANDLE timer = CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, TIMER_ALL_ACCESS);
-    LARGE_INTEGER due = {.QuadPart = -((nanoseconds + 99) / 100)};
-    if (timer && !SetWaitableTimer(timer, &due, 0, NULL, NULL, FALSE))
+    HANDLE timer = timer_open();
+    if (timer && !timer_set(timer, nanoseconds))
     {
         CloseHandle(timer);
         timer = NULL;
@@ -115,16 +157,23 @@ os_timer_start(int64_t nanoseconds)
 }
 
 void
+os_sleep_by(HANDLE *timer, int64_t nanoseconds)
+{
+    if (!*timer)
+        *timer = timer_open();
+    if (*timer && timer_set(*timer, nanoseconds))
+        WaitForSingleObject(*timer, INFINITE);
+    else
+        Sleep((DWORD)((nanoseconds + 999999) / 1000000));
+}
+
+void
 os_sleep(int64_t nanoseconds)
 {
-    HANDLE timer = os_timer_start(nanoseconds);
-    if (!timer)
-    {
-        Sleep((DWORD)((nanoseconds + 999999) / 1000000));
-        return;
-    }
-    WaitForSingleObject(timer, INFINITE);
-    CloseHandle(timer);
+    HANDLE timer = NULL;
+    os_sleep_by(&timer, nanoseconds);
+    if (timer)
+        CloseHandle(timer);
 }
 
 unsigned

@@ -6,20 +6,20 @@
 
 #include "os.h"
 #include "session.h"
-#include "wait.h"
 
 /* The last driver version that needs it. */
 #define LAST_AFFECTED 0x0000000Eu /* 0.14 */
 /* Nanoseconds between two looks: a filler follows the last send after one to two of them. */
-#define TICK 1000000
+#define TICK 2000000
 
 _Atomic bool wake_guard_asleep = true;
 
 static _Atomic bool switched_off;
 static os_mutex lock = OS_MUTEX_INIT; /* guards what follows, and `next` and `owed` of each watch */
 static wake_watch *watches;
-static os_event alarm; /* set: something was sent while the guard slept */
+static os_condition woken = OS_CONDITION_INIT; /* something was sent while the guard slept */
 static bool has_thread;
+static HANDLE ticker; /* of the guard's own naps */
 
 void
 tunring_wake_guard_enable(bool enabled)
@@ -82,12 +82,11 @@ wake_driver(tunring_session *session)
     return done;
 }
 
-/* True if any session has sent something that is not followed by a filler yet. */
+/* True if any session has sent something that is not followed by a filler yet. The lock is held. */
 static bool
 look_at_all(void)
 {
     bool busy = false;
-    os_mutex_lock(&lock);
     for (wake_watch *watch = watches; watch; watch = watch->next)
     {
         if (atomic_exchange_explicit(&watch->sent, false, memory_order_relaxed))
@@ -96,23 +95,32 @@ look_at_all(void)
             watch->owed = !wake_driver(watch->session);
         busy = busy || watch->owed;
     }
+    return busy;
+}
+
+static bool
+nap_and_look(void)
+{
+    os_sleep_by(&ticker, TICK);
+    os_mutex_lock(&lock);
+    const bool busy = look_at_all();
     os_mutex_unlock(&lock);
     return busy;
 }
 
-/* Until the alarm, unless a send was missed by its sender's not having seen yet that the guard falls asleep. */
+/* Until a sender wakes the guard. One may have sent without having seen yet that the guard falls asleep: so there is
+ * one more look before. */
 static void
 fall_asleep(void)
 {
-    os_mutex_lock(&lock);
-    os_event_clear(&alarm);
     atomic_store(&wake_guard_asleep, true);
-    os_mutex_unlock(&lock);
-    os_sleep(TICK);
+    os_sleep_by(&ticker, TICK);
+    os_mutex_lock(&lock);
     if (look_at_all())
         atomic_store(&wake_guard_asleep, false);
-    else
-        wait_any(&alarm.wait, 1, TUNRING_FOREVER);
+    while (atomic_load(&wake_guard_asleep))
+        os_condition_wait(&woken, &lock);
+    os_mutex_unlock(&lock);
 }
 
 static void
@@ -120,11 +128,8 @@ stand_guard(void *unused)
 {
     (void)unused;
     for (;;)
-    {
-        os_sleep(TICK);
-        if (!look_at_all())
+        if (!nap_and_look())
             fall_asleep();
-    }
 }
 
 void
@@ -133,11 +138,11 @@ wake_guard_wake(void)
     os_mutex_lock(&lock);
     /* Without memory for a thread the next send tries again. */
     if (!has_thread)
-        has_thread = (alarm.wait || os_event_open(&alarm)) && os_thread_detached(stand_guard, NULL);
+        has_thread = os_thread_detached(stand_guard, NULL);
     if (has_thread)
     {
         atomic_store(&wake_guard_asleep, false);
-        os_event_set(&alarm);
+        os_condition_signal(&woken);
     }
     os_mutex_unlock(&lock);
 }
