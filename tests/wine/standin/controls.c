@@ -9,13 +9,28 @@
 
 #include <string.h>
 
+/* The DLL's function, or NULL. Looked up once: it is never unloaded. */
+static WINTUN_GET_ADAPTER_LUID_FUNC *
+luid_function(void)
+{
+    static _Atomic(WINTUN_GET_ADAPTER_LUID_FUNC *) known;
+    WINTUN_GET_ADAPTER_LUID_FUNC *function = atomic_load(&known);
+
+    if (function == NULL)
+    {
+        HMODULE library = GetModuleHandleW(L"wintun.dll");
+        FARPROC address = library == NULL ? NULL : GetProcAddress(library, "WintunGetAdapterLUID");
+        function = (WINTUN_GET_ADAPTER_LUID_FUNC *)(any_function)address;
+        atomic_store(&known, function);
+    }
+    return function;
+}
+
 /* The device of an adapter of wintun.dll, also of one that was removed; else NULL. */
 static device *
 device_of(WINTUN_ADAPTER_HANDLE adapter)
 {
-    HMODULE library = GetModuleHandleW(L"wintun.dll");
-    FARPROC address = library == NULL ? NULL : GetProcAddress(library, "WintunGetAdapterLUID");
-    WINTUN_GET_ADAPTER_LUID_FUNC *get_luid = (WINTUN_GET_ADAPTER_LUID_FUNC *)(any_function)address;
+    WINTUN_GET_ADAPTER_LUID_FUNC *get_luid = luid_function();
     device *found = NULL;
     NET_LUID luid;
 

@@ -42,7 +42,8 @@ spin(const registration *session)
         {
             return false;
         }
-        os_yield();
+        /* The driver yields here, which in the kernel takes no system call. */
+        os_relax();
     }
     return true;
 }
@@ -95,7 +96,7 @@ serve(registration *session)
     while (connected)
     {
         empty_ring(session);
-        if (is_gone(session) || WaitForSingleObject(session->disconnected, 0) == WAIT_OBJECT_0)
+        if (is_gone(session))
         {
             return;
         }
