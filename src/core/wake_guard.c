@@ -10,7 +10,7 @@
 /* The last driver version that needs it. */
 #define LAST_AFFECTED 0x0000000Eu /* 0.14 */
 /* Nanoseconds between two looks: a filler follows the last send after one to two of them. */
-#define TICK 2000000
+#define TICK 3000000
 
 _Atomic bool wake_guard_asleep = true;
 

@@ -133,7 +133,7 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
         True by default: hand superpackets of TCP and UDP segments to and from the kernel, where it can, rather than
         single packets. The session's packets are the same, only faster. The official DLL has ``wake_guard``, True by
         default: up to version 0.14 its driver can miss that a packet was sent, and let it lie until the next one comes.
-        With it, one filler that the driver drops follows the last packet of each burst after 1 to 2 ms, and wakes it.
+        With it, one filler that the driver drops follows the last packet of each burst after 3 to 6 ms, and wakes it.
 
     Returns
     -------

@@ -168,7 +168,7 @@ check_one_filler_a_burst(void)
         CHECK(during == 0 || longest_gap > MILLISECOND / 2);
         CHECK(fillers_reach(before + during + 1));
         before = atomic_load(&fillers);
-        os_sleep((burst % 4) * 3 * MILLISECOND);
+        os_sleep((burst % 4) * 5 * MILLISECOND);
         CHECK(atomic_load(&fillers) == before);
     }
     CHECK(atomic_load(&packets) == 20 * 200);
@@ -181,7 +181,7 @@ check_tries_again_when_full(void)
     tunring_session *session = open_session();
     send_one(session);
     atomic_store(&full, true);
-    os_sleep(10 * MILLISECOND);
+    os_sleep(20 * MILLISECOND);
     unsigned before = atomic_load(&fillers);
     atomic_store(&full, false);
     if (!before)
@@ -206,10 +206,10 @@ check_close_forgets(void)
     {
         tunring_session *session = open_session();
         send_one(session);
-        os_sleep(i % 5 * MILLISECOND / 2);
+        os_sleep(i % 5 * 2 * MILLISECOND);
         close_session(session);
         unsigned before = atomic_load(&fillers);
-        os_sleep(3 * MILLISECOND);
+        os_sleep(8 * MILLISECOND);
         CHECK(atomic_load(&fillers) == before);
     }
 }
