@@ -269,8 +269,8 @@ class CtypesCable(CtypesSession):
 def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int = ROUNDS) -> dict[str, Ways]:
     """Every way to receive and to send, and what it is measured beside: nanoseconds a packet of so many rounds."""
 
-    def each(taken: list[float]) -> list[float]:
-        return [value / cable.packets for value in taken]
+    def each(taken: list[float], packets: int = cable.packets) -> list[float]:
+        return [value / packets for value in taken]
 
     def ours(work: Callable[[Cable, int], None], prepare: Callable[[], None]) -> Callable[[], list[float]]:
         return lambda: each(measured(partial(work, cable, batch), prepare, rounds))
@@ -288,9 +288,9 @@ def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int
     def write() -> list[float]:
         taken = measured(old.write_all, lambda: None, 1)
         old.drain()
-        return each(taken)
+        return each(taken, old.packets)
 
-    receive["ctypes"] = lambda: each(measured(old.read_all, old.fill, 1))
+    receive["ctypes"] = lambda: each(measured(old.read_all, old.fill, 1), old.packets)
     send["ctypes"] = write
     return {"receive": receive, "send": send}
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ring import BATCH, SIZES, Cable, CtypesSession, a_list, all_ways, capacity_of, ctypes_library, measured
+from ring import BATCH, SIZES, Cable, CtypesSession, a_list, all_ways, ctypes_library, measured
 from turns import Turns, take_turns
 
 import libraries
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 #: Packets of a batch.
 BATCHES = (BATCH, 1024)
 
-#: Rounds of a side before it is the other's turn.
-ROUNDS = 3
+#: Packets of a round while the driver takes them: enough that its waking up doesn't count. One by one takes longer.
+LIVE_PACKETS, LIVE_SINGLY = 262144, 16384
 
-#: Packets of a round while the driver takes them, and of one that compares the guard: waking either after the pause
-#: before a round takes as long as hundreds of packets.
-LIVE_PACKETS, GUARD_PACKETS = 32768, 524288
+#: The guard is compared in rounds of this many packets, between which the ring is emptied sooner than the guard looks:
+#: before the first ones are timed, it is awake or asleep as it should be.
+GUARD_PACKETS, GUARD_FIRST, GUARD_ROUNDS = 4096, 4, 40
+
+#: Turns of the guard's for each of the others': a small difference takes many to tell.
+GUARD_TURNS = 4
 
 #: The C loop commits so many at a time, as tunring's core does.
 CHUNK = 64
@@ -47,49 +50,89 @@ CHUNK = 64
 GOALS = [
     ("receive", "lazily", "plain C", "<= 1.15"),
     ("send", "a_list", "plain C", "<= 1.15"),
+    ("live", "singly", "tunring", ">= 1.8"),
     ("live", "C each", "tunring", ">= 1.8"),
     ("guard", "guarded", "without", "<= 1.01"),
+    ("guard", "without, again", "without", "1"),
 ]
 
 
+def capacity_of(size: int) -> int:
+    return {64: 0x400000, 576: 0x1000000, 1400: 0x2000000}.get(size, tunring.MAX_CAPACITY)
+
+
 def packets_of(size: int) -> int:
-    """Packets of a round: most of what a ring holds."""
-    return 3 * 2**20 // (size + 8) // 1024 * 1024 if size <= 1400 else 512
+    """Packets of a round: most of what a ring holds, and so many that what filling it has driven from the caches, Python
+    above all, counts for little."""
+    return 3 * capacity_of(size) // 4 // (size + 8) // 1024 * 1024 if size <= 1400 else 512
+
+
+def plain_c(path: str, wintun: str) -> ctypes.CDLL:
+    """plain_loop.c, over the functions of that DLL, which is loaded already."""
+    loop = ctypes.CDLL(path)
+    word, handle = ctypes.c_uint32, ctypes.c_void_p
+    for name, result, arguments in [
+        ("loop_init", ctypes.c_int, [handle]),
+        ("loop_start", handle, [handle, word]),
+        ("loop_end", None, [handle]),
+        ("loop_receive", ctypes.c_double, [handle, word, word]),
+        ("loop_send", ctypes.c_double, [handle, ctypes.c_char_p, word, word, word, word, ctypes.c_int]),
+        ("loop_drain", None, [handle, handle]),
+        ("loop_copy", ctypes.c_double, [ctypes.c_char_p, ctypes.c_char_p, word, word, word]),
+    ]:
+        function = getattr(loop, name)
+        function.restype, function.argtypes = result, arguments
+    assert loop.loop_init(ctypes.CDLL(wintun)._handle)
+    return loop
+
+
+class Driver:
+    """The simulator's part between two rounds, with nothing of Python's for each packet."""
+
+    def __init__(self, loop: ctypes.CDLL, adapter: tunring.Adapter, size: int, packets: int) -> None:
+        self._loop, self._address = loop, adapter._handle.address
+        functions = tunring.testing.Simulator.attach(adapter)._functions
+        self._inject, self._take = functions.inject, ctypes.cast(functions.drain, ctypes.c_void_p)
+        self._packet = bytes([0x45]) + bytes(size - 1)
+        self._chain = (tunring.testing._ChainPacket * packets)()
+        for entry in self._chain:
+            entry.data, entry.size = ctypes.cast(self._packet, ctypes.c_void_p), size
+
+    def fill(self) -> None:
+        assert self._inject(self._address, self._chain, len(self._chain)) == 0
+
+    def drain(self) -> None:
+        self._loop.loop_drain(self._take, self._address)
 
 
 class Simulated(Cable):
     """One session at both ends: what it receives the simulator injects, and what it sends waits for the simulator."""
 
-    def __init__(self, adapter: tunring.Adapter, size: int, packets: int, capacity: int) -> None:
-        self.simulator = tunring.testing.Simulator.attach(adapter)
+    def __init__(self, loop: ctypes.CDLL, adapter: tunring.Adapter, size: int, packets: int, capacity: int) -> None:
+        self._driver = Driver(loop, adapter, size, packets)
         session = adapter.start_session(capacity)
         super().__init__(size, (session, session), packets)
-        self._chain = (self.sources * (self.packets // len(self.sources) + 1))[: self.packets]
 
     def fill(self) -> None:
-        self.simulator.inject(self._chain)
+        self._driver.fill()
 
     def drain(self) -> None:
         while batch := self.right.receive(65536, 0):
             batch.release()
-        self.simulator.drain_all()
+        self._driver.drain()
 
 
 class Old(CtypesSession):
     """ctypes over a session of its own, likewise."""
 
-    def __init__(self, adapter: tunring.Adapter, size: int) -> None:
+    def __init__(self, loop: ctypes.CDLL, adapter: tunring.Adapter, size: int) -> None:
         library = ctypes_library(adapter.library.path)
-        self._simulator = tunring.testing.Simulator.attach(adapter)
+        packets = min(4096, packets_of(size))
+        driver = Driver(loop, adapter, size, packets)
+        self.fill, self.drain = driver.fill, driver.drain
         session = library.WintunStartSession(adapter._handle.address, capacity_of(size))
         assert session
-        super().__init__(library, session, session, size, packets_of(size))
-
-    def fill(self) -> None:
-        self._simulator.inject([self._packet] * self.packets)
-
-    def drain(self) -> None:
-        self._simulator.drain_all()
+        super().__init__(library, session, session, size, packets)
 
     def close(self) -> None:
         self._library.WintunEndSession(self._sender)
@@ -98,46 +141,33 @@ class Old(CtypesSession):
 class PlainLoop:
     """plain_loop.c over a session of its own: bench.ring.Loop's part."""
 
-    def __init__(self, path: str, adapter: tunring.Adapter, size: int, *, simulated: bool) -> None:
-        self._loop = ctypes.CDLL(path)
-        word, handle = ctypes.c_uint32, ctypes.c_void_p
-        for name, result, arguments in [
-            ("loop_init", ctypes.c_int, [handle]),
-            ("loop_start", handle, [handle, word]),
-            ("loop_end", None, [handle]),
-            ("loop_receive", ctypes.c_double, [handle, word, word]),
-            ("loop_send", ctypes.c_double, [handle, ctypes.c_char_p, word, word, word, word]),
-            ("loop_copy", ctypes.c_double, [ctypes.c_char_p, ctypes.c_char_p, word, word, word]),
-        ]:
-            function = getattr(self._loop, name)
-            function.restype, function.argtypes = result, arguments
-        assert self._loop.loop_init(ctypes.CDLL(adapter.library.path)._handle)
-        self.size, self.packets = size, packets_of(size)
-        packet = bytes([0x45]) + bytes(size - 1)
-        self._source, self._chain = packet * BATCH, [packet] * self.packets
+    def __init__(self, loop: ctypes.CDLL, adapter: tunring.Adapter, size: int, *, simulated: bool) -> None:
+        self._loop, self.size, self.packets = loop, size, packets_of(size)
+        self._source = (bytes([0x45]) + bytes(size - 1)) * BATCH
         self._target = ctypes.create_string_buffer(self.packets * size)
-        self._simulator = tunring.testing.Simulator.attach(adapter) if simulated else None
-        self._session = self._loop.loop_start(adapter._handle.address, capacity_of(size))
+        self._driver = Driver(loop, adapter, size, self.packets) if simulated else None
+        self._session = loop.loop_start(adapter._handle.address, capacity_of(size))
         assert self._session
 
-    def rounds(self, what: str, batch: int, count: int = ROUNDS) -> list[float]:
+    def rounds(self, what: str, batch: int, count: int = 1) -> list[float]:
         """Nanoseconds of each round."""
         return [getattr(self, f"_{what}")(batch) for _ in range(count)]
 
     def _receive(self, batch: int) -> float:
-        assert self._simulator
-        self._simulator.inject(self._chain)
+        assert self._driver
+        self._driver.fill()
         return float(self._loop.loop_receive(self._session, self.packets, batch))
 
-    def send(self, packets: int, chunk: int) -> float:
-        taken: float = self._loop.loop_send(self._session, self._source, BATCH, self.size, packets, chunk)
+    def send(self, packets: int, chunk: int, *, in_order: bool = False) -> float:
+        source = self._source
+        taken: float = self._loop.loop_send(self._session, source, BATCH, self.size, packets, chunk, in_order)
         assert taken > 0
         return taken
 
     def _send(self, batch: int) -> float:
-        assert self._simulator
+        assert self._driver
         taken = self.send(self.packets, min(batch, CHUNK))
-        self._simulator.drain_all()
+        self._driver.drain()
         return taken
 
     def _memcpy(self, batch: int) -> float:
@@ -153,44 +183,48 @@ def adapters(library: tunring.Library, count: int) -> Iterator[list[tunring.Adap
         yield [stack.enter_context(tunring.Adapter.create(f"bench{i}", library=library)) for i in range(count)]
 
 
-def ring_turns(library: tunring.Library, path: str, size: int, batch: int, turns: int) -> dict[str, Turns]:
+def ring_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> dict[str, Turns]:
     """What bench.ring.ring_turns() gives, over the DLL."""
     with adapters(library, 3) as (one, two, three), ExitStack() as stack:
         loop, old, cable = (
-            PlainLoop(path, one, size, simulated=True),
-            Old(two, size),
-            Simulated(three, size, packets_of(size), capacity_of(size)),
+            PlainLoop(c, one, size, simulated=True),
+            Old(c, two, size),
+            Simulated(c, three, size, packets_of(size), capacity_of(size)),
         )
         for opened in (loop, old, cable):
             stack.callback(opened.close)
-        return {what: take_turns(ways, turns) for what, ways in all_ways(cable, loop, old, batch, ROUNDS).items()}
+        return {what: take_turns(ways, turns) for what, ways in all_ways(cable, loop, old, batch, 1).items()}
 
 
-def live_turns(library: tunring.Library, path: str, size: int, batch: int, turns: int) -> Turns:
-    """Nanoseconds a packet of sending while the driver takes: by batches, and in C by chunks and singly."""
+def live_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> Turns:
+    """Nanoseconds a packet of sending while the driver takes: by batches and singly, and in C by chunks and singly."""
     with adapters(library, 2) as (one, two), ExitStack() as stack:
-        loop = PlainLoop(path, one, size, simulated=False)
+        loop = PlainLoop(c, one, size, simulated=False)
         stack.callback(loop.close)
         session = stack.enter_context(two.start_session(capacity_of(size)))
         sources = [bytes([0x45]) + bytes(size - 1) for _ in range(BATCH)] * (batch // BATCH)
+        single = [[packet] for packet in sources]
 
         def settle() -> None:
             time.sleep(0.002)
 
-        def send() -> None:
+        def by_batches() -> None:
             for _ in range(LIVE_PACKETS // batch):
                 session.send(sources, timeout=10)
 
+        def singly() -> None:
+            for _ in range(LIVE_SINGLY // batch):
+                for packet in single:
+                    session.send(packet, timeout=10)
+
         def in_c(chunk: int) -> list[float]:
-            taken = []
-            for _ in range(ROUNDS):
-                settle()
-                taken.append(loop.send(LIVE_PACKETS, chunk) / LIVE_PACKETS)
-            return taken
+            settle()
+            return [loop.send(LIVE_PACKETS, chunk) / LIVE_PACKETS]
 
         return take_turns(
             {
-                "tunring": lambda: [value / LIVE_PACKETS for value in measured(send, settle, ROUNDS)],
+                "tunring": lambda: [value / LIVE_PACKETS for value in measured(by_batches, settle, 1)],
+                "singly": lambda: [value / LIVE_SINGLY for value in measured(singly, settle, 1)],
                 "C by chunks": partial(in_c, CHUNK),
                 "C each": partial(in_c, 1),
             },
@@ -198,21 +232,23 @@ def live_turns(library: tunring.Library, path: str, size: int, batch: int, turns
         )
 
 
-def guard_turns(library: tunring.Library, size: int, batch: int, turns: int) -> Turns:
-    """Nanoseconds a packet of sending batches with the guard against lost wake-ups, and without it."""
-    with adapters(library, 2) as (one, two), ExitStack() as stack:
-        without = Simulated(one, size, GUARD_PACKETS, tunring.MAX_CAPACITY)
-        tunring.load("wintun", wake_guard=True)
-        guarded = Simulated(two, size, GUARD_PACKETS, tunring.MAX_CAPACITY)
+def guard_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> Turns:
+    """Nanoseconds a packet of a busy sender with the guard against lost wake-ups, without it, and without it again, by
+    another session: what differs between those two is noise."""
+    with adapters(library, 3) as made, ExitStack() as stack:
+        cables = {}
+        for name, adapter in zip(("without", "guarded", "without, again"), made, strict=True):
+            tunring.load("wintun", wake_guard=name == "guarded")
+            cables[name] = Simulated(c, adapter, size, GUARD_PACKETS, capacity_of(size))
+            stack.callback(cables[name].close)
         tunring.load("wintun", wake_guard=False)
 
         def side(cable: Simulated) -> list[float]:
-            return [value / cable.packets for value in measured(partial(a_list, cable, batch), cable.drain, 1)]
+            time.sleep(0.01)  # the guard falls asleep
+            taken = measured(partial(a_list, cable, batch), cable.drain, GUARD_FIRST + GUARD_ROUNDS)
+            return [sum(taken[GUARD_FIRST:]) / GUARD_ROUNDS / cable.packets]
 
-        for cable in (without, guarded):
-            stack.callback(cable.close)
-        # A small difference takes many turns to tell.
-        return take_turns({"without": partial(side, without), "guarded": partial(side, guarded)}, 3 * turns)
+        return take_turns({name: partial(side, cable) for name, cable in cables.items()}, GUARD_TURNS * turns)
 
 
 def main() -> None:
@@ -220,10 +256,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plain_loop")
     parser.add_argument("figures", type=Path)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=41)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     options = parser.parse_args()
     library, figures = libraries.load("wintun"), {}
+    c = plain_c(options.plain_loop, library.path)
 
     def show(what: str, turns: Turns, base: str) -> None:
         figures[f"dll {what}"] = turns.taken
@@ -232,11 +269,11 @@ def main() -> None:
     for size, batch in itertools.product(options.sizes, BATCHES):
         if batch > packets_of(size):
             continue
-        for what, turns in ring_turns(library, options.plain_loop, size, batch, options.turns).items():
+        for what, turns in ring_turns(library, c, size, batch, options.turns).items():
             show(f"{what} {size} {batch}", turns, "plain C")
         if size <= 1400:
-            show(f"live {size} {batch}", live_turns(library, options.plain_loop, size, batch, options.turns), "C each")
-    show(f"guard 64 {BATCH}", guard_turns(library, 64, BATCH, options.turns), "without")
+            show(f"live {size} {batch}", live_turns(library, c, size, batch, options.turns), "C each")
+    show(f"guard 64 {BATCH}", guard_turns(library, c, 64, BATCH, options.turns), "without")
     print()
     for size, batch in itertools.product((64, 1400), BATCHES):
         for what, side, other, goal in GOALS:

@@ -80,10 +80,11 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
     return now() - began;
 }
 
-/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. `source`
- * has `different` packets back to back. */
+/* Allocates and fills `chunk` packets, then commits them: from the last to the first, so that the first publishes all, or
+ * in order, so that each publishes itself. A full ring is tried again. `source` has `different` packets back to back. */
 EXPORT double
-loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
+loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk,
+          BOOL in_order)
 {
     BYTE *slots[MOST];
     const double began = now();
@@ -100,10 +101,20 @@ loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DW
             memcpy(slots[count], source + (size_t)size * ((done + count) % different), size);
         }
         done += count;
-        while (count > 0)
-            api.WintunSendPacket(session, slots[--count]);
+        for (DWORD i = 0; i < count; i++)
+            api.WintunSendPacket(session, slots[in_order ? i : count - 1 - i]);
     }
     return now() - began;
+}
+
+/* Takes all that was sent, as the driver does. */
+EXPORT void
+loop_drain(DWORD (*drain)(WINTUN_ADAPTER_HANDLE, BYTE *, DWORD *), WINTUN_ADAPTER_HANDLE adapter)
+{
+    static BYTE packet[WINTUN_MAX_IP_PACKET_SIZE];
+    DWORD size = sizeof(packet);
+    while (drain(adapter, packet, &size) == ERROR_SUCCESS)
+        size = sizeof(packet);
 }
 
 /* No ring: copies as many bytes, from where different packets lie to as many as there are in a round. */
