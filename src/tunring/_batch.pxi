@@ -234,7 +234,7 @@ cdef class Batch:
         self.check("entered")
         return self
 
-    def __exit__(self, kind, value, traceback, /):
+    def __exit__(self, kind, value, traceback):
         self.end()
 
     def __repr__(self):
