@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 import textwrap
 import time
@@ -407,6 +408,11 @@ def write(results: dict[str, Any]) -> None:
     README.write_text("\n".join([before + BEGIN, "", *sections(results), "", END]) + after, "utf-8")
 
 
+def dumps(results: dict[str, Any]) -> str:
+    """JSON with a line for each list."""
+    return re.sub(r"\[\s+([^][]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", json.dumps(results, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
@@ -419,7 +425,7 @@ def main() -> None:
         for taken in results["figures"].values():
             for side, values in taken.items():
                 taken[side] = [round(value, 3) for value in values]
-        FIGURES.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        FIGURES.write_text(dumps(results) + "\n", "utf-8")
     write(results)
     print("\n".join(goal_rows(results["figures"])))
 
