@@ -410,7 +410,8 @@ def write(results: dict[str, Any]) -> None:
 
 def dumps(results: dict[str, Any]) -> str:
     """JSON with a line for each list."""
-    return re.sub(r"\[\s+([^][]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", json.dumps(results, indent=1))
+    text = json.dumps(results, indent=1)
+    return re.sub(r"\[\s+([^][]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def main() -> None:

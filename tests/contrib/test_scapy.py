@@ -96,9 +96,9 @@ def test_sniff_uses_no_select_that_takes_only_sockets(
 
 
 def test_sniff_ends_in_time_without_packets(ends: tuple[TunSocket, TunSocket]) -> None:
-    started = time.monotonic()
+    started = time.perf_counter()
     assert len(sniff(opened_socket=ends[1], timeout=0.3)) == 0
-    assert 0.3 <= time.monotonic() - started < NEVER
+    assert 0.3 <= time.perf_counter() - started < NEVER
 
 
 def test_what_one_sniff_leaves_is_the_next_ones(ends: tuple[TunSocket, TunSocket]) -> None:

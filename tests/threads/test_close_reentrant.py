@@ -61,11 +61,11 @@ def test_close_while_this_very_thread_waits(full: tunring.Session, on_signal: An
         Closer(full)
         on_signal(gc.collect)
     kick()
-    began = time.monotonic()
+    began = time.perf_counter()
     with pytest.raises(tunring.SessionClosed) as caught:
         WAITS[wait](full)
     assert caught.value.reason == "closed"
-    assert time.monotonic() - began < 10
+    assert time.perf_counter() - began < 10
 
 
 def test_batches_end(pair: Pair, on_signal: Any) -> None:
@@ -127,9 +127,9 @@ def test_a_handler_that_returns_does_not_end_the_wait(pair: Pair, on_signal: Any
     on_signal(lambda: calls.append(1))
     for i in range(5):
         kick(0.02 * (i + 1))
-    began = time.monotonic()
+    began = time.perf_counter()
     assert not pair[0].receive(timeout=0.3)
-    assert time.monotonic() - began >= 0.3
+    assert time.perf_counter() - began >= 0.3
     assert len(calls) == 5
 
 

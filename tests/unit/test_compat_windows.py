@@ -51,10 +51,10 @@ def test_reads_and_writes_bare_packets(device: TunTapDevice, driver: tunring.tes
 
 
 def test_read_times_out_in_milliseconds(device: TunTapDevice, driver: tunring.testing.Simulator) -> None:
-    began = time.monotonic()
+    began = time.perf_counter()
     with pytest.raises(TimeoutError):
         device.read(timeout=30)
-    assert 0.02 < time.monotonic() - began < 10
+    assert 0.02 < time.perf_counter() - began < 10
     with pytest.raises(TimeoutError):
         device.read(0)
 

@@ -96,10 +96,10 @@ def test_as_much_as_the_ring_holds_and_more(pair: Pair) -> None:
 def test_wait_gives_up_in_time(simulated: tunring.Session) -> None:
     simulated.send([packet()] * ((simulated.capacity - 4) // 24), on_full="raise")
     for timeout in (0, 0.03):
-        began = time.monotonic()
+        began = time.perf_counter()
         with pytest.raises(tunring.RingFull):
             simulated.reserve([20], on_full="wait", timeout=timeout)
-        assert timeout <= time.monotonic() - began < timeout + 1
+        assert timeout <= time.perf_counter() - began < timeout + 1
 
 
 def test_wait_gets_the_room_that_comes(simulated: tunring.Session, simulator: tunring.testing.Simulator) -> None:

@@ -80,9 +80,9 @@ def test_raise_sends_what_fits_and_says_how_much(
 @pytest.mark.parametrize("timeout", [0, 0.03])
 def test_wait_sends_fewer_when_the_time_is_up(session: tunring.Session, timeout: float) -> None:
     fill(session, 2 * 24)
-    began = time.monotonic()
+    began = time.perf_counter()
     assert session.send([packet()] * 5, timeout=timeout) == 2
-    assert timeout <= time.monotonic() - began < timeout + 1
+    assert timeout <= time.perf_counter() - began < timeout + 1
 
 
 def test_wait_sends_all_as_room_comes(session: tunring.Session, simulator: tunring.testing.Simulator) -> None:

@@ -148,10 +148,10 @@ def test_after_corruption_another_session_works(adapter: tunring.Adapter, simula
 def test_a_slow_driver(simulated: tunring.Session, simulator: Simulator) -> None:
     simulator.delay(0.05)
     with Threads() as threads:
-        began = time.monotonic()
+        began = time.perf_counter()
         threads.start(simulator.inject, [packet()])
         with simulated.receive(timeout=20):
-            assert time.monotonic() - began >= 0.05
+            assert time.perf_counter() - began >= 0.05
     assert not simulated.receive(timeout=0.01)
     simulator.delay(0)
 

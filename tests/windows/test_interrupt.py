@@ -34,11 +34,11 @@ driver = tunring.testing.Simulator.attach(adapter)
 session = adapter.start_session(tunring.MIN_CAPACITY)
 session.send([packet()] * 10000, on_full="partial")
 def check(wait):
-    began = time.monotonic()
+    began = time.perf_counter()
     try:
         wait()
     except KeyboardInterrupt:
-        assert time.monotonic() - began < 10
+        assert time.perf_counter() - began < 10
     else:
         raise AssertionError("it returned")
 """
@@ -84,9 +84,9 @@ def test_the_next_wait_sleeps_again(pair: Pair) -> None:
     with pytest.raises(KeyboardInterrupt):
         pair[0].receive()
     before = pair[0].stats().waits
-    began = time.monotonic()
+    began = time.perf_counter()
     assert not pair[0].receive(timeout=0.2)
-    assert time.monotonic() - began >= 0.19
+    assert time.perf_counter() - began >= 0.19
     assert pair[0].stats().waits - before <= 2, "the event was still set"
 
 
