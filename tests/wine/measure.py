@@ -79,7 +79,7 @@ def plain_c(path: str, wintun: str) -> ctypes.CDLL:
         ("loop_start", handle, [handle, word]),
         ("loop_end", None, [handle]),
         ("loop_receive", ctypes.c_double, [handle, word, word]),
-        ("loop_send", ctypes.c_double, [handle, ctypes.c_char_p, word, word, word, word, ctypes.c_int]),
+        ("loop_send", ctypes.c_double, [handle, ctypes.c_char_p, word, word, word, word]),
         ("loop_drain", None, [handle, handle]),
         ("loop_copy", ctypes.c_double, [ctypes.c_char_p, ctypes.c_char_p, word, word, word]),
     ]:
@@ -161,9 +161,8 @@ class PlainLoop:
         self._driver.fill()
         return float(self._loop.loop_receive(self._session, self.packets, batch))
 
-    def send(self, packets: int, chunk: int, *, in_order: bool = False) -> float:
-        source = self._source
-        taken: float = self._loop.loop_send(self._session, source, BATCH, self.size, packets, chunk, in_order)
+    def send(self, packets: int, chunk: int) -> float:
+        taken: float = self._loop.loop_send(self._session, self._source, BATCH, self.size, packets, chunk)
         assert taken > 0
         return taken
 

@@ -80,11 +80,10 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
     return now() - began;
 }
 
-/* Allocates and fills `chunk` packets, then commits them: from the last to the first, so that the first publishes all, or
- * in order, so that each publishes itself. A full ring is tried again. `source` has `different` packets back to back. */
+/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. `source`
+ * has `different` packets back to back. */
 EXPORT double
-loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk,
-          BOOL in_order)
+loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
 {
     BYTE *slots[MOST];
     const double began = now();
@@ -101,8 +100,8 @@ loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DW
             memcpy(slots[count], source + (size_t)size * ((done + count) % different), size);
         }
         done += count;
-        for (DWORD i = 0; i < count; i++)
-            api.WintunSendPacket(session, slots[in_order ? i : count - 1 - i]);
+        while (count > 0)
+            api.WintunSendPacket(session, slots[--count]);
     }
     return now() - began;
 }
