@@ -206,16 +206,6 @@ DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
 
-/* True for what a host accepts: IPv4 of at least 20 bytes or IPv6 of at least 40, by the first nibble. */
-static inline bool
-tunring_packet_is_ip(const BYTE *packet, uint32_t length)
-{
-    if (length < 20)
-        return false;
-    const unsigned version = packet[0] >> 4;
-    return version == 4 || (version == 6 && length >= 40);
-}
-
 /* ---- Alarms: core/alarm.c --------------------------------------------------------------------------------------- */
 
 /* Tells an event loop that can't wait for a read event itself: a thread of the caller's sits in tunring_alarm_wait. It

@@ -86,7 +86,7 @@ move_packets(cable_direction *direction)
 
     while (ring_host_peek(&from->rings.send, &packet, &size) == ERROR_SUCCESS)
     {
-        if (ring_packet_is_ip(packet, size))
+        if (tunring_packet_is_ip(packet, size))
         {
             BYTE *place = place_or_stall(direction, at, size);
 
@@ -117,7 +117,7 @@ drop_packets(cable_end *from)
 
     while (ring_host_peek(&from->rings.send, &packet, &size) == ERROR_SUCCESS)
     {
-        atomic_fetch_add(ring_packet_is_ip(packet, size) ? &from->dropped : &from->filtered, 1);
+        atomic_fetch_add(tunring_packet_is_ip(packet, size) ? &from->dropped : &from->filtered, 1);
         ring_host_take(&from->rings.send, size);
     }
 }

@@ -89,9 +89,6 @@ ring_size_word(const BYTE *packet)
     return (_Atomic uint32_t *)(uintptr_t)(packet - sizeof(uint32_t));
 }
 
-/* True for what the driver lets through: IPv4 of at least 20 bytes, IPv6 of at least 40, by the first nibble. */
-bool ring_packet_is_ip(const BYTE *packet, uint32_t size);
-
 /* Client half. The caller holds the side's lock, but for the two marks, which take none. */
 
 /* The next packet, or NULL with the last error: 38, 259, 13. */

@@ -7,12 +7,6 @@
 
 #include <string.h>
 
-bool
-ring_packet_is_ip(const BYTE *packet, uint32_t size)
-{
-    return (size >= 20 && packet[0] >> 4 == 4) || (size >= 40 && packet[0] >> 4 == 6);
-}
-
 static bool
 offset_valid(const ring_side *side, uint32_t offset)
 {

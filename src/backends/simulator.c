@@ -118,7 +118,7 @@ take_packet(cable_end *end, BYTE *buffer, DWORD *room)
     uint32_t size;
     DWORD code = ring_host_peek(&end->rings.send, &packet, &size);
 
-    while (code == ERROR_SUCCESS && !ring_packet_is_ip(packet, size))
+    while (code == ERROR_SUCCESS && !tunring_packet_is_ip(packet, size))
     {
         atomic_fetch_add(&end->filtered, 1);
         ring_host_take(&end->rings.send, size);

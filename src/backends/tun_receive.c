@@ -40,7 +40,7 @@ begin_next(tun_session *session)
     while ((packet = tun_reader_next(&receive->reader, &virtio, &length)) != NULL)
     {
         receive->splitting =
-            ring_packet_is_ip(packet, length) && offload_split_begin(&receive->split, &virtio, packet, length);
+            tunring_packet_is_ip(packet, length) && offload_split_begin(&receive->split, &virtio, packet, length);
         if (receive->splitting)
             return true;
         tun_count(&session->filtered);

@@ -68,7 +68,7 @@ write_packets(tun_session *session)
     uint32_t size;
     while (!atomic_load(&session->over) && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
     {
-        if (!ring_packet_is_ip(packet, size))
+        if (!tunring_packet_is_ip(packet, size))
             tun_count(&session->filtered);
         else
         {
@@ -97,7 +97,7 @@ begin_run(tun_session *session)
     send->end = begin;
     while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
     {
-        if (ring_packet_is_ip(packet, size))
+        if (tunring_packet_is_ip(packet, size))
             send->packets[send->count++] = (offload_packet){packet, size};
         else
             tun_count(&session->filtered);
@@ -274,7 +274,7 @@ send_directly(tun_session *session, const tunring_packet *packets, uint32_t coun
     send->count = 0;
     for (uint32_t i = 0; i < taken; i++)
     {
-        if (ring_packet_is_ip(packets[i].data, packets[i].length))
+        if (tunring_packet_is_ip(packets[i].data, packets[i].length))
             send->packets[send->count++] = (offload_packet){packets[i].data, packets[i].length};
         else
             tun_count(&session->filtered);

@@ -383,14 +383,14 @@ test_filter(void)
     BYTE packet[40] = {0};
 
     packet[0] = 0x45;
-    CHECK(ring_packet_is_ip(packet, 20));
-    CHECK(!ring_packet_is_ip(packet, 19));
-    CHECK(!ring_packet_is_ip(packet, 0));
+    CHECK(tunring_packet_is_ip(packet, 20));
+    CHECK(!tunring_packet_is_ip(packet, 19));
+    CHECK(!tunring_packet_is_ip(packet, 0));
     packet[0] = 0x60;
-    CHECK(ring_packet_is_ip(packet, 40));
-    CHECK(!ring_packet_is_ip(packet, 39));
+    CHECK(tunring_packet_is_ip(packet, 40));
+    CHECK(!tunring_packet_is_ip(packet, 39));
     packet[0] = 0x50;
-    CHECK(!ring_packet_is_ip(packet, 40));
+    CHECK(!tunring_packet_is_ip(packet, 40));
 }
 
 #if defined(POISON_ENABLED)

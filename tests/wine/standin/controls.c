@@ -141,7 +141,7 @@ take_packet(registration *from, BYTE *buffer, DWORD *room)
     uint32_t size;
     DWORD code;
 
-    while ((code = ring_host_peek(&from->send, &packet, &size)) == ERROR_SUCCESS && !ring_packet_is_ip(packet, size))
+    while ((code = ring_host_peek(&from->send, &packet, &size)) == ERROR_SUCCESS && !tunring_packet_is_ip(packet, size))
     {
         from->counters->filtered++;
         ring_host_take(&from->send, size);

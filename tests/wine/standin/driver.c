@@ -45,7 +45,7 @@ drop_packets(registration *from)
 
     while (ring_host_peek(&from->send, &packet, &size) == ERROR_SUCCESS)
     {
-        if (ring_packet_is_ip(packet, size))
+        if (tunring_packet_is_ip(packet, size))
         {
             from->counters->taken++;
             from->counters->dropped++;
@@ -70,7 +70,7 @@ move_packets(registration *from, registration *to)
 
     while (room && ring_host_peek(&from->send, &packet, &size) == ERROR_SUCCESS)
     {
-        bool passes = ring_packet_is_ip(packet, size);
+        bool passes = tunring_packet_is_ip(packet, size);
         BYTE *place = passes ? ring_host_place(&to->receive, at, size) : NULL;
 
         room = !passes || place != NULL;
