@@ -116,9 +116,35 @@ cdef class _Sizes:
         PyMem_Free(self.values)
 
 
-# A table of packets that was freed, for the next call: it stays in the cache. The GIL guards it.
-cdef tunring_packet *_spare_packets = NULL
-cdef Py_ssize_t _spare_room = 0
+# A table that was freed, for the next call that needs one like it: it stays in the cache. The GIL guards it.
+cdef struct _Spare:
+    void *table
+    Py_ssize_t room  # of entries
+
+cdef _Spare _spare_packets
+cdef _Spare _spare_words
+
+
+cdef void *_take_table(_Spare *spare, Py_ssize_t *room, size_t entry) except NULL:
+    """A table with room for so many entries of that size; ``room`` becomes what it has."""
+    cdef void *table
+    if 0 < room[0] <= spare.room:
+        table, room[0] = spare.table, spare.room
+        spare.table, spare.room = NULL, 0
+        return table
+    table = PyMem_Malloc(room[0] * entry)
+    if not table:
+        room[0] = 0
+        raise MemoryError()
+    return table
+
+
+cdef void _give_table(_Spare *spare, void *table, Py_ssize_t room) noexcept:
+    """Free a table, or keep it instead of a smaller one."""
+    if spare.room < room <= 4096:
+        table, spare.table = spare.table, table
+        spare.room = room
+    PyMem_Free(table)
 
 
 @cython.final
@@ -137,7 +163,6 @@ cdef class _Packets:
     cdef object owner             # keeps the lease's memory
 
     def __dealloc__(self):
-        global _spare_packets, _spare_room
         cdef Py_ssize_t i
         for i in range(self.kept):
             Py_DECREF(self.objects[i])
@@ -146,23 +171,14 @@ cdef class _Packets:
         if self.lease:
             tunring_lease_leave(self.lease)
         PyMem_Free(self.buffers)
-        if _spare_room < self.room <= 4096:
-            self.packets, _spare_packets = _spare_packets, self.packets
-            _spare_room = self.room
-        PyMem_Free(self.packets)
+        _give_table(&_spare_packets, self.packets, self.room)
 
     cdef int make_room(self, Py_ssize_t packets) except -1:
-        global _spare_packets, _spare_room
         if packets > 0x7FFFFFFF:
             raise ValueError(f"too many packets: {packets}")
-        if 0 < packets <= _spare_room:
-            self.packets, _spare_packets = _spare_packets, NULL
-            self.room, _spare_room = _spare_room, 0
-        else:
-            self.packets = <tunring_packet *>PyMem_Malloc(packets * (sizeof(tunring_packet) + sizeof(PyObject *)))
-            if not self.packets:
-                raise MemoryError()
-            self.room = packets
+        self.room = packets
+        self.packets = <tunring_packet *>_take_table(&_spare_packets, &self.room,
+                                                     sizeof(tunring_packet) + sizeof(PyObject *))
         self.objects = <PyObject **>(self.packets + self.room)
         return 0
 

@@ -71,7 +71,7 @@ cdef class Batches:
         cdef Batch batch = self.batch
         if batch is not None:
             self.batch = None
-            batch.release()
+            batch.end()
         # As receive_in_loop() does, without a coroutine of its own.
         try:
             if self.waiters is None:

@@ -98,11 +98,6 @@ cdef inline bint _only_ours(object view, Py_ssize_t ours) noexcept:
     return Py_REFCNT(<PyObject *>view) <= ours
 
 
-# A table of words that was freed, for the next batch: it stays in the cache. The GIL guards it.
-cdef uint32_t *_spare_words = NULL
-cdef Py_ssize_t _spare_words_room = 0
-
-
 @cython.final
 @cython.no_gc
 @cython.freelist(16)
@@ -114,24 +109,13 @@ cdef class _Words:
     cdef Py_ssize_t stride   # bytes from one to the next
 
     def __cinit__(self, Py_ssize_t count):
-        global _spare_words, _spare_words_room
-        if 0 < count <= _spare_words_room:
-            self.values, _spare_words = _spare_words, NULL
-            self.room, _spare_words_room = _spare_words_room, 0
-        else:
-            self.values = <uint32_t *>PyMem_Malloc(count * sizeof(uint32_t))
-            if not self.values:
-                raise MemoryError()
-            self.room = count
+        self.room = count
+        self.values = <uint32_t *>_take_table(&_spare_words, &self.room, sizeof(uint32_t))
         self.count = count
         self.stride = sizeof(uint32_t)
 
     def __dealloc__(self):
-        global _spare_words, _spare_words_room
-        if _spare_words_room < self.room <= 4096:
-            self.values, _spare_words = _spare_words, self.values
-            _spare_words_room = self.room
-        PyMem_Free(self.values)
+        _give_table(&_spare_words, self.values, self.room)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.values, self.count * self.stride, 1, flags)
