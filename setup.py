@@ -29,6 +29,10 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which a build front end leaves out
+
+import sources
+
 # What is built for, which need not be what builds.
 CROSS_SUFFIX = os.environ.get("SETUPTOOLS_EXT_SUFFIX")
 SUFFIX = CROSS_SUFFIX or str(sysconfig.get_config_var("EXT_SUFFIX"))
@@ -37,11 +41,9 @@ LINUX = sys.platform == "linux" and not WINDOWS
 DARWIN = sys.platform == "darwin" and not WINDOWS
 MSVC = os.name == "nt" and "GCC" not in sys.version
 
-# The last word of a C file's name says where it is compiled; any other word: everywhere.
-SYSTEMS = {"windows": WINDOWS, "posix": not WINDOWS, "linux": LINUX, "pipe": not WINDOWS and not LINUX}
+SYSTEM = "windows" if WINDOWS else "linux" if LINUX else "posix"
 
-INCLUDE = ["include", "src/core", "src/backends", "src/tunring"]
-HEADERS = [path.as_posix() for folder in INCLUDE for path in sorted(Path(folder).glob("*.h"))]
+HEADERS = [path.as_posix() for path in sources.headers(Path())]
 
 # The official DLL, which is not ours: a wheel for Windows carries it when .ci/fetch_wintun.py has put it there.
 DLL = Path("src/tunring/wintun.dll")
@@ -66,10 +68,9 @@ else:
         COMPILE += [*SANITIZER, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
 
 
-def c_files(*patterns: str) -> list[str]:
-    """The files that match, less those of other systems."""
-    found = (path for pattern in patterns for path in sorted(Path().glob(pattern)))
-    return [path.as_posix() for path in found if SYSTEMS.get(path.stem.rpartition("_")[2], True)]
+def c_files(*parts: str) -> list[str]:
+    """The sources of these parts, for what is built for."""
+    return [path.as_posix() for path in sources.c_files(Path(), SYSTEM, *parts)]
 
 
 def exported_names() -> list[str]:
@@ -176,24 +177,20 @@ class BuildExt(build_ext):
 
 def extensions() -> list[Extension]:
     """The extension module and the back ends that this system has."""
-    common = {"include_dirs": INCLUDE, "depends": HEADERS, "extra_compile_args": COMPILE, "extra_link_args": LINK}
-    operating_system = c_files("src/core/os_*.c", "src/core/utf16.c")
-    loopback = c_files("src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c")
-    tun = c_files("src/backends/tun_*.c", "src/backends/offload_*.c")
-    shared = [path for path in c_files("src/backends/*.c") if path not in {*loopback, *tun}]
-
-    result = [
-        Extension(
-            "tunring._core",
-            ["src/tunring/_core.pyx", *c_files("src/core/*.c", "src/tunring/*.c")],
-            libraries=["dl"] if LINUX else [],
-            **common,
+    common = {
+        "include_dirs": [*sources.INCLUDE],
+        "depends": HEADERS,
+        "extra_compile_args": COMPILE,
+        "extra_link_args": LINK,
+    }
+    core = ["src/tunring/_core.pyx", *c_files("core", "extension")]
+    return [
+        Extension("tunring._core", core, libraries=["dl"] if LINUX else [], **common),
+        *(
+            SharedLibrary(f"tunring._backends.{name}", c_files(*parts), **common)
+            for name, parts in sources.back_ends(SYSTEM).items()
         ),
-        SharedLibrary("tunring._backends.loopback", [*loopback, *shared, *operating_system], **common),
     ]
-    if LINUX:
-        result.append(SharedLibrary("tunring._backends.tun_linux", [*tun, *shared, *operating_system], **common))
-    return result
 
 
 def licences() -> dict[str, object]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -38,7 +39,12 @@ WORKS = [
     *((work, size) for work in ("tun-many", "tun-many-udp", "tun-many-tcp", "tun-send-many") for size in (64, 1400)),
 ]
 
-PARTS = (
+#: Parts of sources.py that the counted program is linked with.
+PARTS = ("core", "ring", "loopback", "common", "offloads", "tun_session")
+
+#: The same for commits before there was a sources.py.
+OLD_INCLUDE = ("include", "src/core", "src/backends")
+OLD_GLOBS = (
     "src/core/*.c",
     "src/backends/ring_*.c",
     "src/backends/loopback*.c",
@@ -72,19 +78,25 @@ def base_commit() -> str:
 
 
 def check_out(commit: str, folder: Path) -> None:
-    """Only what is compiled."""
     folder.mkdir()
-    archive = subprocess.run(
-        ["git", "archive", commit, "src", "include", "tests/c", "bench"], cwd=ROOT, capture_output=True, check=True
-    )
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True)
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
 
 
-def build(sources: Path, count_c: Path, program: Path) -> str:
-    """Compile the counted program over these sources; returns what the compiler has against it."""
+def compiled(tree: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """What the counted program is linked with and the folders of its headers, as that tree lists them."""
+    if (tree / "sources.py").exists():
+        sources = runpy.run_path(str(tree / "sources.py"))
+        return sources["c_files"](tree, sources["this_system"](), *PARTS), sources["INCLUDE"]
     others = ("_windows", "_pipe")
-    files = [file for part in PARTS for file in sorted(sources.glob(part)) if not file.stem.endswith(others)]
-    folders = [f"-I{sources / name}" for name in ("include", "src/core", "src/backends", "tests/c")]
+    files = [file for glob in OLD_GLOBS for file in sorted(tree.glob(glob)) if not file.stem.endswith(others)]
+    return files, OLD_INCLUDE
+
+
+def build(tree: Path, count_c: Path, program: Path) -> str:
+    """Compile the counted program over this tree's sources; returns what the compiler has against it."""
+    files, include = compiled(tree)
+    folders = [f"-I{tree / name}" for name in (*include, "tests/c")]
     options = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-pthread", *folders]
     compiler = shlex.split(os.environ.get("CC", "cc"))
     command = [*compiler, *options, str(count_c), *map(str, files), "-o", str(program)]
@@ -135,7 +147,7 @@ def check_instructions(base: str) -> list[str]:
                     before = count_all(folder / "base-count")
                     break
             else:
-                print(f"the base can't be compiled with it, so that there is no comparison: {problem}")
+                failures.append(f"the base can't be compiled, so that there is no comparison: {problem}")
     for (work, size), count in now.items():
         assert count
         old = before[work, size]

@@ -2,8 +2,8 @@
  *
  * What the offloads cost a packet, beside a memcpy of the same bytes in the same run: the ratio is what to compare.
  *
- *     cc -std=c11 -D_GNU_SOURCE -O2 -Iinclude -Isrc/core -Isrc/backends -Itests/c bench/c/offload.c \
- *         src/backends/offload_*.c -o build/bench-offload && build/bench-offload
+ *     cc -std=c11 -D_GNU_SOURCE -O2 $(python3 sources.py include) -Itests/c bench/c/offload.c \
+ *         $(python3 sources.py linux offloads) -o build/bench-offload && build/bench-offload
  *
  * Superpackets are as large as they come; the packets go to and come from a ring's memory, one after the other.
  */

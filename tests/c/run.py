@@ -5,7 +5,7 @@ lines says what it is linked with::
 
     /* build: parts=ring,os sources=src/core/later.c flags=-DSMALL -Wl,--wrap=malloc */
 
-``parts`` are names of PARTS below and ``sources`` further globs from the project's root, less the files of other
+``parts`` are those of sources.py and ``sources`` further globs from the project's root, less the files of other
 systems; ``flags`` reach to the end of the comment. Objects are kept in ``build/c`` by content, so a source is compiled
 once for all programs that share its flags.
 """
@@ -29,26 +29,19 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import sources
+
 TESTS = Path("tests/c")
 BUILD = Path("build/c")
-INCLUDE = [Path("include"), Path("src/core"), Path("src/backends"), TESTS]
+INCLUDE = [*map(Path, sources.INCLUDE), TESTS]
+SYSTEM = sources.this_system()
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
 LANGUAGE = ["-std=c11", "-D_GNU_SOURCE", "-pthread", "-fvisibility=hidden"]
 STRICT = ["-Wall", "-Wextra", "-pedantic-errors", "-Werror"]
 PLAIN = ["-O2", "-g"]
 SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
-# What the build comment's ``parts`` may name.
-PARTS = {
-    "os": ["src/core/os_*.c"],
-    "ring": ["src/backends/ring_*.c"],
-    "library": ["src/backends/backend_log.c", "src/core/utf16.c"],
-    "loopback": ["src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c"],
-    "tun": ["src/backends/tun_*.c", "src/backends/offload_*.c"],
-    "core": ["src/core/*.c"],
-}
-# The last word of a C file's name says where it is compiled, as in setup.py.
-LINUX = sys.platform == "linux"
-SYSTEMS = {"windows": False, "posix": True, "linux": LINUX, "pipe": not LINUX}
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -80,34 +73,33 @@ def read_program(path: Path) -> Program:
     """The program of one file."""
     match = re.search(r"/\*\s*build:\s*(.*?)\*/", path.read_text("utf-8")[:4000], re.DOTALL)
     words = re.sub(r"\n\s*\*", "\n", match[1]).split() if match else []
-    sources, flags = [path], []
+    files, flags = [path], []
     for number, word in enumerate(words):
         key, _, value = word.partition("=")
         if key == "flags":
             flags = [flag for flag in (value, *words[number + 1 :]) if flag]
             break
         if key == "parts":
-            unknown = [part for part in value.split(",") if part not in PARTS]
-            patterns = [pattern for part in value.split(",") for pattern in PARTS.get(part, [])]
+            unknown = [part for part in value.split(",") if part not in sources.PARTS]
+            patterns = [pattern for part in value.split(",") for pattern in sources.PARTS.get(part, [])]
         elif key == "sources":
             unknown, patterns = [], value.split(",")
         else:
             unknown, patterns = [word], []
         if unknown:
             return Program(path.stem, (), problem=f"what is {unknown[0]!r} in the build comment?")
-        for pattern in patterns:
-            found = sorted(Path().glob(pattern))
-            if not found:
-                return Program(path.stem, (), problem=f"no source matches {pattern!r}")
-            sources += [source for source in found if SYSTEMS.get(source.stem.rpartition("_")[2], True)]
-    return Program(path.stem, tuple(dict.fromkeys(sources)), tuple(flags))
+        try:
+            files += sources.matching(Path(), SYSTEM, *patterns)
+        except ValueError as error:
+            return Program(path.stem, (), problem=str(error))
+    return Program(path.stem, tuple(dict.fromkeys(files)), tuple(flags))
 
 
 @cache
 def headers_digest() -> bytes:
     """One digest of every header, on which every object depends."""
     digest = hashlib.sha256()
-    for header in sorted(path for folder in INCLUDE for path in folder.glob("*.h")):
+    for header in [*sources.headers(Path()), *sorted(TESTS.rglob("*.h"))]:
         digest.update(header.read_bytes())
     return digest.digest()
 

@@ -3,7 +3,7 @@
  * Two senders at either end of a cable, two receivers at one and one at the other, and threads that release what others
  * received. Every packet arrives once and whole, each sender's in order, and a waiter is always woken.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 #include "os.h"

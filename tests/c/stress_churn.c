@@ -3,7 +3,7 @@
  * Sessions and adapters come and go at both ends of a cable while the other end sends and receives; a simulated adapter
  * is removed while packets are injected and drained.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 #include "os.h"

@@ -3,7 +3,7 @@
  * Closing while eight threads receive and send, and leases that other threads hold and release: every thread returns,
  * nothing is freed too early (ASan) and nothing races (TSan).
  */
-/* build: parts=core,loopback,library,ring */
+/* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
 
 #include <pthread.h>

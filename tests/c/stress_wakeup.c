@@ -3,7 +3,7 @@
  * The places where one thread says "I am about to sleep" and another "there is work", in as many narrow races as the
  * time allows: no work may be left undone when both have finished.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 #include "ring.h"

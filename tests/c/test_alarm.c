@@ -2,7 +2,7 @@
  *
  * An alarm rings once for each time it is armed, when packets are there or the session is over, and ends at any time.
  */
-/* build: parts=core,loopback,library,ring */
+/* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
 
 #include <pthread.h>

@@ -3,7 +3,7 @@
  * A random walk over both ends of a cable. After every call, either end's read event must be readable if and only if a
  * receive would not say "empty", nothing may be lost or reordered, and a full ring must be a real one.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 

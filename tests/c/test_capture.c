@@ -2,7 +2,7 @@
  *
  * A capture that several threads write to, one of them through a tap that comes and goes under traffic.
  */
-/* build: parts=core,loopback,library,ring */
+/* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
 #include "pcapng.h"
 

@@ -2,7 +2,7 @@
  *
  * Batches over a cable: what is sent arrives in order; slots go back at their last hold; waits end as they should.
  */
-/* build: parts=core,loopback,library,ring */
+/* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
 
 #define CAPACITY 0x20000

@@ -2,7 +2,7 @@
  *
  * Every allocation fails once: the call says so, nothing leaks (ASan), and no packet is lost.
  */
-/* build: parts=core,loopback,library,ring flags=-DKEPT_ROOM=0u -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
+/* build: parts=core,loopback,common,os,ring flags=-DKEPT_ROOM=0u -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
 #include "core_api.h"
 
 #include <stdlib.h>

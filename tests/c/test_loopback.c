@@ -2,7 +2,7 @@
  *
  * The loopback library through its 14 functions: adapters, sessions, the cable, the read event.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 #include "os.h"

@@ -3,7 +3,7 @@
  * Every allocation of the loopback library fails once: the call says ERROR_NOT_ENOUGH_MEMORY, nothing is left behind,
  * and the same call then works.
  */
-/* build: parts=os,loopback,library,ring flags=-Wl,--wrap=calloc,--wrap=free,--wrap=mmap,--wrap=munmap */
+/* build: parts=os,loopback,common,ring flags=-Wl,--wrap=calloc,--wrap=free,--wrap=mmap,--wrap=munmap */
 #include "check.h"
 #include "exports.h"
 

@@ -2,7 +2,7 @@
  *
  * The Internet checksum against one that adds byte by byte.
  */
-/* build: sources=src/backends/offload_*.c */
+/* build: parts=offloads */
 #include "offload_checksum.h"
 #include "offload_packets.h"
 

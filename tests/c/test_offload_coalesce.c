@@ -2,7 +2,7 @@
  *
  * Coalescing: what is merged with what.
  */
-/* build: sources=src/backends/offload_*.c */
+/* build: parts=offloads */
 #include "offload_runs.h"
 
 static packets run_packets;

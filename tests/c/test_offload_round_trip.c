@@ -3,7 +3,7 @@
  * Random superpackets: split, then coalesced, they are what they were; also if the packets of several of them come mixed
  * and some are damaged on the way.
  */
-/* build: sources=src/backends/offload_*.c */
+/* build: parts=offloads */
 #include "offload_runs.h"
 
 #define SUPERPACKETS 6000

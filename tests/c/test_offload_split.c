@@ -2,7 +2,7 @@
  *
  * Splitting: each segment against a packet that was made on its own.
  */
-/* build: sources=src/backends/offload_*.c */
+/* build: parts=offloads */
 #include "offload_packets.h"
 #include "offload_split.h"
 

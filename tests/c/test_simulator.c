@@ -2,7 +2,7 @@
  *
  * The driver simulator: chains, overflow, corruption, delay, removal.
  */
-/* build: parts=os,loopback,library,ring */
+/* build: parts=os,loopback,common,ring */
 #include "check.h"
 #include "exports.h"
 #include "os.h"

@@ -3,7 +3,7 @@
  * tun_linux: the read event is ready if and only if a receive would say something other than "empty", with rings that
  * are pinned and interfaces that come and go.
  */
-/* build: parts=tun,library,ring,os */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring */
 #include "tun_net.h"
 
 #include <sys/epoll.h>

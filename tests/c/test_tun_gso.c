@@ -4,7 +4,7 @@
  *
  * The interface is real, its read(), writev() and TUNSETOFFLOAD aren't.
  */
-/* build: parts=tun,library,ring,os flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
 #include "offload_coalesce.h"
 #include "offload_split.h"
 #include "poison.h"

@@ -2,7 +2,7 @@
  *
  * tun_linux: creating adapters, and packets of the kernel both ways.
  */
-/* build: parts=tun,library,ring,os */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring */
 #include "tun_net.h"
 
 #include <sys/utsname.h>

@@ -3,7 +3,7 @@
  * Many packets in one call, over a socket that stands for the TUN descriptor: what is received and sent is what the
  * functions of the ABI would receive and send one by one, also when the kernel has no room.
  */
-/* build: parts=os,ring,library sources=src/backends/tun_re*.c,src/backends/tun_send.c,src/backends/tun_session.c,src/backends/tun_uring*.c,src/backends/offload_*.c */
+/* build: parts=tun_session,offloads,ring,common,os */
 #include "check.h"
 #include "offload_packets.h"
 #include "tun_session.h"

@@ -2,7 +2,7 @@
  *
  * tun_linux: interfaces that exist already, other processes, users without privileges, and systems that lack something.
  */
-/* build: parts=tun,library,ring,os */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring */
 #include "tun_net.h"
 
 #include <signal.h>

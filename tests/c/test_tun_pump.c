@@ -3,7 +3,7 @@
  * tun_linux: what happens when the kernel's read(), write() and ioctl() don't do what they mostly do, and the driver's
  * filter.
  */
-/* build: parts=tun,library,ring,os flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
 #include "offload_coalesce.h"
 #include "poison.h"
 #include "tun_net.h"

@@ -3,7 +3,7 @@
  * tun_linux under threads: two receivers that hand packets to each other for release, two senders, and the end of the
  * session and of the interface in the midst of it.
  */
-/* build: parts=tun,library,ring,os */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring */
 #include "tun_net.h"
 
 #include <pthread.h>

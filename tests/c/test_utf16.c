@@ -2,7 +2,7 @@
  *
  * UTF-16 to UTF-8 and back, cut and broken text included.
  */
-/* build: sources=src/core/utf16.c */
+/* build: parts=os */
 #include "check.h"
 #include "utf16.h"
 

@@ -19,6 +19,10 @@ from pathlib import Path
 import seeds
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import sources
+
 BUILD = ROOT / "build/fuzz"
 TARGETS = ("split", "coalesce")
 COMPILER = shlex.split(os.environ.get("CLANG", "clang"))
@@ -40,9 +44,9 @@ def available() -> bool:
 def build(target: str) -> Path:
     """The program of a target."""
     program = BUILD / f"fuzz_{target}"
-    sources = [ROOT / f"tests/fuzz/fuzz_{target}.c", *sorted((ROOT / "src/backends").glob("offload_*.c"))]
-    include = [f"-I{ROOT / folder}" for folder in ("include", "src/backends", "tests/fuzz")]
-    subprocess.run([*COMPILER, *FLAGS, *SANITIZERS, *include, *map(str, sources), "-o", str(program)], check=True)
+    files = [ROOT / f"tests/fuzz/fuzz_{target}.c", *sources.c_files(ROOT, sources.this_system(), "offloads")]
+    include = [f"-I{ROOT / folder}" for folder in (*sources.INCLUDE, "tests/fuzz")]
+    subprocess.run([*COMPILER, *FLAGS, *SANITIZERS, *include, *map(str, files), "-o", str(program)], check=True)
     return program
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ import offload_reference as reference
 from offload_reference import ACK, CWR, ECE, FIN, PSH, TCP, UDP, Virtio
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import sources
 
 #: These are quick.
 many = settings(max_examples=5 * settings().max_examples)
@@ -52,10 +56,17 @@ class Offloads:
 @pytest.fixture(scope="module")
 def offloads(tmp_path_factory: pytest.TempPathFactory) -> Offloads:
     path = tmp_path_factory.mktemp("offload") / "offload.so"
-    sources = [ROOT / "tests/offload_flat.c", *sorted((ROOT / "src/backends").glob("offload_*.c"))]
+    files = [ROOT / "tests/offload_flat.c", *sources.c_files(ROOT, "posix", "offloads")]
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC", f"-I{ROOT}/include", f"-I{ROOT}/src/backends"]
-    subprocess.run([*compiler, *flags, *map(str, sources), "-o", str(path)], check=True)
+    flags = [
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-O2",
+        "-shared",
+        "-fPIC",
+        *(f"-I{ROOT / folder}" for folder in sources.INCLUDE),
+    ]
+    subprocess.run([*compiler, *flags, *map(str, files), "-o", str(path)], check=True)
     return Offloads(path)
 
 

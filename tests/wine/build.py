@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from downloads import ROOT, run
 from windows_python import tag
+
+sys.path.insert(0, str(ROOT))
+
+import sources
 
 _GCC = "x86_64-w64-mingw32-gcc"
 _BUILT = shutil.ignore_patterns("*.so", "*.dll", "*.pyd", "__pycache__", "_backends", "*.egg-info")
@@ -27,7 +32,7 @@ def wheel(version: str, python: Path, host_python: Path, root: Path, *, stable_a
     folder.mkdir()
     for name in ("include", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=_BUILT)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"):
+    for name in ("pyproject.toml", "setup.py", "sources.py", "README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
     (folder / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/fetch_wintun.py", folder / ".ci")
@@ -67,7 +72,7 @@ def stand_in(root: Path) -> Path:
 
 def _c(root: Path, target: Path, *arguments: str | Path) -> Path:
     """Compiles C of the tests, as strictly as the rest."""
-    include = [f"-I{ROOT / folder}" for folder in ("include", "src/core", "src/backends", "tests/wine")]
+    include = [f"-I{ROOT / folder}" for folder in (*sources.INCLUDE, "tests/wine")]
     strict = ["-std=c11", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-O2", "-static-libgcc"]
     run(*compiler(root).split(), *strict, *include, *arguments, "-o", target)
     return target
@@ -75,8 +80,7 @@ def _c(root: Path, target: Path, *arguments: str | Path) -> Path:
 
 def race(root: Path) -> Path:
     """Builds the race for the lost wake-up, over the core."""
-    other = ("_posix", "_linux", "_pipe")
-    core = [path for path in sorted(ROOT.glob("src/core/*.c")) if not path.stem.endswith(other)]
+    core = sources.c_files(ROOT, "windows", "core")
     return _c(root, root / "race.exe", "-municode", ROOT / "tests/wine/race.c", *core)
 
 
