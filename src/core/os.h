@@ -73,6 +73,9 @@ bool os_thread_detached(void (*run)(void *), void *argument);
 /* Zeroed, page-aligned memory, private to this process (after a fork each side has its own copy). */
 void *os_pages_alloc(size_t size);
 void os_pages_free(void *pages, size_t size);
+/* Memory aligned to its size, a power of two; its contents are undefined. */
+void *os_aligned_alloc(size_t size);
+void os_aligned_free(void *memory);
 
 /* The last error for errno's present value, by POSIX code. Only outside Windows. */
 DWORD os_error_from_errno(int code);

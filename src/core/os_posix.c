@@ -158,6 +158,19 @@ os_pages_free(void *pages, size_t size)
     munmap(pages, size);
 }
 
+void *
+os_aligned_alloc(size_t size)
+{
+    void *memory;
+    return posix_memalign(&memory, size, size) == 0 ? memory : NULL;
+}
+
+void
+os_aligned_free(void *memory)
+{
+    free(memory);
+}
+
 DWORD
 os_error_from_errno(int code)
 {

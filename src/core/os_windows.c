@@ -4,6 +4,7 @@
  */
 #include "os.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 void
@@ -227,6 +228,18 @@ os_pages_free(void *pages, size_t size)
 {
     (void)size;
     VirtualFree(pages, 0, MEM_RELEASE);
+}
+
+void *
+os_aligned_alloc(size_t size)
+{
+    return _aligned_malloc(size, size);
+}
+
+void
+os_aligned_free(void *memory)
+{
+    _aligned_free(memory);
 }
 
 /* Windows doesn't fork. */
