@@ -67,17 +67,21 @@ def get32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big")
 
 
-def parse(packet: bytes) -> Headers | None:
-    """The headers of whole TCP or UDP packets in IP packets of just this length."""
+def parse(packet: bytes, segment: int | None = None) -> Headers | None:
+    """The headers of whole TCP or UDP packets in IP packets of just this length.
+
+    A superpacket of segments of this size may have its IP length unset, and a UDP length of 0 or of one segment.
+    """
+    unset = set() if segment is None else {0}
     version = packet[0] >> 4 if packet else 0
     if version == 4:
-        if len(packet) < 20 or get16(packet, 2) != len(packet) or get16(packet, 6) & 0x3FFF:
+        if len(packet) < 20 or get16(packet, 2) not in {len(packet), *unset} or get16(packet, 6) & 0x3FFF:
             return None
         protocol, at = packet[9], (packet[0] & 15) * 4
         if not 20 <= at <= len(packet):
             return None
     elif version == 6:
-        if len(packet) < 40 or get16(packet, 4) != len(packet) - 40:
+        if len(packet) < 40 or get16(packet, 4) not in {len(packet) - 40, *unset}:
             return None
         protocol, at = packet[6], 40
         while protocol in {0, 43, 60}:
@@ -93,7 +97,9 @@ def parse(packet: bytes) -> Headers | None:
         size = (packet[at + 12] >> 4) * 4
         if not 20 <= size <= left:
             return None
-    elif protocol == UDP and left >= 8 and get16(packet, at + 4) == left:
+    elif protocol == UDP and left >= 8:
+        if get16(packet, at + 4) not in ({left} if segment is None else {left, 0, 8 + segment}):
+            return None
         size = 8
     else:
         return None
@@ -156,8 +162,8 @@ def _complete(virtio: Virtio, packet: bytes) -> list[bytes] | None:
 
 
 def _split_superpacket(virtio: Virtio, packet: bytes) -> list[bytes] | None:
-    headers = parse(packet)
-    if headers is None or not virtio.gso_size:
+    headers = parse(packet, virtio.gso_size) if virtio.gso_size else None
+    if headers is None:
         return None
     if headers.protocol == UDP:
         types = {GSO_UDP}
@@ -166,7 +172,7 @@ def _split_superpacket(virtio: Virtio, packet: bytes) -> list[bytes] | None:
     if virtio.gso_type not in types:
         return None
     at = checksum_at(headers)
-    length = len(packet) - headers.transport
+    length = get16(packet, headers.transport + 4) if headers.protocol == UDP else len(packet) - headers.transport
     if virtio.flags & NEEDS_CHECKSUM:
         if (virtio.checksum_start, virtio.checksum_offset) != (headers.transport, at - headers.transport):
             return None

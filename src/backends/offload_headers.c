@@ -10,10 +10,18 @@
 #define IP6_ROUTING 43u
 #define IP6_DESTINATION_OPTIONS 60u
 
+/* The length in an IP header. A sender may leave that of a superpacket unset, at 0: what is read is then the length. */
 static bool
-parse_ip4(offload_headers *headers, const BYTE *packet, uint32_t length)
+length_fits(const BYTE *field, uint32_t length, bool super)
 {
-    if (length < IP4_HEADER || offload_get16(packet + IP4_LENGTH) != length)
+    const uint32_t stored = offload_get16(field);
+    return stored == length || (super && stored == 0);
+}
+
+static bool
+parse_ip4(offload_headers *headers, const BYTE *packet, uint32_t length, bool super)
+{
+    if (length < IP4_HEADER || !length_fits(packet + IP4_LENGTH, length, super))
         return false;
     headers->version = 4;
     headers->protocol = packet[9];
@@ -33,9 +41,9 @@ is_extension(uint8_t protocol)
 }
 
 static bool
-parse_ip6(offload_headers *headers, const BYTE *packet, uint32_t length)
+parse_ip6(offload_headers *headers, const BYTE *packet, uint32_t length, bool super)
 {
-    if (length < IP6_HEADER || offload_get16(packet + IP6_LENGTH) != length - IP6_HEADER)
+    if (length < IP6_HEADER || !length_fits(packet + IP6_LENGTH, length - IP6_HEADER, super))
         return false;
     headers->version = 6;
     headers->protocol = packet[6];
@@ -57,7 +65,7 @@ parse_ip6(offload_headers *headers, const BYTE *packet, uint32_t length)
 }
 
 static bool
-parse_transport(offload_headers *headers, const BYTE *packet, uint32_t length)
+parse_transport(offload_headers *headers, const BYTE *packet, uint32_t length, bool super)
 {
     const BYTE *transport = packet + headers->transport;
     const uint32_t left = length - headers->transport;
@@ -72,7 +80,7 @@ parse_transport(offload_headers *headers, const BYTE *packet, uint32_t length)
     }
     else if (headers->protocol == PROTOCOL_UDP)
     {
-        if (left < UDP_HEADER || offload_get16(transport + UDP_LENGTH) != left)
+        if (left < UDP_HEADER || (!super && offload_get16(transport + UDP_LENGTH) != left))
             return false;
         size = UDP_HEADER;
     }
@@ -82,20 +90,37 @@ parse_transport(offload_headers *headers, const BYTE *packet, uint32_t length)
     return true;
 }
 
-bool
-offload_headers_parse(offload_headers *headers, const BYTE *packet, uint32_t length)
+static bool
+parse(offload_headers *headers, const BYTE *packet, uint32_t length, bool super)
 {
     if (length == 0)
         return false;
     switch (packet[0] >> 4)
     {
     case 4:
-        return parse_ip4(headers, packet, length) && parse_transport(headers, packet, length);
+        return parse_ip4(headers, packet, length, super) && parse_transport(headers, packet, length, super);
     case 6:
-        return parse_ip6(headers, packet, length) && parse_transport(headers, packet, length);
+        return parse_ip6(headers, packet, length, super) && parse_transport(headers, packet, length, super);
     default:
         return false;
     }
+}
+
+bool
+offload_headers_parse(offload_headers *headers, const BYTE *packet, uint32_t length)
+{
+    return parse(headers, packet, length, false);
+}
+
+bool
+offload_headers_parse_super(offload_headers *headers, const BYTE *packet, uint32_t length, uint32_t segment)
+{
+    if (!parse(headers, packet, length, true))
+        return false;
+    if (headers->protocol != PROTOCOL_UDP)
+        return true;
+    const uint32_t stored = offload_get16(packet + headers->transport + UDP_LENGTH);
+    return stored == 0 || stored == UDP_HEADER + segment || stored == length - headers->transport;
 }
 
 uint16_t

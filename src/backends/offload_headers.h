@@ -52,6 +52,10 @@ typedef struct offload_headers
 /* True for TCP or UDP in an IP packet of exactly this length that is no fragment and has all headers whole. */
 bool offload_headers_parse(offload_headers *headers, const BYTE *packet, uint32_t length);
 
+/* The same for a superpacket with `segment` payload bytes per packet. Its length fields may be unset, as the kernel and
+ * the guests of a virtual machine leave them: 0 in the IP header, 0 or the length of one segment in the UDP header. */
+bool offload_headers_parse_super(offload_headers *headers, const BYTE *packet, uint32_t length, uint32_t segment);
+
 /* The sum of addresses and protocol: the pseudo-header but for the length. For packets that aren't `extended`: a source
  * route among the extensions would put another address into it. */
 uint16_t offload_pseudo_sum(const offload_headers *headers, const BYTE *packet);

@@ -53,8 +53,8 @@ type_matches(uint8_t type, const offload_headers *headers)
     }
 }
 
-/* The pseudo-header's sum without the length. The kernel has stored it with that of the superpacket; to take it from
- * there keeps a wrong one wrong, and is right with a source route too. */
+/* The pseudo-header's sum without the length. The kernel has stored it with that of the superpacket, or with what the
+ * UDP header calls its length; to take it from there keeps a wrong one wrong, and is right with a source route too. */
 static bool
 pseudo_sum(const offload_split *split, const virtio_header *virtio, uint16_t *sum)
 {
@@ -66,7 +66,9 @@ pseudo_sum(const offload_split *split, const virtio_header *virtio, uint16_t *su
         return !headers->extended;
     }
     const uint16_t stored = offload_load_word(split->packet + headers->transport + offset);
-    const uint16_t length = offload_word(split->length - headers->transport);
+    const uint16_t length = headers->protocol == PROTOCOL_UDP
+                                ? offload_load_word(split->packet + headers->transport + UDP_LENGTH)
+                                : offload_word(split->length - headers->transport);
     *sum = offload_fold((uint64_t)stored + (uint16_t)~length);
     return virtio->checksum_start == headers->transport && virtio->checksum_offset == offset;
 }
@@ -110,8 +112,9 @@ begin_superpacket(offload_split *split, const virtio_header *virtio)
 {
     offload_headers *headers = &split->headers;
     uint16_t pseudo;
-    if (!offload_headers_parse(headers, split->packet, split->length) || !type_matches(virtio->gso_type, headers) ||
-        virtio->gso_size == 0 || !pseudo_sum(split, virtio, &pseudo))
+    if (virtio->gso_size == 0 ||
+        !offload_headers_parse_super(headers, split->packet, split->length, virtio->gso_size) ||
+        !type_matches(virtio->gso_type, headers) || !pseudo_sum(split, virtio, &pseudo))
         return false;
     const uint32_t payload = split->length - headers->length;
     split->segment = virtio->gso_size;

@@ -407,6 +407,57 @@ test_malformed(void)
     CHECK(!begins(&virtio, whole, length));
 }
 
+/* The stored sum of the pseudo-header is with the UDP length as it stands there. */
+static void
+set_udp_length(const shape *super, BYTE *packet, uint32_t value)
+{
+    const uint32_t transport = transport_of(super);
+    put16(packet + transport + 4, value);
+    put16(checksum_of(super, packet), pseudo_of(super, packet, transport + value));
+}
+
+/* Length fields that a guest or the kernel leaves unset: what was read is the length. */
+static void
+test_unset_lengths(void)
+{
+    for (int i = 0; i < 4; i++)
+    {
+        const shape super = plain(i / 2 ? 6 : 4, i % 2 ? UDP : TCP, 2500);
+        const virtio_header virtio = virtio_of(&super, 1000);
+        const uint32_t length = build_partial(&super, whole);
+        const uint32_t real = super.protocol == UDP ? length - transport_of(&super) : 0;
+        const uint32_t lengths[] = {real, 0, 8 + 1000};
+        for (int unset = 0; unset < 2; unset++)
+        {
+            for (int u = 0; u < (super.protocol == UDP ? 3 : 1); u++)
+            {
+                build_partial(&super, whole);
+                if (super.protocol == UDP)
+                    set_udp_length(&super, whole, lengths[u]);
+                if (unset)
+                    put16(whole + (super.version == 4 ? 2 : 4), 0);
+                check_superpacket(&super, &virtio, whole, length);
+            }
+        }
+        if (super.protocol == TCP)
+            continue;
+        /* Any other length is a damaged header, not an unset one. */
+        for (uint32_t wrong = 1; wrong < 2600; wrong++)
+        {
+            if (wrong == real || wrong == 8 + 1000)
+                continue;
+            set_udp_length(&super, whole, wrong);
+            CHECK(!begins(&virtio, whole, length));
+        }
+        /* A packet that is not a superpacket has no unset lengths. */
+        offload_headers headers;
+        build_partial(&super, whole);
+        CHECK(offload_headers_parse(&headers, whole, length));
+        set_udp_length(&super, whole, 0);
+        CHECK(!offload_headers_parse(&headers, whole, length));
+    }
+}
+
 /* Headers and no payload: one packet. */
 static void
 test_empty(void)
@@ -431,6 +482,7 @@ main(void)
     test_single();
     test_single_elsewhere();
     test_malformed();
+    test_unset_lengths();
     test_empty();
     return 0;
 }

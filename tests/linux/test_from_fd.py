@@ -9,12 +9,20 @@ import struct
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import udp4, udp_payload
 from netns import drain
+from tun_descriptors import (
+    IFF_NO_PI,
+    IFF_TAP,
+    IFF_TUN,
+    IFF_VNET_HDR,
+    TUNSETVNETHDRSZ,
+    attached,
+    flags_of,
+)
 
 import tunring
 from running import eventually
@@ -26,10 +34,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-TUNSETIFF, TUNSETPERSIST, TUNGETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = (
-    0x400454CA, 0x400454CB, 0x800454D2, 0x400454D0, 0x400454D8,
-)  # fmt: skip
-IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x1, 0x2, 0x1000, 0x4000, 0x100
 UDP_SEGMENT = 103
 NOBODY = 65534
 
@@ -38,22 +42,6 @@ HERE, THERE = "10.9.0.1", "10.9.0.77"
 plain_and_virtio = pytest.mark.parametrize(
     "flags", [IFF_NO_PI, IFF_NO_PI | IFF_VNET_HDR], ids=["plain", "virtio headers"]
 )
-
-
-@contextmanager
-def attached(namespace: Namespace, flags: int, name: str = "tun0") -> Iterator[int]:
-    """A descriptor as another program would have it."""
-    with namespace.entered():
-        fd = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def flags_of(fd: int) -> int:
-    return int(struct.unpack_from("H", fcntl.ioctl(fd, TUNGETIFF, bytes(40)), 16)[0])
 
 
 def exchange(session: tunring.Session, namespace: Namespace) -> None:

@@ -111,11 +111,17 @@ def test_split(offloads: Offloads, data: st.DataObject) -> None:
     changes = data.draw(_bytes_changed)
     headers = reference.parse(packet)
     start, offset, kind = 0, 16, 0
+    segment = data.draw(st.one_of(st.integers(20, 1500), st.integers(0, 65535))) or data.draw(st.integers(0, 1))
     if headers:
         start, offset = headers.transport, reference.checksum_at(headers) - headers.transport
         kind = 5 if headers.protocol == UDP else {4: 1, 6: 4}[headers.version]
         whole = bytearray(packet)
         length = len(packet) - start
+        if headers.protocol == UDP:  # as it is, or unset
+            length = data.draw(st.sampled_from([length, length, 0, 8 + segment, 9])) & 0xFFFF
+            reference.put16(whole, start + 4, length)
+        if data.draw(st.integers(0, 3)) == 0:
+            reference.put16(whole, {4: 2, 6: 4}[headers.version], 0)
         if data.draw(st.booleans()):
             reference.put16(whole, start + offset, reference.pseudo(packet, headers, length))
         packet = bytes(whole)
@@ -123,7 +129,7 @@ def test_split(offloads: Offloads, data: st.DataObject) -> None:
         data.draw(st.sampled_from([1, 1, 1, 0, 3])),
         data.draw(st.sampled_from([kind, kind, kind, kind | 0x80, 0, 1, 3, 4, 5])),
         data.draw(st.integers(0, 65535)),
-        data.draw(st.one_of(st.integers(20, 1500), st.integers(0, 65535))) or data.draw(st.integers(0, 1)),
+        segment,
         data.draw(st.sampled_from([start] * 9 + [20, 40, 0, 65535])),
         data.draw(st.sampled_from([offset] * 9 + [6, 16, 0, 65535])),
     )
