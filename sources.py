@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 #: Where headers are found, from the root.
-INCLUDE = ("include", "src/core", "src/backends", "src/tunring")
+INCLUDE = ("include", "src")
 
 #: Globs of each part, from the root.
 PARTS = {
-    "os": ("src/core/os_*.c", "src/core/utf16.c"),
-    "core": ("src/core/*.c",),
+    # What back ends need of the platform, and all of it.
+    "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
+    "core": ("src/core/*.c", "src/platform/*.c"),
     "ring": ("src/backends/ring_*.c",),
     "common": ("src/backends/backend_log.c",),
     "loopback": ("src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c"),

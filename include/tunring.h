@@ -44,7 +44,7 @@ DWORD tunring_api_driver_version(const tunring_api *api, DWORD *version);
 /* Removes the driver from the system. */
 DWORD tunring_api_delete_driver(const tunring_api *api);
 
-/* ---- Waiting: core/wait_*.c ------------------------------------------------------------------------------------- */
+/* ---- Waiting: platform/wait_*.c -------------------------------------------------------------------------------- */
 
 #define TUNRING_FOREVER INT64_MAX
 
@@ -55,9 +55,6 @@ typedef struct tunring_wait
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
     HANDLE cancel;    /* ready: a receive that finds nothing returns ERROR_CANCELLED; NULL for none */
 } tunring_wait;
-
-/* The deadline that lies this many nanoseconds ahead, saturating. */
-int64_t tunring_deadline(int64_t nanoseconds);
 
 /* ---- Adapters and sessions: core/adapter.c, core/session.c ------------------------------------------------------ */
 

@@ -35,7 +35,6 @@ cdef extern from "tunring.h" nogil:
         int64_t deadline
         HANDLE interrupt
         HANDLE cancel
-    int64_t tunring_deadline(int64_t nanoseconds) noexcept
 
     ctypedef struct tunring_adapter:
         pass

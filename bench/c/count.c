@@ -9,9 +9,9 @@
  * whose messages are packets, so no privilege is needed.
  */
 #include "core_api.h"
-#include "offload_coalesce.h"
+#include "backends/offload_coalesce.h"
 #include "offload_packets.h"
-#include "tun_session.h"
+#include "backends/tun_session.h"
 
 #include <fcntl.h>
 #include <stdio.h>

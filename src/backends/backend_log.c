@@ -2,9 +2,9 @@
  *
  * Log lines of a back end.
  */
-#include "backend_log.h"
+#include "backends/backend_log.h"
 
-#include "utf16.h"
+#include "platform/utf16.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>

@@ -15,7 +15,7 @@
 #ifndef TUNRING_CABLE_H
 #define TUNRING_CABLE_H
 
-#include "ring.h"
+#include "backends/ring.h"
 
 /* A session as a cable sees it. */
 typedef struct cable_end

@@ -11,12 +11,12 @@
  * be ended at any later time. WintunGetRunningDriverVersion gives this library's own version; WintunDeleteDriver has
  * nothing to remove and only says whether it could, that is, whether no adapter exists.
  */
-#include "loopback.h"
+#include "backends/loopback.h"
 
-#include "backend_log.h"
-#include "exports.h"
-#include "simulator.h"
-#include "utf16.h"
+#include "backends/backend_log.h"
+#include "backends/exports.h"
+#include "backends/simulator.h"
+#include "platform/utf16.h"
 
 #define LOOPBACK_VERSION 0x00010000
 

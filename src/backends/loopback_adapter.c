@@ -2,9 +2,9 @@
  *
  * The registry of loopback adapters, and the life of adapters and sessions.
  */
-#include "loopback.h"
+#include "backends/loopback.h"
 
-#include "utf16.h"
+#include "platform/utf16.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  *
  * The loops of the Internet checksum.
  */
-#include "offload_checksum.h"
+#include "backends/offload_checksum.h"
 
 #include <stdbool.h>
 

@@ -13,7 +13,7 @@
 #ifndef TUNRING_RING_H
 #define TUNRING_RING_H
 
-#include "os.h"
+#include "platform/os.h"
 #include "tunring_backend.h"
 
 #define RING_ALIGNMENT 4u

@@ -2,8 +2,8 @@
  *
  * The host half of the ring: what the driver does.
  */
-#include "poison.h"
-#include "ring.h"
+#include "backends/poison.h"
+#include "backends/ring.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  *
  * The region that holds a session's two rings.
  */
-#include "poison.h"
-#include "ring.h"
+#include "backends/poison.h"
+#include "backends/ring.h"
 
 bool
 ring_capacity_valid(DWORD capacity)

@@ -6,9 +6,9 @@
  * ERROR_NOT_SUPPORTED. A session whose adapter was removed is stale: its memory stays until WintunEndSession, which the
  * simulator counts and which frees it, as the official DLL would.
  */
-#include "simulator.h"
+#include "backends/simulator.h"
 
-#include "loopback.h"
+#include "backends/loopback.h"
 
 #include <string.h>
 

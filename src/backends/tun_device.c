@@ -2,12 +2,12 @@
  *
  * /dev/net/tun and its ioctls.
  */
-#include "tun_device.h"
+#include "backends/tun_device.h"
 
-#include "backend_log.h"
-#include "offload_coalesce.h"
-#include "offload_virtio.h"
-#include "os.h"
+#include "backends/backend_log.h"
+#include "backends/offload_coalesce.h"
+#include "backends/offload_virtio.h"
+#include "platform/os.h"
 
 #include <fcntl.h>
 #include <linux/ethtool.h>

@@ -13,11 +13,11 @@
  * - DeleteDriver succeeds and does nothing, for nothing was installed; ERROR_BUSY while this process has adapters.
  * - After a fork, handles of the parent do nothing in the child.
  */
-#include "backend_log.h"
-#include "exports.h"
-#include "tun_adapter.h"
-#include "tun_device.h"
-#include "utf16.h"
+#include "backends/backend_log.h"
+#include "backends/exports.h"
+#include "backends/tun_adapter.h"
+#include "backends/tun_device.h"
+#include "platform/utf16.h"
 
 #include <string.h>
 

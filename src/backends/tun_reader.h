@@ -6,8 +6,8 @@
 #ifndef TUNRING_TUN_READER_H
 #define TUNRING_TUN_READER_H
 
-#include "offload_virtio.h"
-#include "tun_uring.h"
+#include "backends/offload_virtio.h"
+#include "backends/tun_uring.h"
 
 #include <stdbool.h>
 

@@ -3,9 +3,9 @@
  * tun_uring.h by the kernel's own interface: two system calls, and two rings that are mapped together. What is used of
  * its layout is declared here, for systems whose headers are older than their kernel.
  */
-#include "tun_uring.h"
+#include "backends/tun_uring.h"
 
-#include "os.h"
+#include "platform/os.h"
 
 #include <errno.h>
 #include <stdlib.h>

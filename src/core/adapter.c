@@ -2,9 +2,9 @@
  *
  * Adapters: the library's handle and who still needs it.
  */
-#include "session.h"
+#include "core/session.h"
 
-#include "api.h"
+#include "core/api.h"
 
 #include <stdlib.h>
 

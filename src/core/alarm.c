@@ -3,8 +3,8 @@
  * Waiting for a read event on behalf of an event loop that can't: one thread sits here, without Python, and returns
  * once a burst. It is armed for each wait, since the loop has to look at the ring before the next one makes sense.
  */
-#include "session.h"
-#include "wait.h"
+#include "core/session.h"
+#include "platform/wait.h"
 
 #include <stdlib.h>
 

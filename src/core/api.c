@@ -2,7 +2,9 @@
  *
  * Resolving the 14 functions, and the table that our own libraries export besides.
  */
-#include "api.h"
+#include "core/api.h"
+
+#include "platform/module.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #ifndef TUNRING_BACKOFF_H
 #define TUNRING_BACKOFF_H
 
-#include "os.h"
+#include "platform/os.h"
 
 typedef struct backoff
 {

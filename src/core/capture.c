@@ -3,10 +3,10 @@
  * Writing captures: packets become blocks in a buffer, and a write takes the buffer to the file. A file takes all of it
  * each time. A pipe takes what its reader has made room for; the rest waits in the buffer.
  */
-#include "capture.h"
+#include "core/capture.h"
 
-#include "file.h"
-#include "pcapng.h"
+#include "platform/file.h"
+#include "core/pcapng.h"
 
 #include <stdlib.h>
 #include <string.h>

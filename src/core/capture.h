@@ -5,7 +5,7 @@
 #ifndef TUNRING_CAPTURE_H
 #define TUNRING_CAPTURE_H
 
-#include "session.h"
+#include "core/session.h"
 
 #define CAPTURE_MOST_INTERFACES 64u
 

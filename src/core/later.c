@@ -2,9 +2,9 @@
  *
  * later.h: a stack of jobs and a helper thread that lives while there are any.
  */
-#include "later.h"
+#include "core/later.h"
 
-#include "os.h"
+#include "platform/os.h"
 
 static later_job *_Atomic waiting;
 /* Generation plus one of the process that has a helper, so that a fork leaves the child without one. */

@@ -4,10 +4,10 @@
  * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
  * atomic operation a slot), and the number of C operations in progress, during which a release has to wait its turn.
  */
-#include "lease.h"
+#include "core/lease.h"
 
-#include "copy.h"
-#include "tap.h"
+#include "core/copy.h"
+#include "core/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef TUNRING_LEASE_H
 #define TUNRING_LEASE_H
 
-#include "session.h"
+#include "core/session.h"
 
 /* An empty lease with room for so many slots at least, or NULL. It belongs to no session yet. */
 tunring_lease *lease_new(uint32_t room);

@@ -5,10 +5,10 @@
  * the line twice: into the thread's own memory, from which a failed call takes its reasons, and into a bounded queue
  * for the user's logger, if there is one.
  */
-#include "os.h"
+#include "platform/os.h"
 #include "tunring.h"
-#include "utf16.h"
-#include "wait.h"
+#include "platform/utf16.h"
+#include "platform/wait.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  *
  * pcapng blocks: type, size, body, options, and the size again, everything padded to 32 bits.
  */
-#include "pcapng.h"
+#include "core/pcapng.h"
 
 #include <string.h>
 

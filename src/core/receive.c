@@ -2,10 +2,10 @@
  *
  * Receiving a batch: take what is there, else spin or sleep until something is.
  */
-#include "lease.h"
-#include "spin.h"
-#include "tap.h"
-#include "wait.h"
+#include "core/lease.h"
+#include "core/spin.h"
+#include "core/tap.h"
+#include "platform/wait.h"
 
 /* For a caller who gives no wait. */
 static const tunring_wait look_once = {.deadline = 0};

@@ -3,11 +3,11 @@
  * Sending and reserving. A chunk is allocated and filled, then committed from its end: the ring publishes only when its
  * oldest allocation is sent, so a chunk costs one publication and at most one wake-up of the host.
  */
-#include "backoff.h"
-#include "copy.h"
-#include "lease.h"
-#include "tap.h"
-#include "wait.h"
+#include "core/backoff.h"
+#include "core/copy.h"
+#include "core/lease.h"
+#include "core/tap.h"
+#include "platform/wait.h"
 
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u

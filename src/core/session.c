@@ -4,10 +4,10 @@
  * wait for every call that may still touch the library's session. What needs ring memory after that, a lease, has
  * taken a pin while its call was in flight. The last pin ends the library's session.
  */
-#include "session.h"
+#include "core/session.h"
 
-#include "api.h"
-#include "backoff.h"
+#include "core/api.h"
+#include "core/backoff.h"
 
 #include <stdlib.h>
 

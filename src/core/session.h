@@ -5,10 +5,10 @@
 #ifndef TUNRING_SESSION_H
 #define TUNRING_SESSION_H
 
-#include "later.h"
-#include "os.h"
+#include "core/later.h"
+#include "platform/os.h"
 #include "tunring.h"
-#include "wake_guard.h"
+#include "core/wake_guard.h"
 
 struct tunring_adapter
 {

@@ -2,7 +2,7 @@
  *
  * spin.h: a budget that each sleep sets anew.
  */
-#include "spin.h"
+#include "core/spin.h"
 
 bool
 spin_again(tunring_session *session, spin *state)

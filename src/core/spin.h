@@ -11,7 +11,7 @@
 #ifndef TUNRING_SPIN_H
 #define TUNRING_SPIN_H
 
-#include "session.h"
+#include "core/session.h"
 
 #define SPIN_WORTH 50000  /* nanoseconds of sleep that a spin is worth */
 #define SPIN_BUDGET 20000 /* nanoseconds that it then spins */

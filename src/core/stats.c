@@ -2,19 +2,12 @@
  *
  * A session's figures.
  */
-#include "session.h"
+#include "core/session.h"
 
 static uint64_t
 read_count(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);
-}
-
-int64_t
-tunring_deadline(int64_t nanoseconds)
-{
-    int64_t now = os_now();
-    return nanoseconds < TUNRING_FOREVER - now ? now + nanoseconds : TUNRING_FOREVER;
 }
 
 void

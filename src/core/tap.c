@@ -3,9 +3,9 @@
  * A session's tap. Its lock is what lets a tap go while other threads receive and send: it is held over a write, and
  * only while there is a tap.
  */
-#include "tap.h"
+#include "core/tap.h"
 
-#include "capture.h"
+#include "core/capture.h"
 
 void
 tap_write(tunring_session *session, tunring_direction direction, int64_t time, const tunring_packet *packets,

@@ -5,7 +5,7 @@
 #ifndef TUNRING_TAP_H
 #define TUNRING_TAP_H
 
-#include "session.h"
+#include "core/session.h"
 
 static inline bool
 tap_wants(const tunring_session *session, tunring_direction direction)

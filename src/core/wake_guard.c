@@ -2,10 +2,10 @@
  *
  * wake_guard.h: one thread for the process. It never exists where no driver is affected, so it knows nothing of forks.
  */
-#include "wake_guard.h"
+#include "core/wake_guard.h"
 
-#include "os.h"
-#include "session.h"
+#include "platform/os.h"
+#include "core/session.h"
 
 /* The last driver version that needs it. */
 #define LAST_AFFECTED 0x0000000Eu /* 0.14 */

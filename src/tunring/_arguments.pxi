@@ -16,7 +16,7 @@ cdef int64_t _deadline(timeout) except? -1:
     if seconds == 0:
         return 0
     # int64 nanoseconds reach 292 years ahead.
-    return TUNRING_FOREVER if seconds > 9e9 else tunring_deadline(<int64_t>(seconds * 1e9) + 1)
+    return TUNRING_FOREVER if seconds > 9e9 else os_deadline(<int64_t>(seconds * 1e9) + 1)
 
 
 cpdef object check_timeout(timeout):

@@ -20,11 +20,11 @@ cdef class Turns:
 
     cpdef void begin_turn(self) noexcept:
         """Other tasks have just had their turn."""
-        self.slice_ends = tunring_deadline(SLICE)
+        self.slice_ends = os_deadline(SLICE)
 
     cpdef bint turn_is_over(self) noexcept:
         """Whether a task has gone on for long enough, and should let others run."""
-        return tunring_deadline(0) > self.slice_ends
+        return os_deadline(0) > self.slice_ends
 
 
 cdef Turns _waiters_here(_Session session):

@@ -38,20 +38,21 @@ cdef extern from "Python.h":
     void Py_INCREF(PyObject *) noexcept
     void Py_DECREF(PyObject *) noexcept
 
-cdef extern from "python_api.h":
+cdef extern from "tunring/python_api.h":
     void *memoryview_internal(object view) noexcept
     PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
     bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
 
-cdef extern from "os.h" nogil:
+cdef extern from "platform/os.h" nogil:
     ctypedef struct os_event:
         HANDLE wait
     bint os_event_open(os_event *event) noexcept
     void os_event_close(os_event *event) noexcept
     void os_event_set(os_event *event) noexcept
+    int64_t os_deadline(int64_t nanoseconds) noexcept
     DWORD GetLastError() noexcept
 
-cdef extern from "interrupt.h":
+cdef extern from "tunring/interrupt.h":
     ctypedef struct interrupt:
         HANDLE handle
     int interrupt_init(unsigned long main_thread) except -1

@@ -6,7 +6,7 @@
 #ifndef TUNRING_INTERRUPT_H
 #define TUNRING_INTERRUPT_H
 
-#include "os.h"
+#include "platform/os.h"
 
 typedef struct interrupt
 {

@@ -6,7 +6,7 @@
  */
 #include <Python.h>
 
-#include "interrupt.h"
+#include "tunring/interrupt.h"
 
 #include <fcntl.h>
 #include <unistd.h>

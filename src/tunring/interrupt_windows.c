@@ -5,7 +5,7 @@
  */
 #include <Python.h>
 
-#include "interrupt.h"
+#include "tunring/interrupt.h"
 
 #include <string.h>
 

@@ -6,8 +6,8 @@
 #define CORE_API_H
 
 #include "check.h"
-#include "exports.h"
-#include "os.h"
+#include "backends/exports.h"
+#include "platform/os.h"
 #include "tunring.h"
 
 #include <string.h>

@@ -5,9 +5,9 @@
 #ifndef TUNRING_OFFLOAD_RUNS_H
 #define TUNRING_OFFLOAD_RUNS_H
 
-#include "offload_coalesce.h"
+#include "backends/offload_coalesce.h"
 #include "offload_packets.h"
-#include "offload_split.h"
+#include "backends/offload_split.h"
 
 #define ALL (OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO)
 

@@ -5,8 +5,8 @@
  */
 /* build: parts=os,loopback,common,ring */
 #include "check.h"
-#include "exports.h"
-#include "os.h"
+#include "backends/exports.h"
+#include "platform/os.h"
 
 #include <poll.h>
 #include <pthread.h>

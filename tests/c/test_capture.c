@@ -4,7 +4,7 @@
  */
 /* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
-#include "pcapng.h"
+#include "core/pcapng.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -129,7 +129,7 @@ test_waits(void)
     CHECK(os_event_open(&interrupt));
     open_ends(&api, &pair, CAPACITY);
     CHECK(tunring_receive(pair.sessions[0], 1, &POLL, &lease) == WAIT_TIMEOUT);
-    tunring_wait wait = {.deadline = tunring_deadline(20000000)};
+    tunring_wait wait = {.deadline = os_deadline(20000000)};
     int64_t began = os_now();
     CHECK(tunring_receive(pair.sessions[0], 1, &wait, &lease) == WAIT_TIMEOUT);
     CHECK(os_now() - began >= 19000000);
@@ -158,12 +158,12 @@ test_full_ring(void)
     uint32_t sent, more;
     CHECK(tunring_send(pair.sessions[0], packets, 8, NULL, &sent) == ERROR_BUFFER_OVERFLOW);
     CHECK(sent == 4); /* two in each of the cable's rings */
-    tunring_wait wait = {.deadline = tunring_deadline(5000000)};
+    tunring_wait wait = {.deadline = os_deadline(5000000)};
     CHECK(tunring_send(pair.sessions[0], packets, 1, &wait, &more) == WAIT_TIMEOUT && more == 0);
     CHECK(stats_of(pair.sessions[0]).ring_full == 2);
     for (uint32_t got = 0; got < sent; got++)
         done(receive(pair.sessions[1], 1));
-    wait.deadline = tunring_deadline(5000000);
+    wait.deadline = os_deadline(5000000);
     CHECK(tunring_send(pair.sessions[0], packets, 1, &wait, &more) == ERROR_SUCCESS && more == 1);
     close_ends(&pair);
 }

@@ -5,7 +5,7 @@
  */
 /* build: parts=core */
 #include "check.h"
-#include "os.h"
+#include "platform/os.h"
 #include "tunring.h"
 
 #include <string.h>
@@ -132,7 +132,7 @@ main(void)
     CHECK(publications == 2 && open_slots == 0);
 
     /* Room for 36 more: they are committed before the wait. */
-    tunring_wait wait = {.deadline = tunring_deadline(2000000)};
+    tunring_wait wait = {.deadline = os_deadline(2000000)};
     CHECK(tunring_send(session, packets, 100, &wait, &sent) == WAIT_TIMEOUT && sent == 36);
     CHECK(open_slots == 0);
 

@@ -4,8 +4,8 @@
  */
 /* build: parts=os,ring */
 #include "check.h"
-#include "poison.h"
-#include "ring.h"
+#include "backends/poison.h"
+#include "backends/ring.h"
 
 #include <string.h>
 

@@ -5,9 +5,9 @@
  * The interface is real, its read(), writev() and TUNSETOFFLOAD aren't.
  */
 /* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
-#include "offload_coalesce.h"
-#include "offload_split.h"
-#include "poison.h"
+#include "backends/offload_coalesce.h"
+#include "backends/offload_split.h"
+#include "backends/poison.h"
 #include "tun_net.h"
 
 /* Both headers have functions of these names. */

@@ -4,8 +4,8 @@
  * filter.
  */
 /* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
-#include "offload_coalesce.h"
-#include "poison.h"
+#include "backends/offload_coalesce.h"
+#include "backends/poison.h"
 #include "tun_net.h"
 
 #include <linux/if_ether.h>

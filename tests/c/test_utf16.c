@@ -4,7 +4,7 @@
  */
 /* build: parts=os */
 #include "check.h"
-#include "utf16.h"
+#include "platform/utf16.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
  */
 /* build: parts=core,os */
 #include "check.h"
-#include "os.h"
+#include "platform/os.h"
 #include "tunring.h"
 
 #include <string.h>

@@ -6,7 +6,7 @@
 #define TUNRING_TUN_NET_H
 
 #include "check.h"
-#include "exports.h"
+#include "backends/exports.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

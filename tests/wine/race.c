@@ -11,7 +11,7 @@
  * On a busy machine a processor may stand still for longer than that, and with it the driver or the guard. So a thread
  * on each processor notes by how much a sleep of a millisecond was too long; what a packet lay is also told without.
  */
-#include "os.h"
+#include "platform/os.h"
 #include "standin/standin.h"
 #include "tunring.h"
 

@@ -2,7 +2,7 @@
  *
  * file.h for Windows. There is no way to ask a pipe for room, so a write to one waits for its reader.
  */
-#include "file.h"
+#include "platform/file.h"
 
 /* A pipe may refuse more at once. */
 #define MOST 0x100000u

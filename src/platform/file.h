@@ -5,7 +5,7 @@
 #ifndef TUNRING_FILE_H
 #define TUNRING_FILE_H
 
-#include "os.h"
+#include "platform/os.h"
 
 typedef struct file
 {

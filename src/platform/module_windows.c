@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * api.h for Windows: LoadLibraryExW() of an absolute path, which looks for further DLLs in System32 alone.
+ * module.h for Windows: LoadLibraryExW() of an absolute path, which looks for further DLLs in System32 alone.
  */
-#include "api.h"
+#include "platform/module.h"
 
 #include <stdio.h>
 #include <string.h>
 
 void *
-module_open(const tunring_path_char *path, char *detail, size_t detail_size)
+module_open(const module_path_char *path, char *detail, size_t detail_size)
 {
     HMODULE module = LoadLibraryExW(path, NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
     if (module)

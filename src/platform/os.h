@@ -52,6 +52,10 @@ void os_event_clear(os_event *event);
 
 /* Nanoseconds of a monotonic clock. */
 int64_t os_now(void);
+/* A time of that clock that never comes. */
+#define OS_FOREVER INT64_MAX
+/* The time that lies this many nanoseconds ahead, saturating. */
+int64_t os_deadline(int64_t nanoseconds);
 /* Nanoseconds since 1970 UTC, by the system's clock, which may be set. */
 int64_t os_wall_clock(void);
 /* Tells the processor that this is a spin loop. */

@@ -2,13 +2,12 @@
  *
  * wait.h for Windows. The DLL's read event is auto-reset: a wait consumes it.
  */
-#include "tunring.h"
-#include "wait.h"
+#include "platform/wait.h"
 
 static DWORD
 milliseconds_until(int64_t deadline)
 {
-    if (deadline == TUNRING_FOREVER)
+    if (deadline == OS_FOREVER)
         return INFINITE;
     int64_t left = deadline - os_now();
     if (left <= 0)
@@ -48,14 +47,14 @@ wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
         present[used] = handles[i];
         index[used++] = (int)i;
     }
-    int64_t left = deadline == TUNRING_FOREVER ? deadline : deadline - os_now();
+    int64_t left = deadline == OS_FOREVER ? deadline : deadline - os_now();
     HANDLE timer = left > 0 && left < FINE ? os_timer_start(left) : NULL;
     if (timer)
     {
         present[used] = timer;
         index[used++] = WAIT_NOTHING;
     }
-    int ready = wait_with(present, used, timer ? TUNRING_FOREVER : deadline);
+    int ready = wait_with(present, used, timer ? OS_FOREVER : deadline);
     if (timer)
         CloseHandle(timer);
     return ready >= 0 ? index[ready] : ready;

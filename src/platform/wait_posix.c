@@ -2,8 +2,7 @@
  *
  * wait.h for POSIX: poll(). Our libraries' read events are level-triggered, so there is nothing to rearm.
  */
-#include "tunring.h"
-#include "wait.h"
+#include "platform/wait.h"
 
 #include <poll.h>
 #include <time.h>
@@ -16,12 +15,12 @@ poll_until(struct pollfd *polls, unsigned count, int64_t deadline)
         left = 0;
 #if defined(__linux__)
     struct timespec span = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-    return ppoll(polls, count, deadline == TUNRING_FOREVER ? NULL : &span, NULL);
+    return ppoll(polls, count, deadline == OS_FOREVER ? NULL : &span, NULL);
 #else
     int64_t milliseconds = left / 1000000 + (left % 1000000 != 0);
     if (milliseconds > INT32_MAX)
         milliseconds = INT32_MAX;
-    return poll(polls, (nfds_t)count, deadline == TUNRING_FOREVER ? -1 : (int)milliseconds);
+    return poll(polls, (nfds_t)count, deadline == OS_FOREVER ? -1 : (int)milliseconds);
 #endif
 }
 

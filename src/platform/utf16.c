@@ -2,7 +2,7 @@
  *
  * Strings of the ABI to and from UTF-8.
  */
-#include "utf16.h"
+#include "platform/utf16.h"
 
 #include <stdint.h>
 #include <string.h>

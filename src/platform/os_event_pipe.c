@@ -2,7 +2,7 @@
  *
  * os_event where there is no eventfd: a pipe that holds a byte or not.
  */
-#include "os.h"
+#include "platform/os.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -2,7 +2,7 @@
  *
  * os.h for POSIX: pthreads, clocks, anonymous memory, and the table of descriptors that a forked child closes.
  */
-#include "os.h"
+#include "platform/os.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -58,6 +58,13 @@ os_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t
+os_deadline(int64_t nanoseconds)
+{
+    int64_t now = os_now();
+    return nanoseconds < OS_FOREVER - now ? now + nanoseconds : OS_FOREVER;
 }
 
 int64_t

@@ -3,7 +3,7 @@
  * file.h for POSIX. The descriptor shares its mode with others, standard output say, so it stays as it is; instead a
  * pipe gets no more at once than it takes without waiting.
  */
-#include "file.h"
+#include "platform/file.h"
 
 #include <fcntl.h>
 #include <limits.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * api.h for POSIX: dlopen().
+ * module.h for POSIX: dlopen().
  */
-#include "api.h"
+#include "platform/module.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <unistd.h>
 
 void *
-module_open(const tunring_path_char *path, char *detail, size_t detail_size)
+module_open(const module_path_char *path, char *detail, size_t detail_size)
 {
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (module)

@@ -5,7 +5,7 @@
 #ifndef TUNRING_WAIT_H
 #define TUNRING_WAIT_H
 
-#include "os.h"
+#include "platform/os.h"
 
 #define WAIT_NOTHING (-1) /* the time is up */
 #define WAIT_BROKEN (-2)  /* the system refused to wait: last error */

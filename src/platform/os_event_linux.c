@@ -2,7 +2,7 @@
  *
  * os_event on Linux: an eventfd, whose counter is 0 or not.
  */
-#include "os.h"
+#include "platform/os.h"
 
 #include <sys/eventfd.h>
 #include <unistd.h>

@@ -2,7 +2,7 @@
  *
  * os.h for Windows.
  */
-#include "os.h"
+#include "platform/os.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -102,6 +102,13 @@ os_now(void)
         return count.QuadPart * 100;
     /* Whole seconds apart, so that the product doesn't overflow. */
     return count.QuadPart / frequency * 1000000000 + count.QuadPart % frequency * 1000000000 / frequency;
+}
+
+int64_t
+os_deadline(int64_t nanoseconds)
+{
+    int64_t now = os_now();
+    return nanoseconds < OS_FOREVER - now ? now + nanoseconds : OS_FOREVER;
 }
 
 /* Ticks of 100 ns from 1601 to 1970. */
