@@ -22,18 +22,18 @@ PARTS = {
     # What back ends need of the platform, and all of it.
     "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
     "core": ("src/core/*.c", "src/platform/*.c"),
-    "ring": ("src/backends/ring_*.c",),
-    "common": ("src/backends/backend_log.c",),
-    "loopback": ("src/backends/loopback*.c", "src/backends/cable*.c", "src/backends/simulator*.c"),
-    "offloads": ("src/backends/offload_*.c",),
+    "common": ("src/backends/common/*.c",),
+    "ring": ("src/backends/ring/*.c",),
+    "loopback": ("src/backends/loopback/*.c",),
+    "offloads": ("src/backends/tun_linux/offload_*.c",),
     # A session over any descriptor, and what makes one of a device.
     "tun_session": (
-        "src/backends/tun_re*.c",
-        "src/backends/tun_send.c",
-        "src/backends/tun_session.c",
-        "src/backends/tun_uring*.c",
+        "src/backends/tun_linux/tun_re*.c",
+        "src/backends/tun_linux/tun_send.c",
+        "src/backends/tun_linux/tun_session.c",
+        "src/backends/tun_linux/tun_uring*.c",
     ),
-    "tun_device": ("src/backends/tun_adapter.c", "src/backends/tun_[dln]*.c"),
+    "tun_device": ("src/backends/tun_linux/tun_adapter.c", "src/backends/tun_linux/tun_[dln]*.c"),
     "extension": ("src/tunring/*.c",),
 }
 

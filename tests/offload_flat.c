@@ -2,8 +2,8 @@
  *
  * The offloads behind two functions without structures, for Python's ctypes.
  */
-#include "backends/offload_coalesce.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/tun_linux/offload_split.h"
 
 #include <string.h>
 

@@ -9,9 +9,9 @@
  * whose messages are packets, so no privilege is needed.
  */
 #include "core_api.h"
-#include "backends/offload_coalesce.h"
+#include "backends/tun_linux/offload_coalesce.h"
 #include "offload_packets.h"
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -7,9 +7,9 @@
  *
  * Superpackets are as large as they come; the packets go to and come from a ring's memory, one after the other.
  */
-#include "backends/offload_coalesce.h"
+#include "backends/tun_linux/offload_coalesce.h"
 #include "offload_packets.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_split.h"
 
 #include <time.h>
 

@@ -3,7 +3,7 @@
  * Chunks of an arena. The current chunk counts one slot more than it has lent, so that it is not given back while room
  * is still being taken from it.
  */
-#include "arena.h"
+#include "core/arena.h"
 
 struct arena_chunk
 {

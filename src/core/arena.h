@@ -6,7 +6,7 @@
 #ifndef TUNRING_ARENA_H
 #define TUNRING_ARENA_H
 
-#include "os.h"
+#include "platform/os.h"
 #include "tunring_backend.h"
 
 /* A chunk's size, and its alignment: the address of a slot leads to its chunk. */

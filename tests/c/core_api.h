@@ -6,7 +6,7 @@
 #define CORE_API_H
 
 #include "check.h"
-#include "backends/exports.h"
+#include "backends/common/exports.h"
 #include "platform/os.h"
 #include "tunring.h"
 

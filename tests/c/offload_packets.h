@@ -6,7 +6,7 @@
 #define TUNRING_OFFLOAD_PACKETS_H
 
 #include "check.h"
-#include "backends/offload_virtio.h"
+#include "backends/tun_linux/offload_virtio.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -5,9 +5,9 @@
 #ifndef TUNRING_OFFLOAD_RUNS_H
 #define TUNRING_OFFLOAD_RUNS_H
 
-#include "backends/offload_coalesce.h"
+#include "backends/tun_linux/offload_coalesce.h"
 #include "offload_packets.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_split.h"
 
 #define ALL (OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO)
 

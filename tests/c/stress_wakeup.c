@@ -5,8 +5,8 @@
  */
 /* build: parts=os,loopback,common,ring */
 #include "check.h"
-#include "backends/exports.h"
-#include "backends/ring.h"
+#include "backends/common/exports.h"
+#include "backends/ring/ring.h"
 
 #include <poll.h>
 #include <pthread.h>

@@ -4,7 +4,7 @@
  * chunk is told once one is back.
  */
 /* build: parts=os sources=src/core/arena.c */
-#include "arena.h"
+#include "core/arena.h"
 #include "check.h"
 
 #include <string.h>

@@ -5,7 +5,7 @@
  */
 /* build: parts=os,loopback,common,ring */
 #include "check.h"
-#include "backends/exports.h"
+#include "backends/common/exports.h"
 
 #include <poll.h>
 #include <stdbool.h>

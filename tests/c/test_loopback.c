@@ -4,7 +4,7 @@
  */
 /* build: parts=os,loopback,common,ring */
 #include "check.h"
-#include "backends/exports.h"
+#include "backends/common/exports.h"
 #include "platform/os.h"
 
 #include <poll.h>

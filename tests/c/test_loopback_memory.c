@@ -5,7 +5,7 @@
  */
 /* build: parts=os,loopback,common,ring flags=-Wl,--wrap=calloc,--wrap=free,--wrap=mmap,--wrap=munmap */
 #include "check.h"
-#include "backends/exports.h"
+#include "backends/common/exports.h"
 
 #include <string.h>
 #include <sys/mman.h>

@@ -3,7 +3,7 @@
  * The Internet checksum against one that adds byte by byte.
  */
 /* build: parts=offloads */
-#include "backends/offload_checksum.h"
+#include "backends/tun_linux/offload_checksum.h"
 #include "offload_packets.h"
 
 #define MOST 300u

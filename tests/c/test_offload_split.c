@@ -4,7 +4,7 @@
  */
 /* build: parts=offloads */
 #include "offload_packets.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_split.h"
 
 static BYTE whole[70000], expected[70000], before[70000];
 

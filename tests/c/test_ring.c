@@ -4,8 +4,8 @@
  */
 /* build: parts=os,ring */
 #include "check.h"
-#include "backends/poison.h"
-#include "backends/ring.h"
+#include "backends/ring/poison.h"
+#include "backends/ring/ring.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
  */
 /* build: parts=os,ring */
 #include "check.h"
-#include "backends/ring.h"
+#include "backends/ring/ring.h"
 
 #include <string.h>
 

@@ -5,9 +5,9 @@
  * The interface is real, its read(), writev() and TUNSETOFFLOAD aren't.
  */
 /* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
-#include "backends/offload_coalesce.h"
-#include "backends/offload_split.h"
-#include "backends/poison.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/tun_linux/offload_split.h"
+#include "backends/ring/poison.h"
 #include "tun_net.h"
 
 /* Both headers have functions of these names. */

@@ -6,7 +6,7 @@
 /* build: parts=tun_session,offloads,ring,common,os */
 #include "check.h"
 #include "offload_packets.h"
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>

@@ -4,8 +4,8 @@
  * filter.
  */
 /* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
-#include "backends/offload_coalesce.h"
-#include "backends/poison.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/ring/poison.h"
 #include "tun_net.h"
 
 #include <linux/if_ether.h>

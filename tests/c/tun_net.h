@@ -6,7 +6,7 @@
 #define TUNRING_TUN_NET_H
 
 #include "check.h"
-#include "backends/exports.h"
+#include "backends/common/exports.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

@@ -7,9 +7,9 @@
  * it, moved on by its payload, and adds the bytes to it by exclusive or; SEAL makes lengths and checksums right.
  */
 #include "fuzz.h"
-#include "backends/offload_checksum.h"
-#include "backends/offload_coalesce.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_checksum.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/tun_linux/offload_split.h"
 
 #define COPY 1u
 #define SEAL 2u

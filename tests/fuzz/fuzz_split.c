@@ -3,7 +3,7 @@
  * Splits whatever comes. Input: a virtio header of 10 bytes, then the packet.
  */
 #include "fuzz.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_split.h"
 
 #define MOST 70000u
 

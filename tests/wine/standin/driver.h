@@ -10,7 +10,7 @@
 #ifndef STANDIN_DRIVER_H
 #define STANDIN_DRIVER_H
 
-#include "backends/ring.h"
+#include "backends/ring/ring.h"
 
 #define IOCTL_REGISTER_RINGS 0xCA6CE5C0u
 

@@ -2,7 +2,7 @@
  *
  * tun_reader.h
  */
-#include "backends/tun_reader.h"
+#include "backends/tun_linux/tun_reader.h"
 
 #include <errno.h>
 #include <stdlib.h>

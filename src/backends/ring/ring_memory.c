@@ -2,8 +2,8 @@
  *
  * The region that holds a session's two rings.
  */
-#include "backends/poison.h"
-#include "backends/ring.h"
+#include "backends/ring/poison.h"
+#include "backends/ring/ring.h"
 
 bool
 ring_capacity_valid(DWORD capacity)

@@ -10,12 +10,12 @@
 #ifndef TUNRING_TUN_SESSION_H
 #define TUNRING_TUN_SESSION_H
 
-#include "backends/offload_coalesce.h"
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/tun_linux/offload_split.h"
 #include "platform/os.h"
-#include "backends/ring.h"
-#include "backends/tun_device.h"
-#include "backends/tun_reader.h"
+#include "backends/ring/ring.h"
+#include "backends/tun_linux/tun_device.h"
+#include "backends/tun_linux/tun_reader.h"
 #include "tunring_backend.h"
 
 struct tun_adapter;

@@ -15,7 +15,7 @@
 #ifndef TUNRING_CABLE_H
 #define TUNRING_CABLE_H
 
-#include "backends/ring.h"
+#include "backends/ring/ring.h"
 
 /* A session as a cable sees it. */
 typedef struct cable_end

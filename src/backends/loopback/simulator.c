@@ -6,9 +6,9 @@
  * ERROR_NOT_SUPPORTED. A session whose adapter was removed is stale: its memory stays until WintunEndSession, which the
  * simulator counts and which frees it, as the official DLL would.
  */
-#include "backends/simulator.h"
+#include "backends/loopback/simulator.h"
 
-#include "backends/loopback.h"
+#include "backends/loopback/loopback.h"
 
 #include <string.h>
 

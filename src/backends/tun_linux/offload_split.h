@@ -8,8 +8,8 @@
 #ifndef TUNRING_OFFLOAD_SPLIT_H
 #define TUNRING_OFFLOAD_SPLIT_H
 
-#include "backends/offload_headers.h"
-#include "backends/offload_virtio.h"
+#include "backends/tun_linux/offload_headers.h"
+#include "backends/tun_linux/offload_virtio.h"
 
 typedef struct offload_split
 {

@@ -2,7 +2,7 @@
  *
  * The registry of loopback adapters, and the life of adapters and sessions.
  */
-#include "backends/loopback.h"
+#include "backends/loopback/loopback.h"
 
 #include "platform/utf16.h"
 

@@ -4,7 +4,7 @@
  * writes, see offload_coalesce.h. A run stays in R until it is written whole, so that a write that has to wait can be
  * tried again.
  */
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
 #include <string.h>
 #include <sys/uio.h>

@@ -2,7 +2,7 @@
  *
  * The cable's directions and their mover.
  */
-#include "backends/cable.h"
+#include "backends/loopback/cable.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  * No work is lost: `pending` is set before the second try, and every holder reads it after unlocking. So either that
  * try gets the lock, or its holder has yet to unlock and will see `pending`.
  */
-#include "backends/ring.h"
+#include "backends/ring/ring.h"
 
 void
 ring_lock_init(ring_lock *lock)

@@ -2,11 +2,11 @@
  *
  * /dev/net/tun and its ioctls.
  */
-#include "backends/tun_device.h"
+#include "backends/tun_linux/tun_device.h"
 
-#include "backends/backend_log.h"
-#include "backends/offload_coalesce.h"
-#include "backends/offload_virtio.h"
+#include "backends/common/backend_log.h"
+#include "backends/tun_linux/offload_coalesce.h"
+#include "backends/tun_linux/offload_virtio.h"
 #include "platform/os.h"
 
 #include <fcntl.h>

@@ -2,9 +2,9 @@
  *
  * A session's life, and its read event.
  */
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
-#include "backends/backend_log.h"
+#include "backends/common/backend_log.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
  *
  * The client half of the ring: what a program does through the ABI.
  */
-#include "backends/poison.h"
-#include "backends/ring.h"
+#include "backends/ring/poison.h"
+#include "backends/ring/ring.h"
 
 /* The packet at an offset. */
 static BYTE *

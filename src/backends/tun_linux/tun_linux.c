@@ -13,10 +13,10 @@
  * - DeleteDriver succeeds and does nothing, for nothing was installed; ERROR_BUSY while this process has adapters.
  * - After a fork, handles of the parent do nothing in the child.
  */
-#include "backends/backend_log.h"
-#include "backends/exports.h"
-#include "backends/tun_adapter.h"
-#include "backends/tun_device.h"
+#include "backends/common/backend_log.h"
+#include "backends/common/exports.h"
+#include "backends/tun_linux/tun_adapter.h"
+#include "backends/tun_linux/tun_device.h"
 #include "platform/utf16.h"
 
 #include <string.h>

@@ -2,9 +2,9 @@
  *
  * Parses IPv4 and IPv6 with TCP and UDP.
  */
-#include "backends/offload_headers.h"
+#include "backends/tun_linux/offload_headers.h"
 
-#include "backends/offload_checksum.h"
+#include "backends/tun_linux/offload_checksum.h"
 
 #define IP6_HOP_BY_HOP 0u
 #define IP6_ROUTING 43u

@@ -2,11 +2,11 @@
  *
  * The list of interfaces, under one lock. The lock comes before those of a session's rings.
  */
-#include "backends/tun_adapter.h"
+#include "backends/tun_linux/tun_adapter.h"
 
-#include "backends/backend_log.h"
-#include "backends/tun_device.h"
-#include "backends/tun_netlink.h"
+#include "backends/common/backend_log.h"
+#include "backends/tun_linux/tun_device.h"
+#include "backends/tun_linux/tun_netlink.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
  *
  * The host half of the ring: what the driver does.
  */
-#include "backends/poison.h"
-#include "backends/ring.h"
+#include "backends/ring/poison.h"
+#include "backends/ring/ring.h"
 
 #include <string.h>
 

@@ -14,8 +14,8 @@
 #ifndef TUNRING_OFFLOAD_COALESCE_H
 #define TUNRING_OFFLOAD_COALESCE_H
 
-#include "backends/offload_headers.h"
-#include "backends/offload_virtio.h"
+#include "backends/tun_linux/offload_headers.h"
+#include "backends/tun_linux/offload_virtio.h"
 
 #include <sys/uio.h>
 

@@ -3,7 +3,7 @@
  * Receive: a read that finds S empty. What comes may be a superpacket, or several packets at once: it is read into memory
  * of its own and split from there, and what S has no room for waits there.
  */
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
 #include <poll.h>
 

@@ -6,9 +6,9 @@
  * A flow's newest group may grow; a packet that doesn't fit starts another one, which takes its place. Groups are written
  * in the order of their first packets, so the order within each flow comes by itself.
  */
-#include "backends/offload_coalesce.h"
+#include "backends/tun_linux/offload_coalesce.h"
 
-#include "backends/offload_checksum.h"
+#include "backends/tun_linux/offload_checksum.h"
 
 /* TCP flags that a segment of a superpacket may have. */
 #define MERGEABLE (TCP_FIN | TCP_PSH | TCP_ACK | TCP_ECE | TCP_CWR)

@@ -2,7 +2,7 @@
  *
  * One rtnetlink request and its one answer at a time.
  */
-#include "backends/tun_netlink.h"
+#include "backends/tun_linux/tun_netlink.h"
 
 #include <linux/if.h>
 #include <linux/if_link.h>

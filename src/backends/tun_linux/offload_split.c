@@ -5,9 +5,9 @@
  * What is the same in all headers of a superpacket is summed up once. Each segment then costs a copy of the headers, the
  * few words that differ, and one pass over its payload that copies and sums.
  */
-#include "backends/offload_split.h"
+#include "backends/tun_linux/offload_split.h"
 
-#include "backends/offload_checksum.h"
+#include "backends/tun_linux/offload_checksum.h"
 
 /* ---- Beginning ---- */
 

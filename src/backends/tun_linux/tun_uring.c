@@ -3,7 +3,7 @@
  * tun_uring.h by the kernel's own interface: two system calls, and two rings that are mapped together. What is used of
  * its layout is declared here, for systems whose headers are older than their kernel.
  */
-#include "backends/tun_uring.h"
+#include "backends/tun_linux/tun_uring.h"
 
 #include "platform/os.h"
 

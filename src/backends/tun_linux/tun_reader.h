@@ -6,8 +6,8 @@
 #ifndef TUNRING_TUN_READER_H
 #define TUNRING_TUN_READER_H
 
-#include "backends/offload_virtio.h"
-#include "backends/tun_uring.h"
+#include "backends/tun_linux/offload_virtio.h"
+#include "backends/tun_linux/tun_uring.h"
 
 #include <stdbool.h>
 

@@ -11,11 +11,11 @@
  * be ended at any later time. WintunGetRunningDriverVersion gives this library's own version; WintunDeleteDriver has
  * nothing to remove and only says whether it could, that is, whether no adapter exists.
  */
-#include "backends/loopback.h"
+#include "backends/loopback/loopback.h"
 
-#include "backends/backend_log.h"
-#include "backends/exports.h"
-#include "backends/simulator.h"
+#include "backends/common/backend_log.h"
+#include "backends/common/exports.h"
+#include "backends/loopback/simulator.h"
 #include "platform/utf16.h"
 
 #define LOOPBACK_VERSION 0x00010000

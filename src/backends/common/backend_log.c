@@ -2,7 +2,7 @@
  *
  * Log lines of a back end.
  */
-#include "backends/backend_log.h"
+#include "backends/common/backend_log.h"
 
 #include "platform/utf16.h"
 

@@ -5,7 +5,7 @@
 #ifndef TUNRING_LOOPBACK_H
 #define TUNRING_LOOPBACK_H
 
-#include "backends/cable.h"
+#include "backends/loopback/cable.h"
 
 #define LOOPBACK_NAME_UNITS 127
 #define LOOPBACK_TYPE_UNITS 128

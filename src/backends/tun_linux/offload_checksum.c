@@ -2,7 +2,7 @@
  *
  * The loops of the Internet checksum.
  */
-#include "backends/offload_checksum.h"
+#include "backends/tun_linux/offload_checksum.h"
 
 #include <stdbool.h>
 

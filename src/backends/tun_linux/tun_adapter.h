@@ -6,7 +6,7 @@
 #ifndef TUNRING_TUN_ADAPTER_H
 #define TUNRING_TUN_ADAPTER_H
 
-#include "backends/tun_session.h"
+#include "backends/tun_linux/tun_session.h"
 
 /* Either gives a new handle, or an error as tun_device_create() and tun_device_attach() do. */
 DWORD tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle);
