@@ -50,6 +50,36 @@ async def waiting(session: tunring.Session, count: int = 1) -> None:
         await asyncio.sleep(0)
 
 
+async def served_in_turn(
+    left: tunring.Session,
+    right: tunring.Session,
+    receive: Callable[[], Coroutine[Any, Any, tunring.Batch]],
+    sleep: Callable[[float], Coroutine[Any, Any, None]],
+    start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
+) -> list[int]:
+    """Eight tasks wait in `right`, and eight packets come one after the other: the tasks in order of their packets."""
+    order: list[int] = []
+
+    def take(index: int) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def take_one() -> None:
+            with await receive() as batch:
+                assert len(batch) == 1
+                order.append(index)
+
+        return take_one
+
+    for index in range(8):
+        start(take(index))
+        while sum(len(waiters._waiting) for waiters in right._waiters.values()) != index + 1:
+            await sleep(0)
+    for number in range(8):
+        left.send([packet(number=number)])
+        while len(order) <= number:
+            await sleep(0.001)
+        await sleep(0.005)  # a task that is woken for nothing has its chance
+    return order
+
+
 async def cancel_everywhere(
     make: Callable[[], Coroutine[Any, Any, Any]], check: Callable[[int, Any], None], step: Callable[[int], None]
 ) -> int:

@@ -14,6 +14,8 @@ cdef class Turns:
     cdef int64_t slice_ends
     cdef public bint sending
     """Whether a task waits for room."""
+    cdef public bint woken
+    """Whether a task was woken for packets and has not looked yet: they are not for one that comes just now."""
 
     def __cinit__(self):
         self.begin_turn()
@@ -47,9 +49,10 @@ async def receive_in_loop(_Session session not None, Turns waiters, max_packets,
         waiters = _waiters_here(session)
     if waiters.turn_is_over():
         await waiters.yield_turn()
-    batch = session.receive_until(max_packets, 0, True)
-    if batch.lease is not None or timeout == 0:
-        return batch
+    if not waiters.woken or timeout == 0:
+        batch = session.receive_until(max_packets, 0, True)
+        if batch.lease is not None or timeout == 0:
+            return batch
     return await waiters.receive_later(session, max_packets, timeout)
 
 
@@ -78,8 +81,10 @@ cdef class Batches:
                 self.waiters = _waiters_here(self.session)
             if self.waiters.turn_is_over():
                 await self.waiters.yield_turn()
-            batch = self.session.receive_until(self.max_packets, 0, True)
-            if batch.lease is None:
+            batch = None
+            if not self.waiters.woken:
+                batch = self.session.receive_until(self.max_packets, 0, True)
+            if batch is None or batch.lease is None:
                 batch = await self.waiters.receive_later(self.session, self.max_packets, None)
         except SessionClosed:
             raise StopAsyncIteration from None

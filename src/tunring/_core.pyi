@@ -197,6 +197,7 @@ class Capture:
 @disjoint_base
 class Turns:
     sending: bool
+    woken: bool
     def begin_turn(self) -> None: ...
     def turn_is_over(self) -> bool: ...
 

@@ -130,8 +130,8 @@ async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel
     waiters = waiters_of(session, asyncio.get_running_loop(), LoopWaiters)
     if waiters.turn_is_over():
         await waiters.yield_turn()
-    while True:
+    if not waiters.woken:
         batch = session._poll(max_packets)  # noqa: SLF001
         if batch or cancel.called:
             return batch
-        await waiters.wait_for_packets(session)
+    return await waiters.receive_later(session, max_packets, None, cancel)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
-    from tunring._core import Batch, Outgoing, Session
+    from tunring._core import Batch, Cancel, Outgoing, Session
 
 #: Times that a task which waits for room lets the loop run before it sleeps.
 _TURNS = 8
@@ -43,6 +43,15 @@ class Event(Protocol):
 
     async def wait(self) -> object:
         """Wait until somebody calls :meth:`set`."""
+
+
+class _Waiter:
+    """A task in the line for packets."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: Event) -> None:
+        self.event = event  # a new one for each wait: anyio's can't be cleared
 
 
 class Readiness(Protocol):
@@ -102,7 +111,7 @@ class Waiters(Turns):
     """The tasks of one event loop that wait in one session. All methods but one are for the loop's thread."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Event] = deque()  # for packets, in order
+        self._waiting: deque[_Waiter] = deque()  # for packets, in order
         self._pausing: set[Event] = set()  # for room
         self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
         self._armed = False
@@ -144,36 +153,46 @@ class Waiters(Turns):
         finally:  # a task that is cancelled here each time would never get on
             self.begin_turn()
 
-    async def receive_later(self, session: Session, max_packets: SupportsIndex, timeout: float | None) -> Batch:
-        """Wait for packets and take them. :meth:`Session._poll` has found none before; empty when the time is up."""
-        deadline = _deadline(timeout)
-        while True:
-            await self.wait_for_packets(session, deadline)
-            in_time = time.monotonic() < deadline
-            batch = session._poll(max_packets)  # noqa: SLF001
-            if batch or not in_time:
-                return batch
+    async def receive_later(
+        self, session: Session, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel | None = None
+    ) -> Batch:
+        """Line up for packets and take them; empty when the time is up, or once ``cancel`` is set.
 
-    async def wait_for_packets(self, session: Session, deadline: float = math.inf) -> None:
-        """Wait until a receive may return something; nothing is promised."""
-        event = self.make_event()
-        self._waiting.append(event)
+        :meth:`Session._poll` has found none before, or :attr:`woken` is set.
+        """
+        deadline = _deadline(timeout)
+        waiter = _Waiter(self.make_event())
+        self._waiting.append(waiter)
         try:
-            self._arm(session)
-            await self._wait_until(event, deadline)
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(event)
-            # Whoever goes, woken or not, leaves the others with somebody to wake them.
-            if self._waiting:
+            while True:
                 self._arm(session)
-            else:
-                self._disarm()
-        self.begin_turn()
+                await self._wait_until(waiter.event, deadline)
+                self.begin_turn()
+                in_time = time.monotonic() < deadline
+                batch = session._poll(max_packets)  # noqa: SLF001
+                if batch or not in_time or (cancel is not None and cancel.called):
+                    return batch
+                # Another thread took them. The task keeps its place in the line.
+                if self._waiting[0] is waiter:
+                    self.woken = False
+                waiter.event = self.make_event()
+        finally:
+            # Not before the poll: a thread would find the same packets again, and wake the next task for nothing.
+            self._leave(waiter, session)
+
+    def _leave(self, waiter: _Waiter, session: Session) -> None:
+        if self._waiting[0] is waiter:
+            self.woken = False
+        self._waiting.remove(waiter)
+        # Whoever goes, woken or not, leaves the others with somebody to wake them.
+        if self._waiting:
+            self._arm(session)
+        else:
+            self._disarm()
 
     def _arm(self, session: Session) -> None:
         # A session that is closed meanwhile wakes everybody.
-        if self._armed or self._ended or self.finished():
+        if self._armed or self.woken or self._ended or self.finished():
             return
         if self._readiness is None:
             self._readiness = self.make_readiness(session)
@@ -185,10 +204,11 @@ class Waiters(Turns):
             self._armed = not self._readiness.disarm()
 
     def fired(self) -> None:
-        """Wake the task that has waited longest."""
+        """Wake the task that has waited longest. It keeps its place until it has looked."""
         self._armed = False
         if self._waiting:
-            self._waiting.popleft().set()
+            self.woken = True
+            self._waiting[0].event.set()
 
     # ---- Room
 
@@ -280,5 +300,5 @@ class Waiters(Turns):
             self._wake_all()
 
     def _wake_all(self) -> None:
-        for event in (*self._waiting, *self._pausing):
+        for event in (*(waiter.event for waiter in self._waiting), *self._pausing):
             event.set()

@@ -10,7 +10,7 @@ import pytest
 
 import tunring
 from packets import number_of, packet
-from tasks import cancel_everywhere, numbered, rest, turns, waiters, waiting
+from tasks import cancel_everywhere, numbered, rest, served_in_turn, turns, waiters, waiting
 from tunring.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -121,6 +121,35 @@ def test_the_loop_is_woken_once_a_burst(pair: Pair, run: Run, fires: list[None])
     assert len(fires) == 20
 
 
+def test_tasks_that_wait_are_served_in_order(pair: Pair, run: Run, fires: list[None]) -> None:
+    left, right = pair
+
+    async def main() -> list[int]:
+        async with asyncio.TaskGroup() as tasks:
+            return await served_in_turn(
+                left, right, right.receive_async, asyncio.sleep, lambda take: tasks.create_task(take())
+            )
+
+    assert run(main()) == list(range(8))
+    assert len(fires) == 8
+
+
+def test_a_task_that_comes_takes_nothing_from_one_that_was_woken(pair: Pair, run: Run, fires: list[None]) -> None:
+    left, right = pair
+
+    async def main() -> None:
+        first = asyncio.create_task(right.receive_async())
+        await waiting(right)
+        left.send(numbered(0, 1))
+        while not fires:
+            await asyncio.sleep(0)
+        assert not await right.receive_async(timeout=0.05)
+        with await first as batch:
+            assert len(batch) == 1
+
+    run(main())
+
+
 def test_nobody_is_told_when_nobody_waits(pair: Pair, run: Run, fires: list[None]) -> None:
     left, right = pair
 
@@ -202,7 +231,7 @@ def test_cancelled_at_every_turn_it_loses_nothing(pair: Pair, run: Run) -> None:
         first, second = (asyncio.create_task(right.receive_async()) for _ in range(2))
         await waiting(right, 2)
         left.send(numbered(sent, 5))
-        while len(waiters(right)._waiting) == 2:
+        while not waiters(right).woken:
             await asyncio.sleep(0)
         first.cancel()
         assert len(await second) == 5
