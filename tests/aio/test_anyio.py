@@ -16,7 +16,7 @@ import tunring
 import tunring.testing
 from packets import number_of, packet
 from running import check_script
-from tasks import numbered, rest
+from tasks import cancel_everywhere, numbered, rest, served_in_turn
 from tunring.contrib import anyio as helper
 from tunring.waiters import Waiters
 
@@ -94,6 +94,98 @@ def test_waits_for_room(pair: Pair, run: Run) -> None:
 
     run(main)
     assert found == list(range(2 * MANY))
+
+
+@pytest.mark.skipif(WINE, reason="Wine lacks what trio waits by")
+def test_each_function_is_a_checkpoint_of_trio(pair: Pair) -> None:
+    from trio.testing import assert_checkpoints
+
+    left, right = pair
+
+    async def main() -> None:
+        left.send(numbered(0, 3))
+        with assert_checkpoints():
+            (await helper.receive(right, 1)).release()
+        with assert_checkpoints():
+            (await helper.receive(right, 1, timeout=1)).release()
+        iterator = helper.batches(right)
+        with assert_checkpoints():
+            assert len(await anext(iterator)) == 1
+        await iterator.aclose()  # type: ignore[attr-defined]
+        with assert_checkpoints():
+            assert not await helper.receive(right, timeout=0)
+        with assert_checkpoints():
+            assert await helper.send(left, numbered(0, 1)) == 1
+        with assert_checkpoints():
+            assert await helper.send(left, numbered(0, MANY, SIZE), on_full="partial") < MANY
+        with assert_checkpoints():
+            assert await helper.send(left, []) == 0
+        with assert_checkpoints():
+            assert await helper.send_packed(right, packet(), [20]) == 1
+        with assert_checkpoints():
+            assert await helper.send_packed(right, b"", []) == 0
+        left.close()
+        right.close()
+        iterator = helper.batches(right)
+        with assert_checkpoints():
+            assert await anext(iterator, None) is None
+
+    anyio.run(main, backend="trio")
+
+
+def test_each_function_is_a_checkpoint_of_asyncio(pair: Pair) -> None:
+    left, right = pair
+
+    async def main() -> None:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tick)
+            await anyio.lowlevel.checkpoint()
+            for function in (
+                lambda: helper.send(left, numbered(0, 2)),
+                lambda: helper.send_packed(left, packet(), [20]),
+                lambda: helper.receive(right, 1),
+                lambda: helper.receive(right, 2, timeout=0),
+                lambda: helper.receive(right, timeout=0),
+            ):
+                before = ticks
+                await function()
+                assert ticks > before
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+def test_cancelled_by_asyncio_itself_it_loses_nothing(pair: Pair) -> None:
+    """A cancel scope's shield does not keep ``Task.cancel()`` off."""
+    left, right = pair
+    sent = 0
+
+    def fill() -> None:
+        nonlocal sent
+        sent += left.send(numbered(sent, 5))
+
+    def check(_: int, batch: tunring.Batch | None) -> None:
+        if batch is not None:
+            with batch:
+                seen.extend(number_of(view) for view in batch)
+        seen.extend(rest(right))
+        assert seen == list(range(sent))
+        fill()
+
+    async def main() -> None:
+        fill()
+        assert await cancel_everywhere(lambda: helper.receive(right, 3), check, lambda _: None) >= 1
+
+    seen: list[int] = []
+    anyio.run(main)
 
 
 def test_times_out(pair: Pair, run: Run) -> None:
@@ -191,6 +283,20 @@ def test_the_loop_is_woken_once_a_burst(pair: Pair, run: Run, monkeypatch: pytes
 
     run(main)
     assert len(fires) == 20
+
+
+def test_tasks_that_wait_are_served_in_order(pair: Pair, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = pair
+    fires: list[None] = []
+    original = Waiters.fired
+    monkeypatch.setattr(Waiters, "fired", lambda self: (fires.append(None), original(self)))
+
+    async def main() -> list[int]:
+        async with anyio.create_task_group() as tasks:
+            return await served_in_turn(left, right, lambda: helper.receive(right), anyio.sleep, tasks.start_soon)
+
+    assert run(main) == list(range(8))
+    assert len(fires) == 8
 
 
 def test_one_session_in_run_after_run(pair: Pair, run: Run) -> None:

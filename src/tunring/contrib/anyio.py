@@ -1,6 +1,7 @@
 """Sessions in anyio tasks, under trio as well as asyncio: ``pip install 'tunring[anyio]'``.
 
-Each function is a checkpoint. Under asyncio they share their waiters with :meth:`Session.receive_async` and its like.
+Each function is a checkpoint: before it takes or sends anything it lets other tasks run, and raises if its task is
+cancelled. Under asyncio they share their waiters with :meth:`Session.receive_async` and its like.
 
 Examples
 --------
@@ -29,7 +30,7 @@ from tunring.waiters import Waiters
 
 try:
     import anyio
-    from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
+    from anyio.lowlevel import checkpoint, current_token
 except ImportError as error:
     raise ImportError("tunring.contrib.anyio needs anyio: pip install 'tunring[anyio]'", name="anyio") from error
 
@@ -84,10 +85,26 @@ class _TrioWaiters(Waiters):
 
 
 def _waiters(session: Session) -> Waiters:
-    token = current_token()
-    if isinstance(token.native_token, asyncio.AbstractEventLoop):
-        return aio.waiters_of(session, token.native_token, aio.LoopWaiters)
-    return aio.waiters_of(session, token, _TrioWaiters)
+    # Quicker than anyio's own token. In trio's guest mode asyncio's loop runs as well, but none of its tasks does.
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        if asyncio.current_task(loop) is not None:
+            return aio.waiters_of(session, loop, aio.LoopWaiters)
+    return aio.waiters_of(session, current_token(), _TrioWaiters)
+
+
+async def _checkpoint(session: Session) -> Waiters:
+    """Let other tasks run, and raise if this one is cancelled. Returns the session's waiters of the loop that runs.
+
+    Nothing is taken yet. After that, a shielded checkpoint would do under trio, but the shield doesn't keep asyncio's
+    own ``Task.cancel()`` off, and what was taken would be lost.
+    """
+    waiters = _waiters(session)
+    await waiters.yield_turn()
+    return waiters
 
 
 async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: float | None = None) -> Batch:
@@ -96,8 +113,8 @@ async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: f
     A task that is cancelled has taken nothing. Parameters, result and errors are those of :meth:`Session.receive`.
     """
     timeout = check_timeout(timeout)
-    await checkpoint_if_cancelled()
-    return await receive_in_loop(session, _waiters(session), max_packets, timeout)
+    waiters = await _checkpoint(session)
+    return await receive_in_loop(session, waiters, max_packets, timeout)
 
 
 async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
@@ -139,7 +156,7 @@ async def send_packed(
 async def _send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
     try:
         timeout = check_timeout(timeout)
-        await checkpoint_if_cancelled()
-        return await send_in_loop(outgoing, _waiters(session), timeout)
+        waiters = await _checkpoint(session)
+        return await send_in_loop(outgoing, waiters, timeout)
     finally:
         outgoing.let_go()
