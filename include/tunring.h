@@ -60,6 +60,8 @@ typedef struct tunring_wait
 
 typedef struct tunring_adapter tunring_adapter;
 typedef struct tunring_session tunring_session;
+/* What lends slots: a session is one. */
+typedef struct tunring_source tunring_source;
 
 DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
                              tunring_adapter **adapter);
@@ -83,29 +85,34 @@ DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_se
  * core/wake_guard.h); they are by default. It concerns libraries without our own table only. Any time. */
 void tunring_wake_guard_enable(bool enabled);
 
-/* Closes the session: wakes every waiter, waits for the calls in flight, and ends the library's session unless leases
- * still pin it (then the last of them does). From any thread, any number of times. */
-void tunring_session_close(tunring_session *session);
-/* Gives up the caller's pointer; closes the session if it is open. Any time: what could block, a helper thread does. */
-void tunring_session_drop(tunring_session *session);
+/* ---- Sources: core/source.c ------------------------------------------------------------------------------------- */
+
+tunring_source *tunring_session_source(tunring_session *session);
+
+/* Closes the source: wakes every waiter, waits for the calls in flight, and ends what it is made of unless leases still
+ * pin it (then the last of them does). May be called from any thread, any number of times. */
+void tunring_source_close(tunring_source *source);
+/* Gives up the caller's pointer; closes the source if it is open. May be called at any time: a helper thread does what
+ * could block. */
+void tunring_source_drop(tunring_source *source);
 
 typedef enum tunring_state
 {
     TUNRING_OPEN,
-    TUNRING_CLOSED,  /* by tunring_session_close */
+    TUNRING_CLOSED,  /* by tunring_source_close */
     TUNRING_REMOVED, /* the library said ERROR_HANDLE_EOF: the adapter is gone */
     TUNRING_FORKED   /* this process is a child of the one that started it */
 } tunring_state;
 
 /* Any time. */
-tunring_state tunring_session_state(const tunring_session *session);
+tunring_state tunring_source_state(const tunring_source *source);
+HANDLE tunring_source_read_event(const tunring_source *source);
 DWORD tunring_session_capacity(const tunring_session *session);
-HANDLE tunring_session_read_event(const tunring_session *session);
 
 /* Sessions that were never ended, since the system had removed their adapter and ending them would close a handle that
- * is no longer theirs; and sessions that wait for their last packet to be let go. Process-wide. Any time. */
+ * is no longer theirs; and sources that wait for their last packet to be let go. Process-wide. Any time. */
 uint64_t tunring_sessions_leaked(void);
-uint64_t tunring_sessions_pinned(void);
+uint64_t tunring_sources_pinned(void);
 
 typedef struct tunring_stats
 {
@@ -133,10 +140,10 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
 /* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
  * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
- * pins its session until the last slot is let go, and keeps count and lengths after that. */
+ * pins its source until the last slot is let go, and keeps count and lengths after that. */
 typedef struct tunring_lease
 {
-    tunring_session *session;
+    tunring_source *source;
     _Atomic uint32_t state; /* lease.c */
     _Atomic uint32_t left;  /* slots not let go yet */
     bool reserved;          /* room to send, rather than packets received */
@@ -191,7 +198,7 @@ uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packe
  * after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
  * anything is taken. An error in mid-batch is left for the next call. */
-DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
+DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
 
 /* Sends packets in order, each of at most WINTUN_MAX_IP_PACKET_SIZE bytes; *sent counts them, on failure too. When the
  * ring is full: waits for room if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
@@ -209,7 +216,7 @@ DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t 
  * keeps the session's struct, but is a call in flight only while it is armed. */
 typedef struct tunring_alarm tunring_alarm;
 
-DWORD tunring_alarm_open(tunring_session *session, tunring_alarm **alarm);
+DWORD tunring_alarm_open(tunring_source *source, tunring_alarm **alarm);
 /* Waits until the alarm is armed, and then until a receive would return a packet or fail; that disarms it.
  * ERROR_HANDLE_EOF once the session is closed or the alarm ended. One thread at a time. */
 DWORD tunring_alarm_wait(tunring_alarm *alarm);

@@ -38,6 +38,9 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_adapter:
         pass
+    ctypedef struct tunring_source:
+        pass
+
     ctypedef struct tunring_session:
         pass
     DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
@@ -52,18 +55,19 @@ cdef extern from "tunring.h" nogil:
 
     DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session) noexcept
     void tunring_wake_guard_enable(bint enabled) noexcept
-    void tunring_session_close(tunring_session *session) noexcept
-    void tunring_session_drop(tunring_session *session) noexcept
+    tunring_source *tunring_session_source(tunring_session *session) noexcept
+    void tunring_source_close(tunring_source *source) noexcept
+    void tunring_source_drop(tunring_source *source) noexcept
     ctypedef enum tunring_state:
         TUNRING_OPEN
         TUNRING_CLOSED
         TUNRING_REMOVED
         TUNRING_FORKED
-    tunring_state tunring_session_state(const tunring_session *session) noexcept
+    tunring_state tunring_source_state(const tunring_source *source) noexcept
+    HANDLE tunring_source_read_event(const tunring_source *source) noexcept
     DWORD tunring_session_capacity(const tunring_session *session) noexcept
-    HANDLE tunring_session_read_event(const tunring_session *session) noexcept
     uint64_t tunring_sessions_leaked() noexcept
-    uint64_t tunring_sessions_pinned() noexcept
+    uint64_t tunring_sources_pinned() noexcept
 
     ctypedef struct tunring_stats:
         uint64_t received_packets
@@ -95,7 +99,7 @@ cdef extern from "tunring.h" nogil:
         const BYTE *data
         uint32_t length
     ctypedef struct tunring_lease:
-        tunring_session *session
+        tunring_source *source
         uint32_t count
         uint64_t bytes
         tunring_slot slots[0]
@@ -114,7 +118,7 @@ cdef extern from "tunring.h" nogil:
     uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets) noexcept
 
     const uint32_t TUNRING_MAX_BATCH
-    DWORD tunring_receive(tunring_session *session, uint32_t max, const tunring_wait *wait,
+    DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait,
                           tunring_lease **lease) noexcept
     DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
                        const tunring_wait *wait, uint32_t *sent) noexcept
@@ -124,7 +128,7 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_alarm:
         pass
-    DWORD tunring_alarm_open(tunring_session *session, tunring_alarm **watch) noexcept
+    DWORD tunring_alarm_open(tunring_source *source, tunring_alarm **watch) noexcept
     DWORD tunring_alarm_wait(tunring_alarm *watch) noexcept
     void tunring_alarm_arm(tunring_alarm *watch) noexcept
     void tunring_alarm_end(tunring_alarm *watch) noexcept

@@ -51,7 +51,7 @@ receive(bool hold, bool forward)
     static tunring_packet received[BATCH];
     uint32_t count = 0, sent;
     tunring_lease *lease;
-    while (tunring_receive(pair.sessions[1], BATCH, NULL, &lease) == ERROR_SUCCESS)
+    while (tunring_receive(tunring_session_source(pair.sessions[1]), BATCH, NULL, &lease) == ERROR_SUCCESS)
     {
         count += lease->count;
         for (uint32_t i = 0; hold && i < lease->count; i++)
@@ -75,7 +75,7 @@ drain(void)
 {
     tunring_lease *lease;
     for (int i = 0; i < 2; i++)
-        while (tunring_receive(pair.sessions[i], BATCH, NULL, &lease) == ERROR_SUCCESS)
+        while (tunring_receive(tunring_session_source(pair.sessions[i]), BATCH, NULL, &lease) == ERROR_SUCCESS)
         {
             tunring_lease_release(lease);
             tunring_lease_free(lease);

@@ -85,8 +85,8 @@ tunring_adapter_pinned(const tunring_adapter *adapter)
     if (adapter->generation != os_generation())
         return 0;
     os_mutex_lock(&self->lock);
-    if (self->session && session_closing(self->session))
-        pinned = atomic_load(&self->session->counts.pinned_packets);
+    if (self->session && source_closing(&self->session->source))
+        pinned = atomic_load(&self->session->source.counts.pinned_packets);
     os_mutex_unlock(&self->lock);
     return pinned;
 }

@@ -3,20 +3,20 @@
  * Waiting for a read event on behalf of an event loop that can't: one thread sits here, without Python, and returns
  * once a burst. It is armed for each wait, since the loop has to look at the ring before the next one makes sense.
  */
-#include "core/session.h"
+#include "core/source.h"
 #include "platform/wait.h"
 
 #include <stdlib.h>
 
 struct tunring_alarm
 {
-    tunring_session *session; /* a use of it */
+    tunring_source *source; /* a use of it */
     os_event armed;
     os_event ended;
 };
 
 DWORD
-tunring_alarm_open(tunring_session *session, tunring_alarm **result)
+tunring_alarm_open(tunring_source *source, tunring_alarm **result)
 {
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     tunring_alarm *alarm = calloc(1, sizeof(*alarm));
@@ -32,8 +32,8 @@ tunring_alarm_open(tunring_session *session, tunring_alarm **result)
         code = GetLastError();
         goto close_armed;
     }
-    alarm->session = session;
-    session_use(session);
+    alarm->source = source;
+    source_use(source);
     *result = alarm;
     return ERROR_SUCCESS;
 
@@ -50,7 +50,7 @@ tunring_alarm_free(tunring_alarm *alarm)
 {
     os_event_close(&alarm->ended);
     os_event_close(&alarm->armed);
-    session_put(alarm->session);
+    source_put(alarm->source);
     free(alarm);
 }
 
@@ -78,21 +78,21 @@ wait_for_ever(const HANDLE *handles, unsigned count, DWORD *code)
 static DWORD
 wait_until_readable(tunring_alarm *alarm)
 {
-    tunring_session *session = alarm->session;
+    tunring_source *source = alarm->source;
     enum
     {
         READ = 2
     };
     DWORD code;
-    if (!session_enter(session))
+    if (!source_enter(source))
         return ERROR_HANDLE_EOF;
-    const HANDLE handles[] = {session->stop.wait, alarm->ended.wait, session->read_event};
+    const HANDLE handles[] = {source->stop.wait, alarm->ended.wait, source->read_event};
     int index = wait_for_ever(handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
      * before it arms the alarm again. */
-    if (index == READ && !session->api->backend)
-        wait_rearm(session->read_event);
-    session_leave(session);
+    if (index == READ && source->auto_reset)
+        wait_rearm(source->read_event);
+    source_leave(source);
     if (code == ERROR_SUCCESS && index != READ)
         code = ERROR_HANDLE_EOF;
     return code;
@@ -107,7 +107,7 @@ tunring_alarm_wait(tunring_alarm *alarm)
     };
     DWORD code;
     const HANDLE handles[] = {alarm->ended.wait, alarm->armed.wait};
-    if (alarm->session->generation != os_generation())
+    if (alarm->source->generation != os_generation())
         return ERROR_HANDLE_EOF;
     int index = wait_for_ever(handles, 2, &code);
     if (code != ERROR_SUCCESS)

@@ -46,7 +46,7 @@ lease_new(uint32_t room)
     tunring_lease *lease = allocate(room);
     if (!lease)
         return NULL;
-    lease->session = NULL;
+    lease->source = NULL;
     atomic_init(&lease->state, 0);
     atomic_init(&lease->left, 0);
     lease->reserved = false;
@@ -70,68 +70,53 @@ lease_grow(tunring_lease **lease, uint32_t most)
 }
 
 void
-lease_bind(tunring_lease *lease, tunring_session *session, bool reserved)
+lease_bind(tunring_lease *lease, tunring_source *source, bool reserved)
 {
-    lease->session = session;
+    lease->source = source;
     lease->reserved = reserved;
     atomic_init(&lease->left, lease->count);
     if (lease->count == 0)
         return;
-    session_pin(session);
+    source_pin(source);
     if (reserved)
-        count_add(&session->counts.reservations, 1);
+        count_add(&source->counts.reservations, 1);
     else
     {
-        count_add(&session->counts.pinned_packets, lease->count);
-        count_add(&session->counts.pinned_bytes, lease->bytes);
+        count_add(&source->counts.pinned_packets, lease->count);
+        count_add(&source->counts.pinned_bytes, lease->bytes);
     }
 }
 
-/* So many slots are the ring's again. With the last of them the lease lets go of its session. */
+/* So many slots are the ring's again. With the last of them the lease lets go of its source. */
 static void
 slots_gone(tunring_lease *lease, uint32_t count, uint64_t bytes)
 {
-    tunring_session *session = lease->session;
+    tunring_source *source = lease->source;
     if (count == 0)
         return;
     if (!lease->reserved)
     {
-        count_sub(&session->counts.pinned_packets, count);
-        count_sub(&session->counts.pinned_bytes, bytes);
+        count_sub(&source->counts.pinned_packets, count);
+        count_sub(&source->counts.pinned_bytes, bytes);
     }
     if (atomic_fetch_sub(&lease->left, count) != count)
         return;
     if (lease->reserved)
-        count_sub(&session->counts.reservations, 1);
-    session_unpin(session);
+        count_sub(&source->counts.reservations, 1);
+    source_unpin(source);
 }
 
-/* A reserved slot can't be given back: it goes out as something that every host drops. */
-static void
-send_filler(tunring_session *session, const tunring_slot *slot)
-{
-    if (slot->length)
-        slot->data[0] = 0;
-    session->api->WintunSendPacket(session->handle, slot->data);
-    wake_guard_note(&session->watch);
-    count_add(&session->counts.fillers, 1);
-}
-
-/* These slots are nobody's any more. slots_gone() is left to the caller: until then the lease pins its session. */
+/* These slots are nobody's any more. slots_gone() is left to the caller: until then the lease pins its source. */
 static void
 return_slots(const tunring_lease *lease, uint32_t first, uint32_t count)
 {
-    tunring_session *session = lease->session;
-    const tunring_api *api = session->api;
-    const tunring_slot *slots = &lease->slots[first];
+    tunring_source *source = lease->source;
+    if (count == 0)
+        return;
     if (lease->reserved)
-        for (uint32_t i = 0; i < count; i++)
-            send_filler(session, &slots[i]);
-    else if (api->backend && count)
-        api->backend->release_many(session->handle, slots, count);
+        source->ops->abandon(source, &lease->slots[first], count);
     else
-        for (uint32_t i = 0; i < count; i++)
-            api->WintunReleaseReceivePacket(session->handle, slots[i].data);
+        source->ops->give_back(source, &lease->slots[first], count);
 }
 
 static bool
@@ -282,7 +267,7 @@ abandon(tunring_lease *lease, uint32_t claimed)
 DWORD
 tunring_lease_commit(tunring_lease *lease)
 {
-    tunring_session *session = lease->session;
+    tunring_session *session = session_of(lease->source);
     if (foreign(lease) || (atomic_fetch_or(&lease->state, LEASE_RELEASED) & LEASE_RELEASED))
         return ERROR_HANDLE_EOF;
     uint32_t claimed = claim_slots(lease);
@@ -291,22 +276,22 @@ tunring_lease_commit(tunring_lease *lease)
         abandon(lease, claimed);
         return ERROR_BUSY;
     }
-    if (!session_enter(session))
+    if (!source_enter(&session->source))
     {
         abandon(lease, claimed);
         return ERROR_HANDLE_EOF;
     }
     /* Afterwards the slots are the host's. */
-    if (tap_wants(session, TUNRING_SENT))
-        tap_write(session, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
+    if (tap_wants(&session->source, TUNRING_SENT))
+        tap_write(&session->source, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
     /* The oldest last: it publishes them all. */
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);
     wake_guard_note(&session->watch);
-    count_add(&session->counts.sent_packets, lease->count);
-    count_add(&session->counts.sent_bytes, lease->bytes);
-    count_add(&session->counts.sent_batches, 1);
-    session_leave(session);
+    count_add(&session->source.counts.sent_packets, lease->count);
+    count_add(&session->source.counts.sent_bytes, lease->bytes);
+    count_add(&session->source.counts.sent_batches, 1);
+    source_leave(&session->source);
     slots_gone(lease, lease->count, lease->bytes);
     return ERROR_SUCCESS;
 }

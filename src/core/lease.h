@@ -7,7 +7,7 @@
 
 #include "core/session.h"
 
-/* An empty lease with room for so many slots at least, or NULL. It belongs to no session yet. */
+/* An empty lease with room for so many slots at least, or NULL. It belongs to no source yet. */
 tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `most`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t most);
@@ -29,8 +29,8 @@ lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
     lease->bytes += length;
 }
 
-/* Gives the filled lease to the session that the slots are of. The caller is in a call on it. One without slots pins
+/* Gives the filled lease to the source that the slots are of. The caller is in a call on it. One without slots pins
  * nothing. */
-void lease_bind(tunring_lease *lease, tunring_session *session, bool reserved);
+void lease_bind(tunring_lease *lease, tunring_source *source, bool reserved);
 
 #endif

@@ -80,8 +80,8 @@ send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t cou
                                              : send_each(session, packets, count, sent, &bytes);
     os_mutex_unlock(&session->send_lock);
     wake_guard_note(&session->watch);
-    count_add(&session->counts.sent_packets, *sent);
-    count_add(&session->counts.sent_bytes, bytes);
+    count_add(&session->source.counts.sent_packets, *sent);
+    count_add(&session->source.counts.sent_bytes, bytes);
     return code;
 }
 
@@ -89,7 +89,7 @@ send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t cou
 static DWORD
 pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *pause)
 {
-    if (session_closing(session))
+    if (source_closing(&session->source))
         return ERROR_HANDLE_EOF;
     int64_t now = os_now();
     if (now >= wait->deadline)
@@ -98,8 +98,8 @@ pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *paus
     if (!nanoseconds)
         return ERROR_SUCCESS;
     int64_t until = wait->deadline - now < nanoseconds ? wait->deadline : now + nanoseconds;
-    const HANDLE handles[] = {session->stop.wait, wait->interrupt};
-    count_add(&session->counts.waits, 1);
+    const HANDLE handles[] = {session->source.stop.wait, wait->interrupt};
+    count_add(&session->source.counts.waits, 1);
     switch (wait_any(handles, 2, until))
     {
     case 0:
@@ -118,7 +118,7 @@ static DWORD
 ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
 {
     if (pause->turn == 0)
-        count_add(&session->counts.ring_full, 1);
+        count_add(&session->source.counts.ring_full, 1);
     return wait ? pause_for_room(session, wait, pause) : ERROR_BUFFER_OVERFLOW;
 }
 
@@ -134,7 +134,7 @@ typedef struct untapped
 static void
 tap_begin(tunring_session *session, untapped *news)
 {
-    news->wanted = tap_wants(session, TUNRING_SENT);
+    news->wanted = tap_wants(&session->source, TUNRING_SENT);
     if (news->wanted)
         news->time = os_wall_clock();
 }
@@ -143,7 +143,7 @@ static void
 tap_sent(tunring_session *session, untapped *news, const tunring_packet *packets, uint32_t sent)
 {
     if (news->wanted && sent > news->seen)
-        tap_write(session, TUNRING_SENT, news->time, packets + news->seen, NULL, sent - news->seen);
+        tap_write(&session->source, TUNRING_SENT, news->time, packets + news->seen, NULL, sent - news->seen);
     news->seen = sent;
 }
 
@@ -155,14 +155,14 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
     backoff pause = {0};
     untapped news = {0};
     *sent = 0;
-    if (!session_enter(session))
+    if (!source_enter(&session->source))
         return ERROR_HANDLE_EOF;
     tap_begin(session, &news);
     while (*sent < count && code == ERROR_SUCCESS)
     {
         uint32_t left = count - *sent;
         uint32_t done = 0;
-        if (session_closing(session))
+        if (source_closing(&session->source))
         {
             code = ERROR_HANDLE_EOF;
             break;
@@ -184,8 +184,8 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
     }
     tap_sent(session, &news, packets, *sent);
     if (*sent)
-        count_add(&session->counts.sent_batches, 1);
-    session_leave(session);
+        count_add(&session->source.counts.sent_batches, 1);
+    source_leave(&session->source);
     return code;
 }
 
@@ -239,7 +239,7 @@ give_up_slots(tunring_session *session, tunring_lease *lease)
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);
     wake_guard_note(&session->watch);
-    count_add(&session->counts.fillers, lease->count);
+    count_add(&session->source.counts.fillers, lease->count);
     lease->count = 0;
     lease->bytes = 0;
 }
@@ -252,7 +252,8 @@ reserve_all(tunring_session *session, const uint32_t *sizes, uint32_t count, con
     backoff pause = {0};
     for (;;)
     {
-        DWORD code = session_closing(session) ? ERROR_HANDLE_EOF : allocate_all(session, sizes, count, bytes, lease);
+        DWORD code =
+            source_closing(&session->source) ? ERROR_HANDLE_EOF : allocate_all(session, sizes, count, bytes, lease);
         if (code == ERROR_SUCCESS)
             return code;
         give_up_slots(session, lease);
@@ -269,7 +270,7 @@ tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
 {
     if (ring_bytes(sizes, count) > session->capacity - 4)
         return ERROR_INVALID_PARAMETER;
-    if (!session_enter(session))
+    if (!source_enter(&session->source))
         return ERROR_HANDLE_EOF;
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     tunring_lease *lease = lease_new(count);
@@ -278,12 +279,12 @@ tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
     code = reserve_all(session, sizes, count, wait, lease);
     if (code == ERROR_SUCCESS)
     {
-        lease_bind(lease, session, true);
+        lease_bind(lease, &session->source, true);
         *result = lease;
     }
     else
         tunring_lease_free(lease);
 leave:
-    session_leave(session);
+    source_leave(&session->source);
     return code;
 }

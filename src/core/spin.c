@@ -5,16 +5,16 @@
 #include "core/spin.h"
 
 bool
-spin_again(tunring_session *session, spin *state)
+spin_again(tunring_source *source, spin *state)
 {
-    int64_t budget = atomic_load_explicit(&session->spin_budget, memory_order_relaxed);
+    int64_t budget = atomic_load_explicit(&source->spin_budget, memory_order_relaxed);
     if (!budget)
         return false;
     int64_t now = os_now();
     if (!state->until)
     {
         state->until = now + budget;
-        count_add(&session->counts.spins, 1);
+        count_add(&source->counts.spins, 1);
     }
     if (now >= state->until)
         return false;
@@ -24,32 +24,32 @@ spin_again(tunring_session *session, spin *state)
 
 /* Threads that wait at once may spoil each other's figures, which costs one of them a spin at most. */
 static bool
-rests(tunring_session *session, bool spun)
+rests(tunring_source *source, bool spun)
 {
-    uint32_t length = atomic_load_explicit(&session->spin_rest, memory_order_relaxed);
-    uint32_t left = atomic_load_explicit(&session->spin_rest_left, memory_order_relaxed);
+    uint32_t length = atomic_load_explicit(&source->spin_rest, memory_order_relaxed);
+    uint32_t left = atomic_load_explicit(&source->spin_rest_left, memory_order_relaxed);
     if (spun)
     {
         length = length == 0 ? 1 : length < SPIN_REST ? length * 2 : SPIN_REST;
         left = length;
-        atomic_store_explicit(&session->spin_rest, length, memory_order_relaxed);
+        atomic_store_explicit(&source->spin_rest, length, memory_order_relaxed);
     }
     else if (left > 0)
         left--;
-    atomic_store_explicit(&session->spin_rest_left, left, memory_order_relaxed);
+    atomic_store_explicit(&source->spin_rest_left, left, memory_order_relaxed);
     return left > 0;
 }
 
 void
-spin_learn(tunring_session *session, bool spun, int64_t slept)
+spin_learn(tunring_source *source, bool spun, int64_t slept)
 {
     /* Spinning on the only processor would keep the sender from running. */
-    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1 && !rests(session, spun);
-    atomic_store_explicit(&session->spin_budget, worth ? SPIN_BUDGET : 0, memory_order_relaxed);
+    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1 && !rests(source, spun);
+    atomic_store_explicit(&source->spin_budget, worth ? SPIN_BUDGET : 0, memory_order_relaxed);
 }
 
 void
-spin_praise(tunring_session *session)
+spin_praise(tunring_source *source)
 {
-    atomic_store_explicit(&session->spin_rest, 0, memory_order_relaxed);
+    atomic_store_explicit(&source->spin_rest, 0, memory_order_relaxed);
 }

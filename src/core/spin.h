@@ -11,7 +11,7 @@
 #ifndef TUNRING_SPIN_H
 #define TUNRING_SPIN_H
 
-#include "core/session.h"
+#include "core/source.h"
 
 #define SPIN_WORTH 50000  /* nanoseconds of sleep that a spin is worth */
 #define SPIN_BUDGET 20000 /* nanoseconds that it then spins */
@@ -23,10 +23,10 @@ typedef struct spin
 } spin;
 
 /* True while the caller should look again instead of sleeping. */
-bool spin_again(tunring_session *session, spin *state);
+bool spin_again(tunring_source *source, spin *state);
 /* A sleep has ended with a packet, after so many nanoseconds; `spun` before it for nothing. */
-void spin_learn(tunring_session *session, bool spun, int64_t slept);
+void spin_learn(tunring_source *source, bool spun, int64_t slept);
 /* A spin has found a packet. */
-void spin_praise(tunring_session *session);
+void spin_praise(tunring_source *source);
 
 #endif

@@ -13,7 +13,7 @@ read_count(const _Atomic uint64_t *counter)
 void
 tunring_session_stats(tunring_session *session, tunring_stats *stats)
 {
-    const session_counts *counts = &session->counts;
+    const source_counts *counts = &session->source.counts;
     *stats = (tunring_stats){
         .received_packets = read_count(&counts->received_packets),
         .received_bytes = read_count(&counts->received_bytes),
@@ -33,11 +33,11 @@ tunring_session_stats(tunring_session *session, tunring_stats *stats)
         .reservations = read_count(&counts->reservations),
     };
     const tunring_backend *backend = session->api->backend;
-    if (backend && session_enter(session))
+    if (backend && source_enter(&session->source))
     {
         backend->counters(session->handle, &stats->counters);
         stats->has_counters = true;
-        session_leave(session);
+        source_leave(&session->source);
     }
     else if (atomic_load(&session->has_last_counters))
     {
@@ -49,11 +49,11 @@ tunring_session_stats(tunring_session *session, tunring_stats *stats)
 void
 tunring_session_count_dropped(tunring_session *session, uint64_t packets)
 {
-    count_add(&session->counts.dropped, packets);
+    count_add(&session->source.counts.dropped, packets);
 }
 
 void
 tunring_session_count_skipped(tunring_session *session, uint64_t packets)
 {
-    count_add(&session->counts.skipped, packets);
+    count_add(&session->source.counts.skipped, packets);
 }

@@ -5,16 +5,16 @@
 #ifndef TUNRING_TAP_H
 #define TUNRING_TAP_H
 
-#include "core/session.h"
+#include "core/source.h"
 
 static inline bool
-tap_wants(const tunring_session *session, tunring_direction direction)
+tap_wants(const tunring_source *source, tunring_direction direction)
 {
-    return (atomic_load_explicit(&session->tapped, memory_order_relaxed) & (unsigned)direction) != 0;
+    return (atomic_load_explicit(&source->tapped, memory_order_relaxed) & (unsigned)direction) != 0;
 }
 
-/* Either packets or slots, which came or went at `time`. The caller is in a call on the session. */
-void tap_write(tunring_session *session, tunring_direction direction, int64_t time, const tunring_packet *packets,
+/* Either packets or slots, which came or went at `time`. The caller is in a call on the source. */
+void tap_write(tunring_source *source, tunring_direction direction, int64_t time, const tunring_packet *packets,
                const tunring_slot *slots, uint32_t count);
 
 #endif

@@ -64,7 +64,7 @@ static bool
 wake_driver(tunring_session *session)
 {
     bool done = false;
-    if (!session_enter(session))
+    if (!source_enter(&session->source))
         return true;
     /* Whoever holds the lock is sending. */
     if (os_mutex_trylock(&session->send_lock))
@@ -78,7 +78,7 @@ wake_driver(tunring_session *session)
         }
         os_mutex_unlock(&session->send_lock);
     }
-    session_leave(session);
+    source_leave(&session->source);
     return done;
 }
 

@@ -150,7 +150,7 @@ cdef class Alarm:
     cdef tunring_alarm *alarm  # ours
 
     def __cinit__(self, _Session session not None):
-        cdef DWORD code = tunring_alarm_open(session.get(), &self.alarm)
+        cdef DWORD code = tunring_alarm_open(tunring_session_source(session.get()), &self.alarm)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, "can't watch the session")
 

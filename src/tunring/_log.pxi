@@ -30,7 +30,7 @@ def log_lost() -> int:
 
 def pinned_sessions() -> int:
     """Closed sessions that wait for their last packet to be let go."""
-    return tunring_sessions_pinned()
+    return tunring_sources_pinned()
 
 
 def leaked_sessions() -> int:

@@ -34,7 +34,7 @@ ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
 
 cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
     cdef _Receiving *call = <_Receiving *>state
-    return tunring_receive(call.session, call.most, wait, &call.lease)
+    return tunring_receive(tunring_session_source(call.session), call.most, wait, &call.lease)
 
 
 cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
@@ -134,7 +134,7 @@ cdef class _Session:
 
     def __dealloc__(self):
         if self.session:
-            tunring_session_drop(self.session)
+            tunring_source_drop(tunring_session_source(self.session))
 
     def __enter__(self):
         return self
@@ -151,7 +151,7 @@ cdef class _Session:
         """True once :meth:`close` was called."""
         if not self.session or self.close_called:
             return True
-        return tunring_session_state(self.session) in (TUNRING_CLOSED, TUNRING_FORKED)
+        return tunring_source_state(tunring_session_source(self.session)) in (TUNRING_CLOSED, TUNRING_FORKED)
 
     @property
     def capacity(self) -> int:
@@ -167,7 +167,7 @@ cdef class _Session:
         """The exception for a code."""
         error = error_from_code(code, action)
         if isinstance(error, SessionClosed):
-            state = tunring_session_state(self.session)
+            state = tunring_source_state(tunring_session_source(self.session))
             error.reason = ("closed" if state == TUNRING_CLOSED else "forked" if state == TUNRING_FORKED
                             else "removed")
         return error
@@ -567,7 +567,7 @@ cdef class _Session:
         cdef tunring_session *session = self.get()
         if self.closed:
             raise self.failure(ERROR_HANDLE_EOF, "no read event")
-        return <size_t>tunring_session_read_event(session)
+        return <size_t>tunring_source_read_event(tunring_session_source(session))
 
     def fileno(self) -> int:
         """The read event's descriptor, for select, poll, epoll and event loops; not on Windows.
@@ -602,7 +602,7 @@ cdef class _Session:
                 reservation.abandon()
         leaked = tunring_sessions_leaked()
         with nogil:
-            tunring_session_close(self.session)
+            tunring_source_close(tunring_session_source(self.session))
         self.tapped = None
         if tunring_sessions_leaked() > leaked:
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)

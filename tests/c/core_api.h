@@ -51,8 +51,8 @@ close_ends(ends *pair)
 {
     for (int i = 0; i < 2; i++)
     {
-        tunring_session_close(pair->sessions[i]);
-        tunring_session_drop(pair->sessions[i]);
+        tunring_source_close(tunring_session_source(pair->sessions[i]));
+        tunring_source_drop(tunring_session_source(pair->sessions[i]));
         tunring_adapter_close(pair->adapters[i]);
     }
 }

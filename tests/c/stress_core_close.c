@@ -35,7 +35,7 @@ receiver(void *session)
 {
     tunring_lease *lease;
     DWORD code;
-    while ((code = tunring_receive(session, 32, &FOREVER, &lease)) == ERROR_SUCCESS)
+    while ((code = tunring_receive(tunring_session_source(session), 32, &FOREVER, &lease)) == ERROR_SUCCESS)
         give_back(atomic_exchange(&passed, lease));
     CHECK(code == ERROR_HANDLE_EOF);
     return NULL;
@@ -61,7 +61,7 @@ sender(void *session)
 static void *
 closer(void *session)
 {
-    tunring_session_close(session);
+    tunring_source_close(tunring_session_source(session));
     return NULL;
 }
 
@@ -77,8 +77,8 @@ round_of_threads(int number)
         CHECK(pthread_create(&threads[RECEIVERS + i], NULL, sender, pair.sessions[i & 1]) == 0);
     os_sleep(1000000 * (number % 5));
     CHECK(pthread_create(&second, NULL, closer, pair.sessions[0]) == 0);
-    tunring_session_close(pair.sessions[0]);
-    tunring_session_close(pair.sessions[1]);
+    tunring_source_close(tunring_session_source(pair.sessions[0]));
+    tunring_source_close(tunring_session_source(pair.sessions[1]));
     for (int i = 0; i < RECEIVERS + SENDERS; i++)
         pthread_join(threads[i], NULL);
     pthread_join(second, NULL);
@@ -92,8 +92,8 @@ main(void)
     api = linked_api();
     for (int i = 0; i < ROUNDS; i++)
         round_of_threads(i);
-    for (int i = 0; tunring_sessions_pinned() && i < 1000; i++)
+    for (int i = 0; tunring_sources_pinned() && i < 1000; i++)
         os_sleep(1000000);
-    CHECK(tunring_sessions_pinned() == 0);
+    CHECK(tunring_sources_pinned() == 0);
     return 0;
 }

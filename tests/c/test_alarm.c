@@ -34,7 +34,7 @@ static void
 take_one(void)
 {
     tunring_lease *lease;
-    CHECK(tunring_receive(pair.sessions[1], 1, &FOREVER, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &FOREVER, &lease) == ERROR_SUCCESS);
     tunring_lease_release(lease);
     tunring_lease_free(lease);
 }
@@ -44,7 +44,7 @@ test_rings_once_an_arming(void)
 {
     tunring_alarm *alarm;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(pair.sessions[1], &alarm) == ERROR_SUCCESS);
+    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
     for (int i = 0; i < 100; i++)
     {
         tunring_alarm_arm(alarm);
@@ -65,7 +65,7 @@ test_ends_at_any_time(bool armed, bool by_close)
     pthread_t thread;
     void *rings;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(pair.sessions[1], &alarm) == ERROR_SUCCESS);
+    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
     CHECK(pthread_create(&thread, NULL, wait_and_count, alarm) == 0);
     if (armed)
         tunring_alarm_arm(alarm);
@@ -90,7 +90,7 @@ test_closing_in_between(int round)
     tunring_alarm *alarm;
     pthread_t thread;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(pair.sessions[1], &alarm) == ERROR_SUCCESS);
+    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
     CHECK(pthread_create(&thread, NULL, wait_and_count, alarm) == 0);
     tunring_alarm_arm(alarm);
     if (round % 2)

@@ -73,7 +73,7 @@ receive_packets(void *argument)
     for (uint32_t got = 0; got < ROUNDS * BATCH;)
     {
         tunring_lease *lease = NULL;
-        CHECK(tunring_receive(self->pair.sessions[1], 64, &FOREVER, &lease) == ERROR_SUCCESS);
+        CHECK(tunring_receive(tunring_session_source(self->pair.sessions[1]), 64, &FOREVER, &lease) == ERROR_SUCCESS);
         got += lease->count;
         tunring_lease_release(lease);
         tunring_lease_free(lease);

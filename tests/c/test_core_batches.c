@@ -13,7 +13,7 @@ static tunring_lease *
 receive(tunring_session *session, uint32_t max)
 {
     tunring_lease *lease = NULL;
-    CHECK(tunring_receive(session, max, &POLL, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_receive(tunring_session_source(session), max, &POLL, &lease) == ERROR_SUCCESS);
     return lease;
 }
 
@@ -113,11 +113,11 @@ test_lease_after_close(void)
     tunring_lease *lease = receive(pair.sessions[1], 8);
     close_ends(&pair);
     CHECK(packet_number(lease->slots[0].data) == 7);
-    CHECK(tunring_sessions_pinned() == 1);
+    CHECK(tunring_sources_pinned() == 1);
     done(lease);
-    for (int i = 0; tunring_sessions_pinned() && i < 1000; i++)
+    for (int i = 0; tunring_sources_pinned() && i < 1000; i++)
         os_sleep(1000000);
-    CHECK(tunring_sessions_pinned() == 0);
+    CHECK(tunring_sources_pinned() == 0);
 }
 
 static void
@@ -128,17 +128,17 @@ test_waits(void)
     tunring_lease *lease;
     CHECK(os_event_open(&interrupt));
     open_ends(&api, &pair, CAPACITY);
-    CHECK(tunring_receive(pair.sessions[0], 1, &POLL, &lease) == WAIT_TIMEOUT);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[0]), 1, &POLL, &lease) == WAIT_TIMEOUT);
     tunring_wait wait = {.deadline = os_deadline(20000000)};
     int64_t began = os_now();
-    CHECK(tunring_receive(pair.sessions[0], 1, &wait, &lease) == WAIT_TIMEOUT);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[0]), 1, &wait, &lease) == WAIT_TIMEOUT);
     CHECK(os_now() - began >= 19000000);
     os_event_set(&interrupt);
     wait = (tunring_wait){.deadline = TUNRING_FOREVER, .interrupt = interrupt.wait};
-    CHECK(tunring_receive(pair.sessions[0], 1, &wait, &lease) == ERROR_OPERATION_ABORTED);
-    tunring_session_close(pair.sessions[0]);
-    CHECK(tunring_receive(pair.sessions[0], 1, &FOREVER, &lease) == ERROR_HANDLE_EOF);
-    CHECK(tunring_session_state(pair.sessions[0]) == TUNRING_CLOSED);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[0]), 1, &wait, &lease) == ERROR_OPERATION_ABORTED);
+    tunring_source_close(tunring_session_source(pair.sessions[0]));
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[0]), 1, &FOREVER, &lease) == ERROR_HANDLE_EOF);
+    CHECK(tunring_source_state(tunring_session_source(pair.sessions[0])) == TUNRING_CLOSED);
     close_ends(&pair);
     os_event_close(&interrupt);
 }
@@ -182,7 +182,7 @@ test_reservations(void)
         make_packet(lease->slots[i].data, sizes[i], i);
     /* What is sent meanwhile stays behind it. */
     send_numbers(session, 100, 1);
-    CHECK(tunring_receive(pair.sessions[1], 8, &POLL, &other) == WAIT_TIMEOUT);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &POLL, &other) == WAIT_TIMEOUT);
     CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
     CHECK(tunring_lease_commit(lease) == ERROR_HANDLE_EOF);
     tunring_lease_free(lease);
@@ -195,7 +195,7 @@ test_reservations(void)
     CHECK(tunring_lease_hold(lease, 1) && tunring_lease_held(lease));
     CHECK(tunring_lease_commit(lease) == ERROR_BUSY);
     send_numbers(session, 200, 1);
-    CHECK(tunring_receive(pair.sessions[1], 8, &POLL, &other) == WAIT_TIMEOUT);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &POLL, &other) == WAIT_TIMEOUT);
     tunring_lease_unhold(lease, 1);
     tunring_lease_free(lease);
     other = receive(pair.sessions[1], 8);

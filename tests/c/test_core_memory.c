@@ -55,8 +55,8 @@ attempt_open(const tunring_api *api, int failing)
     CHECK(code == (none_failed ? ERROR_SUCCESS : ERROR_NOT_ENOUGH_MEMORY));
     if (session)
     {
-        tunring_session_close(session);
-        tunring_session_drop(session);
+        tunring_source_close(tunring_session_source(session));
+        tunring_source_drop(tunring_session_source(session));
     }
     if (adapter)
         tunring_adapter_close(adapter);
@@ -89,9 +89,9 @@ test_packets(const tunring_api *api)
     CHECK(tunring_send(pair.sessions[0], packets, 300, NULL, &sent) == ERROR_SUCCESS && sent == 300);
 
     countdown = 0; /* no table at all: nothing is taken */
-    CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
     countdown = 1; /* the table can't grow: what fits is returned */
-    CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_SUCCESS);
     countdown = -1;
     CHECK(lease->count < 300);
     for (;;)
@@ -102,7 +102,7 @@ test_packets(const tunring_api *api)
         tunring_lease_free(lease);
         if (seen == 300)
             break;
-        CHECK(tunring_receive(pair.sessions[1], 300, &POLL, &lease) == ERROR_SUCCESS);
+        CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_SUCCESS);
     }
 
     const uint32_t size = 40;
@@ -110,7 +110,7 @@ test_packets(const tunring_api *api)
     CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
     countdown = -1;
     CHECK(tunring_send(pair.sessions[0], packets, 1, NULL, &sent) == ERROR_SUCCESS);
-    CHECK(tunring_receive(pair.sessions[1], 1, &POLL, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &POLL, &lease) == ERROR_SUCCESS);
     tunring_lease_release(lease);
     tunring_lease_free(lease);
     close_ends(&pair);

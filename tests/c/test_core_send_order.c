@@ -147,14 +147,14 @@ main(void)
 
     /* The adapter goes: this session is never ended, since its handle may be somebody else's by now. */
     receive_code = ERROR_HANDLE_EOF;
-    tunring_session_close(session);
-    tunring_session_drop(session);
+    tunring_source_close(tunring_session_source(session));
+    tunring_source_drop(tunring_session_source(session));
     CHECK(ended == 0 && tunring_sessions_leaked() == 1);
 
     receive_code = ERROR_NO_MORE_ITEMS;
     CHECK(tunring_session_start(adapter, 0x20000, &session) == ERROR_SUCCESS);
-    tunring_session_close(session);
-    tunring_session_drop(session);
+    tunring_source_close(tunring_session_source(session));
+    tunring_source_drop(tunring_session_source(session));
     CHECK(ended == 1 && tunring_sessions_leaked() == 1);
     tunring_adapter_close(adapter);
     os_event_close(&read_event);

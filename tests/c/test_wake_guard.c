@@ -119,8 +119,8 @@ open_session(void)
 static void
 close_session(tunring_session *session)
 {
-    tunring_session_close(session);
-    tunring_session_drop(session);
+    tunring_source_close(tunring_session_source(session));
+    tunring_source_drop(tunring_session_source(session));
     tunring_adapter_close(adapter);
 }
 

@@ -218,8 +218,8 @@ wmain(int count, wchar_t **arguments)
            (unsigned long long)sends, guarded ? "with the guard" : "without it", (unsigned long long)all.stranded,
            (long long)(all.longest / MICROSECOND), (unsigned long long)calm.stranded,
            (long long)(calm.longest / MICROSECOND));
-    tunring_session_close(session);
-    tunring_session_drop(session);
+    tunring_source_close(tunring_session_source(session));
+    tunring_source_drop(tunring_session_source(session));
     tunring_adapter_close(adapter);
     return guarded && calm.stranded ? 1 : 0;
 }

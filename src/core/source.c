@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The life of a source. Calls register in `life` before they look whether the source is closing, so that close() can
+ * wait for every call that may still touch it. What needs the memory of slots after that, a lease, has taken a pin while
+ * its call was in flight. The last pin ends the source.
+ */
+#include "core/source.h"
+
+#include "core/backoff.h"
+
+static _Atomic uint64_t sources_pinned;
+
+bool
+source_open(tunring_source *source, const source_ops *ops)
+{
+    if (!os_event_open(&source->stop))
+        return false;
+    source->ops = ops;
+    source->generation = os_generation();
+    atomic_init(&source->pins, 1);
+    atomic_init(&source->users, 1);
+    os_mutex_init(&source->tap_lock);
+    return true;
+}
+
+void
+source_discard(tunring_source *source)
+{
+    os_mutex_destroy(&source->tap_lock);
+    os_event_close(&source->stop);
+}
+
+bool
+source_enter(tunring_source *source)
+{
+    if (source->generation != os_generation())
+        return false;
+    /* Registers first and looks second: close() sets the bit first and counts second. */
+    if (atomic_fetch_add(&source->life, 1) & SOURCE_CLOSING)
+    {
+        source_leave(source);
+        return false;
+    }
+    return true;
+}
+
+void
+source_leave(tunring_source *source)
+{
+    atomic_fetch_sub(&source->life, 1);
+}
+
+static void
+end_source(tunring_source *source)
+{
+    source->ops->end(source);
+    source_put(source);
+}
+
+static void
+end_later(later_job *job)
+{
+    tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
+    if (source->generation == os_generation())
+        end_source(source);
+}
+
+void
+source_pin(tunring_source *source)
+{
+    atomic_fetch_add(&source->pins, 1);
+    source_use(source);
+}
+
+void
+source_unpin(tunring_source *source)
+{
+    if (atomic_fetch_sub(&source->pins, 1) == 1)
+    {
+        count_sub(&sources_pinned, 1);
+        source->job.run = end_later;
+        later(&source->job);
+    }
+    source_put(source);
+}
+
+void
+source_use(tunring_source *source)
+{
+    atomic_fetch_add(&source->users, 1);
+}
+
+void
+source_put(tunring_source *source)
+{
+    if (atomic_fetch_sub(&source->users, 1) != 1)
+        return;
+    os_mutex_destroy(&source->tap_lock);
+    source->ops->free(source);
+}
+
+/* Waits for the calls in flight: they have been woken, and new ones turn back at the door. */
+static void
+wait_until_quiet(tunring_source *source)
+{
+    backoff pause = {0};
+    while (atomic_load(&source->life) & ~SOURCE_CLOSING)
+        backoff_pause(&pause);
+}
+
+void
+tunring_source_close(tunring_source *source)
+{
+    if (source->generation != os_generation())
+        return;
+    later_run();
+    bool first = !(atomic_fetch_or(&source->life, SOURCE_CLOSING) & SOURCE_CLOSING);
+    if (first)
+        os_event_set(&source->stop);
+    wait_until_quiet(source);
+    if (!first)
+        return;
+    source->ops->detach(source);
+    os_event_close(&source->stop);
+    /* end_source() gives up a use of its own, the caller's stays until tunring_source_drop(). */
+    atomic_fetch_add(&source->users, 1);
+    count_add(&sources_pinned, 1);
+    if (atomic_fetch_sub(&source->pins, 1) == 1)
+    {
+        count_sub(&sources_pinned, 1);
+        end_source(source);
+    }
+}
+
+static void
+drop_later(later_job *job)
+{
+    tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
+    if (source->generation != os_generation())
+        return;
+    tunring_source_close(source);
+    source_put(source);
+}
+
+void
+tunring_source_drop(tunring_source *source)
+{
+    if (source->generation != os_generation())
+        return;
+    if (source_closing(source))
+    {
+        source_put(source);
+        return;
+    }
+    source->job.run = drop_later;
+    later(&source->job);
+}
+
+tunring_state
+tunring_source_state(const tunring_source *source)
+{
+    if (source->generation != os_generation())
+        return TUNRING_FORKED;
+    if (atomic_load(&source->removed))
+        return TUNRING_REMOVED;
+    return source_closing(source) ? TUNRING_CLOSED : TUNRING_OPEN;
+}
+
+HANDLE
+tunring_source_read_event(const tunring_source *source)
+{
+    return source->read_event;
+}
+
+uint64_t
+tunring_sources_pinned(void)
+{
+    return atomic_load(&sources_pinned);
+}
