@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tunring.configuration import Configuration, Route, no_interface
 from tunring.errors import AccessDenied, AlreadyExists, FamilyDisabled, NotFound, WintunError
+from tunring.extras import import_advice
 from tunring.namespace_linux import call_in_network
 from tunring.resolved_linux import Resolver
 
@@ -67,8 +68,9 @@ class LinuxTarget:
         """Call a function with the interface, in its namespace."""
         try:
             import pyroute2
-        except ImportError:
-            raise WintunError(_NOT_SUPPORTED, "configuring adapters needs pyroute2: pip install pyroute2") from None
+        except ImportError as error:
+            text = f"configuring adapters {import_advice(error, 'pyroute2')}"
+            raise WintunError(_NOT_SUPPORTED, text) from error
 
         def call() -> T:
             # pyroute2's sockets belong to the namespace of the thread that makes them, its event loop to the thread.

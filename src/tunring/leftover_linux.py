@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tunring.errors import error_from_code
+from tunring.extras import import_advice
 from tunring.namespace_linux import call_in_network
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def remove(handle: _core.AdapterHandle, name: str) -> None:
     action = f"can't remove what is left over of {name!r}"
     try:
         import pyroute2
-    except ImportError:
-        raise error_from_code(_NOT_SUPPORTED, action, "that needs pyroute2: pip install pyroute2") from None
+    except ImportError as error:
+        raise error_from_code(_NOT_SUPPORTED, action, f"that {import_advice(error, 'pyroute2')}") from error
 
     def delete() -> None:
         with pyroute2.IPRoute() as netlink:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tunring.errors import AccessDenied, NotFound, WintunError
+from tunring.extras import import_advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +44,8 @@ class Resolver:
             from jeepney.bus import get_bus
             from jeepney.io.blocking import prep_socket
             from jeepney.low_level import Parser
-        except ImportError:
-            raise _unavailable("that needs jeepney: pip install 'tunring[dns]'") from None
+        except ImportError as error:
+            raise _unavailable(f"that {import_advice(error, 'jeepney', 'tunring[dns]')}") from error
         self._jeepney: Any = jeepney
         self._parser = Parser()
         self._serials = itertools.count(1)

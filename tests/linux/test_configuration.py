@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from ipaddress import ip_interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,3 +167,21 @@ def test_reading_takes_no_privilege(namespace: Namespace) -> None:
 def test_pyroute2_is_imported_only_when_used() -> None:
     script = "import sys, tunring, tunring.configuration, tunring.__main__; print('pyroute2' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60) == "False\n"
+
+
+@pytest.mark.parametrize(("package", "given"), [("pyroute2", "mtu=1400"), ("jeepney", "dns=['9.9.9.9']")])
+def test_a_package_that_cannot_be_imported(namespace: Namespace, tmp_path: Path, package: str, given: str) -> None:
+    """As in a Python without a part of its library, or in a frozen program: it is installed, which is not the fault."""
+    (tmp_path / f"{package}.py").write_text("import a_module_that_this_python_lacks")
+    script = f"""
+import tunring
+with tunring.Adapter.create("tun0") as adapter:
+    try:
+        adapter.configure({given})
+    except (tunring.WintunError, NotImplementedError) as error:
+        print(error, repr(error.__cause__))
+"""
+    printed = namespace.run("env", f"PYTHONPATH={tmp_path}", sys.executable, "-W", "error", "-c", script)
+    assert f"needs {package}, which is installed but can't be imported: No module named 'a_module" in printed
+    assert "ModuleNotFoundError" in printed
+    assert "pip install" not in printed

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from tunring.extras import import_advice
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -172,7 +174,7 @@ def make_display(kind: str, flows: Sequence[Flow], limit: Limit, stream: TextIO)
             from tunring.cli.display_rich import RichDisplay
 
             return RichDisplay(flows, limit, stream)
-        except ImportError:
+        except ImportError as error:
             if kind == "rich":
-                raise ImportError("rich is not installed; it comes with: pip install 'tunring[cli]'") from None
+                raise ImportError(f"the live display {import_advice(error, 'rich', 'tunring[cli]')}") from error
     return PlainDisplay(flows, limit, stream)

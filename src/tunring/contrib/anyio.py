@@ -26,13 +26,15 @@ from typing import TYPE_CHECKING
 from tunring import aio
 from tunring._core import check_timeout, receive_in_loop, send_in_loop
 from tunring.errors import SessionClosed
+from tunring.extras import import_advice
 from tunring.waiters import Waiters
 
 try:
     import anyio
     from anyio.lowlevel import checkpoint, current_token
 except ImportError as error:
-    raise ImportError("tunring.contrib.anyio needs anyio: pip install 'tunring[anyio]'", name="anyio") from error
+    reason = import_advice(error, "anyio", "tunring[anyio]")
+    raise ImportError(f"tunring.contrib.anyio {reason}", name="anyio") from error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunring._core import Session
 from tunring.errors import SessionClosed, WintunError
+from tunring.extras import import_advice
 
 try:
     from scapy.compat import raw
@@ -34,7 +35,8 @@ try:
     from scapy.packet import Packet
     from scapy.supersocket import SuperSocket
 except ImportError as error:
-    raise ImportError("tunring.contrib.scapy needs scapy: pip install 'tunring[scapy]'", name="scapy") from error
+    reason = import_advice(error, "scapy", "tunring[scapy]")
+    raise ImportError(f"tunring.contrib.scapy {reason}", name="scapy") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

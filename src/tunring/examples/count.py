@@ -12,11 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import tunring
+from tunring.extras import import_advice
 
 try:
     import numpy as np
 except ImportError as error:
-    raise ImportError("this example needs numpy: pip install 'tunring[numpy]'", name="numpy") from error
+    reason = import_advice(error, "numpy", "tunring[numpy]")
+    raise ImportError(f"this example {reason}", name="numpy") from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tunring
+from tunring.extras import import_advice
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -34,7 +35,8 @@ try:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 except ImportError as error:
-    raise ImportError("this example needs cryptography: pip install 'tunring[tunnel]'", name="cryptography") from error
+    reason = import_advice(error, "cryptography", "tunring[tunnel]")
+    raise ImportError(f"this example {reason}", name="cryptography") from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
