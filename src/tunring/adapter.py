@@ -243,7 +243,8 @@ class Adapter:
         Parameters
         ----------
         addresses : iterable of str or ipaddress interfaces
-            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has.
+            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has. A network's own address, or its
+            broadcast address, is refused.
         mtu : int, optional
             Largest packet in bytes: 68 to 65535, with IPv6 addresses at least 1280.
         metric : int, optional

@@ -200,6 +200,7 @@ def _check_address(address: Address) -> Interface:
         raise ValueError(text) from None
     _refuse_host(interface.ip, address)
     _refuse_scope(interface, address)
+    _refuse_network(interface, address)
     return interface
 
 
@@ -230,6 +231,22 @@ def _refuse_host(host: Host, given: object) -> None:
 def _refuse_scope(host: Host, given: object) -> None:
     if isinstance(host, IPv6Address) and host.scope_id:
         raise ValueError(f"{str(given)!r} names an interface; only addresses that one host can have are allowed")
+
+
+def _refuse_network(interface: Interface, given: object) -> None:
+    """Refuse the addresses of a network that no host of it can have: a slip for one of its hosts."""
+    network = interface.network
+    if network.max_prefixlen - network.prefixlen < 2:
+        return  # /31 and /127 have no such addresses, and a host is alone in its network
+    if interface.ip == network.network_address:
+        kind = "network's own address" if network.version == 4 else "address of any router in its network"
+    elif network.version == 4 and interface.ip == network.broadcast_address:
+        kind = "network's broadcast address"
+    else:
+        return
+    hint = f"a host has one such as '{network.network_address + 1}/{network.prefixlen}'"
+    alone = f"'{interface.ip}/{network.max_prefixlen}' is the address without a network"
+    raise ValueError(f"{str(given)!r} is the {kind}; {hint}, and {alone}")
 
 
 def check_mtu(mtu: int, *, with_ipv6: bool) -> int:

@@ -19,6 +19,7 @@ def import_advice(error: ImportError, package: str, requirement: str | None = No
 
     Examples
     --------
+    >>> from tunring.extras import import_advice
     >>> import_advice(ModuleNotFoundError("No module named 'rich'", name="rich"), "rich", "tunring[cli]")
     "needs rich: pip install 'tunring[cli]'"
     >>> import_advice(ModuleNotFoundError("No module named 'unittest'", name="unittest"), "rich")

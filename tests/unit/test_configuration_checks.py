@@ -86,6 +86,36 @@ def test_name_servers() -> None:
     assert check_dns(["9.9.9.9", *servers, "2620:00fe::fe"]) == servers
 
 
+@pytest.mark.parametrize(
+    ("address", "kind", "hint"),
+    [
+        ("10.6.7.0/24", "network's own address", "'10.6.7.1/24'"),
+        ("10.6.7.255/24", "network's broadcast address", "'10.6.7.1/24'"),
+        ("10.6.7.8/30", "network's own address", "'10.6.7.9/30'"),
+        ("10.6.7.11/30", "network's broadcast address", "'10.6.7.9/30'"),
+        ("10.0.0.0/8", "network's own address", "'10.0.0.1/8'"),
+        ("fd00::/64", "address of any router in its network", "'fd00::1/64'"),
+        ("fd00::4/126", "address of any router in its network", "'fd00::5/126'"),
+    ],
+)
+def test_addresses_that_belong_to_the_network(address: str, kind: str, hint: str) -> None:
+    for given in (address, ip_interface(address)):
+        with pytest.raises(ValueError, match=f"{address}' is the {kind}; a host has one such as {hint}, and") as caught:
+            check(addresses=[given])
+        alone = f"{address.partition('/')[0]}/{ip_interface(address).max_prefixlen}"
+        assert f"'{alone}' is the address without a network" in str(caught.value)
+        assert check(addresses=[alone]).addresses == (ip_interface(alone),)
+
+
+@pytest.mark.parametrize(
+    "address",
+    "10.6.7.0/31 10.6.7.1/31 10.6.7.0/32 10.6.7.0 10.6.7.9/30 10.6.0.255/16 "
+    "fd00::/127 fd00::1/127 fd00::/128 fd00:: fd00::5/126 fd00::ffff:ffff:ffff:ffff/64".split(),
+)
+def test_addresses_of_hosts_pass(address: str) -> None:
+    assert check(addresses=[address]).addresses == (ip_interface(address),)
+
+
 def test_routes_need_the_interface_up() -> None:
     with pytest.raises(ValueError, match=r"up must be True for routes, such as 10\.0\.0\.0/8"):
         check(routes=["10.0.0.0/8"], up=False)
