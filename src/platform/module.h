@@ -17,6 +17,8 @@ typedef char module_path_char;
 
 /* The module, or NULL with the last error and the loader's own words. */
 void *module_open(const module_path_char *path, char *detail, size_t detail_size);
+/* A module that this process has loaded already, which will stay, or NULL. */
+void *module_find(const module_path_char *path);
 /* The address of an export as data, or NULL. */
 void *module_symbol(void *module, const char *name);
 

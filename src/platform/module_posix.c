@@ -21,6 +21,12 @@ module_open(const module_path_char *path, char *detail, size_t detail_size)
 }
 
 void *
+module_find(const module_path_char *path)
+{
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+}
+
+void *
 module_symbol(void *module, const char *name)
 {
     return dlsym(module, name);

@@ -20,6 +20,13 @@ module_open(const module_path_char *path, char *detail, size_t detail_size)
 }
 
 void *
+module_find(const module_path_char *path)
+{
+    HMODULE module;
+    return GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, path, &module) ? module : NULL;
+}
+
+void *
 module_symbol(void *module, const char *name)
 {
     FARPROC address = GetProcAddress(module, name);

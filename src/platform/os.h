@@ -81,6 +81,14 @@ void os_pages_free(void *pages, size_t size);
 void *os_aligned_alloc(size_t size);
 void os_aligned_free(void *memory);
 
+/* Zeroed, page-aligned memory for keys. Where the system can, a child process finds zeros there, and a core dump lacks
+ * it. */
+void *os_secret_alloc(size_t size);
+void os_secret_free(void *memory, size_t size);
+/* Runs when the process ends, in reverse order, as atexit() does. On Windows it does nothing: no other thread is left by
+ * the time that a library hears of the end. */
+void os_at_exit(void (*run)(void));
+
 /* The last error for errno's present value, by POSIX code. Only outside Windows. */
 DWORD os_error_from_errno(int code);
 
@@ -88,6 +96,8 @@ DWORD os_error_from_errno(int code);
  * child's first act is to count up the generation and to close every registered descriptor. Objects remember the
  * generation they were made in; on Windows it is always 0. */
 unsigned os_generation(void);
+/* From here on forks are counted, which they are not before anything asks for it. */
+void os_watch_forks(void);
 /* Registers a descriptor, which the child will close. Returns it, or -1 with ERROR_TOO_MANY_OPEN_FILES after closing
  * it. -1 passes through. */
 int os_fd_register(int fd);

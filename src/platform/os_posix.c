@@ -178,6 +178,34 @@ os_aligned_free(void *memory)
     free(memory);
 }
 
+void *
+os_secret_alloc(size_t size)
+{
+    void *memory = os_pages_alloc(size);
+    /* What a system doesn't know it refuses, and the memory is as good as any other. */
+#if defined(MADV_WIPEONFORK)
+    if (memory)
+        madvise(memory, size, MADV_WIPEONFORK);
+#endif
+#if defined(MADV_DONTDUMP)
+    if (memory)
+        madvise(memory, size, MADV_DONTDUMP);
+#endif
+    return memory;
+}
+
+void
+os_secret_free(void *memory, size_t size)
+{
+    os_pages_free(memory, size);
+}
+
+void
+os_at_exit(void (*run)(void))
+{
+    atexit(run);
+}
+
 DWORD
 os_error_from_errno(int code)
 {
@@ -256,6 +284,12 @@ unsigned
 os_generation(void)
 {
     return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+void
+os_watch_forks(void)
+{
+    need_fork_handler();
 }
 
 void

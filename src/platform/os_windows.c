@@ -249,12 +249,35 @@ os_aligned_free(void *memory)
     _aligned_free(memory);
 }
 
+void *
+os_secret_alloc(size_t size)
+{
+    return os_pages_alloc(size);
+}
+
+void
+os_secret_free(void *memory, size_t size)
+{
+    os_pages_free(memory, size);
+}
+
+void
+os_at_exit(void (*run)(void))
+{
+    (void)run;
+}
+
 /* Windows doesn't fork. */
 
 unsigned
 os_generation(void)
 {
     return 0;
+}
+
+void
+os_watch_forks(void)
+{
 }
 
 void

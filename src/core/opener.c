@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening in place. Tags are checked first, by any number of threads at once; then the window looks at the counters of
+ * those that were authentic, in order and under a lock.
+ */
+#include "core/aead.h"
+#include "core/counter.h"
+#include "core/replay.h"
+
+#include <stdlib.h>
+
+struct tunring_opener
+{
+    aead_key key;
+    aead_format format;
+    bool strip_padding;
+    _Atomic uint64_t rejected, replayed, foreign;
+    os_mutex lock; /* guards the window */
+    replay_window window;
+};
+
+DWORD
+tunring_opener_new(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key,
+                   const tunring_aead_format *format, uint32_t window, bool strip_padding, tunring_opener **result)
+{
+    const uint32_t words = replay_words(window);
+    tunring_opener *opener = calloc(1, sizeof(*opener) + words * sizeof(uint64_t));
+    if (!opener)
+        return ERROR_NOT_ENOUGH_MEMORY;
+    DWORD code = aead_key_init(&opener->key, library, algorithm, key, true);
+    if (code != ERROR_SUCCESS)
+    {
+        free(opener);
+        return code;
+    }
+    aead_format_set(&opener->format, format);
+    opener->strip_padding = strip_padding;
+    os_mutex_init(&opener->lock);
+    opener->window.size = window;
+    opener->window.words = words;
+    opener->window.bits = (uint64_t *)(opener + 1);
+    *result = opener;
+    return ERROR_SUCCESS;
+}
+
+void
+tunring_opener_close(tunring_opener *opener)
+{
+    aead_key_close(&opener->key);
+}
+
+void
+tunring_opener_free(tunring_opener *opener)
+{
+    if (!opener)
+        return;
+    aead_key_close(&opener->key);
+    os_mutex_destroy(&opener->lock);
+    free(opener);
+}
+
+void
+tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *counts)
+{
+    counts->rejected = atomic_load_explicit(&opener->rejected, memory_order_relaxed);
+    counts->replayed = atomic_load_explicit(&opener->replayed, memory_order_relaxed);
+    counts->foreign = atomic_load_explicit(&opener->foreign, memory_order_relaxed);
+}
+
+bool
+tunring_opener_takes(const tunring_opener *opener, const BYTE *data, uint32_t length)
+{
+    const aead_format *format = &opener->format;
+    return format->any_header ||
+           (length >= format->header_size && aead_headers_equal(data, format->header, format->header_size));
+}
+
+static inline uint64_t
+counter_of(const aead_format *format, const BYTE *text)
+{
+    return counter_read(text - TUNRING_AEAD_COUNTER, format->big_endian);
+}
+
+/* Describes the ciphertext, and lets the datagram be its text. False if there is none, or a counter that no sealer
+ * uses. */
+static inline bool
+describe(const aead_format *format, tunring_datagram *datagram, aead_message *message)
+{
+    if (datagram->length < format->overhead)
+        return false;
+    BYTE *text = datagram->data + format->header_size + TUNRING_AEAD_COUNTER;
+    if (counter_of(format, text) > TUNRING_AEAD_LAST_COUNTER)
+        return false;
+    const uint32_t length = datagram->length - format->overhead;
+    memcpy(message->nonce, format->nonce, sizeof(format->nonce));
+    memcpy(message->nonce + sizeof(format->nonce), text - TUNRING_AEAD_COUNTER, TUNRING_AEAD_COUNTER);
+    message->aad = datagram->data;
+    message->aad_length = format->aad_length;
+    message->length = length;
+    message->in = text;
+    message->out = text;
+    message->tag = text + length;
+    datagram->data = text;
+    datagram->length = length;
+    return true;
+}
+
+/* A forged datagram leaves its text behind, which nobody may read. */
+static void
+reject(tunring_datagram *datagram)
+{
+    memset(datagram->data, 0, datagram->length);
+    datagram->result = TUNRING_REJECTED;
+}
+
+/* A message of each that may be authentic. `which` tells whose. */
+static uint32_t
+gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, aead_message *messages,
+       uint32_t *which)
+{
+    uint32_t gathered = 0;
+    for (uint32_t i = 0; i < count; i++)
+    {
+        tunring_datagram *datagram = &datagrams[i];
+        if (!tunring_opener_takes(opener, datagram->data, datagram->length))
+            datagram->result = TUNRING_FOREIGN;
+        else if (!describe(&opener->format, datagram, &messages[gathered]))
+            reject(datagram);
+        else
+            which[gathered++] = i;
+    }
+    return gathered;
+}
+
+static void
+open_group(const tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count)
+{
+    aead_message messages[AEAD_GROUP];
+    uint32_t which[AEAD_GROUP];
+    const uint32_t gathered = gather(opener, datagrams, count, messages, which);
+    opener->key.sequence->open(context, messages, gathered);
+    for (uint32_t i = 0; i < gathered; i++)
+        if (messages[i].authentic)
+            datagrams[which[i]].result = TUNRING_OPENED;
+        else
+            reject(&datagrams[which[i]]);
+}
+
+/* Bytes that the IP header claims; 0 where there is none. */
+static uint32_t
+claimed_length(const BYTE *packet, uint32_t length)
+{
+    if (!tunring_packet_is_ip(packet, length))
+        return 0;
+    return packet[0] >> 4 == 4 ? (uint32_t)packet[2] << 8 | packet[3] : ((uint32_t)packet[4] << 8 | packet[5]) + 40;
+}
+
+/* An empty packet stays one: tunnels send them to be heard of. */
+static void
+strip(tunring_datagram *datagram)
+{
+    const uint32_t claimed = claimed_length(datagram->data, datagram->length);
+    if (datagram->length == 0)
+        return;
+    if (claimed >= 20 && claimed <= datagram->length)
+        datagram->length = claimed;
+    else
+        reject(datagram);
+}
+
+/* Looks at what was authentic, in order, and adds up the results. Returns how many are packets to deliver. */
+static uint32_t
+judge(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count)
+{
+    uint32_t counts[TUNRING_FOREIGN + 1] = {0};
+    os_mutex_lock(&opener->lock);
+    for (uint32_t i = 0; i < count; i++)
+    {
+        tunring_datagram *datagram = &datagrams[i];
+        if (datagram->result == TUNRING_OPENED)
+        {
+            if (!replay_accept(&opener->window, counter_of(&opener->format, datagram->data)))
+                datagram->result = TUNRING_REPLAYED;
+            else if (opener->strip_padding)
+                strip(datagram);
+        }
+        counts[datagram->result]++;
+    }
+    os_mutex_unlock(&opener->lock);
+    atomic_fetch_add_explicit(&opener->rejected, counts[TUNRING_REJECTED], memory_order_relaxed);
+    atomic_fetch_add_explicit(&opener->replayed, counts[TUNRING_REPLAYED], memory_order_relaxed);
+    atomic_fetch_add_explicit(&opener->foreign, counts[TUNRING_FOREIGN], memory_order_relaxed);
+    return counts[TUNRING_OPENED];
+}
+
+DWORD
+tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, uint32_t *opened)
+{
+    aead_context *context;
+    DWORD code = aead_key_enter(&opener->key, &context);
+    if (code != ERROR_SUCCESS)
+        return code;
+    for (uint32_t done = 0; done < count; done += AEAD_GROUP)
+    {
+        const uint32_t left = count - done;
+        open_group(opener, context, datagrams + done, left < AEAD_GROUP ? left : AEAD_GROUP);
+    }
+    *opened = judge(opener, datagrams, count);
+    aead_key_leave(&opener->key, context);
+    return ERROR_SUCCESS;
+}
