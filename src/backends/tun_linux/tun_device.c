@@ -7,6 +7,7 @@
 #include "backends/common/backend_log.h"
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/tun_linux/offload_virtio.h"
+#include "backends/tun_linux/tun_ioctl.h"
 #include "platform/os.h"
 
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -139,7 +139,7 @@ static DWORD
 index_of(int control, const char *name)
 {
     struct ifreq request = request_for(name);
-    return ioctl(control, SIOCGIFINDEX, &request) == 0 ? (DWORD)request.ifr_ifindex : 0;
+    return tun_ioctl(control, SIOCGIFINDEX, &request) == 0 ? (DWORD)request.ifr_ifindex : 0;
 }
 
 static int
@@ -207,13 +207,13 @@ negotiate_offloads(tun_device *device, int flags)
     if (!device->format.virtio)
         return;
     /* A persistent interface, or another process, may have left another size. */
-    (void)ioctl(device->fd, TUNSETVNETHDRSZ, &header_size);
-    if (ioctl(device->fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) == 0)
+    (void)tun_ioctl(device->fd, TUNSETVNETHDRSZ, &header_size);
+    if (tun_ioctl_value(device->fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) == 0)
         device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO;
-    else if (ioctl(device->fd, TUNSETOFFLOAD, tcp) == 0)
+    else if (tun_ioctl_value(device->fd, TUNSETOFFLOAD, tcp) == 0)
         device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6;
     else
-        (void)ioctl(device->fd, TUNSETOFFLOAD, 0);
+        (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
 }
 
 /* ---- Create and attach ---- */
@@ -251,7 +251,7 @@ tun_device_create(tun_device *device, const char *name)
         goto failed;
     struct ifreq request = request_for(name);
     request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL | virtio_flag());
-    if (ioctl(device->fd, TUNSETIFF, &request) != 0)
+    if (tun_ioctl(device->fd, TUNSETIFF, &request) != 0)
     {
         code = create_failure(errno, name);
         goto failed;
@@ -307,7 +307,7 @@ tun_device_attach(tun_device *device, const char *name)
         goto failed;
     struct ifreq request = request_for(name);
     request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag());
-    if (ioctl(device->fd, TUNSETIFF, &request) != 0)
+    if (tun_ioctl(device->fd, TUNSETIFF, &request) != 0)
     {
         code = attach_failure(errno, name);
         goto failed;
@@ -340,7 +340,7 @@ has_packet_information(int fd, int flags)
     int header_size = 0;
     if ((flags & IFF_NO_PI) == 0)
         return true;
-    if ((flags & IFF_VNET_HDR) && (ioctl(fd, TUNGETVNETHDRSZ, &header_size) != 0 || header_size > 60))
+    if ((flags & IFF_VNET_HDR) && (tun_ioctl(fd, TUNGETVNETHDRSZ, &header_size) != 0 || header_size > 60))
         header_size = sizeof(virtio_header);
     return write(fd, zeros, (size_t)header_size + 4) >= 0 || errno == EIO;
 }
@@ -349,7 +349,7 @@ has_packet_information(int fd, int flags)
 static const char *
 descriptor_fault(int fd, struct ifreq *request)
 {
-    if (ioctl(fd, TUNGETIFF, request) != 0)
+    if (tun_ioctl(fd, TUNGETIFF, request) != 0)
         return "is none of a TUN interface";
     if ((request->ifr_flags & IFF_TUN) == 0)
         return "is of a TAP interface, whose packets have Ethernet headers";
@@ -393,7 +393,7 @@ tun_device_close(tun_device *device)
 {
     /* A persistent interface keeps them, and its next user may not know of superpackets. */
     if (device->format.virtio)
-        (void)ioctl(device->fd, TUNSETOFFLOAD, 0);
+        (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
     device->format = (tun_format){0};
     os_fd_close(device->fd);
     os_fd_close(device->control);
@@ -455,10 +455,10 @@ bool
 tun_device_refresh(tun_device *device)
 {
     struct ifreq request = {0};
-    if (device->fd < 0 || ioctl(device->fd, TUNGETIFF, &request) != 0)
+    if (device->fd < 0 || tun_ioctl(device->fd, TUNGETIFF, &request) != 0)
         return false;
     adopt_name(device, request.ifr_name);
-    const int space = os_fd_register(ioctl(device->fd, TUNGETDEVNETNS));
+    const int space = os_fd_register(tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0));
     if (space >= 0)
         follow_to(device, space);
     return true;
@@ -485,7 +485,7 @@ int
 tun_device_namespace(const tun_device *device)
 {
     /* The question needs CAP_NET_ADMIN; an interface that its owner opened is most likely still where it was. */
-    const int space = device->fd >= 0 ? ioctl(device->fd, TUNGETDEVNETNS) : -1;
+    const int space = device->fd >= 0 ? tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0) : -1;
     return space >= 0 || device->home < 0 ? space : fcntl(device->home, F_DUPFD_CLOEXEC, 0);
 }
 
@@ -496,14 +496,14 @@ tun_device_set_carrier(tun_device *device, bool up)
 {
     int on = up;
     /* Unknown before Linux 5.0, where the link is up while somebody is attached. */
-    if (ioctl(device->fd, TUNSETCARRIER, &on) != 0)
+    if (tun_ioctl(device->fd, TUNSETCARRIER, &on) != 0)
         return;
     /* The kernel opens and closes its queues for the new state up to a second later, unless it is asked for the link's
      * state. Meanwhile packets would be dropped at the start and queued after the end. */
     struct ethtool_value link = {.cmd = ETHTOOL_GLINK};
     struct ifreq request = request_for(device->name);
     request.ifr_data = (char *)&link;
-    (void)ioctl(device->control, SIOCETHTOOL, &request);
+    (void)tun_ioctl(device->control, SIOCETHTOOL, &request);
 }
 
 void
@@ -512,7 +512,7 @@ tun_device_drain(tun_device *device)
     /* A short buffer takes a whole packet as well. */
     char start[16];
     struct ifreq request = request_for(device->name);
-    int left = ioctl(device->control, SIOCGIFTXQLEN, &request) == 0 ? request.ifr_qlen : 1000;
+    int left = tun_ioctl(device->control, SIOCGIFTXQLEN, &request) == 0 ? request.ifr_qlen : 1000;
     while (left-- > 0 && read(device->fd, start, sizeof(start)) >= 0)
         continue;
 }

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The back ends as they are installed, loaded by the core: `musl_load LOOPBACK TUN_LINUX`, as root in a network
+ * namespace of its own.
+ */
+#include "core_api.h"
+
+static const WCHAR names[2][3] = {{'m', '0', 0}, {'m', '1', 0}};
+
+static void
+load(tunring_api *api, const char *path)
+{
+    char detail[512] = "";
+    const DWORD code = tunring_api_load(api, path, detail, sizeof(detail));
+    if (code)
+        fprintf(stderr, "%s: %s\n", path, detail);
+    CHECK_EQUAL(code, ERROR_SUCCESS);
+    CHECK(api->backend);
+}
+
+static void
+test_loopback(const char *path)
+{
+    BYTE bytes[20];
+    ends pair;
+    tunring_api api;
+    tunring_lease *lease = NULL;
+    uint32_t sent = 0;
+    load(&api, path);
+    open_ends(&api, &pair, 0x20000);
+    make_packet(bytes, sizeof(bytes), 7);
+    const tunring_packet packet = {bytes, sizeof(bytes)};
+    CHECK_EQUAL(tunring_send(pair.sessions[0], &packet, 1, &POLL, &sent), ERROR_SUCCESS);
+    CHECK_EQUAL(sent, 1);
+    CHECK_EQUAL(tunring_receive(pair.sessions[1], 8, &FOREVER, &lease), ERROR_SUCCESS);
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
+    close_ends(&pair);
+}
+
+static void
+test_tun_linux(const char *path)
+{
+    tunring_api api;
+    tunring_adapter *adapter = NULL;
+    tunring_session *session = NULL;
+    DWORD version = 0;
+    load(&api, path);
+    CHECK_EQUAL(tunring_api_driver_version(&api, &version), ERROR_SUCCESS);
+    CHECK(version >> 16 >= 3);
+    CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, &adapter), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_session_start(adapter, 0x20000, &session), ERROR_SUCCESS);
+    char name[16] = "";
+    CHECK_EQUAL(api.backend->adapter_name(tunring_adapter_handle(adapter), name, sizeof(name)), ERROR_SUCCESS);
+    CHECK(strcmp(name, "m0") == 0);
+    tunring_session_close(session);
+    tunring_session_drop(session);
+    tunring_adapter_close(adapter);
+}
+
+int
+main(int count, char **arguments)
+{
+    CHECK_EQUAL(count, 3);
+    test_loopback(arguments[1]);
+    test_tun_linux(arguments[2]);
+    puts("loaded");
+    return 0;
+}
