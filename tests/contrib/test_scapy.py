@@ -7,10 +7,13 @@ import select
 import socket as sockets
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP, ICMPEcho_am
+from scapy.automaton import Automaton, ObjectPipe
+from scapy.config import conf
+from scapy.layers.inet import ICMP, IP, UDP, ICMPEcho_am, TCP_client
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -223,6 +226,55 @@ def test_beside_a_socket_of_another_kind(ends: tuple[TunSocket, TunSocket]) -> N
         one.send(b"other")
         found = sniff(opened_socket={ends[1]: "tun", simple: "simple"}, count=2, timeout=NEVER)
     assert {packet.sniffed_on: bytes(packet) for packet in found} == {"tun": bytes(numbered(5)), "simple": b"other"}
+
+
+def test_an_automaton(echoing: tunring.Session) -> None:
+    """It waits for a pipe of commands, the TunSocket, and a thing that has a descriptor and no select()."""
+    socket = TunSocket(echoing)
+    client = TCP_client.tcplink(
+        Raw, "10.0.0.2", 7, srcip="10.0.0.1", ll=lambda **_: socket, recvsock=lambda **_: socket, timeout=NEVER
+    )
+    try:
+        for number in range(3):
+            client.send(Raw(b"hello %d" % number))
+            assert client.select([client], NEVER) == [client]
+            assert bytes(client.recv()) == b"hello %d" % number
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "descriptor"])
+def test_what_is_beside_it_ends_the_wait(
+    ends: tuple[TunSocket, TunSocket], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(conf, "recv_poll_rate", NEVER)
+    pipe: ObjectPipe[int] = ObjectPipe("pipe")
+    beside = pipe if kind == "pipe" else Automaton._IO_fdwrapper(pipe, None)
+    with closing(pipe), Threads() as threads:
+        threads.start(TunSocket.select, [beside, ends[1]])
+        time.sleep(0.05)
+        assert threads.threads[0].is_alive()
+        started = time.perf_counter()
+        pipe.send(1)
+        threads.join()
+        assert threads.results[0] == [beside]
+        assert time.perf_counter() - started < NEVER / 2
+        ends[0].send(numbered(1))
+        assert eventually(lambda: TunSocket.select([beside, ends[1]], 0) == [beside, ends[1]])
+
+
+def test_two_sockets_of_one_session_can_be_waited_for(pair: Pair, ends: tuple[TunSocket, TunSocket]) -> None:
+    other = TunSocket(pair[1])
+    assert TunSocket.select([ends[1], other], 0.001) == []
+    ends[0].send(numbered(1))
+    assert len(TunSocket.select([ends[1], other], NEVER)) == 1
+
+
+def test_repr_names_the_interface(pair: Pair) -> None:
+    socket = TunSocket(pair[1])
+    assert repr(socket) == f"<tunring.contrib.scapy.TunSocket of {pair[1].adapter.name!r}, open>"
+    socket.close()
+    assert repr(socket).endswith("closed>")
 
 
 def test_what_is_no_ip_packet_is_refused(ends: tuple[TunSocket, TunSocket]) -> None:

@@ -12,6 +12,8 @@ Examples
 ...     [packet.dst for packet in sniff(opened_socket=TunSocket(right), count=1)]
 28
 ['10.0.0.2']
+
+Scapy reads the packets of a batch from bytes: ``[IP(bytes(view)) for view in batch]``.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from tunring.errors import SessionClosed, WintunError
 from tunring.extras import import_advice
 
 try:
+    from scapy.automaton import select_objects
     from scapy.compat import raw
     from scapy.config import conf
+    from scapy.consts import WINDOWS
     from scapy.data import MTU
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
@@ -138,29 +142,42 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
         """Close the socket, not the session."""
         self.closed = True
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.TunSocket of {self.iface!r}, {'closed' if self.closed else 'open'}>"
+
     @staticmethod
-    def select(sockets: Iterable[SuperSocket], remain: float | None = None) -> list[SuperSocket]:
+    def select(sockets: Iterable[Any], remain: float | None = None) -> list[Any]:
         """Wait for packets, and return the sockets that have some.
 
-        Comes back after ``conf.recv_poll_rate`` seconds at most, so that scapy can see whether it should stop; as often
-        it looks at sockets of other kinds.
+        Takes whatever has a ``fileno()``, such as scapy's pipes and other sockets, and waits for all together. Comes
+        back after ``conf.recv_poll_rate`` seconds at most, so that scapy can see whether it should stop.
         """
         sockets = list(sockets)
         if ready := _ready(sockets):
             return ready
         seconds = conf.recv_poll_rate if remain is None else min(remain, conf.recv_poll_rate)
-        # None that was closed just now, by another thread: select.select on Windows takes no such events, this does.
-        with suppress(SessionClosed, OSError):
-            wait([socket.fileno() for socket in sockets if isinstance(socket, TunSocket)], max(seconds, 0))
+        with suppress(SessionClosed, OSError):  # one that another thread has just closed
+            _wait(sockets, max(seconds, 0))
         return _ready(sockets)
 
 
-def _ready(sockets: list[SuperSocket]) -> list[SuperSocket]:
-    result: list[Any] = []
+def _wait(sockets: list[Any], seconds: float) -> list[Any]:
+    """Wait for any of their descriptors, or Windows' handles, and return the sockets whose are ready."""
+    if WINDOWS:
+        return list(select_objects(sockets, seconds))
+    # Not by select.select(), which takes no descriptor above 1023.
+    descriptors = [socket.fileno() for socket in sockets]
+    found = wait({descriptor for descriptor in descriptors if descriptor >= 0}, seconds)
+    return [socket for socket, descriptor in zip(sockets, descriptors, strict=True) if descriptor in found]
+
+
+def _ready(sockets: list[Any]) -> list[Any]:
+    result = []
     for socket in sockets:
         if isinstance(socket, TunSocket):
             if socket._is_ready():  # noqa: SLF001
                 result.append(socket)
         else:
-            result += socket.select([socket], 0)
+            # Some have data that their descriptor doesn't show, and some have no more than a descriptor.
+            result += getattr(socket, "select", _wait)([socket], 0)
     return result
