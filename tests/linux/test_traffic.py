@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import pytest
 from datagrams import udp4, udp6, udp_payload
 
 import tunring
+from running import Threads
 from tunring.responder import Responder
 
 if TYPE_CHECKING:
@@ -188,6 +190,38 @@ def test_tcp_echo(session: tunring.Session, namespace: Namespace, family: int, h
                 assert piece
                 echoed += piece
     assert hashlib.sha256(echoed).digest() == hashlib.sha256(data).digest()
+    assert not namespace.damage()
+
+
+@both_families
+@pytest.mark.parametrize("pause", [0.0, 0.005], ids=["quick", "slow"])
+@pytest.mark.parametrize("buffer", [0, 4096], ids=["any-buffer", "small-buffer"])
+def test_tcp_echo_in_bulk(
+    session: tunring.Session, namespace: Namespace, family: int, here: str, there: str, pause: float, buffer: int
+) -> None:
+    """Written and read at once, also by a reader that leaves its window closed."""
+    data = os.urandom(300_000)
+
+    def send_and_receive() -> None:
+        echoed = bytearray()
+        with namespace.socket(family, socket.SOCK_STREAM) as link, Threads() as threads:
+            if buffer:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            link.settimeout(10)
+            link.connect((there, 7))
+            threads.start(link.sendall, data)
+            while len(echoed) < len(data):
+                time.sleep(pause)
+                piece = link.recv(65536)
+                assert piece
+                echoed += piece
+        assert echoed == data
+
+    with answering(session):
+        for _ in range(1 if pause else 6):
+            began = time.monotonic()
+            send_and_receive()
+            assert time.monotonic() - began < 5
     assert not namespace.damage()
 
 

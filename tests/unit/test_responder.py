@@ -208,6 +208,13 @@ class Peer:
         assert (source, destination) == (7, self.port)
         return sequence, acknowledged, bits & 0xFFF, answer[at + (bits >> 12) * 4 : end]
 
+    def window_of(self, answer: bytes | None) -> int:
+        """The window of an answer to this peer."""
+        self.parse(answer)
+        assert answer is not None
+        window: int = unpack_from("!H", answer, (20 if self.here.version == 4 else 40) + 14)[0]
+        return window
+
     def connect(self, responder: Responder) -> None:
         sequence, acknowledged, flags, data = self.parse(answer_to(self.segment(SYN), responder))
         assert (acknowledged, flags, data) == ((self.sequence + 1) & 0xFFFFFFFF, SYN | ACK, b"")
@@ -289,13 +296,52 @@ def test_a_probe_is_acknowledged(pair: tuple[IPAddress, IPAddress]) -> None:
 
 
 @both
-def test_the_window_is_not_overrun(pair: tuple[IPAddress, IPAddress]) -> None:
+def test_it_offers_what_is_left_of_the_peers_window(pair: tuple[IPAddress, IPAddress]) -> None:
+    """An echo needs as much of the peer's window as its segment needs of ours."""
+    peer, responder = Peer(*pair, window=1000), Responder()
+    answer = answer_to(peer.segment(SYN), responder)
+    assert peer.window_of(answer) == 1000
+    peer.sequence, peer.acknowledged = peer.parse(answer)[1], peer.parse(answer)[1]
+    assert answer_to(peer.segment(ACK), responder) is None
+    for left in (700, 400, 100):
+        assert peer.window_of(answer_to(peer.segment(ACK, bytes(300)), responder)) == left
+        peer.sequence = (peer.sequence + 300) & 0xFFFFFFFF
+    assert peer.window_of(answer_to(peer.segment(ACK, bytes(100)), responder)) == 0
+
+
+@both
+def test_room_is_announced(pair: tuple[IPAddress, IPAddress]) -> None:
+    """A peer that has no room for data sends none, and hears nothing else."""
+    peer, responder = Peer(*pair, window=1000), Responder()
+    peer.connect(responder)
+    answer_to(peer.segment(ACK, bytes(1000)), responder)
+    peer.sequence = (peer.sequence + 1000) & 0xFFFFFFFF
+    full = replace(peer, acknowledged=peer.sequence, window=0)
+    assert answer_to(full.segment(ACK), responder) is None
+    read = replace(full, window=600)
+    answer = answer_to(read.segment(ACK), responder)
+    assert peer.parse(answer) == (peer.sequence, peer.sequence, ACK, b"")
+    assert peer.window_of(answer) == 600
+    for known in (read, full):  # known to the peer already, and one that was overtaken
+        assert answer_to(known.segment(ACK), responder) is None
+    answer = answer_to(replace(read, window=64000).segment(ACK), responder)
+    assert peer.window_of(answer) == 64000
+    # With so much room the peer isn't waiting.
+    assert answer_to(replace(read, window=65000).segment(ACK), responder) is None
+
+
+@both
+def test_what_would_overrun_the_window_is_dropped_and_answered(pair: tuple[IPAddress, IPAddress]) -> None:
     peer, responder = Peer(*pair, window=8), Responder()
     peer.connect(responder)
-    assert answer_to(peer.segment(ACK, b"012345678"), responder) is None
+    answer = answer_to(peer.segment(ACK, b"012345678"), responder)
+    assert peer.parse(answer) == (peer.sequence, peer.sequence, ACK, b"")
+    assert peer.window_of(answer) == 8
     assert peer.parse(answer_to(peer.segment(ACK, b"01234567"), responder))[3] == b"01234567"
     peer.sequence = (peer.sequence + 8) & 0xFFFFFFFF
-    assert answer_to(peer.segment(ACK, b"8"), responder) is None
+    answer = answer_to(peer.segment(ACK, b"8"), responder)
+    assert peer.parse(answer) == (peer.sequence, peer.sequence, ACK, b"")
+    assert peer.window_of(answer) == 0
     peer.acknowledged = peer.sequence
     assert peer.parse(answer_to(peer.segment(ACK | FIN, b"8"), responder))[3] == b"8"
 
