@@ -188,7 +188,7 @@ def extensions() -> list[Extension]:
     }
     core = ["src/tunring/_core.pyx", *c_files("core", "extension")]
     return [
-        Extension("tunring._core", core, libraries=["dl"] if LINUX else [], **common),
+        Extension("tunring._core", core, libraries=["dl"] if LINUX else ["ws2_32"] if WINDOWS else [], **common),
         *(
             SharedLibrary(f"tunring._backends.{name}", c_files(*parts), **common)
             for name, parts in sources.back_ends(SYSTEM).items()

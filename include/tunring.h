@@ -10,6 +10,7 @@
 #define TUNRING_H
 
 #include "tunring_backend.h"
+#include "tunring_endpoint.h"
 #include "wintun.h"
 
 #include <stdatomic.h>
@@ -54,6 +55,9 @@ typedef struct tunring_wait
     int64_t deadline; /* in os_now() nanoseconds; 0 polls and settles the read event, TUNRING_FOREVER has no end */
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
     HANDLE cancel;    /* ready: a receive that finds nothing returns ERROR_CANCELLED; NULL for none */
+    /* A receive that has fewer packets than `min_packets` waits for more, `linger` nanoseconds from the first one on. */
+    uint32_t min_packets;
+    int64_t linger;
 } tunring_wait;
 
 /* ---- Adapters and sessions: core/adapter.c, core/session.c ------------------------------------------------------ */
@@ -141,6 +145,20 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 /* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
  * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
  * pins its source until the last slot is let go, and keeps count and lengths after that. */
+/* Where the packets from this slot on came from, up to the next entry. */
+typedef struct tunring_origin
+{
+    uint32_t first;
+    uint8_t ecn; /* 0 to 3 */
+    tunring_endpoint from;
+} tunring_origin;
+
+typedef struct tunring_origins
+{
+    uint32_t count, room;
+    tunring_origin list[];
+} tunring_origins;
+
 typedef struct tunring_lease
 {
     tunring_source *source;
@@ -150,7 +168,8 @@ typedef struct tunring_lease
     unsigned generation;    /* of the process, see os_generation() */
     uint32_t room;          /* slots that the table has memory for */
     uint32_t count;
-    uint64_t bytes; /* sum of the lengths */
+    uint64_t bytes;           /* sum of the lengths */
+    tunring_origins *origins; /* of a socket's datagrams; NULL for packets of a ring */
     tunring_slot slots[];
 } tunring_lease;
 
@@ -209,6 +228,55 @@ DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint
  * would not fit an empty ring. */
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
+
+/* ---- UDP sockets: core/socket.c, core/socket_send.c -------------------------------------------------------------- */
+
+/* A source of datagrams: tunring_receive() and the rest of what takes a source serve it. */
+typedef struct tunring_socket tunring_socket;
+
+typedef struct tunring_socket_options
+{
+    uintptr_t handle;    /* bound; a copy of it is taken, and the caller's stays the caller's */
+    bool ipv6;           /* of family AF_INET6 */
+    bool runs;           /* segmentation offload may be used */
+    uint32_t max_chunks; /* of 256 KiB each, for datagrams received and not let go */
+} tunring_socket_options;
+
+DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket);
+tunring_source *tunring_socket_source(tunring_socket *socket);
+/* Ready while the system has room for a datagram. Constant until the socket is closed. */
+HANDLE tunring_socket_room_event(const tunring_socket *socket);
+
+/* Datagrams to send, in order. */
+typedef struct tunring_sending
+{
+    const tunring_packet *packets; /* each of at most 65,507 bytes; empty ones are datagrams too */
+    uint32_t count;
+    const tunring_endpoint *endpoints;
+    const uint32_t *index; /* each packet's endpoint; NULL: the first one's for all */
+    const uint8_t *ecn;    /* each packet's, 0 to 3; NULL: `all_ecn` */
+    uint8_t all_ecn;
+} tunring_sending;
+
+/* Sends datagrams. *done counts those that are dealt with: accepted by the system, or refused by it and counted. When it
+ * has no room: waits if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
+DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
+                          uint32_t *done);
+
+typedef struct tunring_socket_figures
+{
+    uint64_t reads;                                            /* system calls that returned datagrams */
+    uint64_t coalesced_reads;                                  /* those that returned several */
+    uint64_t truncated;                                        /* datagrams longer than the room for them */
+    uint64_t runs_sent;                                        /* system calls that sent several datagrams */
+    uint64_t icmp_errors;                                      /* of earlier datagrams, passed over */
+    uint64_t refused_unreachable, refused_size, refused_other; /* datagrams that the system refused to send */
+    uint64_t host_dropped;                                     /* datagrams that the system had no room for */
+    bool runs;                                                 /* segmentation offload is in use */
+} tunring_socket_figures;
+
+/* The socket's own figures. At any time. */
+void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figures);
 
 /* ---- Alarms: core/alarm.c --------------------------------------------------------------------------------------- */
 

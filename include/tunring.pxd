@@ -35,6 +35,8 @@ cdef extern from "tunring.h" nogil:
         int64_t deadline
         HANDLE interrupt
         HANDLE cancel
+        uint32_t min_packets
+        int64_t linger
 
     ctypedef struct tunring_adapter:
         pass

@@ -124,7 +124,7 @@ next_chunk(arena *arena)
     arena_chunk *chunk = take_ready(arena);
     if (chunk)
         return chunk;
-    if (!arena->max_chunks || arena->chunks < arena->max_chunks)
+    if (!arena_at_limit(arena))
         return allocate(arena);
     atomic_store(&arena->starved, true);
     chunk = take_ready(arena);

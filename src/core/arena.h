@@ -42,4 +42,11 @@ void arena_take(arena *arena, uint32_t bytes, uint32_t slots);
 /* Slots are no longer used. At any time. */
 void arena_give_back(const tunring_slot *slots, uint32_t count);
 
+/* Every chunk that may exist does. Under the owner's lock. */
+static inline bool
+arena_at_limit(const arena *arena)
+{
+    return arena->max_chunks && arena->chunks >= arena->max_chunks;
+}
+
 #endif

@@ -53,6 +53,7 @@ lease_new(uint32_t room)
     lease->generation = os_generation();
     lease->count = 0;
     lease->bytes = 0;
+    lease->origins = NULL;
     return lease;
 }
 
@@ -66,6 +67,31 @@ lease_grow(tunring_lease **lease, uint32_t most)
         return false;
     grown->room = wanted;
     *lease = grown;
+    return true;
+}
+
+/* Origins that a table begins with. */
+#define FIRST_ORIGINS 4u
+
+bool
+lease_add_origin(tunring_lease *lease, const tunring_endpoint *from, uint8_t ecn)
+{
+    tunring_origins *origins = lease->origins;
+    const tunring_origin *last = origins && origins->count ? &origins->list[origins->count - 1] : NULL;
+    if (last && last->ecn == ecn && memcmp(&last->from, from, sizeof(*from)) == 0)
+        return true;
+    if (!origins || origins->count == origins->room)
+    {
+        const uint32_t room = origins ? 2 * origins->room : FIRST_ORIGINS;
+        tunring_origins *grown = realloc(origins, sizeof(*grown) + room * sizeof(grown->list[0]));
+        if (!grown)
+            return false;
+        if (!origins)
+            grown->count = 0;
+        grown->room = room;
+        lease->origins = origins = grown;
+    }
+    origins->list[origins->count++] = (tunring_origin){.first = lease->count, .ecn = ecn, .from = *from};
     return true;
 }
 
@@ -299,6 +325,11 @@ tunring_lease_commit(tunring_lease *lease)
 void
 tunring_lease_free(tunring_lease *lease)
 {
+    if (lease)
+    {
+        free(lease->origins);
+        lease->origins = NULL;
+    }
     free(lease && lease->room <= KEPT_ROOM ? atomic_exchange(&spare, lease) : lease);
 }
 

@@ -29,6 +29,9 @@ lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
     lease->bytes += length;
 }
 
+/* Notes where the packets that will be appended next came from. False without memory. */
+bool lease_add_origin(tunring_lease *lease, const tunring_endpoint *from, uint8_t ecn);
+
 /* Gives the filled lease to the source that the slots are of. The caller is in a call on it. One without slots pins
  * nothing. */
 void lease_bind(tunring_lease *lease, tunring_source *source, bool reserved);

@@ -18,11 +18,12 @@ typedef struct receiver
     tunring_source *source;
     tunring_lease *lease;
     uint32_t max;
-    bool consumed; /* a wait was ended by the read event, and no "empty" was seen since */
+    bool consumed;        /* a wait was ended by the read event, and no "empty" was seen since */
+    int64_t linger_until; /* 0 before the first packet */
     spin spin;
 } receiver;
 
-/* 0 if the batch has any; an error behind them will come again. */
+/* 0: the lease is full. ERROR_NO_MORE_ITEMS: no more packets wait. Another code will come again. */
 static DWORD
 take_packets(receiver *self)
 {
@@ -36,11 +37,11 @@ take_packets(receiver *self)
     } while (code == ERROR_SUCCESS && self->lease->room < max && lease_grow(&self->lease, max));
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
-    return self->lease->count ? ERROR_SUCCESS : code;
+    return code;
 }
 
 static DWORD
-sleep_until_ready(receiver *self, const tunring_wait *wait)
+sleep_until_ready(receiver *self, const tunring_wait *wait, int64_t deadline)
 {
     tunring_source *source = self->source;
     enum
@@ -52,10 +53,10 @@ sleep_until_ready(receiver *self, const tunring_wait *wait)
     };
     const HANDLE handles[] = {source->stop.wait, wait->interrupt, wait->cancel, source->read_event};
     int64_t began = os_now();
-    if (began >= wait->deadline)
+    if (began >= deadline)
         return WAIT_TIMEOUT;
     count_add(&source->counts.waits, 1);
-    switch (wait_any(handles, 4, wait->deadline))
+    switch (wait_any(handles, 4, deadline))
     {
     case STOP:
         return ERROR_HANDLE_EOF;
@@ -87,19 +88,32 @@ settle(receiver *self, const tunring_wait *wait)
     return true;
 }
 
+/* There are packets. False if more are worth a wait. */
+static bool
+enough(receiver *self, const tunring_wait *wait)
+{
+    if (self->lease->count >= wait->min_packets || self->lease->count >= self->max)
+        return true;
+    if (!self->linger_until)
+        self->linger_until = os_deadline(wait->linger);
+    return os_now() >= self->linger_until;
+}
+
+/* Waits until packets are there, and those that have come are enough. No packet is left in a call that fails. */
 static DWORD
 wait_for_packets(receiver *self, const tunring_wait *wait)
 {
     for (;;)
     {
-        if (source_closing(self->source))
-            return ERROR_HANDLE_EOF;
-        DWORD code = take_packets(self);
-        if (code == ERROR_SUCCESS && self->spin.until)
+        const bool closing = source_closing(self->source);
+        DWORD code = closing ? ERROR_HANDLE_EOF : take_packets(self);
+        if (self->lease->count && self->spin.until)
             spin_praise(self->source);
+        if (self->lease->count && (code != ERROR_NO_MORE_ITEMS || enough(self, wait)))
+            return ERROR_SUCCESS;
         if (code != ERROR_NO_MORE_ITEMS)
             return code;
-        if (wait->deadline == 0)
+        if (wait->deadline == 0 && !self->lease->count)
         {
             if (!settle(self, wait))
                 return WAIT_TIMEOUT;
@@ -107,9 +121,9 @@ wait_for_packets(receiver *self, const tunring_wait *wait)
         }
         if (spin_again(self->source, &self->spin))
             continue;
-        code = sleep_until_ready(self, wait);
+        code = sleep_until_ready(self, wait, self->lease->count ? self->linger_until : wait->deadline);
         if (code != ERROR_SUCCESS)
-            return code;
+            return self->lease->count ? ERROR_SUCCESS : code;
     }
 }
 

@@ -64,6 +64,8 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
     wait.interrupt = signal.handle
     wait.cancel = cancel
     wait.deadline = deadline
+    wait.min_packets = 0
+    wait.linger = 0
     try:
         while True:
             with nogil:
@@ -194,6 +196,8 @@ cdef class _Session:
             settling.deadline = 0
             settling.interrupt = NULL
             settling.cancel = NULL
+            settling.min_packets = 0
+            settling.linger = 0
             with nogil:
                 code = _receive(&call, &settling)
         else:

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The life of a UDP socket, and receiving: reads go into chunks of an arena, each beginning where the last one ended. A
+ * coalesced read is handed out as its datagrams, and what a batch has no room for waits for the next one.
+ */
+#include "core/socket.h"
+
+#include "core/lease.h"
+
+#include <stdlib.h>
+
+/* ---- Receiving ---- */
+
+static uint32_t
+datagrams_of(const udp_received *read)
+{
+    return read->length == 0 ? 1 : (read->length + read->segment - 1) / read->segment;
+}
+
+/* Reads into the arena. 0, or why nothing was read. */
+static DWORD
+read_datagrams(tunring_socket *self)
+{
+    socket_leftover *leftover = &self->leftover;
+    uint32_t room;
+    BYTE *data = arena_room(&self->arena, SOCKET_READ, &room);
+    if (!data)
+        return arena_at_limit(&self->arena) ? ERROR_NO_MORE_ITEMS : ERROR_NOT_ENOUGH_MEMORY;
+    int error;
+    while ((error = udp_receive(self->handle, data, SOCKET_READ, &leftover->read)) != 0 && udp_from_peer(error))
+        count_add(&self->icmp_errors, 1);
+    if (error)
+        return udp_would_block(error) ? ERROR_NO_MORE_ITEMS : udp_error_code(error);
+    leftover->data = data;
+    leftover->count = datagrams_of(&leftover->read);
+    arena_take(&self->arena, leftover->read.length, leftover->count);
+    count_add(&self->reads, 1);
+    if (leftover->count > 1)
+        count_add(&self->coalesced_reads, 1);
+    if (leftover->read.truncated)
+        count_add(&self->truncated, 1);
+    return ERROR_SUCCESS;
+}
+
+/* Hands out datagrams of the last read, as far as the lease has room. False without memory for their origin: then none. */
+static bool
+hand_out(tunring_socket *self, tunring_lease *lease, uint32_t room)
+{
+    socket_leftover *leftover = &self->leftover;
+    udp_received *read = &leftover->read;
+    if (!lease_add_origin(lease, &read->from, read->ecn))
+        return false;
+    for (; leftover->count && lease->count < room; leftover->count--)
+    {
+        const uint32_t length = read->length < read->segment ? read->length : read->segment;
+        lease_append(lease, leftover->data, length);
+        leftover->data += length;
+        read->length -= length;
+    }
+    return true;
+}
+
+/* Makes the read event report what the next receive will find. */
+static void
+update_event(tunring_socket *self)
+{
+    const bool unread = self->leftover.count != 0;
+    if (unread != self->signalled)
+    {
+        if (unread)
+            os_event_set(&self->events.signal);
+        else
+            os_event_clear(&self->events.signal);
+        self->signalled = unread;
+    }
+    if (atomic_load(&self->arena.starved) && atomic_exchange(&self->watched, false))
+    {
+        udp_events_watch(&self->events, self->handle, false);
+        /* A chunk may have come back before the event was masked. */
+        if (!atomic_load(&self->arena.starved) && !atomic_exchange(&self->watched, true))
+            udp_events_watch(&self->events, self->handle, true);
+    }
+}
+
+/* A chunk is free again, after there was none. */
+static void
+chunk_came_back(void *context)
+{
+    tunring_socket *self = context;
+    /* A socket that is closing has closed its events, or is about to. */
+    if (!source_enter(&self->source))
+        return;
+    if (!atomic_exchange(&self->watched, true))
+        udp_events_watch(&self->events, self->handle, true);
+    source_leave(&self->source);
+}
+
+static DWORD
+receive_many(tunring_source *source, tunring_lease *lease, uint32_t room)
+{
+    tunring_socket *self = socket_of(source);
+    DWORD code = ERROR_SUCCESS;
+    os_mutex_lock(&self->receive_lock);
+    while (code == ERROR_SUCCESS && lease->count < room)
+    {
+        if (self->leftover.count == 0)
+            code = read_datagrams(self);
+        if (code == ERROR_SUCCESS && !hand_out(self, lease, room))
+            code = ERROR_NOT_ENOUGH_MEMORY;
+    }
+    update_event(self);
+    os_mutex_unlock(&self->receive_lock);
+    return code;
+}
+
+static void
+give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
+{
+    (void)source;
+    arena_give_back(slots, count);
+}
+
+/* ---- Life ---- */
+
+static void
+detach(tunring_source *source)
+{
+    tunring_socket *self = socket_of(source);
+    uint64_t drops;
+    if (udp_drops(self->handle, &drops))
+        atomic_store(&self->last_drops, drops);
+    const tunring_slot rest = {.data = self->leftover.data};
+    for (; self->leftover.count; self->leftover.count--)
+        arena_give_back(&rest, 1);
+    udp_events_close(&self->events);
+    udp_close(self->handle);
+}
+
+static void
+end(tunring_source *source)
+{
+    arena_close(&socket_of(source)->arena);
+}
+
+static void
+free_socket(tunring_source *source)
+{
+    tunring_socket *self = socket_of(source);
+    os_mutex_destroy(&self->receive_lock);
+    os_mutex_destroy(&self->refusal_lock);
+    free(self);
+}
+
+static const source_ops socket_ops = {
+    .receive_many = receive_many,
+    .give_back = give_back,
+    .detach = detach,
+    .end = end,
+    .free = free_socket,
+};
+
+DWORD
+tunring_socket_open(const tunring_socket_options *options, tunring_socket **result)
+{
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    tunring_socket *self = calloc(1, sizeof(*self));
+    if (!self)
+        return code;
+    if (!source_open(&self->source, &socket_ops))
+    {
+        code = GetLastError();
+        goto free_self;
+    }
+    self->handle = udp_adopt(options->handle);
+    if (self->handle == UDP_NONE)
+    {
+        code = GetLastError();
+        goto discard_source;
+    }
+    if (!udp_events_open(&self->events, self->handle))
+    {
+        code = GetLastError();
+        goto close_handle;
+    }
+    self->ipv6 = options->ipv6;
+    atomic_init(&self->runs, options->runs);
+    atomic_init(&self->watched, true);
+    self->source.read_event = self->events.readable;
+    os_mutex_init(&self->receive_lock);
+    os_mutex_init(&self->refusal_lock);
+    arena_init(&self->arena, options->max_chunks, chunk_came_back, self);
+    *result = self;
+    return ERROR_SUCCESS;
+
+close_handle:
+    udp_close(self->handle);
+discard_source:
+    source_discard(&self->source);
+free_self:
+    free(self);
+    return code;
+}
+
+tunring_source *
+tunring_socket_source(tunring_socket *socket)
+{
+    return &socket->source;
+}
+
+HANDLE
+tunring_socket_room_event(const tunring_socket *socket)
+{
+    return socket->events.writable;
+}
+
+void
+tunring_socket_stats(tunring_socket *self, tunring_socket_figures *figures)
+{
+    uint64_t drops;
+    if (source_enter(&self->source))
+    {
+        if (udp_drops(self->handle, &drops))
+            atomic_store(&self->last_drops, drops);
+        source_leave(&self->source);
+    }
+    *figures = (tunring_socket_figures){
+        .reads = atomic_load_explicit(&self->reads, memory_order_relaxed),
+        .coalesced_reads = atomic_load_explicit(&self->coalesced_reads, memory_order_relaxed),
+        .truncated = atomic_load_explicit(&self->truncated, memory_order_relaxed),
+        .runs_sent = atomic_load_explicit(&self->runs_sent, memory_order_relaxed),
+        .icmp_errors = atomic_load_explicit(&self->icmp_errors, memory_order_relaxed),
+        .refused_unreachable = atomic_load_explicit(&self->refused_unreachable, memory_order_relaxed),
+        .refused_size = atomic_load_explicit(&self->refused_size, memory_order_relaxed),
+        .refused_other = atomic_load_explicit(&self->refused_other, memory_order_relaxed),
+        .host_dropped = atomic_load(&self->last_drops),
+        .runs = atomic_load(&self->runs),
+    };
+}

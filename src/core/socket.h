@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A UDP socket as a source of datagrams, shared by socket.c (life, receiving) and socket_send.c.
+ */
+#ifndef TUNRING_SOCKET_H
+#define TUNRING_SOCKET_H
+
+#include "core/arena.h"
+#include "core/source.h"
+#include "platform/udp.h"
+#include "tunring.h"
+
+/* Each read needs this much room: the largest datagram, and the largest run that the system coalesces. */
+#define SOCKET_READ (64u * 1024u)
+
+/* A read of which some datagrams are not handed out yet. */
+typedef struct socket_leftover
+{
+    BYTE *data;
+    uint32_t count; /* datagrams; 0: there is none */
+    udp_received read;
+} socket_leftover;
+
+/* A destination that refused a run, or the source address that replies to it were to leave from. */
+typedef struct socket_refusal
+{
+    tunring_endpoint to;
+    uint32_t segment; /* runs of datagrams of at least this many bytes go singly; 0: runs of any size leave */
+    bool no_source;   /* the local address is gone */
+    int64_t until;    /* os_now() time at which this is forgotten */
+} socket_refusal;
+
+#define SOCKET_REFUSALS 64u
+
+struct tunring_socket
+{
+    tunring_source source; /* first: one address leads to both */
+    udp_handle handle;
+    bool ipv6;         /* of family AF_INET6, perhaps for both */
+    _Atomic bool runs; /* segmentation offload may be used */
+    udp_events events;
+    _Atomic bool watched; /* the read event reports datagrams in the system: not while no chunk is free */
+
+    os_mutex receive_lock; /* guards what follows; a system call under it does not wait */
+    arena arena;
+    socket_leftover leftover;
+    bool signalled; /* the read event reports the leftover */
+
+    os_mutex refusal_lock;
+    _Atomic bool refused; /* some entry of `refusals` may be in force */
+    socket_refusal refusals[SOCKET_REFUSALS];
+
+    _Atomic uint64_t reads, coalesced_reads, truncated, runs_sent, icmp_errors;
+    _Atomic uint64_t refused_unreachable, refused_size, refused_other;
+    _Atomic uint64_t last_drops; /* by the system, as of the last look */
+};
+
+static inline tunring_socket *
+socket_of(tunring_source *source)
+{
+    return (tunring_socket *)source;
+}
+
+#endif

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * udp.h for Linux: recvmsg() and sendmsg() with the control messages for UDP_GRO, UDP_SEGMENT, source address and ECN.
+ */
+#include "platform/udp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stddef.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#if !defined(UDP_SEGMENT)
+#define UDP_SEGMENT 103
+#define UDP_GRO 104
+#endif
+#if !defined(SO_MEMINFO)
+#define SO_MEMINFO 55
+#endif
+
+#define ECN_MASK 3
+
+typedef union any_address
+{
+    struct sockaddr generic;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+} any_address;
+
+/* Room for every control message of one call, aligned as its headers want it. */
+typedef union control
+{
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) +
+               3 * CMSG_SPACE(sizeof(int))];
+} control;
+
+static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+static void
+map_ipv4(uint8_t *host, const struct in_addr *address)
+{
+    memcpy(host, mapped_prefix, sizeof(mapped_prefix));
+    memcpy(host + sizeof(mapped_prefix), address, sizeof(*address));
+}
+
+static struct in_addr
+unmap_ipv4(const uint8_t *host)
+{
+    struct in_addr address;
+    memcpy(&address, host + sizeof(mapped_prefix), sizeof(address));
+    return address;
+}
+
+/* ---- Receiving ---- */
+
+static void
+read_sender(const any_address *address, tunring_endpoint *from)
+{
+    if (address->generic.sa_family == AF_INET)
+    {
+        map_ipv4(from->host, &address->v4.sin_addr);
+        from->port = ntohs(address->v4.sin_port);
+        return;
+    }
+    memcpy(from->host, &address->v6.sin6_addr, sizeof(from->host));
+    from->port = ntohs(address->v6.sin6_port);
+    if (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr))
+        from->scope = address->v6.sin6_scope_id;
+}
+
+static void
+read_control(const struct cmsghdr *message, udp_received *received)
+{
+    tunring_endpoint *from = &received->from;
+    const void *data = CMSG_DATA(message);
+    int number;
+    if (message->cmsg_level == SOL_UDP && message->cmsg_type == UDP_GRO)
+    {
+        memcpy(&number, data, sizeof(number));
+        if (number > 0)
+            received->segment = (uint32_t)number;
+    }
+    else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_TOS)
+        received->ecn = *(const uint8_t *)data & ECN_MASK;
+    else if (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_TCLASS)
+    {
+        memcpy(&number, data, sizeof(number));
+        received->ecn = (uint8_t)(number & ECN_MASK);
+    }
+    else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_PKTINFO)
+    {
+        struct in_pktinfo info;
+        memcpy(&info, data, sizeof(info));
+        map_ipv4(from->local, &info.ipi_spec_dst);
+    }
+    else if (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_PKTINFO)
+    {
+        struct in6_pktinfo info;
+        memcpy(&info, data, sizeof(info));
+        memcpy(from->local, &info.ipi6_addr, sizeof(from->local));
+        if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+            from->local_scope = info.ipi6_ifindex;
+    }
+}
+
+int
+udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
+{
+    any_address address;
+    control control;
+    struct iovec part = {.iov_base = room, .iov_len = size};
+    struct msghdr message = {
+        .msg_name = &address,
+        .msg_namelen = sizeof(address),
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control),
+    };
+    const ssize_t length = recvmsg(socket, &message, MSG_DONTWAIT);
+    if (length < 0)
+        return errno;
+    *received = (udp_received){.length = (uint32_t)length, .truncated = (message.msg_flags & MSG_TRUNC) != 0};
+    read_sender(&address, &received->from);
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at))
+        read_control(at, received);
+    if (received->segment == 0 || received->segment > received->length)
+        received->segment = received->length;
+    return 0;
+}
+
+/* ---- Sending ---- */
+
+static socklen_t
+write_receiver(const tunring_endpoint *to, bool ipv6, any_address *address)
+{
+    if (!ipv6)
+    {
+        address->v4 =
+            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(to->port), .sin_addr = unmap_ipv4(to->host)};
+        return sizeof(address->v4);
+    }
+    address->v6 =
+        (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(to->port), .sin6_scope_id = to->scope};
+    memcpy(&address->v6.sin6_addr, to->host, sizeof(to->host));
+    return sizeof(address->v6);
+}
+
+/* Appends a control message. `control` is zeroed, as CMSG_NXTHDR wants it. */
+static void
+add_control(struct msghdr *message, int level, int type, const void *data, size_t size)
+{
+    struct cmsghdr *at = (struct cmsghdr *)((char *)message->msg_control + message->msg_controllen);
+    at->cmsg_level = level;
+    at->cmsg_type = type;
+    at->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(at), data, size);
+    message->msg_controllen += CMSG_SPACE(size);
+}
+
+static void
+add_source(struct msghdr *message, const tunring_endpoint *to, bool ipv6)
+{
+    if (!ipv6)
+    {
+        const struct in_pktinfo info = {.ipi_spec_dst = unmap_ipv4(to->local)};
+        add_control(message, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+        return;
+    }
+    /* An interface is set for link-local addresses only: it would override the routes of others. */
+    struct in6_pktinfo info = {.ipi6_ifindex = to->local_scope};
+    memcpy(&info.ipi6_addr, to->local, sizeof(to->local));
+    add_control(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+}
+
+static void
+add_ecn(struct msghdr *message, const udp_run *run, bool ipv6)
+{
+    const int value = run->ecn;
+    if (ipv6 && !tunring_endpoint_is_ipv4(run->to->host))
+        add_control(message, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value));
+    else
+        add_control(message, IPPROTO_IP, IP_TOS, &value, sizeof(value));
+}
+
+/* One part for packets that lie back to back. Returns how many parts. */
+static size_t
+gather(const udp_run *run, struct iovec *parts)
+{
+    size_t count = 0;
+    const BYTE *end = NULL;
+    for (uint32_t i = 0; i < run->count; i++)
+    {
+        const tunring_packet packet = run->packets[i];
+        if (packet.data == end && count)
+            parts[count - 1].iov_len += packet.length;
+        else
+            parts[count++] = (struct iovec){.iov_base = (void *)(uintptr_t)packet.data, .iov_len = packet.length};
+        end = packet.data + packet.length;
+    }
+    return count;
+}
+
+int
+udp_send(udp_handle socket, bool ipv6, const udp_run *run)
+{
+    any_address address;
+    control control = {0};
+    struct iovec parts[UDP_MAX_RUN];
+    struct msghdr message = {
+        .msg_name = &address,
+        .msg_namelen = write_receiver(run->to, ipv6, &address),
+        .msg_iov = parts,
+        .msg_iovlen = gather(run, parts),
+        .msg_control = &control,
+    };
+    if (run->count > 1)
+    {
+        const uint16_t segment = (uint16_t)run->packets[0].length;
+        add_control(&message, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment));
+    }
+    if (run->from_local)
+        add_source(&message, run->to, ipv6);
+    if (run->ecn)
+        add_ecn(&message, run, ipv6);
+    if (message.msg_controllen == 0)
+        message.msg_control = NULL;
+    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+/* ---- Errors and figures ---- */
+
+bool
+udp_would_block(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK;
+}
+
+bool
+udp_no_route(int error)
+{
+    return error == ENETUNREACH || error == EHOSTUNREACH || error == ENETDOWN || error == EPERM || error == EACCES ||
+           error == ECONNREFUSED;
+}
+
+bool
+udp_too_large(int error)
+{
+    return error == EMSGSIZE;
+}
+
+bool
+udp_bad_source(int error)
+{
+    return error == EINVAL || error == ENETUNREACH || error == EADDRNOTAVAIL || error == ENODEV;
+}
+
+bool
+udp_run_refused(int error)
+{
+    return error == EIO || error == EINVAL || error == EMSGSIZE;
+}
+
+bool
+udp_no_offload(int error)
+{
+    return error == EIO;
+}
+
+bool
+udp_from_peer(int error)
+{
+    return error == ECONNREFUSED;
+}
+
+bool
+udp_drops(udp_handle socket, uint64_t *dropped)
+{
+    uint32_t figures[SK_MEMINFO_VARS];
+    socklen_t size = sizeof(figures);
+    if (getsockopt(socket, SOL_SOCKET, SO_MEMINFO, figures, &size) < 0 || size <= SK_MEMINFO_DROPS * sizeof(uint32_t))
+        return false;
+    *dropped = figures[SK_MEMINFO_DROPS];
+    return true;
+}
+
+DWORD
+udp_error_code(int error)
+{
+    return os_error_from_errno(error);
+}
+
+udp_handle
+udp_adopt(uintptr_t handle)
+{
+    /* Above the standard streams, which a program may have closed and open again. */
+    const int copy = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0)
+        SetLastError(os_error_from_errno(errno));
+    return os_fd_register(copy);
+}
+
+void
+udp_close(udp_handle socket)
+{
+    os_fd_close(socket);
+}
+
+/* ---- Readiness ---- */
+
+/* An epoll descriptor that is ready when the descriptor is. */
+static int
+open_epoll(int watched, uint32_t wanted)
+{
+    struct epoll_event event = {.events = wanted};
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+    {
+        SetLastError(os_error_from_errno(errno));
+        return -1;
+    }
+    epoll = os_fd_register(epoll);
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, watched, &event) == 0)
+        return epoll;
+    SetLastError(os_error_from_errno(errno));
+    os_fd_close(epoll);
+    return -1;
+}
+
+bool
+udp_events_open(udp_events *events, udp_handle socket)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    if (!os_event_open(&events->signal))
+        return false;
+    const int readable = open_epoll(events->signal.write_fd, EPOLLIN);
+    if (readable < 0)
+        goto close_signal;
+    if (epoll_ctl(readable, EPOLL_CTL_ADD, socket, &event) < 0)
+    {
+        SetLastError(os_error_from_errno(errno));
+        goto close_readable;
+    }
+    const int writable = open_epoll(socket, EPOLLOUT);
+    if (writable < 0)
+        goto close_readable;
+    events->readable = (HANDLE)(intptr_t)readable;
+    events->writable = (HANDLE)(intptr_t)writable;
+    return true;
+
+close_readable:
+    os_fd_close(readable);
+close_signal:
+    os_event_close(&events->signal);
+    return false;
+}
+
+void
+udp_events_close(udp_events *events)
+{
+    os_fd_close((int)(intptr_t)events->writable);
+    os_fd_close((int)(intptr_t)events->readable);
+    os_event_close(&events->signal);
+}
+
+void
+udp_events_watch(udp_events *events, udp_handle socket, bool datagrams)
+{
+    struct epoll_event event = {.events = datagrams ? EPOLLIN : 0};
+    (void)epoll_ctl((int)(intptr_t)events->readable, EPOLL_CTL_MOD, socket, &event);
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned, and
+ * each way in which the system may refuse a run, by a shim of sendmsg().
+ */
+/* build: parts=core flags=-Wl,--wrap=sendmsg */
+#include "check.h"
+#include "platform/os.h"
+#include "tunring.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const tunring_wait POLL = {.deadline = 0};
+static const BYTE bytes[65536];
+
+/* ---- The shim ---- */
+
+/* The error for calls of more than `shim_above` segments, or with a source address; 0 for none. */
+static int shim_error, shim_source_error;
+static unsigned calls, run_calls;
+
+ssize_t __real_sendmsg(int socket, const struct msghdr *message, int flags);
+
+ssize_t
+__wrap_sendmsg(int socket, const struct msghdr *message, int flags)
+{
+    bool run = false, source = false;
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at; at = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, at))
+    {
+        run |= at->cmsg_level == SOL_UDP && at->cmsg_type == UDP_SEGMENT;
+        source |= at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_PKTINFO;
+    }
+    calls++;
+    run_calls += run;
+    errno = run && shim_error ? shim_error : source ? shim_source_error : 0;
+    return errno ? -1 : __real_sendmsg(socket, message, flags);
+}
+
+/* ---- Sockets ---- */
+
+typedef struct udp
+{
+    tunring_socket *socket;
+    tunring_source *source;
+    tunring_endpoint address;
+} udp;
+
+static udp
+open_udp(uint32_t max_chunks)
+{
+    udp result = {0};
+    const int on = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
+    CHECK(setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0);
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) == 0);
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0);
+    const tunring_socket_options options = {.handle = (uintptr_t)fd, .runs = true, .max_chunks = max_chunks};
+    CHECK(tunring_socket_open(&options, &result.socket) == ERROR_SUCCESS);
+    close(fd);
+    result.source = tunring_socket_source(result.socket);
+    memcpy(result.address.host, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\1", 16);
+    result.address.port = ntohs(address.sin_port);
+    return result;
+}
+
+static void
+close_udp(udp *socket)
+{
+    tunring_source_close(socket->source);
+    tunring_source_drop(socket->source);
+}
+
+static uint32_t
+send_lengths(udp *from, const udp *to, const uint32_t *lengths, uint32_t count, uint8_t ecn)
+{
+    tunring_packet packets[300];
+    uint32_t done;
+    for (uint32_t i = 0; i < count; i++)
+        packets[i] = (tunring_packet){bytes, lengths[i]};
+    const tunring_sending what = {.packets = packets, .count = count, .endpoints = &to->address, .all_ecn = ecn};
+    calls = run_calls = 0;
+    CHECK_EQUAL(tunring_socket_send(from->socket, &what, NULL, &done), ERROR_SUCCESS);
+    return done;
+}
+
+static tunring_lease *
+receive(udp *socket, uint32_t max)
+{
+    tunring_lease *lease = NULL;
+    CHECK_EQUAL(tunring_receive(socket->source, max, &POLL, &lease), ERROR_SUCCESS);
+    return lease;
+}
+
+static void
+let_go(tunring_lease *lease)
+{
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
+}
+
+static bool
+readable(const udp *socket)
+{
+    struct pollfd state = {.fd = (int)(intptr_t)tunring_source_read_event(socket->source), .events = POLLIN};
+    return poll(&state, 1, 0) == 1;
+}
+
+static tunring_socket_figures
+figures(udp *socket)
+{
+    tunring_socket_figures result;
+    tunring_socket_stats(socket->socket, &result);
+    return result;
+}
+
+/* ---- Tests ---- */
+
+static void
+test_a_run_arrives_as_its_datagrams(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {1400, 1400, 1400, 700, 1400, 0, 0, 900, 65507, 1};
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 1), 10);
+    CHECK_EQUAL(run_calls, 1); /* the first four; an empty datagram ends a run and begins none */
+    CHECK_EQUAL(calls, 7);
+    tunring_lease *lease = receive(&right, 256);
+    CHECK_EQUAL(lease->count, 10);
+    for (int i = 0; i < 10; i++)
+        CHECK_EQUAL(lease->slots[i].length, lengths[i]);
+    CHECK(lease->slots[1].data == lease->slots[0].data + 1400);
+    CHECK_EQUAL(lease->origins->count, 1);
+    CHECK(tunring_endpoint_same(&lease->origins->list[0].from, &left.address));
+    CHECK_EQUAL(lease->origins->list[0].ecn, 1);
+    CHECK(memcmp(lease->origins->list[0].from.local, left.address.host, 16) == 0);
+    CHECK_EQUAL(figures(&right).coalesced_reads, 1);
+    let_go(lease);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_leftovers(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    uint32_t lengths[40];
+    for (int i = 0; i < 40; i++)
+        lengths[i] = 1000;
+    CHECK(!readable(&right));
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 40, 0), 40);
+    CHECK_EQUAL(calls, 1);
+    uint32_t seen = 0;
+    while (readable(&right))
+    {
+        tunring_lease *lease = receive(&right, 7);
+        seen += lease->count;
+        CHECK(lease->origins->count == 1 && lease->origins->list[0].first == 0);
+        let_go(lease);
+    }
+    CHECK_EQUAL(seen, 40);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 40, 0), 40);
+    let_go(receive(&right, 1)); /* and close with the rest left over */
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_the_bound_on_pinned_chunks(void)
+{
+    udp left = open_udp(64), right = open_udp(2);
+    const uint32_t lengths[] = {60000};
+    tunring_lease *held[9], *lease;
+    int count = 0;
+    for (;;)
+    {
+        CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
+        if (tunring_receive(right.source, 1, &POLL, &lease) == WAIT_TIMEOUT)
+            break;
+        CHECK(count < 9);
+        held[count++] = lease;
+    }
+    CHECK_EQUAL(count, 8);    /* four in each chunk */
+    CHECK(!readable(&right)); /* although a datagram waits in the system */
+    for (int i = 0; i < count; i++)
+        let_go(held[i]);
+    CHECK(readable(&right));
+    let_go(receive(&right, 1));
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_refused_runs(int error, uint32_t length, bool socket_gives_up)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    uint32_t lengths[10];
+    for (int i = 0; i < 10; i++)
+        lengths[i] = length;
+    shim_error = error;
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
+    CHECK_EQUAL(calls, 11);
+    tunring_lease *lease = receive(&right, 256);
+    CHECK_EQUAL(lease->count, 10); /* each once */
+    let_go(lease);
+    CHECK_EQUAL(figures(&left).runs, !socket_gives_up);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
+    CHECK_EQUAL(run_calls, 0); /* remembered */
+    shim_error = 0;
+    if (!socket_gives_up)
+    {
+        for (int i = 0; i < 10; i++)
+            lengths[i] = length - 1;
+        CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
+        CHECK_EQUAL(run_calls, 1); /* smaller ones still go as runs */
+    }
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_refused_datagrams(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 100, 100};
+    right.address.port = 0; /* the system refuses it */
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    CHECK_EQUAL(figures(&left).refused_other, 3);
+    memcpy(right.address.host + 12, "\377\377\377\377", 4); /* broadcast, which was not asked for */
+    right.address.port = 9;
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    CHECK_EQUAL(figures(&left).refused_unreachable, 3);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_a_source_that_vanished(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 100, 100};
+    memcpy(right.address.local, "\0\0\0\0\0\0\0\0\0\0\377\377\12\1\2\3", 16);
+    shim_source_error = ENETUNREACH;
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    CHECK_EQUAL(calls, 2);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    CHECK_EQUAL(calls, 1); /* remembered */
+    shim_source_error = 0;
+    tunring_lease *lease = receive(&right, 256);
+    CHECK_EQUAL(lease->count, 6);
+    let_go(lease);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
+test_a_batch_outlives_its_socket(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 100, 100};
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    tunring_lease *lease = receive(&right, 256);
+    close_udp(&right);
+    CHECK_EQUAL(lease->slots[2].data[99], 0);
+    let_go(lease);
+    close_udp(&left);
+}
+
+static void
+test_linger(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 90, 100};
+    tunring_lease *lease;
+    tunring_wait wait = {.deadline = TUNRING_FOREVER, .min_packets = 3, .linger = 30000000};
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 2, 0), 2);
+    int64_t began = os_now();
+    CHECK_EQUAL(tunring_receive(right.source, 256, &wait, &lease), ERROR_SUCCESS);
+    CHECK(lease->count == 2 && os_now() - began >= 30000000);
+    let_go(lease);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    wait.linger = TUNRING_FOREVER;
+    CHECK_EQUAL(tunring_receive(right.source, 256, &wait, &lease), ERROR_SUCCESS);
+    CHECK_EQUAL(lease->count, 3);
+    let_go(lease);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+int
+main(void)
+{
+    test_a_run_arrives_as_its_datagrams();
+    test_leftovers();
+    test_the_bound_on_pinned_chunks();
+    test_refused_runs(EIO, 1400, true);
+    test_refused_runs(EINVAL, 1400, false);
+    test_refused_runs(EMSGSIZE, 1400, false);
+    test_refused_runs(EINVAL, 1100, true);
+    test_refused_datagrams();
+    test_a_source_that_vanished();
+    test_a_batch_outlives_its_socket();
+    test_linger();
+    return 0;
+}
