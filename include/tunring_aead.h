@@ -146,4 +146,23 @@ typedef struct tunring_datagram
  * counters, in order. ERROR_HANDLE_EOF when closed, ERROR_NOT_ENOUGH_MEMORY: nothing was changed. */
 DWORD tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, uint32_t *opened);
 
+/* ---- Stores: core/store.c ----------------------------------------------------------------------------------------- */
+
+/* A source that nothing is received from: memory that batches are written into. */
+typedef struct tunring_store tunring_store;
+
+/* The process's own, which stays to its end; a child process makes another. ERROR_NOT_ENOUGH_MEMORY. */
+DWORD tunring_store_shared(tunring_store **store);
+/* Closed and dropped as any other source. */
+DWORD tunring_store_new(tunring_store **store);
+tunring_source *tunring_store_source(tunring_store *store);
+
+/* Seals packets into the store. Codes as of tunring_seal_begin() and tunring_seal(). *lease is NULL for 0 packets. */
+DWORD tunring_store_seal(tunring_store *store, tunring_sealer *sealer, const tunring_packet *packets, uint32_t count,
+                         tunring_lease **lease);
+/* Copies datagrams into the store and opens them there. Codes as of tunring_open(). *lease has the packets that were
+ * opened; NULL if there are none. */
+DWORD tunring_store_open(tunring_store *store, tunring_opener *opener, const tunring_packet *datagrams, uint32_t count,
+                         tunring_lease **lease);
+
 #endif

@@ -123,7 +123,7 @@ lay_out(const tunring_sealer *sealer, uint64_t counter, const tunring_packet *pa
     counter_write(text - TUNRING_AEAD_COUNTER, counter, format->big_endian);
     memcpy(message->nonce, format->nonce, sizeof(format->nonce));
     memcpy(message->nonce + sizeof(format->nonce), text - TUNRING_AEAD_COUNTER, TUNRING_AEAD_COUNTER);
-    message->in = packet->data;
+    message->in = length ? packet->data : text; /* nothing may have no address */
     if (size != length)
     {
         copy_packet(text, packet->data, length);
