@@ -295,11 +295,11 @@ void tunring_alarm_end(tunring_alarm *alarm);
 /* Nobody may be in tunring_alarm_wait. Any time. */
 void tunring_alarm_free(tunring_alarm *alarm);
 
-/* ---- Captures: core/capture.c, core/tap.c ------------------------------------------------------------------------ */
+/* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------------------------ */
 
 /* A pcapng file that is being written, by any number of threads. Each call writes whole blocks; the first failure ends
  * it for good, with the file cut off after its last whole block. */
-typedef struct tunring_capture tunring_capture;
+typedef struct tunring_pcapng_file tunring_pcapng_file;
 
 /* As the program sees it. The values are pcapng's. */
 typedef enum tunring_direction
@@ -311,11 +311,11 @@ typedef enum tunring_direction
 
 /* Takes a copy of the handle, outside Windows a descriptor, and of `application`, the writer's name. Nothing is written
  * yet. */
-DWORD tunring_capture_open(HANDLE file, const char *application, tunring_capture **capture);
+DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file);
 /* Describes an interface, in UTF-8; the first is number 0. Packets are cut to `snaplen` bytes. Codes as below. */
-DWORD tunring_capture_add_interface(tunring_capture *capture, const char *name, const char *description,
-                                    uint32_t snaplen, uint32_t *number);
-uint32_t tunring_capture_interfaces(const tunring_capture *capture);
+DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
+                                   uint32_t snaplen, uint32_t *number);
+uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file);
 
 /* What to write: either packets or slots. */
 typedef struct tunring_captured
@@ -331,27 +331,29 @@ typedef struct tunring_captured
 
 /* Writes the packets from *done on, which counts them up. If their reader doesn't keep up: waits for it if `wait` is
  * given, else ERROR_BUFFER_OVERFLOW; packets before *done may still be in the buffer then, and go out with the next
- * call. ERROR_GEN_FAILURE: see tunring_capture_failure; ERROR_HANDLE_EOF: it is closed, or of another process. */
-DWORD tunring_capture_write(tunring_capture *capture, const tunring_captured *what, const tunring_wait *wait,
-                            uint32_t *done);
+ * call. ERROR_GEN_FAILURE: see tunring_pcapng_failure; ERROR_HANDLE_EOF: it is closed, or of another process. */
+DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
+                           uint32_t *done);
 /* Closes the file; what its reader has not taken is lost. Any number of times. */
-void tunring_capture_close(tunring_capture *capture);
-/* Frees a closed capture that no session has as its tap. Any time. */
-void tunring_capture_free(tunring_capture *capture);
+void tunring_pcapng_close(tunring_pcapng_file *file);
+/* Gives up the caller's reference. The file is closed with the last one: each session that is captured to it holds one
+ * too. */
+void tunring_pcapng_drop(tunring_pcapng_file *file);
 
 /* Any time: the system's error that ended it (errno; on Windows its last error), or 0; packets that are in the file or
- * the buffer; and packets of taps that are not. */
-int tunring_capture_failure(const tunring_capture *capture);
-uint64_t tunring_capture_packets(const tunring_capture *capture);
-uint64_t tunring_capture_dropped(const tunring_capture *capture);
+ * the buffer; and packets of captures that are not. */
+int tunring_pcapng_failure(const tunring_pcapng_file *file);
+uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file);
+uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
 
-/* From here on the session's calls write what they receive and send. They never wait for a reader and never fail for a
- * capture's sake: what can't be written is counted. The capture has to stay until the tap is taken off, or the session
- * closed. ERROR_BUSY if there is a tap; ERROR_HANDLE_EOF. */
-DWORD tunring_session_tap(tunring_session *session, tunring_capture *capture, uint32_t interface_id, bool received,
-                          bool sent);
-/* Idempotent. Afterwards the session writes nothing more. */
-void tunring_session_untap(tunring_session *session);
+/* Starts a capture: from here on the session's calls write what they receive and send. They never wait for a reader and
+ * never fail because of a capture: what can't be written is counted. *number is what ends this capture and no other.
+ * ERROR_BUSY if the session is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
+ * ERROR_HANDLE_EOF. */
+DWORD tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id, bool received,
+                              bool sent, uint32_t *number);
+/* Ends the capture of that number, unless it is over. Afterwards the session writes nothing more of it. */
+void tunring_session_capture_end(tunring_session *session, uint32_t number);
 
 /* ---- Log lines: core/log.c -------------------------------------------------------------------------------------- */
 

@@ -136,7 +136,7 @@ cdef extern from "tunring.h" nogil:
     void tunring_alarm_end(tunring_alarm *watch) noexcept
     void tunring_alarm_free(tunring_alarm *watch) noexcept
 
-    ctypedef struct tunring_capture:
+    ctypedef struct tunring_pcapng_file:
         pass
     ctypedef enum tunring_direction:
         TUNRING_UNKNOWN
@@ -150,20 +150,20 @@ cdef extern from "tunring.h" nogil:
         tunring_direction direction
         const uint64_t *times
         bint one_time
-    DWORD tunring_capture_open(HANDLE file, const char *application, tunring_capture **capture) noexcept
-    DWORD tunring_capture_add_interface(tunring_capture *capture, const char *name, const char *description,
-                                        uint32_t snaplen, uint32_t *number) noexcept
-    uint32_t tunring_capture_interfaces(const tunring_capture *capture) noexcept
-    DWORD tunring_capture_write(tunring_capture *capture, const tunring_captured *what, const tunring_wait *wait,
-                                uint32_t *done) noexcept
-    void tunring_capture_close(tunring_capture *capture) noexcept
-    void tunring_capture_free(tunring_capture *capture) noexcept
-    int tunring_capture_failure(const tunring_capture *capture) noexcept
-    uint64_t tunring_capture_packets(const tunring_capture *capture) noexcept
-    uint64_t tunring_capture_dropped(const tunring_capture *capture) noexcept
-    DWORD tunring_session_tap(tunring_session *session, tunring_capture *capture, uint32_t interface_id,
-                              bint received, bint sent) noexcept
-    void tunring_session_untap(tunring_session *session) noexcept
+    DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file) noexcept
+    DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
+                                       uint32_t snaplen, uint32_t *number) noexcept
+    uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file) noexcept
+    DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
+                               uint32_t *done) noexcept
+    void tunring_pcapng_close(tunring_pcapng_file *file) noexcept
+    void tunring_pcapng_drop(tunring_pcapng_file *file) noexcept
+    int tunring_pcapng_failure(const tunring_pcapng_file *file) noexcept
+    uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file) noexcept
+    uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file) noexcept
+    DWORD tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id,
+                                  bint received, bint sent, uint32_t *number) noexcept
+    void tunring_session_capture_end(tunring_session *session, uint32_t number) noexcept
 
     enum:
         TUNRING_LOG_TEXT

@@ -7,7 +7,6 @@
 #include "core/lease.h"
 
 #include "core/copy.h"
-#include "core/tap.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -308,8 +307,9 @@ tunring_lease_commit(tunring_lease *lease)
         return ERROR_HANDLE_EOF;
     }
     /* Afterwards the slots are the host's. */
-    if (tap_wants(&session->source, TUNRING_SENT))
-        tap_write(&session->source, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
+    session_capture *capture = &session->source.capture;
+    if (session_captures(capture, TUNRING_SENT))
+        session_capture_write(capture, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
     /* The oldest last: it publishes them all. */
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);

@@ -65,9 +65,9 @@ static BYTE *
 put_text(BYTE *at, uint32_t code, const char *text)
 {
     size_t size = strlen(text);
-    if (size > PCAPNG_MOST_TEXT)
+    if (size > PCAPNG_MAX_TEXT)
     {
-        size = PCAPNG_MOST_TEXT;
+        size = PCAPNG_MAX_TEXT;
         while (size && ((BYTE)text[size] & 0xC0) == 0x80)
             size--;
     }

@@ -7,9 +7,9 @@
 
 #include "tunring.h"
 
-/* Bytes that any block but a packet's takes at most, with texts of PCAPNG_MOST_TEXT bytes. */
-#define PCAPNG_MOST_TEXT 1024u
-#define PCAPNG_MOST_HEADER 2304u
+/* Bytes that any block but a packet's takes at most, with texts of PCAPNG_MAX_TEXT bytes. */
+#define PCAPNG_MAX_TEXT 1024u
+#define PCAPNG_MAX_HEADER 2304u
 
 /* Each writes one block and returns its size. */
 size_t pcapng_section(BYTE *at, const char *application);

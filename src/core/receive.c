@@ -4,7 +4,6 @@
  */
 #include "core/lease.h"
 #include "core/spin.h"
-#include "core/tap.h"
 #include "platform/wait.h"
 
 /* For a caller who gives no wait. */
@@ -134,8 +133,9 @@ hand_over(receiver *self, tunring_lease **result)
     count_add(&counts->received_packets, self->lease->count);
     count_add(&counts->received_bytes, self->lease->bytes);
     count_add(&counts->received_batches, 1);
-    if (tap_wants(self->source, TUNRING_RECEIVED))
-        tap_write(self->source, TUNRING_RECEIVED, os_wall_clock(), NULL, self->lease->slots, self->lease->count);
+    session_capture *capture = &self->source->capture;
+    if (session_captures(capture, TUNRING_RECEIVED))
+        session_capture_write(capture, TUNRING_RECEIVED, os_wall_clock(), NULL, self->lease->slots, self->lease->count);
     lease_bind(self->lease, self->source, false);
     *result = self->lease;
 }

@@ -6,7 +6,6 @@
 #include "core/backoff.h"
 #include "core/copy.h"
 #include "core/lease.h"
-#include "core/tap.h"
 #include "platform/wait.h"
 
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
@@ -122,29 +121,30 @@ ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
     return wait ? pause_for_room(session, wait, pause) : ERROR_BUFFER_OVERFLOW;
 }
 
-/* What of a call's packets the tap has seen, and when the others began to go out. */
-typedef struct untapped
+/* How far the capture of a call's packets has got, and when those that follow began to go out. */
+typedef struct capture_progress
 {
     bool wanted;
     int64_t time;
-    uint32_t seen;
-} untapped;
+    uint32_t written;
+} capture_progress;
 
 /* The time is that before the packets go: an answer, which another thread may receive at once, comes after it. */
 static void
-tap_begin(tunring_session *session, untapped *news)
+capture_begin(tunring_session *session, capture_progress *progress)
 {
-    news->wanted = tap_wants(&session->source, TUNRING_SENT);
-    if (news->wanted)
-        news->time = os_wall_clock();
+    progress->wanted = session_captures(&session->source.capture, TUNRING_SENT);
+    if (progress->wanted)
+        progress->time = os_wall_clock();
 }
 
 static void
-tap_sent(tunring_session *session, untapped *news, const tunring_packet *packets, uint32_t sent)
+capture_sent(tunring_session *session, capture_progress *progress, const tunring_packet *packets, uint32_t sent)
 {
-    if (news->wanted && sent > news->seen)
-        tap_write(&session->source, TUNRING_SENT, news->time, packets + news->seen, NULL, sent - news->seen);
-    news->seen = sent;
+    if (progress->wanted && sent > progress->written)
+        session_capture_write(&session->source.capture, TUNRING_SENT, progress->time, packets + progress->written, NULL,
+                              sent - progress->written);
+    progress->written = sent;
 }
 
 DWORD
@@ -153,11 +153,11 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
 {
     DWORD code = ERROR_SUCCESS;
     backoff pause = {0};
-    untapped news = {0};
+    capture_progress captured = {0};
     *sent = 0;
     if (!source_enter(&session->source))
         return ERROR_HANDLE_EOF;
-    tap_begin(session, &news);
+    capture_begin(session, &captured);
     while (*sent < count && code == ERROR_SUCCESS)
     {
         uint32_t left = count - *sent;
@@ -178,11 +178,11 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
             pause = (backoff){0};
             continue;
         }
-        tap_sent(session, &news, packets, *sent);
+        capture_sent(session, &captured, packets, *sent);
         code = ring_is_full(session, wait, &pause);
-        tap_begin(session, &news);
+        capture_begin(session, &captured);
     }
-    tap_sent(session, &news, packets, *sent);
+    capture_sent(session, &captured, packets, *sent);
     if (*sent)
         count_add(&session->source.counts.sent_batches, 1);
     source_leave(&session->source);

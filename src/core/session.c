@@ -85,7 +85,7 @@ detach_session(tunring_source *source)
 {
     tunring_session *session = session_of(source);
     wake_guard_remove(&session->watch);
-    tunring_session_untap(session);
+    session_capture_stop(&source->capture);
     const tunring_backend *backend = session->api->backend;
     if (backend)
     {

@@ -19,14 +19,14 @@ source_open(tunring_source *source, const source_ops *ops)
     source->generation = os_generation();
     atomic_init(&source->pins, 1);
     atomic_init(&source->users, 1);
-    os_mutex_init(&source->tap_lock);
+    session_capture_init(&source->capture);
     return true;
 }
 
 void
 source_discard(tunring_source *source)
 {
-    os_mutex_destroy(&source->tap_lock);
+    session_capture_destroy(&source->capture);
     os_event_close(&source->stop);
 }
 
@@ -95,7 +95,7 @@ source_put(tunring_source *source)
 {
     if (atomic_fetch_sub(&source->users, 1) != 1)
         return;
-    os_mutex_destroy(&source->tap_lock);
+    session_capture_destroy(&source->capture);
     source->ops->free(source);
 }
 

@@ -7,6 +7,7 @@
 #define TUNRING_SOURCE_H
 
 #include "core/later.h"
+#include "core/session_capture.h"
 #include "platform/os.h"
 #include "tunring.h"
 
@@ -52,10 +53,7 @@ struct tunring_source
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */
     _Atomic uint32_t spin_rest_left; /* those that are still to come */
-    _Atomic unsigned tapped;         /* directions that the tap wants, see tap.h */
-    os_mutex tap_lock;               /* guards the tap; held over its writes */
-    tunring_capture *tap;            /* NULL: none */
-    uint32_t tap_interface;          /* the tap's number for this source */
+    session_capture capture;
     source_counts counts;
     later_job job; /* for closing or ending later */
 };

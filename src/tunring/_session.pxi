@@ -100,7 +100,6 @@ cdef class _Session:
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef bint close_called          # the C core's state tells of a removed adapter first
     cdef readonly dict _waiters     # of each event loop that was used with it: tunring.waiters.Waiters
-    cdef object tapped              # the Capture that the C core writes to, which has to stay as long, or None
     cdef object __weakref__
 
     def __init__(self):
@@ -493,17 +492,17 @@ cdef class _Session:
 
     # -- Capturing
 
-    def tap(self, writer, *, interface=0, received=True, sent=True):
-        """Write what the session receives and sends to a capture, until the end of a ``with`` block.
+    def capture(self, writer, *, interface=0, received=True, sent=True):
+        """Write what the session receives and sends to a file, until the end of a ``with`` block.
 
-        The calls themselves write it, sync or async, a batch at a time and without a Python object a packet. They never
-        fail or wait because of it: what the capture can't take is counted in its ``dropped``, and what went wrong is
-        raised at the end of the block.
+        The calls themselves write it, sync or async, a batch at a time and without a Python object per packet. They
+        never fail or wait because of it: what the file can't take is counted in the writer's ``dropped``, and what went
+        wrong is raised at the end of the block.
 
         Parameters
         ----------
         writer : tunring.pcapng.Writer
-            Where to. It may have the taps of several sessions.
+            Where to. Any number of sessions may be captured to it.
         interface : int
             The interface that the packets are of, as :meth:`tunring.pcapng.Writer.add_interface` gave it.
         received, sent : bool
@@ -511,41 +510,53 @@ cdef class _Session:
 
         Returns
         -------
-        tunring.pcapng.Tap
+        tunring.pcapng.Recording
             A context manager; or call its ``close``. Closing the session ends it too.
 
         Raises
         ------
         RuntimeError
-            The session has a tap.
+            The session is captured already.
         SessionClosed
             The session is closed.
+
+        Examples
+        --------
+        >>> import os, tempfile, tunring.testing
+        >>> from tunring.pcapng import Writer
+        >>> path = os.path.join(tempfile.mkdtemp(), "left.pcapng")
+        >>> left, right = tunring.testing.pair()
+        >>> with left, right, Writer(path) as writer, left.capture(writer):
+        ...     left.send([bytes([0x45]) + bytes(19)] * 3)
+        3
         """
-        from tunring.pcapng import Tap
+        from tunring.pcapng import Recording
 
-        return Tap(self, writer, interface, received, sent)
+        return Recording(self, writer, interface, received, sent)
 
-    def _tap(self, Capture capture not None, unsigned int interface, bint received, bint sent):
-        """For :class:`tunring.pcapng.Tap`."""
+    def _capture(self, PcapngFile file not None, unsigned int interface, bint received, bint sent) -> int:
+        """Start a capture for :class:`tunring.pcapng.Recording`, and return its number."""
         cdef tunring_session *session = self.get()
-        cdef tunring_capture *target = capture.get()
+        cdef tunring_pcapng_file *target = file.get()
+        cdef uint32_t number = 0
         cdef DWORD code
+        # The caller's references to `self` and `file` hold both pointers; what C keeps of the file, C counts.
         with nogil:
-            code = tunring_session_tap(session, target, interface, received, sent)
+            code = tunring_session_capture(session, target, interface, received, sent, &number)
         if code == ERROR_BUSY:
-            raise RuntimeError("the session has a tap already: end that one first")
+            raise RuntimeError("the session is captured already: end that recording first")
         if code == ERROR_INVALID_PARAMETER:
-            raise ValueError(f"the capture has no interface {interface}, only {capture.interfaces}")
+            raise ValueError(f"the file has no interface {interface}, only {file.interfaces}")
         if code != ERROR_SUCCESS:
-            raise self.failure(code, "can't tap the session")
-        self.tapped = capture
+            raise self.failure(code, "can't capture the session")
+        return number
 
-    def _untap(self):
-        """For :class:`tunring.pcapng.Tap`."""
+    def _end_capture(self, unsigned int number):
+        """End the capture of that number, for :class:`tunring.pcapng.Recording`. Any number of times."""
         cdef tunring_session *session = self.get()
+        # The caller's reference to `self` holds the pointer.
         with nogil:
-            tunring_session_untap(session)
-        self.tapped = None
+            tunring_session_capture_end(session, number)
 
     # -- State
 
@@ -607,7 +618,6 @@ cdef class _Session:
         leaked = tunring_sessions_leaked()
         with nogil:
             tunring_source_close(tunring_session_source(self.session))
-        self.tapped = None
         if tunring_sessions_leaked() > leaked:
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
         for waiters in tuple(self._waiters.values()):

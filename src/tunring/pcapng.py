@@ -6,7 +6,7 @@ Examples
 >>> from tunring.pcapng import Writer
 >>> path = os.path.join(tempfile.mkdtemp(), "echo.pcapng")
 >>> left, right = tunring.testing.pair()
->>> with left, right, Writer(path, name="left") as writer, left.tap(writer):
+>>> with left, right, Writer(path, name="left") as writer, left.capture(writer):
 ...     left.send([bytes([0x45]) + bytes(19)] * 3)
 3
 >>> writer.packets, os.path.getsize(path) > 3 * 20
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tunring.buffers import Buffer
 
-__all__ = ["Tap", "Writer"]
+__all__ = ["Recording", "Writer"]
 
 #: Bytes of the largest IP packet: none is cut.
 MAX_SNAPLEN = 65535
@@ -59,8 +59,9 @@ class Writer:
     GIL, from any number of threads. When it fails, the disk being full say, the file is cut off after its last whole
     block, so that it stays readable, and the capture is over: every later call raises the same error.
 
-    A pipe or socket is fine as well. :meth:`write` waits for its reader. A tap (:meth:`tunring.Session.tap`) never
-    does: up to a megabyte waits in a buffer until the next call, and what doesn't fit is dropped and counted.
+    A pipe or socket is fine as well. :meth:`write` waits for its reader. A session that is captured
+    (:meth:`tunring.Session.capture`) never does: up to a megabyte waits in a buffer until the next call, and what
+    doesn't fit is dropped and counted.
 
     Parameters
     ----------
@@ -120,18 +121,18 @@ class Writer:
             raise TypeError(f"file must be a path or a binary file with a descriptor, not {file!r}") from error
         if flush := getattr(file, "flush", None):
             flush()
-        self._capture = _core.Capture(_system_handle(descriptor), f"tunring {__version__}", self._file_name)
+        self._file = _core.PcapngFile(_system_handle(descriptor), f"tunring {__version__}", self._file_name)
         self._closed = False
         try:
-            self._capture.add(*described)
+            self._file.add(*described)
         except BaseException:
             self._closed = True
-            self._capture.end()
+            self._file.end()
             raise
 
     def add_interface(self, name: str, *, mtu: int | None = None, snaplen: int = MAX_SNAPLEN) -> int:
         """Describe one more interface, of at most 64; its number is returned."""
-        return self._capture.add(*_describe(name, mtu, snaplen))
+        return self._file.add(*_describe(name, mtu, snaplen))
 
     def write(
         self,
@@ -169,11 +170,11 @@ class Writer:
         """
         if direction not in _DIRECTIONS:
             raise ValueError(f'direction must be "in", "out" or None, not {direction!r}')
-        return self._capture.write(packets, _DIRECTIONS[direction], timestamps, _check_interface(interface))
+        return self._file.write(packets, _DIRECTIONS[direction], timestamps, _check_interface(interface))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until a pipe's reader has taken everything, or for so many seconds; whether it has."""
-        return self._capture.flush(timeout)
+        return self._file.flush(timeout)
 
     def close(self, timeout: float | None = 5.0) -> None:
         """Close the file. Any number of times.
@@ -194,10 +195,10 @@ class Writer:
             return
         self._closed = True
         try:
-            if not self._capture.flush(timeout):
+            if not self._file.flush(timeout):
                 raise TimeoutError(f"{self._file_name}: the reader has not taken the end of the capture")
         finally:
-            self._capture.end()
+            self._file.end()
 
     @property
     def closed(self) -> bool:
@@ -207,17 +208,17 @@ class Writer:
     @property
     def packets(self) -> int:
         """Packets written so far."""
-        return self._capture.packets
+        return self._file.packets
 
     @property
     def dropped(self) -> int:
-        """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a tap."""
-        return self._capture.dropped
+        """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a session."""
+        return self._file.dropped
 
     @property
     def failure(self) -> OSError | None:
         """What ended the capture before its time, or None."""
-        return self._capture.failure
+        return self._file.failure
 
     def __enter__(self) -> Self:
         return self
@@ -240,36 +241,35 @@ class Writer:
         return f"<tunring.pcapng.Writer of {self._file_name}, {'closed' if self._closed else 'open'}>"
 
 
-class Tap:
-    """What writes a session's packets to a capture. :meth:`tunring.Session.tap` makes it."""
+class Recording:
+    """A capture of a session that is under way. :meth:`tunring.Session.capture` makes it."""
 
     def __init__(self, session: _core.Session, writer: Writer, interface: int, received: bool, sent: bool) -> None:
         if not isinstance(writer, Writer):
-            raise TypeError(f"a tap writes to a tunring.pcapng.Writer, not to {writer!r}")
+            raise TypeError(f"a session is captured to a tunring.pcapng.Writer, not to {writer!r}")
         if writer.closed:
-            raise ValueError(f"{writer!r} can't be tapped to")
-        session._tap(writer._capture, _check_interface(interface), received, sent)  # noqa: SLF001
-        self._session: _core.Session | None = session
+            raise ValueError(f"{writer!r} is closed: it takes no capture")
+        self._session = session
         self._writer = writer
+        self._number = session._capture(writer._file, _check_interface(interface), received, sent)  # noqa: SLF001
+        self._closed = False
 
     @property
     def failure(self) -> OSError | None:
-        """What ended the capture before its time, or None: the session goes on without it."""
+        """The error that ended the file before its time, or None. The session goes on without it."""
         return self._writer.failure
 
     def close(self) -> None:
-        """End the tap. Any number of times.
+        """End the capture. Any number of times, from any thread. When it returns, nothing more is captured.
 
         Raises
         ------
         OSError
-            The capture failed meanwhile.
+            The file has failed in the meantime. The first call raises it.
         """
-        session, self._session = self._session, None
-        if session is None:
-            return
-        session._untap()  # noqa: SLF001
-        if (failure := self.failure) is not None:
+        closed, self._closed = self._closed, True
+        self._session._end_capture(self._number)  # noqa: SLF001
+        if not closed and (failure := self.failure) is not None:
             raise failure
 
     def __enter__(self) -> Self:

@@ -41,7 +41,7 @@ def test_what_tshark_reads(tmp_path: Path) -> None:
     times = [1_700_000_000_123_456_789 + number for number in range(300)]
     with left, right, Writer(path, name="left", mtu=1420) as writer:
         writer.write(sent, "out", times)
-        with left.tap(writer, interface=writer.add_interface("second")):
+        with left.capture(writer, interface=writer.add_interface("second")):
             right.send(sent)
             left.receive(300).release()
             left.send(sent[:1])
@@ -68,13 +68,13 @@ def test_what_tshark_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_tap_on_an_interface(session: tunring.Session, namespace: Namespace, tmp_path: Path) -> None:
+def test_an_interface_is_captured(session: tunring.Session, namespace: Namespace, tmp_path: Path) -> None:
     """Pings, answered: request and reply, in that order, by their numbers."""
     path = tmp_path / "ping.pcapng"
     responder = Responder()
     with namespace.entered():
         ping = subprocess.Popen(["ping", "-q", "-c", "20", "-i", "0.01", "10.9.0.2"], stdout=subprocess.DEVNULL)
-    with Writer(path, name="tun0", mtu=1500) as writer, session.tap(writer), ping:
+    with Writer(path, name="tun0", mtu=1500) as writer, session.capture(writer), ping:
         while ping.poll() is None:
             with session.receive(timeout=0.05) as batch:
                 if responder.answer(batch):
@@ -88,13 +88,13 @@ def test_a_tap_on_an_interface(session: tunring.Session, namespace: Namespace, t
 @pytest.mark.root
 def test_the_adapter_goes_in_mid_capture(session: tunring.Session, namespace: Namespace, tmp_path: Path) -> None:
     path = tmp_path / "gone.pcapng"
-    with Writer(path) as writer, session.tap(writer) as tap:
+    with Writer(path) as writer, session.capture(writer) as recording:
         sent = session.send([datagram(number, 100) for number in range(50)])
         namespace.ip("link del tun0")
         assert eventually(lambda: _is_over(session))
         with pytest.raises(tunring.SessionClosed):
             session.send([datagram(1, 1)])
-        assert tap.failure is None
+        assert recording.failure is None
     assert len(fields(path, "ip.id")) == writer.packets >= sent == 50
 
 
@@ -117,7 +117,7 @@ with left, right:
     writer = Writer(sys.argv[1])
     with open(sys.argv[2], "wb") as copy:
         try:
-            with writer, left.tap(writer):
+            with writer, left.capture(writer):
                 for _ in range(5):
                     assert left.send(packets) == 100
                     right.receive().release()

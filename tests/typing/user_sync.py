@@ -13,7 +13,7 @@ import numpy as np
 
 import tunring
 import tunring.testing
-from tunring.pcapng import Tap, Writer
+from tunring.pcapng import Recording, Writer
 
 
 def serve(name: str) -> None:
@@ -65,8 +65,8 @@ def watch(session: tunring.Session) -> float:
     stats = session.stats()
     assert_type(stats, tunring.Stats)
     assert_type(stats.host_dropped, int | None)
-    with Writer("user.pcapng", name="tun0", mtu=1500) as writer, session.tap(writer) as tap:
-        assert_type(tap, Tap)
+    with Writer("user.pcapng", name="tun0", mtu=1500) as writer, session.capture(writer) as recording:
+        assert_type(recording, Recording)
         writer.write([bytes(20)], "in", 1_000_000_000)
     return stats.received_bytes / stats.received_packets
 

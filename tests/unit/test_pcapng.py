@@ -1,4 +1,4 @@
-"""Captures: what is in the files, taps on sessions, and everything that is refused."""
+"""Captures: what is in the files, sessions that are captured, and everything that is refused."""
 
 from __future__ import annotations
 
@@ -136,17 +136,17 @@ def test_an_existing_file(path: Path) -> None:
     assert read(path).packets == []
 
 
-# ---- Taps
+# ---- Sessions
 
 
-def test_tap(pair: Pair, path: Path) -> None:
+def test_a_session(pair: Pair, path: Path) -> None:
     left, right = pair
     sent = [packet(100, number=number) for number in range(100)]
     answers = [packet(50, number=number) for number in range(10)]
     left.send(sent[:1])
     before = time.time_ns()
     with Writer(path) as writer:
-        with left.tap(writer):
+        with left.capture(writer):
             left.send(sent[:70])
             left.send_packed(b"".join(sent[70:90]), [100] * 20)
             with left.reserve([100] * 10) as slots:
@@ -173,7 +173,7 @@ def test_tap(pair: Pair, path: Path) -> None:
 def test_what_was_not_sent_is_not_written(pair: Pair, path: Path) -> None:
     left, right = pair
     sent = [packet(60000, number=number) for number in range(20)]
-    with Writer(path) as writer, left.tap(writer):
+    with Writer(path) as writer, left.capture(writer):
         done = left.send(sent, on_full="partial")
         assert 0 < done < 20
         with pytest.raises(ZeroDivisionError), left.reserve([20]):
@@ -189,7 +189,7 @@ def test_a_send_that_waits_for_room(pair: Pair, path: Path) -> None:
     left, right = pair
     sent = [packet(10000, number=number) for number in range(100)]
     received = []
-    with Writer(path) as writer, left.tap(writer), Threads() as threads:
+    with Writer(path) as writer, left.capture(writer), Threads() as threads:
         threads.start(left.send, sent)
         while len(received) < 100:
             with right.receive(8) as batch:
@@ -197,7 +197,7 @@ def test_a_send_that_waits_for_room(pair: Pair, path: Path) -> None:
     assert received == read(path).data == sent
 
 
-def test_tap_in_an_event_loop(pair: Pair, path: Path) -> None:
+def test_a_session_in_an_event_loop(pair: Pair, path: Path) -> None:
     left, right = pair
     sent = [packet(100, number=number) for number in range(20)]
 
@@ -209,30 +209,30 @@ def test_tap_in_an_event_loop(pair: Pair, path: Path) -> None:
             await left.send_async(batch)
         await left.send_packed_async(b"".join(sent[10:]), [100] * 10)
 
-    with Writer(path) as writer, left.tap(writer):
+    with Writer(path) as writer, left.capture(writer):
         asyncio.run(exchange())
     written = read(path).packets
     assert [each.data for each in written] == [*sent[:10], *sent]
     assert [each.direction for each in written] == ["in"] * 10 + ["out"] * 20
 
 
-def test_tap_of_one_direction(pair: Pair, path: Path) -> None:
+def test_one_direction(pair: Pair, path: Path) -> None:
     left, right = pair
     with Writer(path) as writer:
         for received, sent in ((True, False), (False, True), (False, False)):
-            with left.tap(writer, received=received, sent=sent):
+            with left.capture(writer, received=received, sent=sent):
                 left.send([packet(21)])
                 right.send([packet(22)])
                 left.receive().release()
     assert [(each.direction, len(each.data)) for each in read(path).packets] == [("in", 22), ("out", 21)]
 
 
-def test_taps_of_two_sessions(pair: Pair, path: Path) -> None:
+def test_two_sessions(pair: Pair, path: Path) -> None:
     left, right = pair
     with (
         Writer(path, name="left") as writer,
-        left.tap(writer),
-        right.tap(writer, interface=writer.add_interface("right")),
+        left.capture(writer),
+        right.capture(writer, interface=writer.add_interface("right")),
     ):
         left.send([packet()])
         right.receive().release()
@@ -241,42 +241,42 @@ def test_taps_of_two_sessions(pair: Pair, path: Path) -> None:
     assert seen == [("left", "out"), ("right", "in")]
 
 
-def test_a_second_tap(pair: Pair, path: Path) -> None:
+def test_a_second_capture(pair: Pair, path: Path) -> None:
     left, _ = pair
     with Writer(path) as writer:
-        first = left.tap(writer)
-        with pytest.raises(RuntimeError, match="has a tap already"):
-            left.tap(writer)
+        first = left.capture(writer)
+        with pytest.raises(RuntimeError, match="is captured already"):
+            left.capture(writer)
         first.close()
-        with left.tap(writer):
+        with left.capture(writer):
             first.close()  # is over, and ends no other
             left.send([packet()])
         assert writer.packets == 1
 
 
-def test_close_of_the_session_ends_its_tap(pair: Pair, path: Path) -> None:
+def test_close_of_the_session_ends_its_capture(pair: Pair, path: Path) -> None:
     left, right = pair
     with Writer(path) as writer:
-        with left.tap(writer):
+        with left.capture(writer):
             left.send([packet()])
             left.close()
         with pytest.raises(tunring.SessionClosed):
-            left.tap(writer)
+            left.capture(writer)
         right.send([packet()])
     assert len(read(path).packets) == 1
 
 
-def test_a_writer_that_is_closed_or_dropped_under_its_tap(pair: Pair, path: Path) -> None:
+def test_a_writer_that_is_closed_or_dropped_under_a_capture(pair: Pair, path: Path) -> None:
     left, right = pair
     writer = Writer(path)
-    tap = left.tap(writer)
+    recording = left.capture(writer)
     left.send([packet()])
     writer.close()
     assert left.send([packet()]) == 1
     assert writer.dropped == 1
-    tap.close()
+    recording.close()
     writer = Writer(path, overwrite=True)
-    left.tap(writer)
+    left.capture(writer)
     with pytest.warns(ResourceWarning, match=r"unclosed <tunring\.pcapng\.Writer of .*test\.pcapng, open>"):
         del writer
         gc.collect()
@@ -287,7 +287,7 @@ def test_a_writer_that_is_closed_or_dropped_under_its_tap(pair: Pair, path: Path
 
 
 def test_threads(pair: Pair, path: Path) -> None:
-    """Several write, tap and end taps at the same time; every block is whole, and every packet of a tap is there."""
+    """Several write, start captures and end them at the same time; every block is whole, and no packet is missing."""
     left, right = pair
     rounds = 30
 
@@ -300,10 +300,10 @@ def test_threads(pair: Pair, path: Path) -> None:
 
     def toggle(writer: Writer) -> None:
         for _ in range(rounds):
-            with right.tap(writer, interface=1):
+            with right.capture(writer, interface=1):
                 time.sleep(0.0001)
 
-    with Writer(path) as writer, left.tap(writer):
+    with Writer(path) as writer, left.capture(writer):
         writer.add_interface("right")
         with Threads() as threads:
             for number in range(2):
@@ -375,18 +375,18 @@ def test_bad_arguments(pair: Pair, path: Path) -> None:
             with pytest.raises(ValueError, match=f"no interface {number}, only 1"):
                 writer.write([packet()], interface=number)
             with pytest.raises(ValueError, match=f"no interface {number}, only 1"):
-                left.tap(writer, interface=number)
+                left.capture(writer, interface=number)
         for number in (-1, 1 << 32):
             with pytest.raises(ValueError, match="add_interface"):
                 writer.write([packet()], interface=number)
-        with pytest.raises(TypeError, match=r"a tap writes to a tunring\.pcapng\.Writer, not to 3"):
-            left.tap(3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"a session is captured to a tunring\.pcapng\.Writer, not to 3"):
+            left.capture(3)  # type: ignore[arg-type]
         for number in range(1, 64):
             assert writer.add_interface(f"{number}") == number
         with pytest.raises(ValueError, match="at most 64 interfaces"):
             writer.add_interface("65th")
         with pytest.raises(TypeError, match="copied or pickled"):
-            pickle.dumps(writer._capture)
+            pickle.dumps(writer._file)
         assert writer.packets == 0
     assert len(read(path).interfaces) == 64
 
@@ -402,9 +402,9 @@ def test_a_closed_writer(pair: Pair, path: Path) -> None:
         lambda: writer.write([packet()]),
         lambda: writer.add_interface("a"),
         writer.flush,
-        lambda: pair[0].tap(writer),
+        lambda: pair[0].capture(writer),
     ):
-        with pytest.raises(ValueError, match=r"closed|tapped"):
+        with pytest.raises(ValueError, match="closed"):
             use()
     assert (writer.packets, writer.dropped) == (0, 0)
 
@@ -413,7 +413,7 @@ def test_references(pair: Pair, path: Path) -> None:
     """A capture neither keeps nor leaks what it writes."""
     data = packet(64)
     before = sys.getrefcount(data)
-    with Writer(path) as writer, pair[0].tap(writer):
+    with Writer(path) as writer, pair[0].capture(writer):
         for _ in range(50):
             writer.write([data] * 3)
             with pytest.raises(ValueError):

@@ -50,14 +50,14 @@ import errno, resource, sys
 import tunring.testing
 from tunring.pcapng import Writer
 
-limit, path, tapped = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "tapped"
+limit, path, captured = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "captured"
 packets = [bytes([0x45, number]) + bytes(100) for number in range(50)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 left, right = tunring.testing.pair()
 with left, right:
     writer = Writer(path)
-    tap = left.tap(writer)
-    if tapped:
+    recording = left.capture(writer)
+    if captured:
         for _ in range(4):
             assert left.send(packets) == 50
     else:
@@ -70,23 +70,23 @@ with left, right:
             raise AssertionError("it was all written")
     # The session goes on.
     assert left.send(packets) == 50
-    assert len(right.receive()) == (250 if tapped else 50)
-    assert tap.failure.errno == writer.failure.errno == errno.EFBIG
-    assert writer.dropped == (250 - writer.packets if tapped else 50 + -writer.packets % 50), writer.dropped
-    for last in (lambda: writer.write(packets), writer.flush, tap.close, writer.close):
+    assert len(right.receive()) == (250 if captured else 50)
+    assert recording.failure.errno == writer.failure.errno == errno.EFBIG
+    assert writer.dropped == (250 - writer.packets if captured else 50 + -writer.packets % 50), writer.dropped
+    for last in (lambda: writer.write(packets), writer.flush, recording.close, writer.close):
         try:
             last()
         except OSError as error:
             assert (error.errno, error.filename) == (errno.EFBIG, path)
         else:
             raise AssertionError(last)
-    tap.close()
+    recording.close()
     writer.close()
     print(writer.packets)
 """
 
 
-@pytest.mark.parametrize("how", ["tapped", "written"])
+@pytest.mark.parametrize("how", ["captured", "written"])
 @pytest.mark.parametrize("limit", [3000, 3001, 3071, 10000, 20000])
 def test_a_file_that_can_grow_no_more(tmp_path: Path, limit: int, how: str) -> None:
     path = tmp_path / "test.pcapng"
@@ -124,7 +124,7 @@ def test_a_pipe(pipe: tuple[int, object], pair: Pair) -> None:
     reader = Reader(pipe[0])
     with Threads() as threads:
         threads.start(reader.run)
-        with Writer(pipe[1]) as writer, left.tap(writer):
+        with Writer(pipe[1]) as writer, left.capture(writer):
             writer.write(FLOOD, timestamps=3)
             left.send([packet()])
             assert (writer.packets, writer.dropped) == (31, 0)
@@ -144,11 +144,11 @@ def test_a_socket(pair: Pair) -> None:
     assert parse(bytes(reader.data)).data == FLOOD
 
 
-def test_a_tap_never_waits_for_a_reader(pipe: tuple[int, object], pair: Pair) -> None:
+def test_a_captured_session_never_waits_for_a_reader(pipe: tuple[int, object], pair: Pair) -> None:
     left, right = pair
     reader = Reader(pipe[0])
     writer = Writer(pipe[1])
-    with left.tap(writer):
+    with left.capture(writer):
         for _ in range(3):
             for data in FLOOD:
                 assert left.send([data]) == 1
@@ -160,7 +160,7 @@ def test_a_tap_never_waits_for_a_reader(pipe: tuple[int, object], pair: Pair) ->
     with Threads() as threads:
         threads.start(reader.run)
         assert writer.flush()
-        with left.tap(writer):
+        with left.capture(writer):
             left.send(FLOOD[:1])
         writer.close()
         pipe[1].close()
@@ -222,7 +222,7 @@ def test_signals_while_it_looks_for_room(pipe: tuple[int, object], pair: Pair) -
     # One that ends the look itself, poll(), must not pass for room: the write after it would wait for ever.
     left, right = pair
     writer = Writer(pipe[1])
-    with left.tap(writer):
+    with left.capture(writer):
         for data in FLOOD:
             left.send([data])
             right.receive().release()
@@ -253,14 +253,14 @@ def test_a_reader_that_went_away(pair: Pair) -> None:
     source, target = os.pipe()
     with os.fdopen(target, "wb", buffering=0) as file:
         writer = Writer(file)
-        tap = left.tap(writer)
+        recording = left.capture(writer)
         left.send([packet()])
         os.close(source)
         assert left.send([packet()]) == 1
         assert len(right.receive()) == 2
-        assert isinstance(tap.failure, BrokenPipeError)
+        assert isinstance(recording.failure, BrokenPipeError)
         with pytest.raises(BrokenPipeError):
-            tap.close()
+            recording.close()
         with pytest.raises(BrokenPipeError):
             writer.close()
     assert (writer.packets, writer.dropped) == (1, 1)
@@ -276,7 +276,7 @@ def test_an_error_in_the_block_is_not_hidden(tmp_path: Path, pair: Pair) -> None
         os.fdopen(target, "wb", buffering=0) as file,
         pytest.raises(ZeroDivisionError),
         Writer(file) as writer,
-        pair[0].tap(writer),
+        pair[0].capture(writer),
     ):
         os.close(source)
         pair[0].send([packet()])
@@ -287,7 +287,7 @@ def test_an_error_in_the_block_is_not_hidden(tmp_path: Path, pair: Pair) -> None
 def test_a_forked_child(tmp_path: Path, pair: Pair) -> None:
     left, _ = pair
     path = tmp_path / "test.pcapng"
-    with Writer(path) as writer, left.tap(writer) as tap:
+    with Writer(path) as writer, left.capture(writer) as recording:
         left.send([packet()])
         child = os.fork()
         if child == 0:
@@ -297,7 +297,7 @@ def test_a_forked_child(tmp_path: Path, pair: Pair) -> None:
                     writer.write([packet()])
                 with pytest.raises(ValueError, match="forked"):
                     writer.flush()
-                tap.close()
+                recording.close()
                 with pytest.raises(ValueError, match="forked"):
                     writer.close()
                 code = 0

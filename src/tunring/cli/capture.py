@@ -44,7 +44,7 @@ class Capture:
             for name, mtu in names[1:]:
                 self._writer.add_interface(name, mtu=mtu, snaplen=snaplen)
             for number, session in enumerate(sessions):
-                session.tap(self._writer, interface=number, sent=False)
+                session.capture(self._writer, interface=number, sent=False)
         except BaseException:
             self.close()
             raise

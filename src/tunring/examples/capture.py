@@ -1,6 +1,6 @@
 """Capture: ``python -m tunring.examples.capture tun0 pings.pcapng --address 10.7.0.1/24``, then ``ping 10.7.0.2``.
 
-A tap writes what a session receives and sends to a pcapng file, which Wireshark, tshark and tcpdump read. Here that is
+Writes what a session receives and sends to a pcapng file, which Wireshark, tshark and tcpdump read. Here that is
 pings, UDP and TCP, and their echo.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def capture(session: tunring.Session, writer: Writer) -> None:
     """Answer until the session is over, and write both directions to the file."""
     responder = Responder()
-    with session.tap(writer):
+    with session.capture(writer):
         for batch in session.batches():
             responder.answer(batch)
             session.send(batch)

@@ -1,14 +1,14 @@
-# Captures: pcapng files. Included by _core.pyx.
+# Files that captures are written to. Included by _core.pyx.
 
-cdef struct _Capturing:
-    tunring_capture *capture
+cdef struct _PcapngWriting:
+    tunring_pcapng_file *file
     tunring_captured what
     uint32_t done
 
 
-cdef DWORD _capture(void *state, const tunring_wait *wait) noexcept nogil:
-    cdef _Capturing *call = <_Capturing *>state
-    return tunring_capture_write(call.capture, &call.what, wait, &call.done)
+cdef DWORD _pcapng_write(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _PcapngWriting *call = <_PcapngWriting *>state
+    return tunring_pcapng_write(call.file, &call.what, wait, &call.done)
 
 
 @cython.final
@@ -53,38 +53,37 @@ cdef class _Times:
 
 @cython.final
 @cython.no_gc
-cdef class Capture:
+cdef class PcapngFile:
     """A pcapng file that is being written: what :class:`tunring.pcapng.Writer` is made of.
 
     It takes a copy of the descriptor; on Windows of the handle.
     """
-    cdef tunring_capture *capture  # NULL only when __cinit__ failed
+    cdef tunring_pcapng_file *file  # NULL only when __cinit__ failed; this object has one of its references
     cdef str file_name             # for messages
 
-    def __cinit__(self, size_t file, str application, str file_name):
+    def __cinit__(self, size_t original, str application, str file_name):
         cdef bytes text = application.encode()
         cdef const char *characters = text
         cdef DWORD code
         with nogil:
-            code = tunring_capture_open(<HANDLE>file, characters, &self.capture)
+            code = tunring_pcapng_open(<HANDLE>original, characters, &self.file)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't write to {file_name}")
         self.file_name = file_name
 
     def __dealloc__(self):
-        # No session has it as its tap: it would keep it.
-        if self.capture:
+        # A session that is captured to it keeps the C core's part of it.
+        if self.file:
             with nogil:
-                tunring_capture_close(self.capture)
-            tunring_capture_free(self.capture)
+                tunring_pcapng_drop(self.file)
 
     def __reduce__(self):
-        raise TypeError("a capture can't be copied or pickled")
+        raise TypeError("a pcapng file can't be copied or pickled")
 
-    cdef tunring_capture *get(self) except NULL:
-        if not self.capture:
-            raise TypeError("tunring.pcapng.Writer makes captures")
-        return self.capture
+    cdef tunring_pcapng_file *get(self) except NULL:
+        if not self.file:
+            raise TypeError("tunring.pcapng.Writer makes pcapng files")
+        return self.file
 
     cdef int check(self, DWORD code) except -1:
         if code == ERROR_HANDLE_EOF:
@@ -98,7 +97,7 @@ cdef class Capture:
     @property
     def failure(self):
         """The OSError that ended the capture, or None."""
-        cdef int code = tunring_capture_failure(self.get())
+        cdef int code = tunring_pcapng_failure(self.get())
         if not code:
             return None
         if os.name == "nt":
@@ -110,21 +109,21 @@ cdef class Capture:
     @property
     def interfaces(self) -> int:
         """How many interfaces it has."""
-        return tunring_capture_interfaces(self.get())
+        return tunring_pcapng_interfaces(self.get())
 
     @property
     def packets(self) -> int:
         """Packets written so far."""
-        return tunring_capture_packets(self.get())
+        return tunring_pcapng_packets(self.get())
 
     @property
     def dropped(self) -> int:
-        """Packets that are not in the file: after a failure, or because a pipe's reader didn't keep up with a tap."""
-        return tunring_capture_dropped(self.get())
+        """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a session."""
+        return tunring_pcapng_dropped(self.get())
 
     def add(self, str name, str description, unsigned int snaplen) -> int:
         """Describe an interface; its number is returned."""
-        cdef tunring_capture *capture = self.get()
+        cdef tunring_pcapng_file *file = self.get()
         cdef bytes name_bytes = name.encode()
         cdef bytes description_bytes = description.encode()
         cdef const char *name_text = name_bytes
@@ -132,7 +131,7 @@ cdef class Capture:
         cdef uint32_t number = 0
         cdef DWORD code
         with nogil:
-            code = tunring_capture_add_interface(capture, name_text, description_text, snaplen, &number)
+            code = tunring_pcapng_add_interface(file, name_text, description_text, snaplen, &number)
         if code == ERROR_INVALID_PARAMETER:
             raise ValueError("a capture has at most 64 interfaces")
         self.check(code)
@@ -144,15 +143,15 @@ cdef class Capture:
         cdef _Packets held = None
         cdef Batch batch
         cdef tunring_lease *lease = NULL
-        cdef _Capturing call
-        call.capture = self.get()
+        cdef _PcapngWriting call
+        call.file = self.get()
         call.done = 0
         call.what.interface_id = interface
         call.what.direction = <tunring_direction>direction
         call.what.packets = NULL
         call.what.slots = NULL
         call.what.count = 0
-        if interface >= tunring_capture_interfaces(call.capture):
+        if interface >= tunring_pcapng_interfaces(call.file):
             raise ValueError(f"the capture has no interface {interface}, only {self.interfaces}")
         try:
             if isinstance(packets, Batch):
@@ -169,7 +168,7 @@ cdef class Capture:
                 raise ValueError(f"{call.what.count} packets need as many timestamps, not {times.count}")
             call.what.times = times.each if times.each else &times.one
             call.what.one_time = times.each == NULL
-            self.check(_wait_for(_capture, &call, TUNRING_FOREVER))
+            self.check(_wait_for(_pcapng_write, &call, TUNRING_FOREVER))
         finally:
             if lease:
                 tunring_lease_leave(lease)
@@ -177,15 +176,15 @@ cdef class Capture:
 
     def flush(self, timeout) -> bool:
         """Wait until the reader has taken everything, or for so many seconds; whether it has."""
-        cdef _Capturing call
+        cdef _PcapngWriting call
         cdef DWORD code
-        call.capture = self.get()
+        call.file = self.get()
         call.done = 0
         call.what.packets = NULL
         call.what.slots = NULL
         call.what.count = 0
         call.what.interface_id = 0
-        code = _wait_for(_capture, &call, _deadline(timeout))
+        code = _wait_for(_pcapng_write, &call, _deadline(timeout))
         if code == WAIT_TIMEOUT or code == ERROR_BUFFER_OVERFLOW:
             return False
         self.check(code)
@@ -193,6 +192,6 @@ cdef class Capture:
 
     def end(self) -> None:
         """Close the file."""
-        cdef tunring_capture *capture = self.get()
+        cdef tunring_pcapng_file *file = self.get()
         with nogil:
-            tunring_capture_close(capture)
+            tunring_pcapng_close(file)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A capture that several threads write to, one of them through a tap that comes and goes under traffic.
+ * A file that several threads write to, one of them by a capture that comes and goes under traffic.
  */
 /* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
@@ -20,7 +20,7 @@ static tunring_api api;
 typedef struct scene
 {
     ends pair;
-    tunring_capture *capture;
+    tunring_pcapng_file *file;
     tunring_packet packets[BATCH];
 } scene;
 
@@ -33,7 +33,7 @@ write_packets(void *argument)
     {
         const tunring_captured what = {.packets = self->packets, .count = BATCH, .times = &now, .one_time = true};
         uint32_t done = 0;
-        CHECK(tunring_capture_write(self->capture, &what, &FOREVER, &done) == ERROR_SUCCESS);
+        CHECK(tunring_pcapng_write(self->file, &what, &FOREVER, &done) == ERROR_SUCCESS);
         CHECK(done == BATCH);
     }
     return NULL;
@@ -53,15 +53,21 @@ send_packets(void *argument)
 }
 
 static void *
-move_tap(void *argument)
+capture_on_and_off(void *argument)
 {
     scene *self = argument;
+    tunring_session *session = self->pair.sessions[1];
+    uint32_t first, second;
     for (unsigned i = 0; i < ROUNDS; i++)
     {
-        tunring_session *session = self->pair.sessions[1];
-        CHECK(tunring_session_tap(session, self->capture, 0, true, true) == ERROR_SUCCESS);
-        CHECK(tunring_session_tap(session, self->capture, 0, true, true) == ERROR_BUSY);
-        tunring_session_untap(session);
+        CHECK(tunring_session_capture(session, self->file, 0, true, true, &first) == ERROR_SUCCESS);
+        CHECK(tunring_session_capture(session, self->file, 0, true, true, &second) == ERROR_BUSY);
+        tunring_session_capture_end(session, first);
+        CHECK(tunring_session_capture(session, self->file, 0, true, true, &second) == ERROR_SUCCESS);
+        /* It is over, and ends no other. */
+        tunring_session_capture_end(session, first);
+        CHECK(tunring_session_capture(session, self->file, 0, true, true, &first) == ERROR_BUSY);
+        tunring_session_capture_end(session, second);
     }
     return NULL;
 }
@@ -100,7 +106,8 @@ read_back(int file)
 static void
 test_threads(void)
 {
-    static void *(*const roles[])(void *) = {write_packets, write_packets, send_packets, receive_packets, move_tap};
+    static void *(*const roles[])(void *) = {write_packets, write_packets, send_packets, receive_packets,
+                                             capture_on_and_off};
     enum
     {
         COUNT = sizeof(roles) / sizeof(roles[0])
@@ -116,26 +123,26 @@ test_threads(void)
         make_packet(bytes[i], 93 + i, i);
         self.packets[i] = (tunring_packet){bytes[i], 93 + i};
     }
-    CHECK(tunring_capture_open((HANDLE)(intptr_t)file, "test", &self.capture) == ERROR_SUCCESS);
+    CHECK(tunring_pcapng_open((HANDLE)(intptr_t)file, "test", &self.file) == ERROR_SUCCESS);
     uint32_t number = 9;
-    CHECK(tunring_session_tap(self.pair.sessions[0], self.capture, 0, true, true) == ERROR_INVALID_PARAMETER);
-    CHECK(tunring_capture_add_interface(self.capture, "a", "", 65535, &number) == ERROR_SUCCESS && number == 0);
-    CHECK(tunring_session_tap(self.pair.sessions[0], self.capture, 0, true, true) == ERROR_SUCCESS);
+    CHECK(tunring_session_capture(self.pair.sessions[0], self.file, 0, true, true, &number) == ERROR_INVALID_PARAMETER);
+    CHECK(tunring_pcapng_add_interface(self.file, "a", "", 65535, &number) == ERROR_SUCCESS && number == 0);
+    CHECK(tunring_session_capture(self.pair.sessions[0], self.file, 0, true, true, &number) == ERROR_SUCCESS);
     pthread_t threads[COUNT];
     for (int i = 0; i < COUNT; i++)
         CHECK(pthread_create(&threads[i], NULL, roles[i], &self) == 0);
     for (int i = 0; i < COUNT; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
-    uint64_t packets = tunring_capture_packets(self.capture);
+    uint64_t packets = tunring_pcapng_packets(self.file);
     CHECK(packets >= 3 * ROUNDS * BATCH && packets <= 4 * ROUNDS * BATCH);
-    CHECK(tunring_capture_dropped(self.capture) == 0 && tunring_capture_failure(self.capture) == 0);
+    CHECK(tunring_pcapng_dropped(self.file) == 0 && tunring_pcapng_failure(self.file) == 0);
     CHECK(read_back(file) == packets);
     close_ends(&self.pair);
-    tunring_capture_close(self.capture);
-    tunring_capture_close(self.capture);
+    tunring_pcapng_close(self.file);
+    tunring_pcapng_close(self.file);
     uint32_t done = 0;
-    CHECK(tunring_capture_write(self.capture, &(tunring_captured){0}, NULL, &done) == ERROR_HANDLE_EOF);
-    tunring_capture_free(self.capture);
+    CHECK(tunring_pcapng_write(self.file, &(tunring_captured){0}, NULL, &done) == ERROR_HANDLE_EOF);
+    tunring_pcapng_drop(self.file);
     close(file);
 }
 
