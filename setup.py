@@ -186,7 +186,7 @@ def extensions() -> list[Extension]:
         "extra_compile_args": COMPILE,
         "extra_link_args": LINK,
     }
-    core = ["src/tunring/_core.pyx", *c_files("core", "extension")]
+    core = ["src/extension/_core.pyx", *c_files("core", "extension")]
     return [
         Extension("tunring._core", core, libraries=["dl"] if LINUX else ["ws2_32"] if WINDOWS else [], **common),
         *(
@@ -200,7 +200,7 @@ def licences() -> dict[str, object]:
     """Ours, and that of the DLL where the wheel carries it."""
     if not DLL_CARRIED:
         return {"license_expression": "MIT", "license_files": ["LICENSE"]}
-    builds = runpy.run_path("src/tunring/official.py")["BUILDS"]
+    builds = runpy.run_path("src/tunring/_system/official.py")["BUILDS"]
     if hashlib.sha256(DLL.read_bytes()).hexdigest() not in builds:
         raise SystemExit(f"{DLL} is no official build: remove it, or run .ci/fetch_wintun.py")
     return {

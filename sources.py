@@ -34,7 +34,7 @@ PARTS = {
         "src/backends/tun_linux/tun_uring*.c",
     ),
     "tun_device": ("src/backends/tun_linux/tun_adapter.c", "src/backends/tun_linux/tun_[dln]*.c"),
-    "extension": ("src/tunring/*.c",),
+    "extension": ("src/extension/*.c",),
 }
 
 #: The parts that each back end consists of, by the systems that have it.

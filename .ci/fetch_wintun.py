@@ -3,7 +3,7 @@
     python .ci/fetch_wintun.py [amd64 | arm64 | x86 | arm]
 
 The machine is this Python's by default. Both files come from a wheel of another project, by name and version, and must
-have the SHA-256 that is pinned here and in src/tunring/official.py. Neither belongs in the repository.
+have the SHA-256 that is pinned here and in src/tunring/_system/official.py. Neither belongs in the repository.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def check_instructions(base: str) -> list[str]:
 
 def check_ratios() -> list[str]:
     """What takes too much of what it is compared with."""
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/linux")]
+    sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/linux")]
     from netns import may_make_namespaces
     from ring import BATCH, ring_turns
     from tun import receive

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("tests", "tests/linux")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("tests/support", "tests/linux")]
 
 from datagrams import checksum, udp4  # noqa: E402
 from netns import Namespace  # noqa: E402

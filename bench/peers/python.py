@@ -73,7 +73,7 @@ def serve_plain(library: str, work: str, packet: bytes) -> None:
 
 
 def forward_plain(library: str, namespaces: list[int]) -> None:
-    from tunring.namespace_linux import enter_network
+    from tunring._system.namespace_linux import enter_network
 
     ends = []
     for namespace in namespaces:
@@ -137,7 +137,7 @@ def serve_tunring(views: bool, offloads: bool, work: str, packet: bytes) -> None
 
 def forward_tunring(namespaces: list[int]) -> None:
     import tunring
-    from tunring.namespace_linux import enter_network
+    from tunring._system.namespace_linux import enter_network
 
     sessions = []
     for namespace in namespaces:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunring._adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
 from tunring._core import Batch, Library, Reservation, Session
+from tunring._library import DriverVersion, delete_driver, load, running_driver_version
+from tunring._logger import set_logger
+from tunring._system.privilege import is_elevated
 from tunring._version import __version__
-from tunring.adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
 from tunring.errors import (
     AccessDenied,
     AdapterBusy,
@@ -21,13 +24,10 @@ from tunring.errors import (
     SessionClosed,
     WintunError,
 )
-from tunring.library import DriverVersion, delete_driver, load, running_driver_version
-from tunring.logger import set_logger
-from tunring.privilege import is_elevated
 
 if TYPE_CHECKING:
+    from tunring._stats import Stats
     from tunring.configuration import Configuration, Route
-    from tunring.stats import Stats
 
 __all__ = [
     "MAX_CAPACITY",
@@ -63,7 +63,7 @@ __all__ = [
 
 
 #: Loaded when they are asked for: dataclasses take as long as the rest of the package.
-_LATER = {"Configuration": "tunring.configuration", "Route": "tunring.configuration", "Stats": "tunring.stats"}
+_LATER = {"Configuration": "tunring.configuration", "Route": "tunring.configuration", "Stats": "tunring._stats"}
 
 
 if not TYPE_CHECKING:  # a type checker would believe that every name is there

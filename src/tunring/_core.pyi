@@ -4,11 +4,11 @@ from typing import Any, Literal, Never, NoReturn, SupportsIndex, final, overload
 
 from typing_extensions import disjoint_base
 
-from tunring.adapter import Adapter
-from tunring.buffers import Buffer
+from tunring._adapter import Adapter
+from tunring._buffers import Buffer
+from tunring._loops.waiters import Waiters
+from tunring._stats import Stats
 from tunring.pcapng import Recording, Writer
-from tunring.stats import Stats
-from tunring.waiters import Waiters
 
 @final
 class Library:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from tunring.buffers import Buffer
+    from tunring._buffers import Buffer
 
 __all__ = ["Recording", "Writer"]
 

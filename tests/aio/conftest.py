@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from running import NEVER
-from tunring import aio
+from tunring._loops import aio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

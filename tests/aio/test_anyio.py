@@ -17,8 +17,8 @@ import tunring.testing
 from packets import number_of, packet
 from running import check_script
 from tasks import cancel_everywhere, numbered, rest, served_in_turn
+from tunring._loops.waiters import Waiters
 from tunring.contrib import anyio as helper
-from tunring.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -334,6 +334,7 @@ def test_a_program_ends_after_a_run_of_trio() -> None:
         """
 import anyio
 import anyio.lowlevel
+from tunring._loops.waiters import Waiters
 from tunring.contrib import anyio as helper
 left, right = tunring.testing.pair()
 async def main():

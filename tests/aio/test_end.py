@@ -15,7 +15,7 @@ import tunring.testing
 from packets import packet
 from running import Threads, check_script, eventually
 from tasks import numbered, rest, turns, waiting
-from tunring import aio
+from tunring._loops import aio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -148,7 +148,7 @@ def test_a_session_that_is_dropped_takes_its_thread_along(run: Run) -> None:
 
 BEGIN = """
 import asyncio, gc
-from tunring import aio
+from tunring._loops import aio
 aio.use_threads = {threads}
 left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
 async def main():

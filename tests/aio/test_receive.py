@@ -11,7 +11,7 @@ import pytest
 import tunring
 from packets import number_of, packet
 from tasks import cancel_everywhere, numbered, rest, served_in_turn, turns, waiters, waiting
-from tunring.waiters import Waiters
+from tunring._loops.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

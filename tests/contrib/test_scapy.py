@@ -25,7 +25,7 @@ import tunring.contrib.scapy
 import tunring.testing
 from running import NEVER, Threads, eventually, run_script
 from tunring.contrib.scapy import TunSocket
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

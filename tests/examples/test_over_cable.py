@@ -17,10 +17,10 @@ import tunring
 import tunring.testing
 from packets import packet
 from running import NEVER, Threads, eventually, run_script
-from tunring.checksum import checksum
 from tunring.examples import capture, count, icmp_echo, tunnel
 from tunring.pcapng import Writer
-from tunring.responder import Responder
+from tunring.testing.checksum import checksum
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

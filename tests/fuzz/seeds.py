@@ -9,7 +9,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import offload_reference as reference
 from offload_reference import ACK, CWR, ECE, FIN, PSH, SYN, TCP, UDP, Virtio

@@ -15,7 +15,7 @@ import threading
 from contextlib import ExitStack
 
 import tunring
-from tunring.namespace_linux import enter_network
+from tunring._system.namespace_linux import enter_network
 
 
 def forward(source: tunring.Session, target: tunring.Session, stop: threading.Event) -> None:

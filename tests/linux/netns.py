@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from running import eventually
-from tunring.namespace_linux import CLONE_NEWNET, enter_network, unshare
+from tunring._system.namespace_linux import CLONE_NEWNET, enter_network, unshare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import pytest
 from packets import packet
 from running import Threads, eventually
 from tunring.compat import TunTapDevice
-from tunring.compat_linux import IFF_NO_PI, IFF_TAP, IFF_TUN
+from tunring.compat._linux import IFF_NO_PI, IFF_TAP, IFF_TUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -121,7 +121,7 @@ def test_an_interface_that_is_gone(persistent: Namespace, tun: tunring.Library) 
 def test_what_cannot_be_undone_is_said(
     persistent: Namespace, tun: tunring.Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunring.configuration_linux import LinuxInterface
+    from tunring.configuration._linux import LinuxInterface
 
     adapter = open_in(persistent, tun)
     adapter.configure(["10.6.7.7/24"], 1420)

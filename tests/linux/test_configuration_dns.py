@@ -128,7 +128,7 @@ def test_a_resolver_that_stops(
     adapter: tunring.Adapter, resolved: FakeResolved, monkeypatch: pytest.MonkeyPatch, answers: int, silent: bool
 ) -> None:
     """It hangs up or goes silent after so many answers, of which the first is the bus's greeting."""
-    from tunring import resolved_linux
+    from tunring.configuration import _resolved_linux as resolved_linux
 
     monkeypatch.setattr(resolved_linux, "_ANSWER_SECONDS", 0.2)
     resolved.answers, resolved.silent = answers, silent

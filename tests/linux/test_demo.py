@@ -39,7 +39,7 @@ NOBODY = 65534
 AS_NOBODY = f"""
 import codecs, concurrent.futures.thread, ctypes, os, sys
 import pyroute2
-import tunring.__main__, tunring.cli.isolation_linux, tunring.cli.traffic_kernel, tunring.configuration_linux
+import tunring.__main__, tunring.cli.isolation_linux, tunring.cli.traffic_kernel, tunring.configuration._linux
 for codec in ("ascii", "idna", "latin-1", "utf-8", "utf-16-le"):
     codecs.lookup(codec)
 os.setgroups([])

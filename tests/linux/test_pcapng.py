@@ -15,9 +15,9 @@ import tunring
 import tunring.testing
 from pcapng_reader import read
 from running import eventually
-from tunring.checksum import checksum
 from tunring.pcapng import Writer
-from tunring.responder import Responder
+from tunring.testing.checksum import checksum
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from datagrams import udp4, udp6, udp_payload
 
 import tunring
 from running import Threads
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

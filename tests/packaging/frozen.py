@@ -6,7 +6,7 @@ import sys
 
 import tunring.testing
 from tunring.__main__ import main
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 
 def echo_over_cable() -> None:

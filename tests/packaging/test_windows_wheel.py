@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tunring.official import BUILDS, build_of, machine_of
+from tunring._system.official import BUILDS, build_of, machine_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = re.findall(r"\bX\((Wintun\w+),", (ROOT / "include/wintun.h").read_text("utf-8"))

@@ -18,7 +18,7 @@ from tunring.cli.report import exit_code_of
 from tunring.cli.traffic import Count, Tally
 from tunring.cli.traffic_cable import CableTraffic
 from tunring.configuration import check_addresses, check_mtu
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import tunring
 import tunring.testing
 from packets import number_of, packet
 from running import Threads, eventually
-from tunring.compat_windows import TunTapDevice
+from tunring.compat._windows import TunTapDevice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,10 @@ import pytest
 
 import tunring
 from iphelper_fake import ACCESS_DENIED, INVALID, LUID, NOT_FOUND, OTHER_LUID, FakeIpHelper
-from tunring import Route, configurator
-from tunring import configuration_windows as windows
-from tunring.iphelper_windows import AF_INET, AF_INET6, DAD_DUPLICATE
+from tunring import Route
+from tunring._system.iphelper_windows import AF_INET, AF_INET6, DAD_DUPLICATE
+from tunring.configuration import _configurator as configurator
+from tunring.configuration import _windows as windows
 
 
 class Tunnel:

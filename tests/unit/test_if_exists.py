@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tunring
-from tunring import creation
+from tunring import _creation as creation
 from tunring.errors import error_from_code
 
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tunring import iphelper_windows as iphelper
+from tunring._system import iphelper_windows as iphelper
 
 #: From netioapi.h, compiled for x86-64; tests/windows/iphelper_headers.py asks them again.
 LAYOUTS = {

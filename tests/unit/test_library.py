@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tunring
-import tunring.library
+import tunring._library
 from running import Threads, check_script
 from stub_library import build
 

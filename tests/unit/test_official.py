@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunring.official import BUILDS, build_of, machine_of, stable_guid
+from tunring._system.official import BUILDS, build_of, machine_of, stable_guid
 
 #: magic, bytes of the optional header before its table
 PE32, PE32_PLUS = (0x10B, 96), (0x20B, 112)

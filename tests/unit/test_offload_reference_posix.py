@@ -56,7 +56,7 @@ class Offloads:
 @pytest.fixture(scope="module")
 def offloads(tmp_path_factory: pytest.TempPathFactory) -> Offloads:
     path = tmp_path_factory.mktemp("offload") / "offload.so"
-    files = [ROOT / "tests/offload_flat.c", *sources.c_files(ROOT, "posix", "offloads")]
+    files = [ROOT / "tests/support/offload_flat.c", *sources.c_files(ROOT, "posix", "offloads")]
     compiler = shlex.split(os.environ.get("CC", "cc"))
     flags = [
         "-std=c11",

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunring.cli.traffic_cable import make_datagram, make_packet, make_ping
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     import tunring

@@ -65,8 +65,8 @@ def test_create(silent: str, left: int) -> None:
     out = check_script(
         PREPARE.format(path=silent)
         + f"""
-import tunring.creation
-tunring.creation._refuse_taken_name = lambda *_: None
+import tunring._creation
+tunring._creation._refuse_taken_name = lambda *_: None
 found.value = {left}
 print(failure(tunring.Adapter.create, 'x', library=library).winerror)
 """
@@ -79,8 +79,8 @@ def test_without_elevation_the_failure_says_what_to_do(silent: str, function: st
     out = check_script(
         PREPARE.format(path=silent)
         + f"""
-import tunring.creation
-tunring.creation.is_elevated = lambda: False
+import tunring._creation
+tunring._creation.is_elevated = lambda: False
 error = failure(tunring.Adapter.{function}, 'x', library=library)
 print(type(error).__name__, isinstance(error, PermissionError), error.winerror)
 print(error)

@@ -25,6 +25,6 @@ else:
 @pytest.fixture
 def official_dll() -> Path:
     """The official DLL for this machine."""
-    from tunring.library import _find
+    from tunring._library import _find
 
     return _find("wintun")

@@ -12,7 +12,7 @@ import ctypes
 import subprocess
 import sys
 
-from tunring import iphelper_windows as iphelper
+from tunring._system import iphelper_windows as iphelper
 
 #: Ours -> theirs, and their names of our fields, in order.
 NAMES = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunring.official import build_of
+from tunring._system.official import build_of
 
 assert sys.platform == "win32"
 

@@ -12,7 +12,7 @@ import pytest
 
 import tunring
 from running import eventually
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from tunring import iphelper_windows as iphelper
+from tunring._system import iphelper_windows as iphelper
 from tunring.configuration import Request, check_request
-from tunring.configuration_windows import WindowsInterface
+from tunring.configuration._windows import WindowsInterface
 
 
 def on_wine() -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import tunring
-import tunring.library
+import tunring._library
 from running import check_script, run_script
 from tunring import _core
-from tunring.official import MACHINES, build_of
+from tunring._system.official import MACHINES, build_of
 
 assert sys.platform == "win32"
 
@@ -54,7 +54,7 @@ def test_a_renamed_copy_is_the_same_build(copy: Path) -> None:
 
 
 def test_it_cannot_be_changed_between_the_check_and_the_load(copy: Path) -> None:
-    from tunring.official_windows import checked
+    from tunring._system.official_windows import checked
 
     with checked(copy, verify=True) as path:
         assert os.path.samefile(path, copy)
@@ -69,11 +69,11 @@ def test_it_cannot_be_changed_between_the_check_and_the_load(copy: Path) -> None
 def test_missing(tmp_path: Path) -> None:
     done = run_script(
         f"""
-import os, tunring.library
+import os, tunring._library
 os.environ["TUNRING_WINTUN_DLL"] = {str(tmp_path / "wintun.dll")!r}
 os.chdir({str(tmp_path)!r})
-package = tunring.library._official_places()[1]
-tunring.library._official_places = lambda old=tunring.library._official_places: [
+package = tunring._library._official_places()[1]
+tunring._library._official_places = lambda old=tunring._library._official_places: [
     place for place in old() if place != package or not place.exists()]
 tunring.load()
 """
@@ -86,7 +86,7 @@ tunring.load()
 def test_the_places_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNRING_WINTUN_DLL", "C:\\some where\\wintun.dll")
     monkeypatch.setenv("SYSTEMROOT", "C:\\anybody's")
-    named, beside, system = tunring.library._official_places()
+    named, beside, system = tunring._library._official_places()
     assert named == Path("C:\\some where\\wintun.dll")
     assert beside == PACKAGE / "wintun.dll"
     assert system == SYSTEM / "wintun.dll"
@@ -96,7 +96,7 @@ def test_the_places_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_place_that_depends_on_the_current_folder(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNRING_WINTUN_DLL", named)
     with pytest.raises(tunring.LibraryNotFound, match="whole path"):
-        tunring.library._official_places()
+        tunring._library._official_places()
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 4096, -1])

@@ -130,7 +130,7 @@ def _from_dll_package(pip: list[str | Path], folder: Path, member: str, digest: 
 
 def official_dll(pip: list[str | Path], folder: Path) -> Path:
     """The official DLL, in `folder`."""
-    builds = runpy.run_path(str(ROOT / "src/tunring/official.py"))["BUILDS"]
+    builds = runpy.run_path(str(ROOT / "src/tunring/_system/official.py"))["BUILDS"]
     [digest] = [digest for digest, build in builds.items() if build == ("0.14.1", "amd64")]
     return _from_dll_package(pip, folder, DLL_MEMBER, digest)
 

@@ -28,7 +28,6 @@ import header_check
 import same_tests
 import windows_python
 from downloads import ROOT, pip_of, run, sha256
-
 from wine import Wine, windows_path
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def _race(bench: _Bench, sends: int) -> int:
 def _measure(bench: _Bench, figures: Path, turns: int) -> int:
     figures.parent.mkdir(parents=True, exist_ok=True)
     script = windows_path(ROOT / "tests/wine/measure.py")
-    folders = ";".join(windows_path(ROOT / folder) for folder in ("tests", "bench"))
+    folders = ";".join(windows_path(ROOT / folder) for folder in ("tests/support", "bench"))
     arguments = [script, windows_path(build.plain_loop(bench.root)), windows_path(figures), "--turns", str(turns)]
     code, _ = bench.wine.run(bench.python, arguments, {**bench.variables, "PYTHONPATH": folders}, ROOT)
     return code

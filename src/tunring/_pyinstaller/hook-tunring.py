@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PyInstaller.utils.hooks import collect_submodules, get_package_paths
 
-from tunring.library import _official_places
+from tunring._library import _official_places
 
 _package = Path(get_package_paths("tunring")[1])
 

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunring import Adapter, Session, load
-from tunring.checksum import checksum
+from tunring._system.namespace_linux import enter_own_network
 from tunring.cli.bench import BATCH, SIZES, Contest, Side, drain, send_list, take
-from tunring.namespace_linux import enter_own_network
+from tunring.testing.checksum import checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from tunring.cli.addresses import default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, seconds
 from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json
 from tunring.cli.traffic_cable import CableTraffic
-from tunring.responder import Responder
 from tunring.testing import pair
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     import argparse
@@ -72,7 +72,7 @@ class _Demo:
 
     def over_tun(self) -> int:
         """Through an interface, in a namespace of its own; in a child process."""
-        from tunring.namespace_linux import enter_own_network
+        from tunring._system.namespace_linux import enter_own_network
 
         with ExitStack() as stack:
             try:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from tunring.extras import import_advice
+from tunring._extras import import_advice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunring.privilege_linux import CAPABILITIES, capabilities
+from tunring._system.privilege_linux import CAPABILITIES, capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunring import load
-from tunring.library import PLACE_VARIABLE
-from tunring.official import ELEVATION_ADVICE, build_of
-from tunring.privilege import is_elevated
+from tunring._library import PLACE_VARIABLE
+from tunring._system.official import ELEVATION_ADVICE, build_of
+from tunring._system.privilege import is_elevated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

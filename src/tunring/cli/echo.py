@@ -13,7 +13,7 @@ from tunring.cli.adapters import create_or_open
 from tunring.cli.addresses import default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, address, mtu
 from tunring.cli.report import Rates, describe, describe_json, lost_packets, say, say_json
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     import argparse

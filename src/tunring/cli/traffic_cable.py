@@ -9,9 +9,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import pack
 from typing import TYPE_CHECKING
 
-from tunring.checksum import checksum
 from tunring.cli.traffic import DATAGRAM_SIZE, PING_SIZE, TIMEOUT, WINDOW, Count, Tally
 from tunring.errors import SessionClosed
+from tunring.testing.checksum import checksum
 
 if TYPE_CHECKING:
     from tunring import Session

@@ -8,8 +8,8 @@ import time
 from contextlib import ExitStack, closing
 from ipaddress import ip_address
 
-from tunring.checksum import checksum
 from tunring.cli.traffic import DATAGRAM_SIZE, PING_SIZE, TIMEOUT, WINDOW, Count, Tally
+from tunring.testing.checksum import checksum
 
 _PORT = 7  # echo
 

@@ -23,11 +23,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tunring import aio
 from tunring._core import check_timeout, receive_in_loop, send_in_loop
+from tunring._extras import import_advice
+from tunring._loops import aio
+from tunring._loops.waiters import Waiters
 from tunring.errors import SessionClosed
-from tunring.extras import import_advice
-from tunring.waiters import Waiters
 
 try:
     import anyio
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from anyio.lowlevel import EventLoopToken
 
+    from tunring._buffers import Buffer
     from tunring._core import Batch, Outgoing, Session
-    from tunring.buffers import Buffer
-    from tunring.waiters import Event
+    from tunring._loops.waiters import Event
 
     OnFull = Literal["wait", "partial", "drop", "raise"]
 

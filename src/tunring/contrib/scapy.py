@@ -24,8 +24,8 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from tunring._core import Session
+from tunring._extras import import_advice
 from tunring.errors import SessionClosed, WintunError
-from tunring.extras import import_advice
 
 try:
     from scapy.automaton import select_objects

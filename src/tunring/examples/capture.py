@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tunring
 from tunring.pcapng import Writer
-from tunring.responder import Responder
+from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import tunring
-from tunring.extras import import_advice
+from tunring._extras import import_advice
 
 try:
     import numpy as np

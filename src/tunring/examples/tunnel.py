@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tunring
-from tunring.extras import import_advice
+from tunring._extras import import_advice
 
 try:
     from cryptography.exceptions import InvalidTag

@@ -1,0 +1,81 @@
+# cython: language_level=3, embedsignature=True, binding=True, boundscheck=False, wraparound=False, auto_pickle=False
+"""The extension module: objects over the C core, which moves the packets.
+
+Here live reference counts, exceptions and argument checks. Policy (which library, names, configuration) is in the
+plain Python modules of the package, and every loop over packets in ``src/core``.
+"""
+
+import io
+import math
+import operator
+import os
+import threading
+import time
+import warnings
+import weakref
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from tunring cimport *
+from wintun cimport *
+
+from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
+
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *) noexcept
+    void Py_INCREF(PyObject *) noexcept
+    void Py_DECREF(PyObject *) noexcept
+
+cdef extern from "extension/python_api.h":
+    void *memoryview_internal(object view) noexcept
+    PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
+    bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
+
+cdef extern from "platform/os.h" nogil:
+    ctypedef struct os_event:
+        HANDLE wait
+    bint os_event_open(os_event *event) noexcept
+    void os_event_close(os_event *event) noexcept
+    void os_event_set(os_event *event) noexcept
+    int64_t os_deadline(int64_t nanoseconds) noexcept
+    DWORD GetLastError() noexcept
+
+cdef extern from "extension/interrupt.h":
+    ctypedef struct interrupt:
+        HANDLE handle
+    int interrupt_init(unsigned long main_thread) except -1
+    int interrupt_arm(interrupt *state) except -1
+    int interrupt_check(interrupt *state) except -1
+    void interrupt_disarm(interrupt *state) noexcept
+
+
+def _note_main_thread():
+    interrupt_init(threading.main_thread().ident)
+
+
+_note_main_thread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_main_thread)
+
+
+# One module, several files: each includes one part, in the order in which they build on each other.
+include "arguments.pxi"
+include "library.pxi"
+include "batch.pxi"
+include "cancel.pxi"
+include "session.pxi"
+include "async.pxi"
+include "pcapng.pxi"
+include "log.pxi"

@@ -1,0 +1,640 @@
+# Sessions: receiving, sending, state and close. Included by _core.pyx.
+
+cdef dict _ON_FULL = {"wait": 0, "partial": 1, "drop": 2, "raise": 3}
+cdef enum:
+    WAIT = 0
+    PARTIAL = 1
+    DROP = 2
+    RAISE = 3
+
+
+cdef struct _Receiving:
+    tunring_session *session
+    uint32_t most
+    tunring_lease *lease
+
+
+cdef struct _Sending:
+    tunring_session *session
+    const tunring_packet *packets
+    uint32_t count
+    uint32_t sent
+
+
+cdef struct _Reserving:
+    tunring_session *session
+    const uint32_t *sizes
+    uint32_t count
+    tunring_lease *lease
+
+
+# The calls that may wait, in one shape: what is to be done, and for how long to wait for it (NULL: not at all).
+ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
+
+
+cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Receiving *call = <_Receiving *>state
+    return tunring_receive(tunring_session_source(call.session), call.most, wait, &call.lease)
+
+
+cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Sending *call = <_Sending *>state
+    cdef uint32_t done
+    cdef DWORD code = tunring_send(call.session, call.packets + call.sent, call.count - call.sent, wait, &done)
+    call.sent += done
+    return code
+
+
+cdef DWORD _reserve(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Reserving *call = <_Reserving *>state
+    return tunring_reserve(call.session, call.sizes, call.count, wait, &call.lease)
+
+
+cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NULL) except? 0xFFFFFFFF:
+    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
+    cdef tunring_wait wait
+    cdef interrupt signal
+    cdef DWORD code
+    # At once first: where packets keep coming, a wait need not be prepared.
+    with nogil:
+        code = call(state, NULL)
+    if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
+        return code
+    interrupt_arm(&signal)
+    wait.interrupt = signal.handle
+    wait.cancel = cancel
+    wait.deadline = deadline
+    wait.min_packets = 0
+    wait.linger = 0
+    try:
+        while True:
+            with nogil:
+                code = call(state, &wait)
+            if code != ERROR_OPERATION_ABORTED:
+                return code
+            interrupt_check(&signal)
+    finally:
+        interrupt_disarm(&signal)
+
+
+cdef int _on_full(on_full, tuple allowed) except -1:
+    if not isinstance(on_full, str) or on_full not in allowed:
+        raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
+    return _ON_FULL[on_full]
+
+
+cdef class _Session:
+    """An adapter's open rings. :meth:`tunring.Adapter.start_session` makes it.
+
+    Any thread may use it. No call holds the GIL while it waits, and each wait ends by data, its deadline,
+    :meth:`close`, or in the main thread a signal such as Ctrl-C.
+
+    Attributes
+    ----------
+    adapter : tunring.Adapter
+        The adapter whose session it is.
+    """
+    cdef tunring_session *session   # NULL only before start()
+    cdef readonly object adapter    # kept alive by its session
+    cdef set reservations           # weak references to the open reservations
+    cdef bint closes_adapter        # the adapter is the session's own, and goes with it
+    cdef bint close_called          # the C core's state tells of a removed adapter first
+    cdef readonly dict _waiters     # of each event loop that was used with it: tunring._loops.waiters.Waiters
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("Adapter.start_session() makes sessions")
+
+    def __reduce__(self):
+        raise TypeError("a Session can't be copied or pickled")
+
+    @staticmethod
+    def _start(adapter, AdapterHandle handle, unsigned int capacity, bint closes_adapter):
+        """For :meth:`tunring.Adapter.start_session`."""
+        cdef _Session self = Session.__new__(Session)
+        cdef tunring_adapter *target
+        cdef DWORD code
+        handle.handle()
+        target = handle.adapter
+        with nogil:
+            tunring_log_forget()
+            code = tunring_session_start(target, capacity, &self.session)
+        if code != ERROR_SUCCESS:
+            detail = _last_log_lines()
+            if code == ERROR_BUSY:
+                detail = f"{handle.pinned} packets of its last session are still held\n{detail}".rstrip()
+            error = error_from_code(code, "can't start a session", detail)
+            if isinstance(error, SessionClosed):
+                error.reason = "forked" if tunring_adapter_forked(target) else "removed"
+            raise error
+        self.adapter = adapter
+        self.reservations = set()
+        self._waiters = {}
+        self.closes_adapter = closes_adapter
+        return self
+
+    def __dealloc__(self):
+        if self.session:
+            tunring_source_drop(tunring_session_source(self.session))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.closed else "open"
+        return f"<tunring.Session of {self.adapter!r}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        if not self.session or self.close_called:
+            return True
+        return tunring_source_state(tunring_session_source(self.session)) in (TUNRING_CLOSED, TUNRING_FORKED)
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of each ring."""
+        return tunring_session_capacity(self.get())
+
+    cdef tunring_session *get(self) except NULL:
+        if not self.session:
+            raise TypeError("Adapter.start_session() makes sessions")
+        return self.session
+
+    cdef object failure(self, DWORD code, str action):
+        """The exception for a code."""
+        error = error_from_code(code, action)
+        if isinstance(error, SessionClosed):
+            state = tunring_source_state(tunring_session_source(self.session))
+            error.reason = ("closed" if state == TUNRING_CLOSED else "forked" if state == TUNRING_FORKED
+                            else "removed")
+        return error
+
+    # -- Receiving
+
+    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle=False, HANDLE cancel=NULL):
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef _Receiving call
+        cdef tunring_wait settling
+        cdef long long most
+        cdef DWORD code
+        call.session = self.get()
+        call.lease = NULL
+        try:
+            most = max_packets if type(max_packets) is int else operator.index(max_packets)
+        except OverflowError:
+            most = 0
+        if not 1 <= most <= TUNRING_MAX_BATCH:
+            raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
+        call.most = <uint32_t>most
+        if settle:
+            settling.deadline = 0
+            settling.interrupt = NULL
+            settling.cancel = NULL
+            settling.min_packets = 0
+            settling.linger = 0
+            with nogil:
+                code = _receive(&call, &settling)
+        else:
+            code = _wait_for(_receive, &call, deadline, cancel)
+        lease.slots = call.lease
+        if code == ERROR_SUCCESS:
+            batch.lease = lease
+        elif code not in (WAIT_TIMEOUT, ERROR_CANCELLED):
+            raise self.failure(code, "can't receive")
+        return batch
+
+    def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
+        """:meth:`receive` that also ends, with an empty batch, once ``cancel`` is set."""
+        return self.receive_until(max_packets, _deadline(timeout), False, cancel.event.wait)
+
+    def _poll(self, max_packets) -> Batch:
+        """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
+        return self.receive_until(max_packets, 0, True)
+
+    def receive(self, max_packets=256, timeout=None) -> Batch:
+        """Take the packets that are there, waiting for the first one.
+
+        Parameters
+        ----------
+        max_packets : int
+            Most packets to take: 1 to 65536.
+        timeout : float, optional
+            Seconds to wait; 0 polls, None waits for ever.
+
+        Returns
+        -------
+        Batch
+            Empty, hence false, when the time was up.
+
+        Raises
+        ------
+        SessionClosed
+            The session was closed, here or in another thread, or the adapter is gone.
+        RingCorrupt
+            The ring holds nonsense.
+        """
+        return self.receive_until(max_packets, _deadline(timeout))
+
+    def batches(self, max_packets=256):
+        """Iterate over batches as they come, releasing each when the next is asked for.
+
+        Ends silently when the session is over. ``max_packets`` is that of :meth:`receive`.
+        """
+        cdef Batch batch
+        while True:
+            try:
+                batch = self.receive_until(max_packets, TUNRING_FOREVER)
+            except SessionClosed:
+                return
+            try:
+                yield batch
+            finally:
+                batch.end()
+
+    def receive_async(self, max_packets=256, timeout=None):
+        """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
+
+        Returns an awaitable of the batch. Any number of tasks and threads may receive from one session. A task that is
+        cancelled has taken nothing.
+
+        Parameters
+        ----------
+        max_packets, timeout
+            As for :meth:`receive`, and so is what it gives and raises.
+
+        Examples
+        --------
+        >>> import asyncio, tunring.testing
+        >>> async def main():
+        ...     left, right = tunring.testing.pair()
+        ...     with left, right:
+        ...         receiving = asyncio.create_task(right.receive_async())
+        ...         await left.send_async([bytes([0x45]) + bytes(19)] * 3)
+        ...         with await receiving as batch:
+        ...             return len(batch)
+        >>> asyncio.run(main())
+        3
+        """
+        return receive_in_loop(self, None, max_packets, check_timeout(timeout))
+
+    def batches_async(self, max_packets=256):
+        """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
+
+        Releases each batch when the next is asked for, and ends silently when the session is over.
+        """
+        cdef Batches batches = Batches.__new__(Batches)
+        batches.session = self
+        batches.max_packets = max_packets
+        return batches
+
+    # -- Sending
+
+    cdef object send_packets(self, _Packets packets, int on_full, int64_t deadline):
+        self.check_thread()
+        return self.send_rest(packets, on_full, deadline)
+
+    cdef object send_rest(self, _Packets packets, int on_full, int64_t deadline):
+        """Send what was not sent before; returns how many of all were."""
+        cdef _Sending call
+        cdef DWORD code
+        cdef uint32_t sent
+        call.session = self.get()
+        call.packets = packets.packets
+        call.count = packets.count
+        call.sent = packets.sent
+        code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
+        sent = packets.sent = call.sent
+        if code == ERROR_SUCCESS or code == WAIT_TIMEOUT:
+            return sent
+        if code == ERROR_BUFFER_OVERFLOW and on_full != RAISE:
+            if on_full == DROP:
+                tunring_session_count_dropped(self.session, packets.count - sent)
+            return sent
+        error = self.failure(code, f"sent {sent} of {packets.count} packets")
+        error.sent = sent
+        raise error
+
+    def send(self, packets, *, on_full="wait", timeout=None) -> int:
+        """Send packets, in order.
+
+        Parameters
+        ----------
+        packets : iterable of bytes-like objects, or Batch
+            IP packets of at most 65535 bytes. All are checked before the first is sent. A Batch, of any session, stays
+            the caller's; those of its packets that are no IP are skipped and counted.
+        on_full : {"wait", "partial", "drop", "raise"}
+            When the ring is full: wait for room; send what fits; the same and count the rest as dropped; the same and
+            raise RingFull.
+        timeout : float, optional
+            Seconds to wait for room; None waits for ever.
+
+        Returns
+        -------
+        int
+            How many were sent. A packet that the kernel then refuses is counted in :meth:`stats`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An item can't be sent; its index is named, and nothing was sent.
+        RingFull
+            With ``on_full="raise"``; its ``sent`` tells how many were sent.
+        SessionClosed
+            Its ``sent`` tells how many were sent.
+        RuntimeError
+            This thread has an open reservation on the session, which would hold the packets back.
+        """
+        cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef int64_t deadline = _deadline(timeout)
+        if isinstance(packets, Batch):
+            return self.send_packets(_packets_from_batch(packets, self.get()), mode, deadline)
+        return self.send_packets(_packets_from_items(packets), mode, deadline)
+
+    def send_packed(self, buffer, lengths, *, on_full="wait", timeout=None) -> int:
+        """Send packets that lie back to back in one contiguous buffer.
+
+        Parameters
+        ----------
+        buffer : bytes-like object
+            The packets.
+        lengths : buffer of integers, or sequence of int
+            Their lengths in bytes; the sum is the buffer's size.
+        on_full, timeout
+            As for :meth:`send`, and so is what it returns and raises.
+        """
+        cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef int64_t deadline = _deadline(timeout)
+        return self.send_packets(_packets_from_packed(buffer, lengths), mode, deadline)
+
+    def _outgoing(self, packets, lengths, on_full) -> Outgoing:
+        """For event loops: packets on their way, packed ones if there are lengths."""
+        cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
+        outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        outgoing.session = self
+        if lengths is not None:
+            outgoing.packets = _packets_from_packed(packets, lengths)
+        elif isinstance(packets, Batch):
+            outgoing.packets = _packets_from_batch(packets, self.get())
+        else:
+            outgoing.packets = _packets_from_items(packets)
+        self.check_thread()
+        return outgoing
+
+    def send_async(self, packets, *, on_full="wait", timeout=None):
+        """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
+
+        Returns an awaitable. All packets are checked by the call itself, and can't be changed or released until it is
+        done. Tasks of one loop that wait for room get it in the order in which they asked.
+
+        Parameters
+        ----------
+        packets, on_full, timeout
+            As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
+            ``timeout`` it is told how many.
+
+        Examples
+        --------
+        >>> import asyncio, tunring.testing
+        >>> async def echo(session):
+        ...     async for batch in session.batches_async():
+        ...         await session.send_async(batch)
+        >>> async def main():
+        ...     left, right = tunring.testing.pair()
+        ...     with left, right:
+        ...         echoing = asyncio.create_task(echo(right))
+        ...         await left.send_async([bytes([0x45]) + bytes(19)])
+        ...         with await left.receive_async() as batch:
+        ...             return len(batch)
+        >>> asyncio.run(main())
+        1
+        """
+        return send_in_loop(self._outgoing(packets, None, on_full), None, check_timeout(timeout))
+
+    def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
+        """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
+        if lengths is None:
+            raise TypeError("lengths must be integers, not NoneType")
+        return send_in_loop(self._outgoing(buffer, lengths, on_full), None, check_timeout(timeout))
+
+    def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
+        """Reserve room for packets in the send ring, to be filled in place: all of them or none.
+
+        Parameters
+        ----------
+        sizes : buffer of integers, or sequence of int
+            Bytes of each packet: 20 to 65535.
+        on_full : {"raise", "wait"}
+            When the ring lacks room.
+        timeout : float, optional
+            Seconds to wait for room; None waits for ever.
+
+        Returns
+        -------
+        Reservation
+            A context manager. It gives the list of writable memoryviews; leaving the block checks and sends the
+            packets, an exception abandons them. Until then everything that is sent later, by any thread, is held back.
+
+        Raises
+        ------
+        ValueError
+            A size is out of range, or the ring could never hold them all.
+        RingFull
+            There is no room, in time.
+        """
+        cdef int mode = _on_full(on_full, ("raise", "wait"))
+        cdef _Sizes wanted = _Sizes(sizes, "sizes")
+        cdef Reservation reservation = Reservation.__new__(Reservation)
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef _Reserving call
+        cdef DWORD code
+        cdef Py_ssize_t i
+        cdef int64_t deadline = _deadline(timeout)
+        for i in range(wanted.count):
+            if wanted.values[i] < 20:
+                raise ValueError(f"sizes[{i}] must be at least 20, an IPv4 header, not {wanted.values[i]}")
+        call.session = self.get()
+        call.sizes = wanted.values
+        call.count = <uint32_t>wanted.count
+        call.lease = NULL
+        self.check_thread()
+        code = _wait_for(_reserve, &call, deadline if mode == WAIT else 0)
+        lease.slots = call.lease
+        if code == ERROR_INVALID_PARAMETER:
+            raise ValueError(f"{wanted.count} packets of {wanted.total} bytes don't fit a ring of {self.capacity}")
+        if code == WAIT_TIMEOUT:
+            code = ERROR_BUFFER_OVERFLOW
+        if code != ERROR_SUCCESS:
+            raise self.failure(code, f"can't reserve room for {wanted.count} packets")
+        reservation.lease = lease
+        reservation.session = self
+        reservation.thread = threading.get_ident()
+        reservation.open = True
+        self.reservations.add(weakref.ref(reservation, self.reservations.discard))
+        return reservation
+
+    cdef int check_thread(self) except -1:
+        cdef Reservation reservation
+        if not self.reservations or self.closed:
+            return 0
+        for reference in tuple(self.reservations):
+            reservation = reference()
+            if reservation is not None and reservation.open and reservation.thread == threading.get_ident():
+                raise RuntimeError("this thread has an open reservation on the session: leave its block first")
+        return 0
+
+    cdef forget(self, reservation):
+        self.reservations.discard(weakref.ref(reservation))
+
+    # -- Capturing
+
+    def capture(self, writer, *, interface=0, received=True, sent=True):
+        """Write what the session receives and sends to a file, until the end of a ``with`` block.
+
+        The calls themselves write it, sync or async, a batch at a time and without a Python object per packet. They
+        never fail or wait because of it: what the file can't take is counted in the writer's ``dropped``, and what went
+        wrong is raised at the end of the block.
+
+        Parameters
+        ----------
+        writer : tunring.pcapng.Writer
+            Where to. Any number of sessions may be captured to it.
+        interface : int
+            The interface that the packets are of, as :meth:`tunring.pcapng.Writer.add_interface` gave it.
+        received, sent : bool
+            Which packets.
+
+        Returns
+        -------
+        tunring.pcapng.Recording
+            A context manager; or call its ``close``. Closing the session ends it too.
+
+        Raises
+        ------
+        RuntimeError
+            The session is captured already.
+        SessionClosed
+            The session is closed.
+
+        Examples
+        --------
+        >>> import os, tempfile, tunring.testing
+        >>> from tunring.pcapng import Writer
+        >>> path = os.path.join(tempfile.mkdtemp(), "left.pcapng")
+        >>> left, right = tunring.testing.pair()
+        >>> with left, right, Writer(path) as writer, left.capture(writer):
+        ...     left.send([bytes([0x45]) + bytes(19)] * 3)
+        3
+        """
+        from tunring.pcapng import Recording
+
+        return Recording(self, writer, interface, received, sent)
+
+    def _capture(self, PcapngFile file not None, unsigned int interface, bint received, bint sent) -> int:
+        """Start a capture for :class:`tunring.pcapng.Recording`, and return its number."""
+        cdef tunring_session *session = self.get()
+        cdef tunring_pcapng_file *target = file.get()
+        cdef uint32_t number = 0
+        cdef DWORD code
+        # The caller's references to `self` and `file` hold both pointers; what C keeps of the file, C counts.
+        with nogil:
+            code = tunring_session_capture(session, target, interface, received, sent, &number)
+        if code == ERROR_BUSY:
+            raise RuntimeError("the session is captured already: end that recording first")
+        if code == ERROR_INVALID_PARAMETER:
+            raise ValueError(f"the file has no interface {interface}, only {file.interfaces}")
+        if code != ERROR_SUCCESS:
+            raise self.failure(code, "can't capture the session")
+        return number
+
+    def _end_capture(self, unsigned int number):
+        """End the capture of that number, for :class:`tunring.pcapng.Recording`. Any number of times."""
+        cdef tunring_session *session = self.get()
+        # The caller's reference to `self` holds the pointer.
+        with nogil:
+            tunring_session_capture_end(session, number)
+
+    # -- State
+
+    def stats(self):
+        """The session's figures so far, as a :class:`tunring.Stats`."""
+        from tunring._stats import Stats  # with what makes dataclasses, which few programs need at once
+
+        cdef tunring_stats stats
+        tunring_session_stats(self.get(), &stats)
+        counters = (None, None, None)
+        if stats.has_counters:
+            counters = (stats.counters.host_dropped, stats.counters.host_filtered, stats.counters.write_errors)
+        return Stats(
+            stats.received_packets, stats.received_bytes, stats.received_batches,
+            stats.sent_packets, stats.sent_bytes, stats.sent_batches,
+            stats.waits, stats.wakes, stats.spins, stats.ring_full, stats.dropped, stats.skipped, stats.fillers,
+            stats.pinned_packets, stats.pinned_bytes, stats.reservations, self.capacity, *counters,
+        )
+
+    @property
+    def read_event(self) -> int:
+        """The library's read event: a handle on Windows, a descriptor elsewhere. It is the session's."""
+        cdef tunring_session *session = self.get()
+        if self.closed:
+            raise self.failure(ERROR_HANDLE_EOF, "no read event")
+        return <size_t>tunring_source_read_event(tunring_session_source(session))
+
+    def fileno(self) -> int:
+        """The read event's descriptor, for select, poll, epoll and event loops; not on Windows.
+
+        It is readable if and only if ``receive(timeout=0)`` would return a packet or raise.
+
+        Raises
+        ------
+        io.UnsupportedOperation
+            On Windows: wait for :attr:`read_event` there.
+        SessionClosed
+            The session is closed.
+        """
+        if os.name == "nt":
+            raise io.UnsupportedOperation("no descriptor on Windows; wait for Session.read_event")
+        return self.read_event
+
+    def close(self) -> None:
+        """End the session: wake whoever waits in it, wait for the calls in flight, give the rings up.
+
+        Open reservations are abandoned. Batches and views stay valid; the ring's memory goes with the last of them.
+        Any number of times, from any thread, also from a signal handler or a destructor.
+        """
+        cdef Reservation reservation
+        cdef uint64_t leaked
+        if not self.session:
+            return
+        self.close_called = True
+        for reference in tuple(self.reservations):
+            reservation = reference()
+            if reservation is not None:
+                reservation.abandon()
+        leaked = tunring_sessions_leaked()
+        with nogil:
+            tunring_source_close(tunring_session_source(self.session))
+        if tunring_sessions_leaked() > leaked:
+            warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
+        for waiters in tuple(self._waiters.values()):
+            waiters.session_closed()
+        if self.closes_adapter:
+            self.adapter.close()
+
+
+class Session(_Session):
+    # A class of Python's: in the stable ABI, Cython's have no __del__.
+    __slots__ = ()
+    __doc__ = _Session.__doc__
+
+    def __init_subclass__(cls):
+        raise TypeError("Session is not an acceptable base type")
+
+    def __del__(self):
+        if not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()

@@ -1,0 +1,357 @@
+"""Adapters: network interfaces whose packets go through a program."""
+
+from __future__ import annotations
+
+import operator
+import sys
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Self
+
+from tunring import _core
+from tunring._library import load
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from tunring._creation import IfExists
+    from tunring.configuration import Address, Configuration, Host, RouteLike
+    from tunring.configuration._configurator import Configurator
+
+#: Bytes of a ring: the least and the most that the ABI allows.
+MIN_CAPACITY = 0x20000
+MAX_CAPACITY = 0x4000000
+
+#: UTF-16 units that the ABI allows.
+_NAME_UNITS = 127
+_TYPE_UNITS = 128
+
+#: By id() of each adapter that is open: its library's path and its LUID.
+_open_adapters: dict[int, tuple[str, int]] = {}
+
+
+def _check_text(text: object, what: str, most: int) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    if not 1 <= units <= most or "\0" in text:
+        raise ValueError(f"{what} must have 1 to {most} UTF-16 units and no NUL, not {text!r}")
+    return text
+
+
+def _check_guid(guid: uuid.UUID | str | None) -> bytes | None:
+    if guid is None:
+        return None
+    import uuid
+
+    if isinstance(guid, str):
+        guid = uuid.UUID(guid)
+    if not isinstance(guid, uuid.UUID):
+        raise TypeError(f"guid must be a uuid.UUID, its text or None, not {guid!r}")
+    return guid.bytes_le
+
+
+def _check_capacity(capacity: int) -> int:
+    value = operator.index(capacity)
+    if not MIN_CAPACITY <= value <= MAX_CAPACITY or value & (value - 1):
+        raise ValueError(f"capacity must be a power of two from {MIN_CAPACITY:#x} to {MAX_CAPACITY:#x}, not {capacity}")
+    return value
+
+
+class Adapter:
+    """A network interface that this program serves. :meth:`create` and :meth:`open` make it.
+
+    Use it in a ``with`` block, or close it.
+
+    Examples
+    --------
+    >>> import tunring
+    >>> with tunring.Adapter.create("OfficeNet", library=tunring.load("loopback")) as adapter:
+    ...     with adapter.start_session() as session:
+    ...         adapter.name, session.capacity
+    ('OfficeNet', 4194304)
+    """
+
+    _configurator: Configurator
+
+    def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library, *, stays: bool = False) -> None:
+        if not isinstance(handle, _core.AdapterHandle):
+            raise TypeError("Adapter.create() and Adapter.open() make adapters")
+        self._handle = handle
+        self._name = name
+        self._library = library
+        self._session: weakref.ref[_core.Session] | None = None
+        self._luid = handle.luid
+        self._stays = stays  # the interface does, when this adapter is closed
+        self._closed = False
+        _open_adapters[id(self)] = library.path, self._luid
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        tunnel_type: str = "Tunring",
+        *,
+        guid: uuid.UUID | str | None = None,
+        if_exists: IfExists = "error",
+        library: _core.Library | None = None,
+    ) -> Adapter:
+        """Create an adapter, which goes away when it is closed or the process ends.
+
+        Parameters
+        ----------
+        name : str
+            The interface's name. Windows: 1 to 127 UTF-16 units. Linux: 1 to 15 bytes, without ``%``, ``/``, ``:`` and
+            white space, and neither ``.`` nor ``..``.
+        tunnel_type : str
+            What kind of tunnel this is, for people: 1 to 128 UTF-16 units.
+        guid : uuid.UUID or str, optional
+            The adapter's identity from one creation to the next, on Windows, where None makes one of the name and the
+            machine's own. Two adapters of ``loopback`` with the same one are the ends of a cable.
+        if_exists : str
+            What to do about an adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
+            :meth:`open` does. ``"recreate"``: remove it, if it is a leftover that no process uses; on Windows that is
+            one whose process has died, and takes up to 5 seconds, on Linux a persistent TUN interface.
+        library : Library, optional
+            What to create it with; :func:`tunring.load` by default.
+
+        Raises
+        ------
+        AlreadyExists
+            The name is taken (a FileExistsError), on Windows by a network interface of whatever kind.
+        AccessDenied
+            The privilege is lacking (a PermissionError); the message says which.
+        ValueError
+            A name is refused.
+        """
+        from tunring._creation import check_if_exists, create_handle
+
+        _check_text(name, "name", _NAME_UNITS)
+        _check_text(tunnel_type, "tunnel_type", _TYPE_UNITS)
+        guid_bytes = _check_guid(guid)
+        check_if_exists(if_exists)
+        library = library or load()
+        ours = {luid for path, luid in list(_open_adapters.values()) if path == library.path}
+        handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
+        return cls(handle, name, library, stays=stays)
+
+    @classmethod
+    def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
+        """Open an adapter that exists: closing it leaves it there.
+
+        On Linux that is a persistent TUN interface; its owner needs no privilege.
+
+        Raises
+        ------
+        NotFound
+            There is none of that name (a FileNotFoundError).
+        AccessDenied
+            It is somebody else's (a PermissionError).
+        AdapterBusy
+            Another program has it, or it is going and doesn't get gone within 5 seconds.
+        """
+        from tunring._creation import explained, open_handle
+
+        _check_text(name, "name", _NAME_UNITS)
+        library = library or load()
+        with explained(library):
+            handle = open_handle(library, name)
+        return cls(handle, name, library, stays=True)
+
+    @classmethod
+    def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
+        """Serve a TUN descriptor that another process, or another part of this one, has attached to its interface.
+
+        For programs without privileges that are handed one, as VPN services do. Linux only.
+
+        Parameters
+        ----------
+        fd : int
+            A descriptor of ``/dev/net/tun`` after TUNSETIFF, in TUN mode and without packet information
+            (``IFF_NO_PI``); with virtio headers (``IFF_VNET_HDR``) offloads are used. It stays the caller's: a copy is
+            taken, with which it becomes non-blocking.
+
+        Raises
+        ------
+        ValueError
+            It is none such; the message says what it is.
+        WintunError
+            The library has no descriptors (``winerror`` 50).
+        """
+        number = operator.index(fd)
+        if not 0 <= number <= 0x7FFFFFFF:
+            raise ValueError(f"fd must be a file descriptor, not {fd}")
+        library = library or load()
+        handle = library.adopt_descriptor(number)
+        return cls(handle, handle.name or f"fd {number}", library, stays=True)
+
+    @property
+    def library(self) -> _core.Library:
+        """The library it was made with."""
+        return self._library
+
+    @property
+    def name(self) -> str:
+        """The interface's name, as the system knows it now where the library can tell."""
+        if not self._closed and (current := self._current_name()):
+            self._name = current
+        return self._name
+
+    def _current_name(self) -> str | None:
+        if sys.platform == "win32" and self._library.official:
+            from tunring._system.alias_windows import alias_of
+
+            return alias_of(self._luid)
+        return self._handle.name
+
+    @property
+    def luid(self) -> int:
+        """The adapter's locally unique identifier, a NET_LUID."""
+        return self._luid
+
+    @property
+    def ifindex(self) -> int | None:
+        """The interface index, or None for an adapter that the system knows nothing of (``loopback``), or not yet."""
+        if sys.platform == "win32" and self._library.official:
+            from tunring._system.iphelper_windows import index_of
+
+            return index_of(self._luid) if self._handle.address else None
+        return self._handle.index
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        return self._closed
+
+    def configure(
+        self,
+        addresses: Iterable[Address] = (),
+        mtu: int | None = None,
+        *,
+        metric: int | None = None,
+        dns: Iterable[str | Host] = (),
+        routes: Iterable[RouteLike] = (),
+        up: bool = True,
+    ) -> Configuration:
+        """Give the interface addresses, an MTU and routes, and bring it up or down: all of it, or nothing.
+
+        Any number of times: what is there already is fine, and what isn't named stays as it is, apart from ``up``. When
+        the adapter is closed, an interface that stays gets back what it had before.
+
+        Parameters
+        ----------
+        addresses : iterable of str or ipaddress interfaces
+            Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has. A network's own address, or its
+            broadcast address, is refused.
+        mtu : int, optional
+            Largest packet in bytes: 68 to 65535, with IPv6 addresses at least 1280.
+        metric : int, optional
+            1 to 9999: of several routes to the same network, through this or other interfaces, the lowest wins. It is
+            for the networks of ``addresses`` and for ``routes``, those of earlier calls too. Windows adds it to the
+            metric of each route; on Linux a route that names one has just that.
+        dns : iterable of str or ipaddress addresses
+            Name servers that belong to the adapter, in place of those it has. Windows 10 2004 or later; Linux with
+            systemd-resolved and the extra ``dns``, which asks them beside those of other interfaces.
+        routes : iterable of str, ipaddress networks, (network, gateway) or Route
+            What is to be reached through the adapter: ``"0.0.0.0/0"`` is all of IPv4. It has one to each network; a
+            later call's replaces it.
+        up : bool
+            Whether the interface is to be up. While it is down there are no routes; those it was given, and its IPv6
+            addresses, return with the call that brings it up. Windows: it is up while it has a session, False is not
+            possible.
+
+        Returns
+        -------
+        Configuration
+            What the interface has now, as the system tells.
+
+        Raises
+        ------
+        ValueError
+            A value is refused; nothing was changed.
+        PermissionError
+            The privilege is lacking.
+        FamilyDisabled
+            IPv6 (or IPv4) is switched off there, and something of it was asked for.
+        WintunError
+            The system refused a step; what was done before it is undone.
+        NotImplementedError
+            The adapter is none that the system knows, or the system can't do that; the message says which.
+        """
+        from tunring.configuration._configurator import Configurator
+
+        configurator: Configurator = self.__dict__.setdefault("_configurator", Configurator())
+        return configurator.configure(self, addresses, mtu, metric, dns, routes, up)
+
+    def configuration(self) -> Configuration:
+        """Ask the system what the interface has. That takes no privilege.
+
+        Raises
+        ------
+        NotImplementedError
+            The adapter is none that the system knows.
+        """
+        from tunring.configuration._configurator import read
+
+        return read(self)
+
+    def start_session(self, capacity: int = 0x400000) -> _core.Session:
+        """Open the adapter's rings, and connect its link.
+
+        Parameters
+        ----------
+        capacity : int
+            Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB.
+
+        Raises
+        ------
+        ValueError
+            The capacity is refused.
+        AdapterBusy
+            It has a session, or packets of its last one are still held.
+        """
+        return self._start(capacity, closes_adapter=False)
+
+    def _start(self, capacity: int, *, closes_adapter: bool) -> _core.Session:
+        session = _core.Session._start(self, self._handle, _check_capacity(capacity), closes_adapter)  # noqa: SLF001
+        self._session = weakref.ref(session)
+        return session
+
+    def close(self) -> None:
+        """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
+
+        One that stays loses what :meth:`configure` gave it. Any number of times. Packets that are still held keep ring
+        memory, and on Windows the adapter, until they are let go.
+        """
+        self._closed = True
+        _open_adapters.pop(id(self), None)
+        session = self._session() if self._session else None
+        if session is not None and not session.closed:
+            session.close()
+        problem = None
+        try:
+            if configurator := self.__dict__.get("_configurator"):
+                problem = configurator.undo(self, everything=self._stays)
+        finally:
+            self._handle.close()
+        if problem:
+            warnings.warn(f"{self!r} leaves a part of its configuration behind: {problem}", RuntimeWarning)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<tunring.Adapter {self._name!r} of {self._library.name}, {state}>"

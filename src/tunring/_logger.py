@@ -1,0 +1,109 @@
+"""The libraries' log lines, in Python.
+
+The libraries call back on whichever thread has something to say. The core queues the lines without Python, and one
+thread here drains the queue.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from tunring import _core
+from tunring._library import load
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    #: ``callable(level, text)`` with a level of the logging module, or a logger.
+    LogTarget = Callable[[int, str], object] | logging.Logger
+
+# The logging module is imported by who wants lines: without it the package is there in three quarters of the time.
+_INFO, _WARNING, _ERROR = 20, 30, 40  # as in that module
+_LEVELS = {0: _INFO, 1: _WARNING, 2: _ERROR}
+
+_lock = threading.Lock()
+_targets: dict[int, Callable[[int, str], object]] = {}
+_thread: threading.Thread | None = None
+
+
+def _drain() -> None:
+    while (line := _core.log_next()) is not None:
+        library, level, _, text = line
+        target = _targets.get(library)
+        if target is None:
+            continue
+        try:
+            target(_LEVELS.get(level, _ERROR), text)
+        except Exception:
+            import logging
+
+            logging.getLogger("tunring").exception("the log target failed")
+
+
+def _stop() -> None:
+    _core.log_stop()
+    if _thread is not None:
+        _thread.join()
+
+
+def _start_thread() -> None:
+    global _thread  # noqa: PLW0603
+    if _thread is None:
+        _thread = threading.Thread(target=_drain, name="tunring-log", daemon=True)
+        _thread.start()
+        atexit.register(_stop)
+
+
+def _forget_parent() -> None:
+    # The child of a fork has neither the thread nor its queue.
+    global _lock, _thread  # noqa: PLW0603
+    _lock = threading.Lock()
+    _targets.clear()
+    _thread = None
+    atexit.unregister(_stop)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
+def set_logger(target: LogTarget | None, library: _core.Library | None = None) -> None:
+    """Send a library's log lines to a callable or a logger, or nowhere with None.
+
+    Parameters
+    ----------
+    target : callable, logging.Logger or None
+        A callable gets the level, as in the logging module, and the text. It runs in a thread of tunring's own, a
+        moment after the line was written, and may do anything, also close sessions.
+    library : Library, optional
+        Whose lines; by default those of :func:`tunring.load`.
+
+    Raises
+    ------
+    TypeError
+        ``target`` is neither.
+
+    Examples
+    --------
+    >>> import logging, tunring
+    >>> tunring.set_logger(logging.getLogger("tunring"), tunring.load("loopback"))
+    >>> tunring.set_logger(None, tunring.load("loopback"))
+    """
+    import logging
+
+    call = target.log if isinstance(target, logging.Logger) else target
+    if call is not None and not callable(call):
+        raise TypeError(f"target must be a callable, a logging.Logger or None, not {target!r}")
+    library = library or load()
+    with _lock:
+        if call is None:
+            _core.log_enable(library, False)
+            _targets.pop(library.log_id, None)
+            return
+        _targets[library.log_id] = call
+        _core.log_enable(library, True)
+        _start_thread()

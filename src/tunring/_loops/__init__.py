@@ -1,0 +1,3 @@
+"""Waiting in event loops."""
+
+from __future__ import annotations

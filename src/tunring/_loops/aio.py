@@ -1,0 +1,137 @@
+"""Sessions in asyncio: what :meth:`Session.receive_async` and its like do when they have to wait.
+
+On POSIX the loop watches a copy of the session's descriptor, and on Windows, whose default loop can't, a thread does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from tunring._loops.waiters import ThreadReadiness, Waiters
+from tunring.errors import SessionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import SupportsIndex
+
+    from tunring._core import Batch, Cancel, Session
+    from tunring._loops.waiters import Event, Readiness
+
+Key = TypeVar("Key")
+
+#: Whether a thread waits for packets rather than the loop itself.
+use_threads = os.name == "nt"
+
+
+class DescriptorReadiness:
+    """The loop's own watch over a copy of the session's descriptor.
+
+    The session may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
+    doesn't keep the device.
+    """
+
+    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop, fired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._fired = fired
+        self._descriptor = -1
+        try:
+            self._descriptor = os.dup(session.fileno())
+        except OSError as error:
+            if error.errno != errno.EBADF or not session.closed:
+                raise
+        if session.closed:  # in between, so that the copy may be of something else
+            self.close()
+            raise SessionClosed(38, "the session was closed")
+
+    def arm(self) -> None:
+        """Watch the descriptor."""
+        self._loop.add_reader(self._descriptor, self._fire)
+
+    def _fire(self) -> None:
+        # It would fire again before the task that it wakes could look.
+        self._loop.remove_reader(self._descriptor)
+        self._fired()
+
+    def disarm(self) -> bool:
+        """Stop watching."""
+        self._loop.remove_reader(self._descriptor)
+        return True
+
+    def close(self) -> None:
+        """Stop watching, and close the copy."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if not self._loop.is_closed():
+            self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class LoopWaiters(Waiters):
+    """The tasks of an asyncio loop that wait in a session."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def soon(self, function: Callable[[], None]) -> object:
+        """Call it by ``call_soon_threadsafe``."""
+        return self._loop.call_soon_threadsafe(function)
+
+    def finished(self) -> bool:
+        """Whether the loop is closed."""
+        return self._loop.is_closed()
+
+    def make_event(self) -> Event:
+        """An ``asyncio.Event``."""
+        return asyncio.Event()
+
+    def make_readiness(self, session: Session) -> Readiness:
+        """The loop's own, where it has one."""
+        if use_threads:
+            return ThreadReadiness(session, self)
+        return DescriptorReadiness(session, self._loop, self.fired)
+
+    async def wait(self, event: Event, seconds: float) -> None:
+        """Wait by the loop's clock."""
+        timer = self._loop.call_later(seconds, event.set)
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
+
+    async def run_loop_once(self) -> None:
+        """Let the loop run once."""
+        await asyncio.sleep(0)
+
+
+def waiters_of(session: Session, key: Key, make: Callable[[Key], Waiters]) -> Waiters:
+    """Those of the session and the loop that ``key`` stands for. Those of loops that are closed are forgotten."""
+    waiters = session._waiters.get(key)  # noqa: SLF001
+    if waiters is None:
+        for other, its in list(session._waiters.items()):  # noqa: SLF001
+            if its.finished():
+                its.end()
+                session._waiters.pop(other, None)  # noqa: SLF001
+        waiters = session._waiters.setdefault(key, make(key))  # noqa: SLF001
+    return waiters
+
+
+async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel: Cancel) -> Batch:
+    """Receive; an empty batch once ``cancel`` is set and :meth:`Waiters.look_again` was called."""
+    waiters = waiters_of(session, asyncio.get_running_loop(), LoopWaiters)
+    if waiters.turn_is_over():
+        await waiters.yield_turn()
+    if not waiters.woken:
+        batch = session._poll(max_packets)  # noqa: SLF001
+        if batch or cancel.called:
+            return batch
+    return await waiters.receive_later(session, max_packets, None, cancel)

@@ -1,0 +1,304 @@
+"""Tasks of an event loop that wait in a session, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
+
+Nothing here takes packets: a task that was woken looks for itself, so that one which is cancelled loses none. What
+tells that packets are there, a :class:`Readiness`, is armed for each wait and fires once. In an idle session nobody
+waits and nothing is armed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from tunring._core import Alarm, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import SupportsIndex
+
+    from tunring._core import Batch, Cancel, Outgoing, Session
+
+#: Times that a task which waits for room lets the loop run before it sleeps.
+_TURNS = 8
+
+#: Seconds of a sleep while the ring is full: at first, and at most.
+_SHORTEST = 0.001
+_LONGEST = 0.016
+
+
+def _deadline(timeout: float | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+class Event(Protocol):
+    """What a task waits for: an ``asyncio.Event`` or an ``anyio.Event``."""
+
+    def set(self) -> object:
+        """Let the task go on."""
+
+    async def wait(self) -> object:
+        """Wait until somebody calls :meth:`set`."""
+
+
+class _Waiter:
+    """A task in the line for packets."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: Event) -> None:
+        self.event = event  # a new one for each wait: anyio's can't be cleared
+
+
+class Readiness(Protocol):
+    """Calls a function in the loop's thread once packets are there, or the session is over."""
+
+    def arm(self) -> None:
+        """Watch until it fires. It isn't armed before."""
+
+    def disarm(self) -> bool:
+        """Stop watching. False if it can't, and will fire yet."""
+
+    def close(self) -> None:
+        """Stop watching for good."""
+
+
+class ThreadReadiness:
+    """A thread that waits for the session's read event, for loops that can't.
+
+    Parameters
+    ----------
+    session : Session
+        The session. The thread doesn't keep it, and ends with it.
+    waiters : Waiters
+        Whose tasks to wake.
+    """
+
+    def __init__(self, session: Session, waiters: Waiters) -> None:
+        self._alarm = Alarm(session)
+        # A daemon, since a session may be open when the program ends.
+        arguments = (self._alarm, weakref.ref(waiters))
+        threading.Thread(target=_watch, args=arguments, name="tunring-waiter", daemon=True).start()
+
+    def arm(self) -> None:
+        """Let the thread wait."""
+        self._alarm.arm()
+
+    def disarm(self) -> bool:
+        """It can't: the thread is in its wait."""
+        return False
+
+    def close(self) -> None:
+        """End the thread."""
+        self._alarm.end()
+
+
+def _watch(alarm: Alarm, reference: weakref.ref[Waiters]) -> None:
+    while alarm.wait():
+        waiters = reference()
+        if waiters is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody will arm the alarm any more
+            waiters.soon(waiters.fired)
+        del waiters
+
+
+class Waiters(Turns):
+    """The tasks of one event loop that wait in one session. All methods but one are for the loop's thread."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Waiter] = deque()  # for packets, in order
+        self._pausing: set[Event] = set()  # for room
+        self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
+        self._armed = False
+        self._ended = False
+        self._readiness: Readiness | None = None
+
+    # ---- What differs from loop to loop.
+
+    def soon(self, function: Callable[[], None]) -> object:
+        """Call a function in the loop's thread, from any thread. RuntimeError once the loop is closed."""
+        raise NotImplementedError
+
+    def finished(self) -> bool:
+        """Whether the loop is closed."""
+        raise NotImplementedError
+
+    def make_event(self) -> Event:
+        """An event of the loop's."""
+        raise NotImplementedError
+
+    def make_readiness(self, session: Session) -> Readiness:
+        """What calls :meth:`fired` once packets are there."""
+        return ThreadReadiness(session, self)
+
+    async def wait(self, event: Event, seconds: float) -> None:
+        """Wait for an event, but no longer than that."""
+        raise NotImplementedError
+
+    async def run_loop_once(self) -> None:
+        """Let the loop run once."""
+        raise NotImplementedError
+
+    # ---- Packets
+
+    async def yield_turn(self) -> None:
+        """Let the loop run once, whose other tasks may take a while."""
+        try:
+            await self.run_loop_once()
+        finally:  # a task that is cancelled here each time would never get on
+            self.begin_turn()
+
+    async def receive_later(
+        self, session: Session, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel | None = None
+    ) -> Batch:
+        """Line up for packets and take them; empty when the time is up, or once ``cancel`` is set.
+
+        :meth:`Session._poll` has found none before, or :attr:`woken` is set.
+        """
+        deadline = _deadline(timeout)
+        waiter = _Waiter(self.make_event())
+        self._waiting.append(waiter)
+        try:
+            while True:
+                self._arm(session)
+                await self._wait_until(waiter.event, deadline)
+                self.begin_turn()
+                in_time = time.monotonic() < deadline
+                batch = session._poll(max_packets)  # noqa: SLF001
+                if batch or not in_time or (cancel is not None and cancel.called):
+                    return batch
+                # Another thread took them. The task keeps its place in the line.
+                if self._waiting[0] is waiter:
+                    self.woken = False
+                waiter.event = self.make_event()
+        finally:
+            # Not before the poll: a thread would find the same packets again, and wake the next task for nothing.
+            self._leave(waiter, session)
+
+    def _leave(self, waiter: _Waiter, session: Session) -> None:
+        if self._waiting[0] is waiter:
+            self.woken = False
+        self._waiting.remove(waiter)
+        # Whoever goes, woken or not, leaves the others with somebody to wake them.
+        if self._waiting:
+            self._arm(session)
+        else:
+            self._disarm()
+
+    def _arm(self, session: Session) -> None:
+        # A session that is closed meanwhile wakes everybody.
+        if self._armed or self.woken or self._ended or self.finished():
+            return
+        if self._readiness is None:
+            self._readiness = self.make_readiness(session)
+        self._readiness.arm()
+        self._armed = True
+
+    def _disarm(self) -> None:
+        if self._armed and self._readiness is not None and not (self._ended or self.finished()):
+            self._armed = not self._readiness.disarm()
+
+    def fired(self) -> None:
+        """Wake the task that has waited longest. It keeps its place until it has looked."""
+        self._armed = False
+        if self._waiting:
+            self.woken = True
+            self._waiting[0].event.set()
+
+    # ---- Room
+
+    async def send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
+        """Wait for room and send the rest, or what there is room for until the time is up."""
+        deadline = _deadline(timeout)
+        if not await self._line_up(deadline):
+            return
+        try:
+            turn, before, began = 0, outgoing.sent, time.monotonic()
+            while not outgoing.proceed():
+                now = time.monotonic()
+                if now >= deadline:
+                    return
+                if outgoing.sent != before:
+                    turn, before, began = 0, outgoing.sent, now
+                await self._pause(turn, now - began, deadline - now)
+                turn += 1
+        finally:
+            self._pass_on_turn()
+
+    async def _line_up(self, deadline: float) -> bool:
+        """Wait until no other task waits for room. False when the time is up before."""
+        if not self.sending:
+            self.sending = True
+            return True
+        event = self.make_event()
+        self._senders.append(event)
+        try:
+            await self._wait_until(event, deadline)
+        except BaseException:
+            if not self._leave_line(event):
+                self._pass_on_turn()
+            raise
+        return not self._leave_line(event)
+
+    def _leave_line(self, event: Event) -> bool:
+        """False if it was this one's turn already."""
+        if event not in self._senders:
+            return False
+        self._senders.remove(event)
+        return True
+
+    def _pass_on_turn(self) -> None:
+        if self._senders and not self.finished():
+            self._senders.popleft().set()
+        else:
+            self.sending = False
+
+    async def _pause(self, turn: int, waited: float, left: float) -> None:
+        """Wait a little for room, which nothing announces: longer, the longer it has taken."""
+        if turn < _TURNS:
+            await self.yield_turn()
+            return
+        event = self.make_event()
+        self._pausing.add(event)
+        try:
+            await self.wait(event, min(max(waited / 4, _SHORTEST), _LONGEST, left))
+        finally:
+            self._pausing.discard(event)
+
+    async def _wait_until(self, event: Event, deadline: float) -> None:
+        if deadline == math.inf:
+            await event.wait()
+        else:
+            await self.wait(event, max(0.0, deadline - time.monotonic()))
+
+    # ---- The end
+
+    def look_again(self) -> None:
+        """Wake everybody, to see what has changed. From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.soon(self._wake_all)
+
+    def session_closed(self) -> None:
+        """Wake everybody: the session is closed. From any thread, any number of times."""
+        try:
+            self.soon(self.end)
+        except RuntimeError:
+            self.end()
+
+    def end(self) -> None:
+        """Wake everybody, and stop watching for good."""
+        self._ended = True
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+        if not self.finished():
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for event in (*(waiter.event for waiter in self._waiting), *self._pausing):
+            event.set()

@@ -1,0 +1,3 @@
+"""What the package asks of the operating system, beside configuration."""
+
+from __future__ import annotations
