@@ -68,10 +68,10 @@ tunring_alarm_end(tunring_alarm *alarm)
 
 /* The index of the handle that ended the wait, or the reason why there was none in *code. */
 static int
-wait_for_ever(const HANDLE *handles, unsigned count, DWORD *code)
+wait_for_ever(tunring_source *source, const HANDLE *handles, unsigned count, DWORD *code)
 {
     int index = wait_any(handles, count, TUNRING_FOREVER);
-    *code = index < 0 ? GetLastError() : ERROR_SUCCESS;
+    *code = index < 0 ? source_waiting_failed(source) : ERROR_SUCCESS;
     return index;
 }
 
@@ -87,7 +87,7 @@ wait_until_readable(tunring_alarm *alarm)
     if (!source_enter(source))
         return ERROR_HANDLE_EOF;
     const HANDLE handles[] = {source->stop.wait, alarm->ended.wait, source->read_event};
-    int index = wait_for_ever(handles, 3, &code);
+    int index = wait_for_ever(source, handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
      * before it arms the alarm again. */
     if (index == READ && source->auto_reset)
@@ -109,7 +109,7 @@ tunring_alarm_wait(tunring_alarm *alarm)
     const HANDLE handles[] = {alarm->ended.wait, alarm->armed.wait};
     if (alarm->source->generation != os_generation())
         return ERROR_HANDLE_EOF;
-    int index = wait_for_ever(handles, 2, &code);
+    int index = wait_for_ever(alarm->source, handles, 2, &code);
     if (code != ERROR_SUCCESS)
         return code;
     if (index == ENDED)

@@ -141,7 +141,7 @@ tunring_log_next(tunring_log_line *line)
 {
     for (;;)
     {
-        wait_any(&queue_event.wait, 1, TUNRING_FOREVER);
+        const int ready = wait_any(&queue_event.wait, 1, TUNRING_FOREVER);
         os_mutex_lock(&queue_lock);
         bool found = queue_count != 0;
         if (found)
@@ -150,7 +150,8 @@ tunring_log_next(tunring_log_line *line)
             queue_first = (queue_first + 1) % QUEUE_LINES;
             queue_count--;
         }
-        bool ended = atomic_load(&stopped);
+        /* Without its event, which somebody has closed, nothing more can be waited for. */
+        bool ended = ready == WAIT_BROKEN || atomic_load(&stopped);
         if (queue_count == 0 && !ended)
             os_event_clear(&queue_event);
         os_mutex_unlock(&queue_lock);

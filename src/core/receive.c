@@ -2,6 +2,7 @@
  *
  * Receiving a batch: take what is there, else spin or sleep until something is.
  */
+#include "core/backoff.h"
 #include "core/lease.h"
 #include "core/spin.h"
 #include "platform/wait.h"
@@ -20,6 +21,8 @@ typedef struct receiver
     bool consumed;        /* a wait was ended by the read event, and no "empty" was seen since */
     int64_t linger_until; /* 0 before the first packet */
     spin spin;
+    bool woken;     /* by the read event, and no packet has come since */
+    backoff futile; /* such wake-ups for nothing */
 } receiver;
 
 /* 0: the lease is full. ERROR_NO_MORE_ITEMS: no more packets wait. Another code will come again. */
@@ -28,6 +31,7 @@ take_packets(receiver *self)
 {
     tunring_source *source = self->source;
     const uint32_t max = self->max;
+    const uint32_t before = self->lease->count;
     DWORD code;
     do
     {
@@ -36,26 +40,30 @@ take_packets(receiver *self)
     } while (code == ERROR_SUCCESS && self->lease->room < max && lease_grow(&self->lease, max));
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
-    return code;
+    if (self->lease->count > before)
+        self->woken = false;
+    /* What can't be waited for any more is over, see source_waiting_failed(). */
+    const bool over = atomic_load_explicit(&source->removed, memory_order_relaxed);
+    return code == ERROR_NO_MORE_ITEMS && over ? ERROR_HANDLE_EOF : code;
 }
 
+typedef enum wait_handle
+{
+    STOP,
+    INTERRUPT,
+    CANCEL,
+    READ,
+    ALL_HANDLES
+} wait_handle;
+
+/* Sleeps on the first `count` handles. ERROR_SUCCESS to look at the ring again. */
 static DWORD
-sleep_until_ready(receiver *self, const tunring_wait *wait, int64_t deadline)
+sleep_on(receiver *self, const tunring_wait *wait, unsigned count, int64_t until)
 {
     tunring_source *source = self->source;
-    enum
-    {
-        STOP,
-        INTERRUPT,
-        CANCEL,
-        READ
-    };
-    const HANDLE handles[] = {source->stop.wait, wait->interrupt, wait->cancel, source->read_event};
-    int64_t began = os_now();
-    if (began >= deadline)
-        return WAIT_TIMEOUT;
-    count_add(&source->counts.waits, 1);
-    switch (wait_any(handles, 4, deadline))
+    const HANDLE handles[ALL_HANDLES] = {source->stop.wait, wait->interrupt, wait->cancel, source->read_event};
+    const int64_t began = os_now();
+    switch (wait_any(handles, count, until))
     {
     case STOP:
         return ERROR_HANDLE_EOF;
@@ -64,16 +72,32 @@ sleep_until_ready(receiver *self, const tunring_wait *wait, int64_t deadline)
     case CANCEL:
         return ERROR_CANCELLED;
     case READ:
-        self->consumed = true;
+        self->consumed = self->woken = true;
         count_add(&source->counts.wakes, 1);
         spin_learn(source, self->spin.until != 0, os_now() - began);
         self->spin = (spin){0};
         return ERROR_SUCCESS;
     case WAIT_NOTHING:
-        return WAIT_TIMEOUT;
+        return ERROR_SUCCESS;
     default:
-        return GetLastError();
+        return source_waiting_failed(source);
     }
+}
+
+static DWORD
+sleep_until_ready(receiver *self, const tunring_wait *wait, int64_t deadline)
+{
+    const int64_t now = os_now();
+    if (now >= deadline)
+        return WAIT_TIMEOUT;
+    /* Woken for nothing again and again, by packets that others were faster to take or because a program has put a file
+     * of its own in the read event's place: the event is then no reason to look at once. */
+    const int64_t pause = self->woken ? backoff_next(&self->futile) : 0;
+    self->woken = false;
+    if (pause)
+        return sleep_on(self, wait, READ, pause < deadline - now ? now + pause : deadline);
+    count_add(&self->source->counts.waits, 1);
+    return sleep_on(self, wait, ALL_HANDLES, deadline);
 }
 
 /* Before somebody else waits for the read event: a signal left over from packets that were taken without a wait would

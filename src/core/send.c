@@ -108,7 +108,7 @@ pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *paus
     case WAIT_NOTHING:
         return ERROR_SUCCESS;
     default:
-        return GetLastError();
+        return source_waiting_failed(&session->source);
     }
 }
 

@@ -217,7 +217,7 @@ wait_for_room(tunring_socket *self, const tunring_wait *wait)
     case WAIT_NOTHING:
         return WAIT_TIMEOUT;
     default:
-        return GetLastError();
+        return source_waiting_failed(&self->source);
     }
 }
 

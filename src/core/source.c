@@ -65,6 +65,16 @@ end_later(later_job *job)
         end_source(source);
 }
 
+DWORD
+source_waiting_failed(tunring_source *source)
+{
+    const DWORD code = GetLastError();
+    if (code != ERROR_INVALID_HANDLE)
+        return code;
+    atomic_store(&source->removed, true);
+    return ERROR_HANDLE_EOF;
+}
+
 void
 source_pin(tunring_source *source)
 {

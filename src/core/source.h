@@ -49,7 +49,7 @@ struct tunring_source
     _Atomic uint32_t life;           /* SOURCE_CLOSING and the number of calls in flight */
     _Atomic uint32_t pins;           /* what keeps the memory of slots: the open source itself, and each lease */
     _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each alarm */
-    _Atomic bool removed;            /* a receive returned ERROR_HANDLE_EOF although nobody closed it */
+    _Atomic bool removed;            /* a call failed with ERROR_HANDLE_EOF although nobody closed the source */
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */
     _Atomic uint32_t spin_rest_left; /* those that are still to come */
@@ -86,6 +86,10 @@ source_closing(const tunring_source *source)
 {
     return (atomic_load_explicit(&source->life, memory_order_relaxed) & SOURCE_CLOSING) != 0;
 }
+
+/* A wait failed: returns why, by the last error. A handle of ours that somebody else has closed ends the source with
+ * ERROR_HANDLE_EOF, as nothing can be waited for any more. */
+DWORD source_waiting_failed(tunring_source *source);
 
 /* A lease pins its source while its call is in flight, and unpins it when its last slot is let go. */
 void source_pin(tunring_source *source);

@@ -25,18 +25,13 @@ DWORD
 file_open(file *self, HANDLE original)
 {
     struct stat about;
-    /* Not 0, which as a HANDLE is none. */
-    int fd = fcntl((int)(intptr_t)original, F_DUPFD_CLOEXEC, 3);
+    const int fd = OS_FD(fcntl((int)(intptr_t)original, F_DUPFD_CLOEXEC, 3));
     if (fd < 0 || fstat(fd, &about) < 0)
     {
         DWORD code = os_error_from_errno(errno);
-        if (fd >= 0)
-            close(fd);
+        os_fd_close(fd);
         return code;
     }
-    fd = os_fd_register(fd);
-    if (fd < 0)
-        return GetLastError();
     self->handle = (HANDLE)(intptr_t)fd;
     self->regular = S_ISREG(about.st_mode);
     self->socket = S_ISSOCK(about.st_mode);

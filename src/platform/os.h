@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the core and the back ends need of the operating system: locks, events, time, threads, ring memory.
- * os_posix.c (with os_event_linux.c or os_event_pipe.c) and os_windows.c implement it; each library compiles its own.
+ * os_posix.c and os_fork_posix.c (with os_event_linux.c or os_event_pipe.c) and os_windows.c implement it; each library
+ * compiles its own.
  */
 #ifndef TUNRING_OS_H
 #define TUNRING_OS_H
@@ -92,18 +93,39 @@ void os_at_exit(void (*run)(void));
 /* The last error for errno's present value, by POSIX code. Only outside Windows. */
 DWORD os_error_from_errno(int code);
 
-/* Forking. A child process has none of its parent's threads and must not keep the parent's devices alive, so the
- * child's first act is to count up the generation and to close every registered descriptor. Objects remember the
- * generation they were made in; on Windows it is always 0. */
+/* Forking (os_fork_posix.c). A child process has none of its parent's threads and must not keep the parent's devices
+ * alive, so the child's first act is to count up the generation and to close every registered descriptor. Objects
+ * remember the generation they were made in; on Windows it is always 0. */
 unsigned os_generation(void);
 /* From here on forks are counted, which they are not before anything asks for it. */
 void os_watch_forks(void);
-/* Registers a descriptor, which the child will close. Returns it, or -1 with ERROR_TOO_MANY_OPEN_FILES after closing
- * it. -1 passes through. */
-int os_fd_register(int fd);
-/* Closes a registered descriptor. */
-void os_fd_close(int fd);
-/* Runs in the child after its descriptors are closed: must be async-signal-safe. At most one for each library. */
+/* Runs in the child after its descriptors are closed: must be async-signal-safe. Each function is added once. */
 void os_after_fork_in_child(void (*run)(void));
+
+#if !defined(_WIN32)
+/* Descriptors of ours are at least 3, as a program may close and redirect its standard streams at any time; they are not
+ * inherited by programs that are executed, and a forked child closes them. */
+
+/* Evaluates a call that makes a descriptor, and registers what it made; no fork comes in between. Returns the
+ * descriptor, or -1 with errno. */
+#define OS_FD(call) (os_fork_hold(), os_fd_keep(call))
+/* Closes a registered descriptor. Others, such as those that went at a fork, are left alone. */
+void os_fd_close(int fd);
+
+/* The parts of OS_FD, for callers who make several at once. */
+/* Between these two the process does not fork, unless they are a second apart. They don't nest. */
+void os_fork_hold(void);
+void os_fork_release(void);
+/* Returns the descriptor, maybe by another number; or -1 with errno, and it is closed. */
+int os_fd_register(int fd);
+/* The same, and releases. */
+int os_fd_keep(int fd);
+/* The same without registering it, for descriptors that are the caller's own. */
+int os_fd_move(int fd);
+/* Makes a pipe whose ends don't block and are not registered, with forks held off. False with errno. */
+bool os_pipe(int ends[2]);
+/* Moves both ends. False with errno, and both are closed. */
+bool os_pipe_move(int ends[2]);
+#endif
 
 #endif

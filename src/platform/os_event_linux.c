@@ -1,24 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * os_event on Linux: an eventfd, whose counter is 0 or not.
+ * os_event on Linux: an eventfd, whose counter is 0 or not. And its pipes, which are made in one step.
  */
 #include "platform/os.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 bool
 os_event_open(os_event *event)
 {
-    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    const int fd = OS_FD(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     if (fd < 0)
     {
         SetLastError(os_error_from_errno(errno));
         return false;
     }
-    fd = os_fd_register(fd);
-    if (fd < 0)
-        return false;
     event->wait = (HANDLE)(intptr_t)fd;
     event->write_fd = fd;
     return true;
@@ -50,4 +48,12 @@ os_event_clear(os_event *event)
     ssize_t taken = read(event->write_fd, &count, sizeof(count));
     (void)taken;
     errno = saved;
+}
+
+bool
+os_pipe(int ends[2])
+{
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        return false;
+    return os_pipe_move(ends);
 }

@@ -7,28 +7,32 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static void
-set_flags(int fd)
+/* Not every system has pipe2(). The caller holds forks off, so no program inherits the ends meanwhile. */
+bool
+os_pipe(int ends[2])
 {
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
+    if (pipe(ends) != 0)
+        return false;
+    for (int i = 0; i < 2; i++)
+    {
+        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    }
+    return os_pipe_move(ends);
 }
 
 bool
 os_event_open(os_event *event)
 {
     int ends[2];
-    if (pipe(ends) != 0)
-    {
-        SetLastError(os_error_from_errno(errno));
-        return false;
-    }
-    set_flags(ends[0]);
-    set_flags(ends[1]);
-    int read_fd = os_fd_register(ends[0]);
-    int write_fd = os_fd_register(ends[1]);
+    os_fork_hold();
+    const bool made = os_pipe(ends);
+    const int read_fd = made ? os_fd_register(ends[0]) : -1;
+    const int write_fd = made ? os_fd_register(ends[1]) : -1;
+    os_fork_release();
     if (read_fd < 0 || write_fd < 0)
     {
+        SetLastError(os_error_from_errno(errno));
         os_fd_close(read_fd);
         os_fd_close(write_fd);
         return false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * os.h for POSIX: pthreads, clocks, anonymous memory, and the table of descriptors that a forked child closes.
+ * os.h for POSIX: pthreads, clocks and anonymous memory. os_fork_posix.c has the rest.
  */
 #include "platform/os.h"
 
@@ -238,111 +238,4 @@ os_error_from_errno(int code)
     default:
         return ERROR_GEN_FAILURE;
     }
-}
-
-/* ---- Forking ---- */
-
-/* A cell holds a descriptor plus one, so that zeroed memory is an empty table. It is preallocated: the child may not
- * allocate. 16,384 is more than the usual limit on open files. */
-#define FD_TABLE_SIZE 16384
-
-static _Atomic int fd_table[FD_TABLE_SIZE];
-static atomic_uint fd_table_used; /* cells that were ever taken */
-static atomic_uint generation;
-static void (*_Atomic after_fork)(void);
-
-static void
-close_everything_in_child(void)
-{
-    atomic_fetch_add(&generation, 1);
-    unsigned used = atomic_load(&fd_table_used);
-    for (unsigned i = 0; i < used; i++)
-    {
-        int cell = atomic_exchange(&fd_table[i], 0);
-        if (cell)
-            close(cell - 1);
-    }
-    void (*run)(void) = atomic_load(&after_fork);
-    if (run)
-        run();
-}
-
-static void
-install_fork_handler(void)
-{
-    pthread_atfork(NULL, NULL, close_everything_in_child);
-}
-
-static void
-need_fork_handler(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install_fork_handler);
-}
-
-unsigned
-os_generation(void)
-{
-    return atomic_load_explicit(&generation, memory_order_relaxed);
-}
-
-void
-os_watch_forks(void)
-{
-    need_fork_handler();
-}
-
-void
-os_after_fork_in_child(void (*run)(void))
-{
-    need_fork_handler();
-    atomic_store(&after_fork, run);
-}
-
-/* Raises the high-water mark before the cell is filled, so that the child's scan covers it. */
-static void
-raise_table_used(unsigned at_least)
-{
-    unsigned used = atomic_load(&fd_table_used);
-    while (used < at_least && !atomic_compare_exchange_weak(&fd_table_used, &used, at_least))
-        continue;
-}
-
-int
-os_fd_register(int fd)
-{
-    if (fd < 0)
-        return fd;
-    need_fork_handler();
-    for (unsigned i = 0; i < FD_TABLE_SIZE; i++)
-    {
-        int empty = 0;
-        if (atomic_load_explicit(&fd_table[i], memory_order_relaxed) != 0)
-            continue;
-        raise_table_used(i + 1);
-        if (atomic_compare_exchange_strong(&fd_table[i], &empty, fd + 1))
-            return fd;
-    }
-    close(fd);
-    SetLastError(ERROR_TOO_MANY_OPEN_FILES);
-    return -1;
-}
-
-void
-os_fd_close(int fd)
-{
-    if (fd < 0)
-        return;
-    unsigned used = atomic_load(&fd_table_used);
-    for (unsigned i = 0; i < used; i++)
-    {
-        int cell = fd + 1;
-        /* Emptied before the close: afterwards the number may be somebody else's. */
-        if (atomic_compare_exchange_strong(&fd_table[i], &cell, 0))
-        {
-            close(fd);
-            return;
-        }
-    }
-    /* Not in the table: this is a child, and the descriptor went at the fork. */
 }

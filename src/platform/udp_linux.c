@@ -298,11 +298,10 @@ udp_error_code(int error)
 udp_handle
 udp_adopt(uintptr_t handle)
 {
-    /* Above the standard streams, which a program may have closed and open again. */
-    const int copy = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
+    const int copy = OS_FD(fcntl((int)handle, F_DUPFD_CLOEXEC, 3));
     if (copy < 0)
         SetLastError(os_error_from_errno(errno));
-    return os_fd_register(copy);
+    return copy;
 }
 
 void
@@ -318,14 +317,8 @@ static int
 open_epoll(int watched, uint32_t wanted)
 {
     struct epoll_event event = {.events = wanted};
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0)
-    {
-        SetLastError(os_error_from_errno(errno));
-        return -1;
-    }
-    epoll = os_fd_register(epoll);
-    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, watched, &event) == 0)
+    const int epoll = OS_FD(epoll_create1(EPOLL_CLOEXEC));
+    if (epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, watched, &event) == 0)
         return epoll;
     SetLastError(os_error_from_errno(errno));
     os_fd_close(epoll);
@@ -338,7 +331,7 @@ udp_events_open(udp_events *events, udp_handle socket)
     struct epoll_event event = {.events = EPOLLIN};
     if (!os_event_open(&events->signal))
         return false;
-    const int readable = open_epoll(events->signal.write_fd, EPOLLIN);
+    const int readable = open_epoll((int)(intptr_t)events->signal.wait, EPOLLIN);
     if (readable < 0)
         goto close_signal;
     if (epoll_ctl(readable, EPOLL_CTL_ADD, socket, &event) < 0)

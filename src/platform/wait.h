@@ -8,7 +8,7 @@
 #include "platform/os.h"
 
 #define WAIT_NOTHING (-1) /* the time is up */
-#define WAIT_BROKEN (-2)  /* the system refused to wait: last error */
+#define WAIT_BROKEN (-2)  /* the system refused to wait: last error; ERROR_INVALID_HANDLE if somebody closed a handle */
 #define WAIT_MOST 4
 
 /* The index of the first handle that is ready; earlier ones win. NULL handles are passed over. A signal doesn't end

@@ -24,6 +24,16 @@ poll_until(struct pollfd *polls, unsigned count, int64_t deadline)
 #endif
 }
 
+/* False, with the last error, for a descriptor that somebody else has closed. */
+static bool
+still_open(const struct pollfd *polled)
+{
+    if (!(polled->revents & POLLNVAL))
+        return true;
+    SetLastError(ERROR_INVALID_HANDLE);
+    return false;
+}
+
 int
 wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
 {
@@ -41,7 +51,7 @@ wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
         }
         for (unsigned i = 0; ready > 0 && i < count; i++)
             if (polls[i].revents)
-                return (int)i;
+                return still_open(&polls[i]) ? (int)i : WAIT_BROKEN;
         if (ready == 0 && os_now() >= deadline)
             return WAIT_NOTHING;
     }

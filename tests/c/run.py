@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -93,6 +93,12 @@ def read_program(path: Path) -> Program:
         except ValueError as error:
             return Program(path.stem, (), problem=str(error))
     return Program(path.stem, tuple(dict.fromkeys(files)), tuple(flags))
+
+
+def with_pipe_events(program: Program) -> Program:
+    """The program with the other implementation of os_event, which nothing compiles on Linux otherwise."""
+    files = [path.with_name(path.name.replace("os_event_linux", "os_event_pipe")) for path in program.sources]
+    return replace(program, sources=tuple(dict.fromkeys(files)))
 
 
 @cache
@@ -165,6 +171,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Build and run the C test programs.")
     parser.add_argument("names", nargs="*", help="programs to run, without .c (default: all)")
     parser.add_argument("--sanitize", metavar="LIST", help="address,undefined or thread")
+    parser.add_argument("--pipe-events", action="store_true", help="events as on systems that have no eventfd")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once; default: %(default)s")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for each program; default: %(default)s")
     parser.add_argument("--list", action="store_true", help="list the programs and end")
@@ -190,6 +197,8 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         compiling: dict[tuple[Path, tuple[str, ...]], Future[Path]] = {}
         selected = [read_program(programs[name]) for name in options.names or programs]
+        if options.pipe_events:
+            selected = [with_pipe_events(program) for program in selected]
         for program in selected:
             for key in program.objects(flags):
                 if key not in compiling:

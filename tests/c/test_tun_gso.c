@@ -194,7 +194,7 @@ truncated(WINTUN_SESSION_HANDLE session)
     const shape whole = plain(4, UDP, 500);
     const virtio_header virtio = virtio_of(&whole, 100);
     (void)build_partial(&whole, bytes);
-    for (uint32_t length = 0; length < HEADER + 528; length++)
+    for (uint32_t length = 1; length < HEADER + 528; length++)
     {
         const uint64_t before = filtered(session);
         feed(&virtio, bytes, 528);
@@ -202,6 +202,19 @@ truncated(WINTUN_SESSION_HANDLE session)
         CHECK(take_all(session) == 0 && filtered(session) == before + 1);
     }
     still_works(session);
+}
+
+/* No TUN descriptor gives 0 bytes: somebody has put another file in its place. The session ends. */
+static void
+nothing_at_all(WINTUN_SESSION_HANDLE session)
+{
+    DWORD size;
+    left_to_feed = 1000;
+    fed_length = 0;
+    CHECK(!WintunReceivePacket(session, &size) && GetLastError() == ERROR_HANDLE_EOF);
+    CHECK(left_to_feed == 999 && ready(session));
+    CHECK(!WintunAllocateSendPacket(session, 20) && GetLastError() == ERROR_HANDLE_EOF);
+    left_to_feed = 0;
 }
 
 /* A segment size that the payload doesn't reach, or the largest of packets, are no nonsense. */
@@ -549,6 +562,7 @@ main(void)
     one_segment(session);
     garbage(session);
     larger_than_the_ring(session);
+    nothing_at_all(session);
     WintunEndSession(session);
     WintunCloseAdapter(adapter);
 

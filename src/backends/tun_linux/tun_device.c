@@ -84,20 +84,12 @@ tun_name_valid(const char *name)
 
 /* ---- Pieces ---- */
 
-/* Registers a descriptor that a system call gave, or says what that call failed with. */
+/* Stores a descriptor that OS_FD gave, or returns what making it failed with. */
 static DWORD
-keep_fd(int fd, const char *what, int *kept)
+store_fd(int *place, int fd, const char *what)
 {
-    DWORD code = ERROR_SUCCESS;
-    if (fd < 0)
-        code = os_error_from_errno(errno);
-    else
-    {
-        fd = os_fd_register(fd);
-        if (fd < 0)
-            code = GetLastError();
-    }
-    *kept = fd;
+    const DWORD code = fd < 0 ? os_error_from_errno(errno) : ERROR_SUCCESS;
+    *place = fd;
     if (code == ERROR_TOO_MANY_OPEN_FILES)
         backend_log(WINTUN_LOG_ERR, "%s: this process has too many open files", what);
     else if (code)
@@ -108,7 +100,7 @@ keep_fd(int fd, const char *what, int *kept)
 static DWORD
 open_tun(int *fd)
 {
-    const int opened = open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    const int opened = OS_FD(open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC));
     const int failure = errno;
     *fd = -1;
     if (opened < 0 && (failure == EACCES || failure == EPERM))
@@ -123,7 +115,7 @@ open_tun(int *fd)
         return ERROR_FILE_NOT_FOUND;
     }
     errno = failure;
-    return keep_fd(opened, "Opening " TUN_PATH, fd);
+    return store_fd(fd, opened, "Opening " TUN_PATH);
 }
 
 static struct ifreq
@@ -145,7 +137,14 @@ index_of(int control, const char *name)
 static int
 open_control(void)
 {
-    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    return OS_FD(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+}
+
+/* The calling thread's. */
+static int
+open_namespace(void)
+{
+    return OS_FD(open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC));
 }
 
 static bool
@@ -161,15 +160,16 @@ static DWORD
 open_descriptors(tun_device *device)
 {
     *device = (tun_device){.fd = -1, .control = -1, .home = -1};
-    DWORD code = keep_fd(open_control(), "Opening a netlink socket", &device->control);
+    DWORD code = store_fd(&device->control, open_control(), "Opening a netlink socket");
     if (!code)
         code = open_tun(&device->fd);
     if (code)
         return code;
-    const int home = open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC);
+    const int home = open_namespace();
     /* Without /proc the calling thread's namespace will have to do. */
-    return home < 0 && errno != EMFILE && errno != ENFILE ? ERROR_SUCCESS
-                                                          : keep_fd(home, "Opening " NAMESPACE_PATH, &device->home);
+    if (home < 0 && errno != EMFILE && errno != ENFILE)
+        return ERROR_SUCCESS;
+    return store_fd(&device->home, home, "Opening " NAMESPACE_PATH);
 }
 
 static void
@@ -369,9 +369,9 @@ tun_device_adopt(tun_device *device, int fd)
         backend_log(WINTUN_LOG_ERR, "Descriptor %d %s", fd, fault);
         return ERROR_INVALID_PARAMETER;
     }
-    DWORD code = keep_fd(fcntl(fd, F_DUPFD_CLOEXEC, 3), "Copying the descriptor", &device->fd);
+    DWORD code = store_fd(&device->fd, OS_FD(fcntl(fd, F_DUPFD_CLOEXEC, 3)), "Copying the descriptor");
     if (!code)
-        code = keep_fd(open_control(), "Opening a netlink socket", &device->control);
+        code = store_fd(&device->control, open_control(), "Opening a netlink socket");
     if (!code && fcntl(device->fd, F_SETFL, O_RDWR | O_NONBLOCK) != 0)
         code = os_error_from_errno(errno);
     if (code)
@@ -379,8 +379,7 @@ tun_device_adopt(tun_device *device, int fd)
         tun_device_close(device);
         return code;
     }
-    const int home = open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC);
-    device->home = home < 0 ? -1 : os_fd_register(home);
+    device->home = open_namespace();
     adopt_name(device, request.ifr_name);
     device->index = index_of(device->control, device->name);
     negotiate_offloads(device, request.ifr_flags);
@@ -426,7 +425,7 @@ open_control_in(int space)
     if (pthread_create(&thread, NULL, open_control_there, &opening) != 0)
         return -1;
     pthread_join(thread, NULL);
-    return os_fd_register(opening.control);
+    return opening.control;
 }
 
 /* Takes over the descriptor. What the system doesn't allow leaves things as they were. */
@@ -458,7 +457,7 @@ tun_device_refresh(tun_device *device)
     if (device->fd < 0 || tun_ioctl(device->fd, TUNGETIFF, &request) != 0)
         return false;
     adopt_name(device, request.ifr_name);
-    const int space = os_fd_register(tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0));
+    const int space = OS_FD(tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0));
     if (space >= 0)
         follow_to(device, space);
     return true;
@@ -469,15 +468,10 @@ tun_device_is_named(tun_device *device, const char *name)
 {
     if (!tun_device_refresh(device) || strcmp(device->name, name) != 0)
         return false;
-    const int here = open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC);
-    if (here < 0 || device->home < 0)
-    {
-        if (here >= 0)
-            close(here);
-        return true;
-    }
-    const bool same = same_namespace(here, device->home);
-    close(here);
+    const int here = open_namespace();
+    /* Without /proc nothing is known of either. */
+    const bool same = here < 0 || device->home < 0 || same_namespace(here, device->home);
+    os_fd_close(here);
     return same;
 }
 
@@ -485,8 +479,8 @@ int
 tun_device_namespace(const tun_device *device)
 {
     /* The question needs CAP_NET_ADMIN; an interface that its owner opened is most likely still where it was. */
-    const int space = device->fd >= 0 ? tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0) : -1;
-    return space >= 0 || device->home < 0 ? space : fcntl(device->home, F_DUPFD_CLOEXEC, 0);
+    const int space = device->fd >= 0 ? os_fd_move(tun_ioctl_value(device->fd, TUNGETDEVNETNS, 0)) : -1;
+    return space >= 0 || device->home < 0 ? space : fcntl(device->home, F_DUPFD_CLOEXEC, 3);
 }
 
 /* ---- Link and queue ---- */

@@ -13,6 +13,9 @@
 /* More than it takes, and no power of two, so that the buffers' beginnings lie in different sets of the cache. */
 #define STRIDE (0x10000u + 0x180u)
 
+/* What a read of 0 bytes says: no TUN descriptor gives that, so a program has put a file of its own in its place. */
+#define NOT_TUN (-EBADF)
+
 WINTUN_ASSERT(STRIDE >= MOST, "a buffer holds the largest packet");
 
 bool
@@ -68,8 +71,10 @@ read_one(int fd, BYTE *place, size_t size)
     for (;;)
     {
         const ssize_t length = read(fd, place, size);
-        if (length >= 0)
+        if (length > 0)
             return (int32_t)length;
+        if (length == 0)
+            return NOT_TUN;
         if (errno != EINTR)
             return -errno;
     }
@@ -84,6 +89,9 @@ read_burst(tun_reader *reader, int fd, uint32_t size)
         !tun_uring_read(reader->uring, fd, reader->buffers, STRIDE, size, reader->lengths, reader->burst))
         goto refused;
     reader->count = reader->burst;
+    for (unsigned i = 0; i < reader->count; i++)
+        if (reader->lengths[i] == 0)
+            reader->lengths[i] = NOT_TUN;
     /* An old kernel can't read from TUN this way. */
     if (reader->lengths[0] != -EOPNOTSUPP && reader->lengths[0] != -EINVAL)
         return true;

@@ -15,7 +15,7 @@ static bool
 interface_gone(int fd)
 {
     struct pollfd state = {.fd = fd};
-    return poll(&state, 1, 0) > 0 && state.revents & POLLERR;
+    return poll(&state, 1, 0) > 0 && (state.revents & (POLLERR | POLLNVAL)) != 0;
 }
 
 /* A failed read, as the client is to hear of it. */

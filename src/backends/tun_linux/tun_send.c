@@ -29,7 +29,8 @@ outcome_of(tun_session *session, ssize_t result)
     case EAGAIN:
         return LATER;
     case EBADFD:
-        tun_session_end(session, EBADFD);
+    case EBADF:
+        tun_session_end(session, errno);
         return ENDED;
     case EINVAL:
         return INVALID;

@@ -77,16 +77,10 @@ watch(int epoll, int fd, struct epoll_event event)
 static bool
 open_read_event(tun_session *session)
 {
-    const int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0)
-    {
-        SetLastError(os_error_from_errno(errno));
-        return false;
-    }
-    session->read_event = os_fd_register(epoll);
-    if (session->read_event < 0)
-        return false;
-    if (watch(epoll, session->receive.fd, interest(true)) && watch(epoll, session->signal.write_fd, interest(true)))
+    const int epoll = OS_FD(epoll_create1(EPOLL_CLOEXEC));
+    session->read_event = epoll;
+    if (epoll >= 0 && watch(epoll, session->receive.fd, interest(true)) &&
+        watch(epoll, (int)(intptr_t)session->signal.wait, interest(true)))
         return true;
     SetLastError(os_error_from_errno(errno));
     os_fd_close(epoll);
@@ -150,12 +144,21 @@ tun_session_detach(tun_session *session)
 }
 
 void
-tun_session_free(tun_session *session)
+tun_session_shrink(tun_session *session)
 {
+    if (session->read_event < 0)
+        return;
     os_fd_close(session->read_event);
     os_event_close(&session->signal);
-    ring_pair_close(&session->rings);
     tun_reader_close(&session->receive.reader);
+    session->read_event = -1;
+}
+
+void
+tun_session_free(tun_session *session)
+{
+    tun_session_shrink(session);
+    ring_pair_close(&session->rings);
     free(session);
 }
 

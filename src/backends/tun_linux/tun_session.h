@@ -69,6 +69,10 @@ tun_session *tun_session_open(int fd, const tun_format *format, DWORD capacity, 
 /* The session lets go of the descriptor; every waiter wakes. */
 void tun_session_detach(tun_session *session);
 
+/* Closes the descriptors that a detached session still has, and frees all memory but the rings'. Nobody waits in it any
+ * more; what was handed out may still be released. Idempotent. */
+void tun_session_shrink(tun_session *session);
+
 /* Frees a detached session. */
 void tun_session_free(tun_session *session);
 

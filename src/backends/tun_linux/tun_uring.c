@@ -115,7 +115,7 @@ tun_uring_open(unsigned most)
     tun_uring *uring = calloc(1, sizeof(*uring));
     if (!uring)
         return NULL;
-    uring->fd = os_fd_register((int)syscall(CALL_SETUP, most, &made));
+    uring->fd = OS_FD((int)syscall(CALL_SETUP, most, &made));
     if (uring->fd >= 0 && made.features & FEATURE_SINGLE_MMAP && map_rings(uring, &made))
         return uring;
     tun_uring_close(uring);

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from tunring._loops.waiters import ThreadReadiness, Waiters
@@ -26,6 +27,15 @@ Key = TypeVar("Key")
 use_threads = os.name == "nt"
 
 
+def _copy(descriptor: int) -> int:
+    """Copy a descriptor. The copy is at least 3: a program may redirect its standard streams at any time."""
+    if sys.platform != "win32":
+        import fcntl
+
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    raise NotImplementedError
+
+
 class DescriptorReadiness:
     """The loop's own watch over a copy of the session's descriptor.
 
@@ -38,7 +48,7 @@ class DescriptorReadiness:
         self._fired = fired
         self._descriptor = -1
         try:
-            self._descriptor = os.dup(session.fileno())
+            self._descriptor = _copy(session.fileno())
         except OSError as error:
             if error.errno != errno.EBADF or not session.closed:
                 raise
