@@ -8,17 +8,25 @@
 
 #include "platform/os.h"
 
+/* POSIX: a wake-up descriptor that somebody has set, and which file it was then. The number may become another's. */
+typedef struct wakeup_fd
+{
+    int number; /* -1: none */
+    uint64_t device, inode;
+} wakeup_fd;
+
 typedef struct interrupt
 {
-    HANDLE handle; /* ready once a signal has come; NULL where there is nothing to wait for */
-    int previous;  /* POSIX: the wake-up descriptor that was set before ours */
+    HANDLE handle;      /* ready once a signal has come; NULL where there is nothing to wait for */
+    wakeup_fd previous; /* POSIX: what was set before ours */
 } interrupt;
 
-/* Tells which thread is the main one; again in a forked child. -1 with an exception. */
+/* Records which thread is the main one; again in a forked child, where no wait goes on. -1 with an exception. */
 int interrupt_init(unsigned long main_thread);
-/* From here on a signal makes the handle ready. Signals that came before are handled: -1 if a handler raised. */
+/* From here on a signal makes the handle ready. Signals that came before are handled: -1 if a handler raised. Either way
+ * interrupt_disarm() must follow. */
 int interrupt_arm(interrupt *state);
-/* Handles what has come: -1 if a handler raised. Python code runs: the caller must hold nothing. */
+/* Handles what has come: -1 if a handler raised. Python code runs: the caller must hold nothing. The handle may change. */
 int interrupt_check(interrupt *state);
 void interrupt_disarm(interrupt *state);
 

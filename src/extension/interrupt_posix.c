@@ -3,62 +3,109 @@
  * interrupt.h for POSIX. Python's C-level handler writes a byte to the wake-up descriptor, if one is set: for the time
  * of the wait that is a pipe of ours, which unlike EINTR can't come too early. Bytes for somebody else's descriptor
  * (an event loop's) are passed on.
+ *
+ * Python keeps the number of the wake-up descriptor. So our numbers are never given up: a forked child, whose main thread
+ * may not be the one that waits, has a pipe of its own there.
+ *
+ * Python doesn't tell whether a descriptor was set with warn_on_full_buffer. It is restored without: a program that sets
+ * one and then blocks in our calls loses that warning, and no more.
  */
 #include <Python.h>
 
 #include "extension/interrupt.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+static const wakeup_fd none = {.number = -1};
 
 static unsigned long main_thread;
 static PyObject *set_wakeup_fd; /* signal.set_wakeup_fd: its C function is not exported by every Python */
+static PyObject *without_warning;
+
+/* The pipe: its ends' numbers, and the file, which both are of. */
 static int pipe_ends[2] = {-1, -1};
-static unsigned pipe_generation;
+static wakeup_fd pipe_file = {.number = -1};
+/* What was set before ours, while ours is. */
+static wakeup_fd application = {.number = -1};
+static bool armed;
 
-int
-interrupt_init(unsigned long thread)
+/* ---- Descriptors ---- */
+
+/* Notes which file a descriptor is of; none if it is of none. */
+static wakeup_fd
+identify(int fd)
 {
-    main_thread = thread;
-    if (set_wakeup_fd)
-        return 0;
-    PyObject *module = PyImport_ImportModule("signal");
-    if (!module)
-        return -1;
-    set_wakeup_fd = PyObject_GetAttrString(module, "set_wakeup_fd");
-    Py_DECREF(module);
-    return set_wakeup_fd ? 0 : -1;
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) != 0)
+        return none;
+    return (wakeup_fd){.number = fd, .device = (uint64_t)about.st_dev, .inode = (uint64_t)about.st_ino};
 }
 
-/* Sets the wake-up descriptor. 0 and the one before, or -1 with an exception. */
-static int
-exchange_wakeup_fd(int fd, int *previous)
-{
-    PyObject *result = PyObject_CallFunction(set_wakeup_fd, "i", fd);
-    if (!result)
-        return -1;
-    *previous = (int)PyLong_AsLong(result);
-    Py_DECREF(result);
-    return 0;
-}
-
-/* Made when first needed, and anew in a forked child. */
+/* False if the descriptor was closed since; its number may be another file's by now. */
 static bool
-open_pipe(void)
+still_there(const wakeup_fd *noted)
 {
-    if (pipe_ends[0] >= 0 && pipe_generation == os_generation())
-        return true;
-    int ends[2];
-    if (pipe(ends) != 0)
-        return false;
+    const wakeup_fd now = identify(noted->number);
+    return now.number >= 0 && now.device == noted->device && now.inode == noted->inode;
+}
+
+/* ---- The pipe ---- */
+
+static bool
+put_at(int fd, int number)
+{
+    return dup2(fd, number) == number && fcntl(number, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+/* The numbers stay, and get a pipe that the parent knows nothing of. Async-signal-safe: in the child of any fork. */
+static void
+replace_pipe_in_child(void)
+{
+    int fresh[2];
+    pipe_file = none;
+    if (pipe_ends[0] < 0)
+        return;
+    if (!os_pipe(fresh))
+    {
+        /* Without descriptors a write has to fail: it must not reach the parent. */
+        (void)put_at(pipe_ends[0], pipe_ends[1]);
+        return;
+    }
     for (int i = 0; i < 2; i++)
     {
-        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-        fcntl(ends[i], F_SETFL, O_NONBLOCK);
-        pipe_ends[i] = os_fd_register(ends[i]);
+        (void)put_at(fresh[i], pipe_ends[i]);
+        close(fresh[i]);
     }
-    pipe_generation = os_generation();
-    return pipe_ends[0] >= 0 && pipe_ends[1] >= 0;
+    pipe_file = identify(pipe_ends[0]);
+}
+
+/* False with errno. */
+static bool
+make_pipe(void)
+{
+    int made[2];
+    os_after_fork_in_child(replace_pipe_in_child);
+    os_fork_hold();
+    const bool success = os_pipe(made);
+    if (success)
+    {
+        pipe_ends[0] = made[0];
+        pipe_ends[1] = made[1];
+        pipe_file = identify(made[0]);
+    }
+    os_fork_release();
+    return success;
+}
+
+/* A program that closes all descriptors closes these too. Their numbers are then no longer ours to close. */
+static bool
+pipe_is_there(void)
+{
+    wakeup_fd end = pipe_file;
+    end.number = pipe_ends[1];
+    return still_there(&pipe_file) && still_there(&end);
 }
 
 /* Empties the pipe, and passes the bytes on to whom the descriptor belonged before. */
@@ -68,53 +115,157 @@ take_bytes(const interrupt *state)
     char bytes[64];
     ssize_t taken;
     while ((taken = read(pipe_ends[0], bytes, sizeof(bytes))) > 0)
-        if (state->previous >= 0 && state->previous != pipe_ends[1] &&
-            write(state->previous, bytes, (size_t)taken) != taken)
+        if (state->previous.number != pipe_ends[1] && still_there(&state->previous) &&
+            write(state->previous.number, bytes, (size_t)taken) != taken)
             break; /* full: its reader will wake anyway */
+}
+
+/* ---- Python's wake-up descriptor ---- */
+
+/* Sets ours, or -1 for none. 0 and the one before, or -1 with an exception. */
+static int
+exchange_wakeup_fd(int fd, int *before)
+{
+    PyObject *result = PyObject_CallFunction(set_wakeup_fd, "i", fd);
+    if (!result)
+        return -1;
+    *before = (int)PyLong_AsLong(result);
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Sets somebody else's again, unless it was closed; then none. 0 and the one before, or -1 with an exception. */
+static int
+restore_wakeup_fd(const wakeup_fd *noted, int *before)
+{
+    if (noted->number < 0 || !still_there(noted))
+        return exchange_wakeup_fd(-1, before);
+    PyObject *arguments = Py_BuildValue("(i)", noted->number);
+    PyObject *result = arguments ? PyObject_Call(set_wakeup_fd, arguments, without_warning) : NULL;
+    Py_XDECREF(arguments);
+    if (!result)
+    {
+        PyErr_Clear(); /* the file has been made one that blocks */
+        return exchange_wakeup_fd(-1, before);
+    }
+    *before = (int)PyLong_AsLong(result);
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Sets ours. 0 and the one before, or -1 with an exception. */
+static int
+set_ours(interrupt *state, int *before)
+{
+    if (exchange_wakeup_fd(pipe_ends[1], before) < 0)
+        return -1;
+    if (*before != pipe_ends[1])
+        application = identify(*before);
+    state->handle = (HANDLE)(intptr_t)pipe_ends[0];
+    armed = true;
+    return 0;
+}
+
+/* The same on a pipe that is made when first needed, and anew where it was closed. */
+static int
+set_ours_surely(interrupt *state, int *before)
+{
+    if (pipe_is_there() || make_pipe())
+        return set_ours(state, before);
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* Sets a descriptor in place of ours. One that a handler or another thread's fork has set meanwhile stays. */
+static void
+give_way_to(const wakeup_fd *noted)
+{
+    int current, unused;
+    if (restore_wakeup_fd(noted, &current) < 0)
+    {
+        PyErr_Clear();
+        return;
+    }
+    if (current == pipe_ends[1])
+        return;
+    const wakeup_fd other = identify(current);
+    if (restore_wakeup_fd(&other, &unused) < 0)
+        PyErr_Clear();
+}
+
+/* ---- interrupt.h ---- */
+
+int
+interrupt_init(unsigned long thread)
+{
+    main_thread = thread;
+    if (set_wakeup_fd)
+    {
+        /* In a child: whichever thread forked, no wait goes on. */
+        if (armed)
+            give_way_to(&application);
+        armed = false;
+        return 0;
+    }
+    without_warning = Py_BuildValue("{sO}", "warn_on_full_buffer", Py_False);
+    PyObject *module = without_warning ? PyImport_ImportModule("signal") : NULL;
+    if (!module)
+        return -1;
+    set_wakeup_fd = PyObject_GetAttrString(module, "set_wakeup_fd");
+    Py_DECREF(module);
+    return set_wakeup_fd ? 0 : -1;
 }
 
 int
 interrupt_arm(interrupt *state)
 {
-    state->handle = NULL;
+    int before;
+    *state = (interrupt){.previous = none};
     if (PyThread_get_thread_ident() != main_thread)
         return 0;
-    if (!open_pipe())
+    /* Signals that came before are handled first, as a handler may set another descriptor. */
+    if (PyErr_CheckSignals() < 0)
+        return -1;
+    if (pipe_ends[1] < 0 || set_ours(state, &before) < 0)
     {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+        PyErr_Clear();
+        if (set_ours_surely(state, &before) < 0)
+            return -1;
     }
-    if (exchange_wakeup_fd(pipe_ends[1], &state->previous) < 0)
-        return -1;
-    state->handle = (HANDLE)(intptr_t)pipe_ends[0];
-    if (PyErr_CheckSignals() == 0)
-        return 0;
-    interrupt_disarm(state);
-    return -1;
+    state->previous = identify(before);
+    return PyErr_CheckSignals();
 }
 
 int
 interrupt_check(interrupt *state)
 {
-    if (state->handle)
-        take_bytes(state);
-    return PyErr_CheckSignals();
+    int before;
+    if (!state->handle)
+        return PyErr_CheckSignals();
+    take_bytes(state);
+    for (;;)
+    {
+        if (PyErr_CheckSignals() < 0 || set_ours_surely(state, &before) < 0)
+            return -1;
+        if (before == pipe_ends[1])
+            return 0;
+        /* A handler has set another one, as a loop that it ran does, or has closed ours. */
+        state->previous = identify(before);
+    }
 }
 
 void
 interrupt_disarm(interrupt *state)
 {
+    PyObject *type, *value, *traceback;
     if (!state->handle)
         return;
-    PyObject *type, *value, *traceback;
-    int current, unused;
+    /* The wait is one in a handler of another wait's. */
+    const bool inner = state->previous.number >= 0 && state->previous.number == pipe_ends[1];
     PyErr_Fetch(&type, &value, &traceback);
-    if (exchange_wakeup_fd(state->previous, &current) < 0)
-        PyErr_Clear(); /* it was closed meanwhile: there is nothing to restore */
-    else if (current != pipe_ends[1])
-        (void)exchange_wakeup_fd(current, &unused); /* a handler has set another one: it stays */
-    else if (state->previous >= 0)
+    give_way_to(&state->previous);
+    armed = inner;
+    if (state->previous.number >= 0 && !inner)
         take_bytes(state);
-    PyErr_Clear();
     PyErr_Restore(type, value, traceback);
 }

@@ -62,7 +62,6 @@ int
 interrupt_arm(interrupt *state)
 {
     state->handle = NULL;
-    state->previous = -1;
     if (PyThread_get_thread_ident() != main_thread)
         return 0;
     state->handle = sigint_event ? sigint_event : timer;

@@ -60,14 +60,14 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
         code = call(state, NULL)
     if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
         return code
-    interrupt_arm(&signal)
-    wait.interrupt = signal.handle
     wait.cancel = cancel
     wait.deadline = deadline
     wait.min_packets = 0
     wait.linger = 0
     try:
+        interrupt_arm(&signal)
         while True:
+            wait.interrupt = signal.handle
             with nogil:
                 code = call(state, &wait)
             if code != ERROR_OPERATION_ABORTED:

@@ -310,3 +310,182 @@ works(left, right)
 left.close(); right.close()
 """
     )
+
+
+#: `busy` is a function that runs while the main thread waits in a session; then a signal comes.
+WAITS = """
+signal.signal(signal.SIGUSR1, lambda *_: None)
+def while_waiting(session, busy):
+    failed = []
+    def run():
+        time.sleep(0.1)
+        try:
+            busy()
+        except BaseException:
+            failed.append(traceback.format_exc())
+    thread = threading.Thread(target=run)
+    thread.start()
+    session.receive(timeout=0.5)
+    thread.join()
+    assert not failed, failed[0]
+"""
+
+FILES = """
+import socket, tempfile
+def files_stay_as_they_are():
+    files = [tempfile.TemporaryFile(buffering=0) for _ in range(10)]
+    pairs = [socket.socketpair() for _ in range(10)]
+    for one, other in pairs:
+        one.setblocking(False)
+        other.setblocking(False)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.02)
+    for file in files:
+        assert os.fstat(file.fileno()).st_size == 0, file.fileno()
+    for pair in pairs:
+        for end in pair:
+            try:
+                assert not end.recv(10), end.fileno()
+            except BlockingIOError:
+                pass
+"""
+
+
+def test_a_child_does_not_write_signals_into_its_files() -> None:
+    check_script(
+        BEGIN
+        + WAITS
+        + FILES
+        + """
+def in_child():
+    files_stay_as_they_are()
+    assert signal.set_wakeup_fd(-1) == -1, "the parent's wait is not the child's"
+while_waiting(left, lambda: child(in_child))
+
+import multiprocessing
+def fork_by_multiprocessing():
+    process = multiprocessing.get_context("fork").Process(target=in_child)
+    process.start()
+    process.join(10)
+    assert process.exitcode == 0, process.exitcode
+while_waiting(left, fork_by_multiprocessing)
+works(left, right)
+left.close(); right.close()
+"""
+    )
+
+
+def test_a_fork_that_python_knows_nothing_of() -> None:
+    """Its child still has a wake-up descriptor: one that is nobody else's."""
+    check_script(
+        BEGIN
+        + WAITS
+        + FILES
+        + """
+import ctypes
+def fork_beside_python():
+    pid = ctypes.PyDLL(None).fork()   # keeps the GIL, so that the child may run Python code
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(10)
+            files_stay_as_they_are()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, status
+while_waiting(left, fork_beside_python)
+works(left, right)
+left.close(); right.close()
+"""
+    )
+
+
+def test_a_child_has_the_programs_own_wakeup_descriptor() -> None:
+    check_script(
+        BEGIN
+        + WAITS
+        + """
+import socket
+reader, writer = socket.socketpair()
+reader.setblocking(False)
+writer.setblocking(False)
+signal.set_wakeup_fd(writer.fileno())
+def in_child():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.02)
+    assert reader.recv(10) == bytes([signal.SIGUSR1])
+    assert signal.set_wakeup_fd(-1) == writer.fileno()
+while_waiting(left, lambda: child(in_child))
+assert signal.set_wakeup_fd(-1) == writer.fileno()
+
+# One whose owner closes it meanwhile is nobody's.
+signal.set_wakeup_fd(writer.fileno())
+number = writer.fileno()
+def close_and_fork():
+    writer.close()
+    taken = socket.socketpair()
+    assert number in [end.fileno() for end in taken]
+    def in_child():
+        assert signal.set_wakeup_fd(-1) == -1
+    child(in_child)
+while_waiting(left, close_and_fork)
+assert signal.set_wakeup_fd(-1) == -1
+left.close(); right.close()
+"""
+    )
+
+
+def test_a_handler_that_forks_during_a_wait() -> None:
+    check_script(
+        BEGIN
+        + """
+def fork_here(*_):
+    def in_child():
+        assert signal.set_wakeup_fd(-1) == -1
+        works_anew()
+        forked(left.receive)
+    child(in_child)
+signal.signal(signal.SIGUSR1, fork_here)
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+assert not left.receive(timeout=0.3)
+works(left, right)
+left.close(); right.close()
+"""
+    )
+
+
+def test_forks_while_others_make_and_close_sessions() -> None:
+    """No child has a descriptor that it doesn't know of, whenever the fork was."""
+    check_script(
+        BEGIN
+        + """
+left.receive(timeout=0.001)
+stop = threading.Event()
+def churn():
+    while not stop.is_set():
+        for session in tunring.testing.pair(tunring.MIN_CAPACITY):
+            session.close()
+threads = [threading.Thread(target=churn) for _ in range(3)]
+for thread in threads:
+    thread.start()
+def in_child():
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            pass
+    assert not [path for path in found if "eventfd" in path], found
+for _ in range(100):
+    child(in_child)
+stop.set()
+for thread in threads:
+    thread.join()
+left.close(); right.close()
+"""
+    )

@@ -173,4 +173,74 @@ def test_a_descriptor_that_its_owner_closed_meanwhile(pair: Pair) -> None:
     try:
         assert not pair[0].receive(timeout=0.2)
     finally:
-        signal.set_wakeup_fd(old)
+        assert signal.set_wakeup_fd(old) == -1
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_its_number_is_another_files_by_now(pair: Pair, blocking: bool) -> None:
+    """Nothing is written to that file, during the wait or after it."""
+    handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    others: list[socket.socket] = []
+
+    def replace() -> None:
+        number = writer.fileno()
+        writer.close()
+        others.extend(socket.socketpair())
+        assert number in [other.fileno() for other in others]
+        for other in others:
+            other.setblocking(blocking)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    old = signal.set_wakeup_fd(writer.fileno())
+    timer = threading.Timer(0.05, replace)
+    timer.start()
+    try:
+        assert not pair[0].receive(timeout=0.2)
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        set_by_then = signal.set_wakeup_fd(old)
+        signal.signal(signal.SIGUSR1, handler)
+        timer.join()
+    assert set_by_then == -1
+    for other in others:
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(10)
+    for end in (*others, reader):
+        end.close()
+
+
+def test_ctrl_c_after_a_handler_that_ran_a_loop(pair: Pair, ctrl_c: Callable[[float], None]) -> None:
+    """The loop sets the wake-up descriptor, and none at its end; the wait goes on and must still hear of signals."""
+    import asyncio
+
+    async def run() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, lambda: None)
+        await asyncio.sleep(0)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: asyncio.run(run()))
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    ctrl_c(0.3)
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pair[0].receive(timeout=5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - began < 2
+
+
+def test_a_wait_in_a_handler_of_another(pair: Pair, wakeup: socket.socket, ctrl_c: Callable[[float], None]) -> None:
+    """The inner one leaves the outer one its signals, and the program its descriptor."""
+    inner: list[tunring.Batch] = []
+    signal.signal(signal.SIGUSR1, lambda *_: inner.append(pair[0].receive(timeout=0.05)))
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    ctrl_c(0.4)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pair[1].receive(timeout=5)
+    assert time.monotonic() - began < 2
+    assert inner
+    assert signal.SIGUSR1 in wakeup.recv(10)
