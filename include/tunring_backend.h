@@ -91,10 +91,10 @@ typedef struct tunring_backend
     DWORD size;       /* of this struct */
     const char *name; /* "tun_linux", "loopback" */
 
-    /* Device and carrier go now and every blocked wait ends; ring memory stays valid until WintunEndSession, which must
-     * still follow and may come after WintunCloseAdapter. No call but ReleaseReceivePacket and SendPacket may be
-     * made on the session from here on. Returns FALSE where the session must be treated as the official DLL's
-     * (a simulated adapter). */
+    /* Device, carrier and the session's handles go now, the read event's too: nobody may be waiting. Ring memory stays
+     * valid until WintunEndSession, which must still follow and may come after WintunCloseAdapter. No call but
+     * ReleaseReceivePacket and SendPacket may be made on the session from here on. Returns FALSE where the session must
+     * be treated as the official DLL's (a simulated adapter). */
     BOOL (*detach)(WINTUN_SESSION_HANDLE Session);
     void (*counters)(WINTUN_SESSION_HANDLE Session, tunring_counters *Counters);
     /* Ring bytes that sends can still allocate, exact while nobody else allocates: a packet takes its size plus 4,

@@ -6,6 +6,7 @@
 /* build: parts=tun_session,tun_device,offloads,common,os,ring */
 #include "tun_net.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <time.h>
@@ -244,6 +245,15 @@ removed(bool full, bool by_send)
     close(out);
 }
 
+static int
+descriptor_count(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
 static void
 detached(void)
 {
@@ -258,8 +268,11 @@ detached(void)
     CHECK(slot);
     build_udp(slot, AF_INET, "old", 3);
     CHECK(!ready(old));
+    int read_event = (int)(intptr_t)WintunGetReadWaitEvent(old);
+    const int before = descriptor_count();
     CHECK(TunringBackend.detach(old) == TRUE);
-    CHECK(ready(old));
+    /* Memory is all that is left: the read event and what it watches are gone. */
+    CHECK(fcntl(read_event, F_GETFD) == -1 && descriptor_count() <= before - 2);
     CHECK(!(link_flags("tt1") & IFF_RUNNING));
 
     /* The next session of the device hears nothing of the old one. */

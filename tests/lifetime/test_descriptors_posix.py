@@ -119,3 +119,106 @@ subprocess.run([sys.executable, "-c", show], close_fds=False)
 left.close(); right.close()
 """)
     assert out.count(",") <= 0, f"inherited: {out}"
+
+
+WITHOUT_STANDARD_STREAMS = """
+import asyncio, os, traceback
+log = os.open("/dev/null", os.O_WRONLY)
+os.dup2(2, 200)
+for fd in (0, 1, 2):
+    os.close(fd)
+
+def use(left, right):
+    assert not right.receive(timeout=0.01)
+    left.send([packet()])
+    with right.receive(timeout=5) as batch:
+        assert len(batch) == 1
+
+async def use_async(left, right):
+    waiting = asyncio.create_task(right.receive_async(timeout=5))
+    await asyncio.sleep(0.01)
+    left.send([packet()])
+    with await waiting as batch:
+        assert len(batch) == 1
+
+def main():
+    logged = []
+    tunring.set_logger(lambda level, text: logged.append(text), tunring.load("loopback"))
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+    use(left, right)
+    loop = asyncio.SelectorEventLoop()          # whose own descriptors may well be 0 to 2
+    used = {fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")}
+    loop.run_until_complete(use_async(left, right))
+    mine = {fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")} - used
+    loop.close()
+    assert not mine, mine
+    assert not [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
+    null = os.open("/dev/null", os.O_RDWR)      # what daemons do
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    use(left, right)
+    left.close(); right.close()
+
+try:
+    main()
+except BaseException:
+    os.write(200, traceback.format_exc().encode())
+    os._exit(1)
+os._exit(0)
+"""
+
+
+def test_none_of_ours_is_a_standard_stream() -> None:
+    check_script(WITHOUT_STANDARD_STREAMS)
+
+
+def test_a_program_that_closes_all_descriptors() -> None:
+    """Every wait ends, though there is nothing left to wait for; what is made afterwards works."""
+    check_script("""
+import os, threading, time
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+assert not right.receive(timeout=0.001)
+os.closerange(3, 100)
+def waits(session):
+    began = time.monotonic()
+    try:
+        session.receive(timeout=20)
+    except tunring.SessionClosed as error:
+        assert error.reason == "removed", error.reason
+    else:
+        raise AssertionError("a receive goes on")
+    assert time.monotonic() - began < 5
+thread = threading.Thread(target=waits, args=(left,))
+thread.start()
+thread.join()
+waits(right)
+one, other = tunring.testing.pair(tunring.MIN_CAPACITY)
+assert not other.receive(timeout=0.01)
+one.send([packet()])
+assert len(other.receive(timeout=5)) == 1
+os._exit(0)   # what the old sessions close is not theirs any more
+""")
+
+
+def test_a_closed_session_has_none() -> None:
+    """Only memory stays while something of its packets lives."""
+    out = check_script("""
+import os, gc
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+right.receive(timeout=0.001)
+def count():
+    return len(os.listdir("/proc/self/fd"))
+kept = []
+for turn in range(40):
+    left.send([packet(number=turn)])
+    kept.append(right.receive(timeout=5)[0][:])
+    left.close(); right.close()
+    if turn == 0:
+        before = count()
+    assert count() == before, (turn, count(), before)
+    left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+left.close(); right.close()
+assert [bytes(view) for view in kept] == [packet(number=turn) for turn in range(40)]
+del kept
+""")
+    assert out == ""

@@ -164,6 +164,7 @@ cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_
     }
     /* Nobody ever clears it: the host wants to hear of every publication. */
     atomic_store(&end->rings.send.ring->alertable, 1);
+    end->has_event = true;
     end->event_is_set = false;
     atomic_init(&end->published, false);
     atomic_init(&end->reclaimed, false);
@@ -175,11 +176,19 @@ cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_
 }
 
 void
+cable_end_close_event(cable_end *end)
+{
+    if (end->has_event)
+        os_event_close(&end->event);
+    end->has_event = false;
+}
+
+void
 cable_end_close(cable_end *end)
 {
     cable_direction_drop(end->incoming);
     cable_direction_drop(end->outgoing);
-    os_event_close(&end->event);
+    cable_end_close_event(end);
     ring_pair_close(&end->rings);
 }
 

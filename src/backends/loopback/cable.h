@@ -22,6 +22,7 @@ typedef struct cable_end
 {
     ring_pair rings;
     os_event event;                   /* readable if and only if a receive would not say "empty" */
+    bool has_event;                   /* false once it was closed, after the end was unplugged */
     bool event_is_set;                /* guarded by the incoming direction */
     _Atomic bool published;           /* R has packets that the mover was not run for yet */
     _Atomic bool reclaimed;           /* S has room that the mover was not told of yet */
@@ -49,7 +50,9 @@ void cable_direction_drop(cable_direction *direction);
 
 /* Opens rings and event. 0; 87; 8; 4 when out of descriptors. Nothing is left open on failure. */
 DWORD cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_direction *incoming);
-/* Frees them; the end is unplugged. */
+/* Closes the event of an end that is unplugged, and that nobody waits for. Idempotent. */
+void cable_end_close_event(cable_end *end);
+/* Frees everything; the end is unplugged. */
 void cable_end_close(cable_end *end);
 
 /* Puts the end in, and brings what waits for it. */

@@ -54,7 +54,7 @@ bool loopback_any_adapter(void);
 void loopback_remove(loopback_adapter *adapter);
 
 DWORD loopback_start(loopback_adapter *adapter, DWORD capacity, WINTUN_SESSION_HANDLE *session);
-/* Unplugs the session, whose memory stays. False for a simulated adapter's. */
+/* Unplugs the session, of which only memory stays. False for a simulated adapter's. */
 bool loopback_detach(WINTUN_SESSION_HANDLE session);
 void loopback_end(WINTUN_SESSION_HANDLE session);
 /* Stale sessions that were ended. */

@@ -311,6 +311,7 @@ loopback_detach(WINTUN_SESSION_HANDLE session)
     if (detached)
     {
         unplug(session);
+        cable_end_close_event(&session->end);
     }
     registry_leave();
     return detached;

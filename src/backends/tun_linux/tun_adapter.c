@@ -337,6 +337,7 @@ tun_adapter_detach_session(tun_session *session)
     os_mutex_lock(&lock);
     detach(session, &closing);
     os_mutex_unlock(&lock);
+    tun_session_shrink(session);
     tun_device_close(&closing);
 }
 

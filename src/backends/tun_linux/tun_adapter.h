@@ -28,7 +28,7 @@ bool tun_adapters_exist(void);
  * lacks. */
 DWORD tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_session **session);
 
-/* Ends all but the session's memory. Idempotent. */
+/* Ends all but the memory of the session's rings. No call that may wait is made on the session any more. Idempotent. */
 void tun_adapter_detach_session(tun_session *session);
 
 /* Packets to the client that the kernel dropped while the session was attached. */

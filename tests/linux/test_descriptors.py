@@ -1,0 +1,161 @@
+"""Descriptors of a TUN session: where they are, what becomes of them, and who else gets them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import textwrap
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from datagrams import udp4
+from netns import drain
+
+import tunring
+from running import check_program, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from netns import Namespace
+
+pytestmark = pytest.mark.root
+
+#: One that the host takes without an answer.
+PACKET = udp4(("10.9.0.9", 9), ("10.9.0.1", 9), b"")
+
+
+def descriptors() -> dict[int, str]:
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+def run(namespace: Namespace, script: str) -> str:
+    with namespace.entered():
+        return check_program(sys.executable, "-W", "error", "-c", textwrap.dedent(script))
+
+
+def test_none_is_a_standard_stream(namespace: Namespace) -> None:
+    """A program that was started without them redirects them later: the interface lives on."""
+    said = run(
+        namespace,
+        """
+        import os, socket, traceback, tunring
+        os.dup2(1, 200)
+        for fd in (0, 1, 2):
+            os.close(fd)
+
+        def main():
+            with tunring.Adapter.create("tun0") as adapter:
+                adapter.configure(addresses=["10.9.0.1/24"])
+                with adapter.start_session() as session:
+                    session.receive(timeout=0.1).release()
+                    used = [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
+                    null = os.open("/dev/null", os.O_RDWR)
+                    for fd in (0, 1, 2):
+                        os.dup2(null, fd)
+                    session.receive(timeout=0.1).release()
+                    adapter.configure(mtu=1400)
+                    names = [name for _, name in socket.if_nameindex()]
+                    os.write(200, f"{used} {names} {session.closed}".encode())
+
+        try:
+            main()
+        except BaseException:
+            os.write(200, traceback.format_exc().encode())
+        """,
+    )
+    assert said == "[] ['lo', 'tun0'] False"
+
+
+@pytest.mark.parametrize("offloads", [True, False], indirect=True)
+def test_another_file_in_the_devices_place(session: tunring.Session) -> None:
+    """It gives 0 bytes for ever, which no TUN descriptor does: the session ends, soon and without a busy loop."""
+    [device] = [number for number, path in descriptors().items() if path == "/dev/net/tun"]
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, device)
+    os.close(null)
+    began = time.monotonic()
+    with pytest.raises(tunring.SessionClosed) as caught:
+        while True:
+            session.receive(timeout=5).release()
+    assert caught.value.reason == "removed"
+    assert time.monotonic() - began < 2
+
+
+def test_a_closed_device(session: tunring.Session) -> None:
+    [device] = [number for number, path in descriptors().items() if path == "/dev/net/tun"]
+    kept = os.dup(device)
+    os.close(device)
+    with pytest.raises(tunring.SessionClosed):
+        session.send([PACKET])
+        session.send([PACKET])
+    with pytest.raises(tunring.SessionClosed):
+        session.receive()
+    os.dup2(kept, device)
+    os.close(kept)
+
+
+def test_a_closed_session_has_none(adapter: tunring.Adapter, namespace: Namespace) -> None:
+    """Not the event's, nor those that read many packets at once: only memory stays while a slice of a packet lives."""
+    kept = []
+    counts = []
+    namespace.set_up("tun0", "10.9.0.1/24")
+    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        for turn in range(12):
+            with adapter.start_session(tunring.MIN_CAPACITY) as session:
+                drain(session)
+                for _ in range(5):  # packet after packet makes it read in bursts
+                    for number in range(40):
+                        link.sendto(bytes([turn, number]), ("10.9.0.2", 9))
+                    with session.receive(timeout=5) as batch:
+                        assert batch[0][28] == turn
+                while batch := session.receive(timeout=0.01):
+                    batch.release()
+                link.sendto(bytes([turn]), ("10.9.0.2", 9))
+                kept.append(session.receive(timeout=5)[0][28:])
+            counts.append(len(descriptors()))
+    assert [bytes(view) for view in kept] == [bytes([turn]) for turn in range(12)]
+    assert len(set(counts)) == 1, counts
+
+
+def test_no_child_keeps_an_interface(create: Callable[..., tunring.Adapter], namespace: Namespace) -> None:
+    """Whenever the fork was, the interface goes with its owner's close while the children live on."""
+    children: list[int] = []
+    stop = threading.Event()
+    left: list[set[str]] = []
+
+    def churn() -> None:
+        with namespace.entered():
+            while not stop.is_set():
+                adapter = tunring.Adapter.create("tun7")
+                adapter.close()
+                if "tun7" in namespace.interfaces():
+                    left.append(namespace.interfaces())
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(60):
+            child = os.fork()
+            if child == 0:
+                time.sleep(30)
+                os._exit(0)
+            children.append(child)
+            time.sleep(0.005)
+    finally:
+        stop.set()
+        thread.join()
+        for child in children:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+    assert not left, f"{len(left)} times an interface outlived its owner"
+    assert eventually(lambda: "tun7" not in namespace.interfaces())
