@@ -34,6 +34,7 @@ typedef struct tunring_api
     WINTUN_FUNCTIONS(TUNRING_API_FIELD)
 #undef TUNRING_API_FIELD
     const tunring_backend *backend; /* NULL: a library that has the 14 functions and no more, as the official DLL */
+    const tunring_simulator *_Atomic simulator; /* NULL: none */
 } tunring_api;
 
 /* Loads the file and resolves the 14 functions. ERROR_MOD_NOT_FOUND, ERROR_BAD_EXE_FORMAT with the loader's own words
@@ -72,17 +73,37 @@ DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunne
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
 /* ERROR_NOT_SUPPORTED by a library that has no descriptors. */
 DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter);
-WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter);
+
+/* Each of these returns ERROR_INVALID_HANDLE once tunring_adapter_close() has begun, and in a forked child. */
+DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid);
+/* What the library's own table tells: ERROR_NOT_SUPPORTED where there is none. */
+DWORD tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size);
+DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index);
+/* A descriptor of the network namespace, the caller's to close, or -1. */
+DWORD tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor);
+/* Lends the library's handle: it is valid until tunring_adapter_give_back(), however early the adapter is closed. */
+DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle);
+/* Any time. */
+void tunring_adapter_give_back(tunring_adapter *adapter);
+
 /* Whether it belongs to the parent of this forked process. Any time. */
 bool tunring_adapter_forked(const tunring_adapter *adapter);
+/* Whether tunring_adapter_shut() was called. Any time. */
+bool tunring_adapter_is_shut(const tunring_adapter *adapter);
 /* Packets that still pin a closed session of this adapter, which then can't go before they do. Any time. */
 uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
-/* Gives up the caller's reference. The adapter goes with the last one: a session that lives holds one too. */
+
+/* From here on no session starts; waits for those that are starting. */
+void tunring_adapter_shut(tunring_adapter *adapter);
+/* Closes the adapter, and its session first. The library's adapter goes unless loans, or a session that can't end yet,
+ * still need it; then it goes with the last of them. From any thread, any number of times: each call returns when the
+ * first is done. */
 void tunring_adapter_close(tunring_adapter *adapter);
-/* The same, any time: a helper thread does what could block. */
+/* Gives up the caller's pointer; closes the adapter if it is open. Any time: what could block, a helper thread does. */
 void tunring_adapter_drop(tunring_adapter *adapter);
 
-/* ERROR_BUSY while an older session of this adapter is pinned; else what the library says. */
+/* ERROR_INVALID_HANDLE if the adapter is shut; ERROR_BUSY while an older session of it is pinned; else what the library
+ * says. */
 DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session);
 
 /* Whether sessions that start from now on are guarded against the lost wake-up of Wintun up to 0.14 (see
@@ -94,7 +115,8 @@ void tunring_wake_guard_enable(bool enabled);
 tunring_source *tunring_session_source(tunring_session *session);
 
 /* Closes the source: wakes every waiter, waits for the calls in flight, and ends what it is made of unless leases still
- * pin it (then the last of them does). May be called from any thread, any number of times. */
+ * pin it (then the last of them does). May be called from any thread, any number of times: each call returns when the first
+ * is done. */
 void tunring_source_close(tunring_source *source);
 /* Gives up the caller's pointer; closes the source if it is open. May be called at any time: a helper thread does what
  * could block. */
@@ -113,6 +135,8 @@ tunring_state tunring_source_state(const tunring_source *source);
 HANDLE tunring_source_read_event(const tunring_source *source);
 DWORD tunring_session_capacity(const tunring_session *session);
 
+/* Whether the session is one of tunring_sessions_leaked(). Any time. */
+bool tunring_session_leaked(const tunring_session *session);
 /* Sessions that were never ended, since the system had removed their adapter and ending them would close a handle that
  * is no longer theirs; and sources that wait for their last packet to be let go. Process-wide. Any time. */
 uint64_t tunring_sessions_leaked(void);
@@ -139,6 +163,26 @@ void tunring_session_stats(tunring_session *session, tunring_stats *stats);
 /* Adds to `dropped` or `skipped`. Any time. */
 void tunring_session_count_dropped(tunring_session *session, uint64_t packets);
 void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
+
+/* ---- The driver simulator: core/simulate.c ---------------------------------------------------------------------- */
+
+/* Has a table that another module exports, a struct tunring_simulator, play the driver for a library that has none of its
+ * own. Codes as for tunring_api_load(). */
+DWORD tunring_simulator_load(tunring_api *api, const tunring_path_char *path, const char *symbol, char *detail,
+                             size_t detail_size);
+/* Any time. */
+bool tunring_simulator_available(const tunring_api *api);
+
+/* The calls of struct tunring_simulator, which has the codes. ERROR_INVALID_HANDLE once tunring_adapter_close() has
+ * begun, and in a forked child; ERROR_NOT_SUPPORTED without a simulator. */
+DWORD tunring_simulate_attach(tunring_adapter *adapter);
+DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_chain_packet *chain, DWORD count);
+DWORD tunring_simulate_drain(tunring_adapter *adapter, BYTE *buffer, DWORD *size);
+DWORD tunring_simulate_corrupt(tunring_adapter *adapter, tunring_corruption what, DWORD value);
+DWORD tunring_simulate_delay(tunring_adapter *adapter, DWORD microseconds);
+DWORD tunring_simulate_remove(tunring_adapter *adapter);
+/* 0 without a simulator. */
+DWORD tunring_simulator_stale_ends(const tunring_api *api);
 
 /* ---- Leases: core/lease.c --------------------------------------------------------------------------------------- */
 

@@ -11,11 +11,18 @@ cdef extern from "tunring_backend.h" nogil:
         uint64_t host_filtered
         uint64_t write_errors
 
+    ctypedef struct tunring_chain_packet:
+        const BYTE *Bytes
+        DWORD Size
+
+    ctypedef enum tunring_corruption:
+        TUNRING_CORRUPT_RECEIVE_TAIL
+        TUNRING_CORRUPT_RECEIVE_SIZE
+        TUNRING_CORRUPT_SEND_HEAD
+        TUNRING_CORRUPT_SEND_SIZE
+
     ctypedef struct tunring_backend:
         const char *name
-        DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size) noexcept nogil
-        DWORD (*adapter_index)(WINTUN_ADAPTER_HANDLE adapter, DWORD *index) noexcept nogil
-        int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE adapter) noexcept nogil
         DWORD (*set_option)(const char *name, DWORD value) noexcept nogil
 
 
@@ -24,7 +31,6 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_api:
         const tunring_backend *backend
-        void (*WintunGetAdapterLUID)(WINTUN_ADAPTER_HANDLE adapter, NET_LUID *luid) noexcept nogil
 
     DWORD tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, size_t size) noexcept
     DWORD tunring_api_driver_version(const tunring_api *api, DWORD *version) noexcept
@@ -49,9 +55,16 @@ cdef extern from "tunring.h" nogil:
                                  tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter) noexcept
-    WINTUN_ADAPTER_HANDLE tunring_adapter_handle(const tunring_adapter *adapter) noexcept
+    DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid) noexcept
+    DWORD tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size) noexcept
+    DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index) noexcept
+    DWORD tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor) noexcept
+    DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle) noexcept
+    void tunring_adapter_give_back(tunring_adapter *adapter) noexcept
     bint tunring_adapter_forked(const tunring_adapter *adapter) noexcept
+    bint tunring_adapter_is_shut(const tunring_adapter *adapter) noexcept
     uint64_t tunring_adapter_pinned(const tunring_adapter *adapter) noexcept
+    void tunring_adapter_shut(tunring_adapter *adapter) noexcept
     void tunring_adapter_close(tunring_adapter *adapter) noexcept
     void tunring_adapter_drop(tunring_adapter *adapter) noexcept
 
@@ -68,6 +81,7 @@ cdef extern from "tunring.h" nogil:
     tunring_state tunring_source_state(const tunring_source *source) noexcept
     HANDLE tunring_source_read_event(const tunring_source *source) noexcept
     DWORD tunring_session_capacity(const tunring_session *session) noexcept
+    bint tunring_session_leaked(const tunring_session *session) noexcept
     uint64_t tunring_sessions_leaked() noexcept
     uint64_t tunring_sources_pinned() noexcept
 
@@ -93,6 +107,17 @@ cdef extern from "tunring.h" nogil:
     void tunring_session_stats(tunring_session *session, tunring_stats *stats) noexcept
     void tunring_session_count_dropped(tunring_session *session, uint64_t packets) noexcept
     void tunring_session_count_skipped(tunring_session *session, uint64_t packets) noexcept
+
+    DWORD tunring_simulator_load(tunring_api *api, const tunring_path_char *path, const char *symbol, char *detail,
+                                 size_t size) noexcept
+    bint tunring_simulator_available(const tunring_api *api) noexcept
+    DWORD tunring_simulate_attach(tunring_adapter *adapter) noexcept
+    DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_chain_packet *chain, DWORD count) noexcept
+    DWORD tunring_simulate_drain(tunring_adapter *adapter, BYTE *buffer, DWORD *size) noexcept
+    DWORD tunring_simulate_corrupt(tunring_adapter *adapter, tunring_corruption what, DWORD value) noexcept
+    DWORD tunring_simulate_delay(tunring_adapter *adapter, DWORD microseconds) noexcept
+    DWORD tunring_simulate_remove(tunring_adapter *adapter) noexcept
+    DWORD tunring_simulator_stale_ends(const tunring_api *api) noexcept
 
     ctypedef struct tunring_slot:
         BYTE *data

@@ -17,6 +17,7 @@ cdef extern from "wintun.h" nogil:
         WINTUN_MAX_IP_PACKET_SIZE
         ERROR_SUCCESS
         ERROR_FILE_NOT_FOUND
+        ERROR_INVALID_HANDLE
         ERROR_NOT_ENOUGH_MEMORY
         ERROR_GEN_FAILURE
         ERROR_HANDLE_EOF

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Adapters: the library's handle and who still needs it.
+ * Adapters: the library's handle and who still needs it. A call that uses the handle registers in `door` or `life`, as a
+ * session's calls do, and what uses it beyond a call has a pin. The last pin closes the library's adapter.
  */
 #include "core/session.h"
 
@@ -20,7 +21,8 @@ wrap_handle(const tunring_api *api, WINTUN_ADAPTER_HANDLE handle, tunring_adapte
     adapter->api = api;
     adapter->handle = handle;
     adapter->generation = os_generation();
-    atomic_init(&adapter->refs, 1);
+    atomic_init(&adapter->pins, 1);
+    atomic_init(&adapter->users, 2);
     os_mutex_init(&adapter->lock);
     *result = adapter;
     return ERROR_SUCCESS;
@@ -65,16 +67,73 @@ tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **
     return wrap_handle(api, handle, made, adapter);
 }
 
-WINTUN_ADAPTER_HANDLE
-tunring_adapter_handle(const tunring_adapter *adapter)
+bool
+adapter_enter(tunring_adapter *adapter)
 {
-    return adapter->handle;
+    return adapter->generation == os_generation() && life_enter(&adapter->life);
+}
+
+void
+adapter_leave(tunring_adapter *adapter)
+{
+    life_leave(&adapter->life);
+}
+
+/* ---- Questions ---- */
+
+DWORD
+tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid)
+{
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    adapter->api->WintunGetAdapterLUID(adapter->handle, luid);
+    adapter_leave(adapter);
+    return ERROR_SUCCESS;
+}
+
+DWORD
+tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size)
+{
+    const tunring_backend *backend = adapter->api->backend;
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    const DWORD code = backend ? backend->adapter_name(adapter->handle, name, size) : ERROR_NOT_SUPPORTED;
+    adapter_leave(adapter);
+    return code;
+}
+
+DWORD
+tunring_adapter_index(tunring_adapter *adapter, DWORD *index)
+{
+    const tunring_backend *backend = adapter->api->backend;
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    const DWORD code = backend ? backend->adapter_index(adapter->handle, index) : ERROR_NOT_SUPPORTED;
+    adapter_leave(adapter);
+    return code;
+}
+
+DWORD
+tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor)
+{
+    const tunring_backend *backend = adapter->api->backend;
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    *descriptor = backend ? backend->adapter_namespace(adapter->handle) : -1;
+    adapter_leave(adapter);
+    return ERROR_SUCCESS;
 }
 
 bool
 tunring_adapter_forked(const tunring_adapter *adapter)
 {
     return adapter->generation != os_generation();
+}
+
+bool
+tunring_adapter_is_shut(const tunring_adapter *adapter)
+{
+    return life_closing(&adapter->door);
 }
 
 uint64_t
@@ -91,50 +150,133 @@ tunring_adapter_pinned(const tunring_adapter *adapter)
     return pinned;
 }
 
-/* True when the caller gave up the last reference and has to free the adapter. */
-static bool
-give_up(tunring_adapter *adapter)
-{
-    return adapter->generation == os_generation() && atomic_fetch_sub(&adapter->refs, 1) == 1;
-}
+/* ---- The end ---- */
 
 static void
-free_adapter(tunring_adapter *adapter)
+put(tunring_adapter *adapter)
 {
-    adapter->api->WintunCloseAdapter(adapter->handle);
+    if (atomic_fetch_sub(&adapter->users, 1) != 1)
+        return;
     os_mutex_destroy(&adapter->lock);
     free(adapter);
 }
 
+/* The last pin is gone. May block. */
 static void
-free_later(later_job *job)
+end_adapter(tunring_adapter *adapter)
+{
+    adapter->api->WintunCloseAdapter(adapter->handle);
+    put(adapter);
+}
+
+static void
+end_later(later_job *job)
 {
     tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
     if (adapter->generation == os_generation())
-        free_adapter(adapter);
+        end_adapter(adapter);
+}
+
+/* True when the caller gave up the last pin and has to end the adapter. */
+static bool
+unpin(tunring_adapter *adapter)
+{
+    return atomic_fetch_sub(&adapter->pins, 1) == 1;
+}
+
+void
+tunring_adapter_shut(tunring_adapter *adapter)
+{
+    if (adapter->generation != os_generation())
+        return;
+    (void)life_shut(&adapter->door);
+    life_await_calls(&adapter->door);
+}
+
+/* Closes the session that the adapter has, which the lock and then a use of ours keep. */
+static void
+close_session(tunring_adapter *adapter)
+{
+    os_mutex_lock(&adapter->lock);
+    tunring_session *session = adapter->session;
+    if (session)
+        source_use(&session->source);
+    os_mutex_unlock(&adapter->lock);
+    if (!session)
+        return;
+    tunring_source_close(&session->source);
+    source_put(&session->source);
 }
 
 void
 tunring_adapter_close(tunring_adapter *adapter)
 {
+    if (adapter->generation != os_generation())
+        return;
     later_run();
-    if (give_up(adapter))
-        free_adapter(adapter);
+    tunring_adapter_shut(adapter);
+    close_session(adapter);
+    if (!life_shut(&adapter->life))
+    {
+        life_await_end(&adapter->life);
+        return;
+    }
+    life_await_calls(&adapter->life);
+    if (unpin(adapter))
+        end_adapter(adapter);
+    life_end(&adapter->life);
+}
+
+static void
+drop_later(later_job *job)
+{
+    tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
+    if (adapter->generation != os_generation())
+        return;
+    tunring_adapter_close(adapter);
+    put(adapter);
 }
 
 void
 tunring_adapter_drop(tunring_adapter *adapter)
 {
-    if (!give_up(adapter))
+    if (adapter->generation != os_generation())
         return;
-    adapter->job.run = free_later;
+    if (life_closing(&adapter->life))
+    {
+        put(adapter);
+        return;
+    }
+    adapter->job.run = drop_later;
+    later(&adapter->job);
+}
+
+/* ---- Pins ---- */
+
+DWORD
+tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle)
+{
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    atomic_fetch_add(&adapter->pins, 1);
+    adapter_leave(adapter);
+    *handle = adapter->handle;
+    return ERROR_SUCCESS;
+}
+
+void
+tunring_adapter_give_back(tunring_adapter *adapter)
+{
+    if (adapter->generation != os_generation() || !unpin(adapter))
+        return;
+    adapter->job.run = end_later;
     later(&adapter->job);
 }
 
 void
 adapter_attach_session(tunring_adapter *adapter, tunring_session *session)
 {
-    atomic_fetch_add(&adapter->refs, 1);
+    atomic_fetch_add(&adapter->pins, 1);
     os_mutex_lock(&adapter->lock);
     adapter->session = session;
     os_mutex_unlock(&adapter->lock);
@@ -146,7 +288,9 @@ adapter_detach_session(tunring_adapter *adapter, tunring_session *session)
     os_mutex_lock(&adapter->lock);
     if (adapter->session == session)
         adapter->session = NULL;
+    /* With the lock, so that a close which finds no session finds no pin of one either. */
+    const bool last = unpin(adapter);
     os_mutex_unlock(&adapter->lock);
-    if (give_up(adapter))
-        free_adapter(adapter);
+    if (last)
+        end_adapter(adapter);
 }

@@ -40,6 +40,7 @@ tunring_api_load(tunring_api *api, const tunring_path_char *path, char *detail, 
     WINTUN_FUNCTIONS(RESOLVE)
 #undef RESOLVE
     loaded.backend = find_backend(loaded.module);
+    atomic_init(&loaded.simulator, loaded.backend ? loaded.backend->simulator : NULL);
     *api = loaded;
     return ERROR_SUCCESS;
 }

@@ -76,7 +76,10 @@ end_session(tunring_source *source)
     if (atomic_load(&session->outlives) || !adapter_is_gone(session))
         session->api->WintunEndSession(session->handle);
     else
+    {
+        atomic_store(&session->leaked, true);
         count_add(&sessions_leaked, 1);
+    }
     give_up_adapter(session);
 }
 
@@ -116,11 +119,10 @@ static const source_ops session_ops = {
     .free = free_session,
 };
 
-DWORD
-tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **result)
+/* The caller is in the adapter's door. */
+static DWORD
+start_session(tunring_adapter *adapter, DWORD capacity, tunring_session **result)
 {
-    if (adapter->generation != os_generation())
-        return ERROR_HANDLE_EOF;
     if (pinned_by_older(adapter))
         return ERROR_BUSY;
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
@@ -160,6 +162,18 @@ failed:
     return code;
 }
 
+DWORD
+tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **result)
+{
+    if (tunring_adapter_forked(adapter))
+        return ERROR_HANDLE_EOF;
+    if (!life_enter(&adapter->door))
+        return ERROR_INVALID_HANDLE;
+    const DWORD code = start_session(adapter, capacity, result);
+    life_leave(&adapter->door);
+    return code;
+}
+
 tunring_source *
 tunring_session_source(tunring_session *session)
 {
@@ -170,6 +184,12 @@ DWORD
 tunring_session_capacity(const tunring_session *session)
 {
     return session->capacity;
+}
+
+bool
+tunring_session_leaked(const tunring_session *session)
+{
+    return atomic_load(&session->leaked);
 }
 
 uint64_t

@@ -6,6 +6,7 @@
 #define TUNRING_SESSION_H
 
 #include "core/later.h"
+#include "core/life.h"
 #include "core/source.h"
 #include "platform/os.h"
 #include "tunring.h"
@@ -15,11 +16,15 @@ struct tunring_adapter
 {
     const tunring_api *api;
     WINTUN_ADAPTER_HANDLE handle;
-    unsigned generation;   /* of the process that made it */
-    _Atomic uint32_t refs; /* the caller's, and one of each session that needs the adapter to stay */
-    os_mutex lock;         /* guards `session`; never held over anything that waits */
+    unsigned generation;    /* of the process that made it */
+    life_word door;         /* sessions that are starting; closing shuts it first */
+    life_word life;         /* other calls that use `handle`: they go on until the configuration is undone */
+    _Atomic uint32_t pins;  /* keep the library's adapter: one while it is open, one of each loan and of each session
+                               that needs it */
+    _Atomic uint32_t users; /* keep this struct: the caller, and the pins together */
+    os_mutex lock;          /* guards `session`; never held over anything that waits */
     tunring_session *session;
-    later_job job; /* for closing later */
+    later_job job; /* for closing or ending later */
 };
 
 struct tunring_session
@@ -30,6 +35,7 @@ struct tunring_session
     WINTUN_SESSION_HANDLE handle;
     DWORD capacity;
     _Atomic bool outlives; /* detached: the library's session may be ended whatever became of the adapter */
+    _Atomic bool leaked;   /* the library's session is never ended */
     os_mutex send_lock;    /* serialises allocate, fill and commit; never held over a wait */
     wake_watch watch;
     _Atomic bool has_last_counters; /* the library's counters as they were at the close */
@@ -47,7 +53,12 @@ DWORD session_receive_many(tunring_source *source, tunring_lease *lease, uint32_
 void session_give_back(tunring_source *source, const tunring_slot *slots, uint32_t count);
 void session_abandon(tunring_source *source, const tunring_slot *slots, uint32_t count);
 
-/* Takes and gives up the reference that an open session has on its adapter. */
+/* Registers a call on the adapter. False when it is closed, or not of this process: then the call must not touch it. */
+bool adapter_enter(tunring_adapter *adapter);
+void adapter_leave(tunring_adapter *adapter);
+
+/* Takes and gives up the pin that a session has on its adapter. The former is a part of a call on the adapter; the latter
+ * may block. */
 void adapter_attach_session(tunring_adapter *adapter, tunring_session *session);
 void adapter_detach_session(tunring_adapter *adapter, tunring_session *session);
 

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The life of a source. Calls register in `life` before they look whether the source is closing, so that close() can
- * wait for every call that may still touch it. What needs the memory of slots after that, a lease, has taken a pin while
+ * The life of a source. Calls register in `life`, so that close() can wait for every call that may still touch it. What needs the memory of slots after that, a lease, has taken a pin while
  * its call was in flight. The last pin ends the source.
  */
 #include "core/source.h"
-
-#include "core/backoff.h"
 
 static _Atomic uint64_t sources_pinned;
 
@@ -33,21 +30,13 @@ source_discard(tunring_source *source)
 bool
 source_enter(tunring_source *source)
 {
-    if (source->generation != os_generation())
-        return false;
-    /* Registers first and looks second: close() sets the bit first and counts second. */
-    if (atomic_fetch_add(&source->life, 1) & SOURCE_CLOSING)
-    {
-        source_leave(source);
-        return false;
-    }
-    return true;
+    return source->generation == os_generation() && life_enter(&source->life);
 }
 
 void
 source_leave(tunring_source *source)
 {
-    atomic_fetch_sub(&source->life, 1);
+    life_leave(&source->life);
 }
 
 static void
@@ -109,27 +98,10 @@ source_put(tunring_source *source)
     source->ops->free(source);
 }
 
-/* Waits for the calls in flight: they have been woken, and new ones turn back at the door. */
+/* Calls in flight have left, and new ones turn back at the door. */
 static void
-wait_until_quiet(tunring_source *source)
+close_quiet(tunring_source *source)
 {
-    backoff pause = {0};
-    while (atomic_load(&source->life) & ~SOURCE_CLOSING)
-        backoff_pause(&pause);
-}
-
-void
-tunring_source_close(tunring_source *source)
-{
-    if (source->generation != os_generation())
-        return;
-    later_run();
-    bool first = !(atomic_fetch_or(&source->life, SOURCE_CLOSING) & SOURCE_CLOSING);
-    if (first)
-        os_event_set(&source->stop);
-    wait_until_quiet(source);
-    if (!first)
-        return;
     source->ops->detach(source);
     os_event_close(&source->stop);
     /* end_source() gives up a use of its own, the caller's stays until tunring_source_drop(). */
@@ -140,6 +112,23 @@ tunring_source_close(tunring_source *source)
         count_sub(&sources_pinned, 1);
         end_source(source);
     }
+}
+
+void
+tunring_source_close(tunring_source *source)
+{
+    if (source->generation != os_generation())
+        return;
+    later_run();
+    if (!life_shut(&source->life))
+    {
+        life_await_end(&source->life);
+        return;
+    }
+    os_event_set(&source->stop);
+    life_await_calls(&source->life);
+    close_quiet(source);
+    life_end(&source->life);
 }
 
 static void

@@ -7,6 +7,7 @@
 #define TUNRING_SOURCE_H
 
 #include "core/later.h"
+#include "core/life.h"
 #include "core/session_capture.h"
 #include "platform/os.h"
 #include "tunring.h"
@@ -46,7 +47,7 @@ struct tunring_source
     bool auto_reset;                 /* the read event is Windows' auto-reset one: see wait_rearm() */
     HANDLE read_event;               /* NULL: nothing is received */
     os_event stop;                   /* set for good by the first close */
-    _Atomic uint32_t life;           /* SOURCE_CLOSING and the number of calls in flight */
+    life_word life;                  /* calls in flight, and closing */
     _Atomic uint32_t pins;           /* what keeps the memory of slots: the open source itself, and each lease */
     _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each alarm */
     _Atomic bool removed;            /* a call failed with ERROR_HANDLE_EOF although nobody closed the source */
@@ -57,8 +58,6 @@ struct tunring_source
     source_counts counts;
     later_job job; /* for closing or ending later */
 };
-
-#define SOURCE_CLOSING 0x80000000u
 
 static inline void
 count_add(_Atomic uint64_t *counter, uint64_t amount)
@@ -84,7 +83,7 @@ void source_leave(tunring_source *source);
 static inline bool
 source_closing(const tunring_source *source)
 {
-    return (atomic_load_explicit(&source->life, memory_order_relaxed) & SOURCE_CLOSING) != 0;
+    return life_closing(&source->life);
 }
 
 /* A wait failed: returns why, by the last error. A handle of ours that somebody else has closed ends the source with

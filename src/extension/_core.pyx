@@ -34,6 +34,7 @@ from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
 
 
 cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t Py_REFCNT(PyObject *) noexcept
     void Py_INCREF(PyObject *) noexcept
     void Py_DECREF(PyObject *) noexcept
@@ -79,3 +80,4 @@ include "session.pxi"
 include "async.pxi"
 include "pcapng.pxi"
 include "log.pxi"
+include "simulator.pxi"

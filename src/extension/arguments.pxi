@@ -38,6 +38,16 @@ cdef str _packet_fault(const unsigned char *data, Py_ssize_t size):
             "IPv4 takes at least 20 bytes and IPv6 at least 40")
 
 
+cdef void *_allocate(Py_ssize_t count, size_t entry) except NULL:
+    """Memory for so many entries of that size, however large a product that is. PyMem_Free() frees it."""
+    cdef void *memory = NULL
+    if 0 <= count <= PY_SSIZE_T_MAX // <Py_ssize_t>entry:
+        memory = PyMem_Malloc(count * entry)  # not NULL for 0 entries
+    if not memory:
+        raise MemoryError()
+    return memory
+
+
 @cython.final
 @cython.no_gc
 cdef class _Sizes:
@@ -61,9 +71,7 @@ cdef class _Sizes:
             self.total += self.values[i]
 
     cdef int make_room(self, Py_ssize_t count) except -1:
-        self.values = <uint32_t *>PyMem_Malloc((count + 1) * sizeof(uint32_t))
-        if not self.values:
-            raise MemoryError()
+        self.values = <uint32_t *>_allocate(count, sizeof(uint32_t))
         self.count = count
         return 0
 
@@ -132,10 +140,10 @@ cdef void *_take_table(_Spare *spare, Py_ssize_t *room, size_t entry) except NUL
         table, room[0] = spare.table, spare.room
         spare.table, spare.room = NULL, 0
         return table
-    table = PyMem_Malloc(room[0] * entry)
-    if not table:
-        room[0] = 0
-        raise MemoryError()
+    cdef Py_ssize_t wanted = room[0]
+    room[0] = 0
+    table = _allocate(wanted, entry)
+    room[0] = wanted
     return table
 
 
@@ -204,9 +212,7 @@ cdef class _Packets:
     cdef Py_buffer *hold(self, object item, Py_ssize_t most) except NULL:
         """Acquire one more buffer, of at most so many from the first on."""
         if not self.buffers:
-            self.buffers = <Py_buffer *>PyMem_Malloc(most * sizeof(Py_buffer))
-            if not self.buffers:
-                raise MemoryError()
+            self.buffers = <Py_buffer *>_allocate(most, sizeof(Py_buffer))
         cdef Py_buffer *buffer = &self.buffers[self.held]
         PyObject_GetBuffer(item, buffer, PyBUF_SIMPLE)
         self.held += 1

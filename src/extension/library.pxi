@@ -20,16 +20,16 @@ cdef class Library:
     cdef readonly uint32_t log_id  # its number in log lines
     cdef object __weakref__
 
-    def __cinit__(self, str path):
+    def __cinit__(self, str path not None):
         cdef char detail[512]
-        cdef bytes encoded = os.fsencode(path) if os.name == "posix" else path.encode("utf-16-le") + b"\0"
+        cdef bytes encoded = _path_characters(path)
         cdef const char *chars = encoded
         cdef DWORD code
         self.api = <tunring_api *>malloc(sizeof(tunring_api))
         if not self.api:
             raise MemoryError()
         detail[0] = 0
-        with nogil:
+        with nogil:  # `encoded` holds the path
             code = tunring_api_load(self.api, <const tunring_path_char *>chars, detail, sizeof(detail))
         if code != ERROR_SUCCESS:
             free(self.api)
@@ -44,7 +44,7 @@ cdef class Library:
     def __repr__(self):
         return f"<tunring.Library {self.name!r} from {self.path!r}>"
 
-    def create_adapter(self, str name, str tunnel_type, bytes guid):
+    def create_adapter(self, str name not None, str tunnel_type not None, bytes guid):
         """Create an adapter; ``guid`` is 16 bytes or None. For :meth:`tunring.Adapter.create`."""
         cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
         cdef bytes wide_name = _utf16(name)
@@ -52,45 +52,48 @@ cdef class Library:
         cdef const char *name_chars = wide_name
         cdef const char *type_chars = wide_type
         cdef const char *guid_chars = NULL
+        cdef tunring_adapter *adapter
         cdef DWORD code
         if guid is not None:
+            if len(guid) != sizeof(GUID):
+                raise ValueError(f"guid must have {sizeof(GUID)} bytes, not {len(guid)}")
             guid_chars = guid
-        handle.library = self
+        # This call's own names hold the strings, and a library's api is never freed.
         with nogil:
             tunring_log_forget()
             code = tunring_adapter_create(self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
-                                          <const GUID *>guid_chars, &handle.adapter)
+                                          <const GUID *>guid_chars, &adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't create adapter {name!r}", _last_log_lines())
-        return handle
+        return handle.begin(adapter)
 
-    def open_adapter(self, str name):
+    def open_adapter(self, str name not None):
         """Open an existing adapter. For :meth:`tunring.Adapter.open`."""
         cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
         cdef bytes wide_name = _utf16(name)
         cdef const char *name_chars = wide_name
+        cdef tunring_adapter *adapter
         cdef DWORD code
-        handle.library = self
-        with nogil:
+        with nogil:  # `wide_name` holds the string
             tunring_log_forget()
-            code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &handle.adapter)
+            code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't open adapter {name!r}", _last_log_lines())
-        return handle
+        return handle.begin(adapter)
 
     def adopt_descriptor(self, int descriptor):
         """Make an adapter of an attached descriptor. For :meth:`tunring.Adapter.from_fd`."""
         cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
+        cdef tunring_adapter *adapter
         cdef DWORD code
-        handle.library = self
         with nogil:
             tunring_log_forget()
-            code = tunring_adapter_adopt(self.api, descriptor, &handle.adapter)
+            code = tunring_adapter_adopt(self.api, descriptor, &adapter)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't use descriptor {descriptor}", _last_log_lines())
-        return handle
+        return handle.begin(adapter)
 
-    def set_option(self, str name, unsigned int value):
+    def set_option(self, str name not None, unsigned int value):
         """Set an option of the library, for adapters made from now on. True if it has such an option."""
         cdef bytes encoded = name.encode()
         cdef DWORD code
@@ -126,6 +129,11 @@ cdef class Library:
             raise error_from_code(code, "can't delete the driver", _last_log_lines())
 
 
+cdef bytes _path_characters(str path):
+    """The path as ``tunring_path_char``."""
+    return os.fsencode(path) if os.name == "posix" else _utf16(path)
+
+
 cdef bytes _utf16(str text):
     # The second zero byte of the final unit is the one that bytes objects have anyway.
     return text.encode("utf-16-le", "surrogatepass") + b"\0"
@@ -139,61 +147,130 @@ cdef str _last_log_lines():
 
 @cython.final
 cdef class AdapterHandle:
-    """An adapter as the library knows it. :class:`tunring.Adapter` owns one."""
-    cdef tunring_adapter *adapter  # NULL once closed
-    cdef Library library           # whose it is
+    """An adapter as the library knows it. :class:`tunring.Adapter` owns one.
+
+    Its calls raise ValueError once it is closed, and in a forked child.
+    """
+    cdef tunring_adapter *adapter  # set once, by begin(), and freed by __dealloc__: a call's own `self` holds it
+    cdef set sessions              # weak references to the sessions that were started on it
+
+    cdef AdapterHandle begin(self, tunring_adapter *adapter):
+        """Take what a library has made, which nobody else has."""
+        self.adapter = adapter
+        self.sessions = set()
+        return self
 
     def __dealloc__(self):
         if self.adapter:
             tunring_adapter_drop(self.adapter)
 
-    cdef WINTUN_ADAPTER_HANDLE handle(self) except NULL:
+    cdef tunring_adapter *get(self) except NULL:
         if not self.adapter:
-            raise ValueError("the adapter is closed")
-        return tunring_adapter_handle(self.adapter)
+            raise TypeError("Adapter.create() and Adapter.open() make adapters")
+        return self.adapter
 
-    @property
-    def address(self) -> int:
-        """The library's own handle, for calls through another binding."""
-        return <size_t>self.handle()
+    cdef object refusal(self):
+        """The exception for a call that came too late."""
+        return ValueError("the adapter was made before the fork: it is the parent process's"
+                          if tunring_adapter_forked(self.adapter) else "the adapter is closed")
 
     @property
     def luid(self) -> int:
         cdef NET_LUID luid
-        self.library.api.WintunGetAdapterLUID(self.handle(), &luid)
+        if tunring_adapter_luid(self.get(), &luid) == ERROR_INVALID_HANDLE:
+            raise self.refusal()
         return luid.Value
 
     @property
     def name(self):
-        """The name as the system knows it now, or None where the library can't tell."""
+        """The name as the system knows it now, or None where the library can't tell, or any more."""
         cdef char name[512]
-        cdef WINTUN_ADAPTER_HANDLE handle = self.handle()
-        if self.library.official or self.library.api.backend.adapter_name(handle, name, sizeof(name)):
-            return None
-        return (<bytes>name).decode("utf-8", "replace")
+        cdef tunring_adapter *adapter = self.get()
+        cdef DWORD code
+        with nogil:
+            code = tunring_adapter_name(adapter, name, sizeof(name))
+        return (<bytes>name).decode("utf-8", "replace") if code == ERROR_SUCCESS else None
 
     @property
     def index(self):
         """The interface index, or None where the library can't tell or the system has no such interface."""
+        cdef tunring_adapter *adapter = self.get()
         cdef DWORD index = 0
-        cdef WINTUN_ADAPTER_HANDLE handle = self.handle()
-        if self.library.official or self.library.api.backend.adapter_index(handle, &index):
-            return None
-        return index or None
+        cdef DWORD code
+        with nogil:
+            code = tunring_adapter_index(adapter, &index)
+        if code == ERROR_INVALID_HANDLE:
+            raise self.refusal()
+        return index if code == ERROR_SUCCESS and index else None
 
     def open_namespace(self):
         """A descriptor of the network namespace that the adapter is in, or -1."""
-        cdef WINTUN_ADAPTER_HANDLE handle = self.handle()
-        return -1 if self.library.official else self.library.api.backend.adapter_namespace(handle)
+        cdef tunring_adapter *adapter = self.get()
+        cdef int descriptor = -1
+        cdef DWORD code
+        with nogil:
+            code = tunring_adapter_namespace(adapter, &descriptor)
+        if code == ERROR_INVALID_HANDLE:
+            raise self.refusal()
+        return descriptor
+
+    def lend(self):
+        """The library's own handle, for calls through another binding: a :class:`Loan`."""
+        cdef Loan loan = Loan.__new__(Loan)
+        if tunring_adapter_lend(self.get(), &loan.borrowed) == ERROR_INVALID_HANDLE:
+            raise self.refusal()
+        loan.lender = self
+        return loan
 
     @property
     def pinned(self) -> int:
         """Packets that keep a closed session of this adapter from ending."""
-        return tunring_adapter_pinned(self.adapter) if self.adapter else 0
+        return tunring_adapter_pinned(self.get())
+
+    def close_sessions(self):
+        """Let no session start any more, wait for those that are starting, and close those that there are."""
+        cdef tunring_adapter *adapter = self.get()
+        cdef _Session session
+        with nogil:
+            tunring_adapter_shut(adapter)
+        # One whose starter doesn't have the GIL back yet isn't listed: it sees that the adapter is closing.
+        for reference in list(self.sessions):
+            session = reference()
+            if session is not None:
+                session.end()
 
     def close(self):
-        cdef tunring_adapter *adapter = self.adapter
-        self.adapter = NULL
-        if adapter:
-            with nogil:
-                tunring_adapter_close(adapter)
+        """Give the adapter up; it goes, unless loans or packets that are still held need it."""
+        cdef tunring_adapter *adapter = self.get()
+        with nogil:
+            tunring_adapter_close(adapter)
+
+
+@cython.final
+@cython.no_gc  # its end needs the handle
+cdef class Loan:
+    """The library's own handle of an adapter: a number, in a ``with`` block.
+
+    It stays valid until the block's end; the adapter may be closed before, which takes effect only then.
+    """
+    cdef AdapterHandle lender            # None once it has the handle back
+    cdef WINTUN_ADAPTER_HANDLE borrowed
+
+    def __enter__(self):
+        if self.lender is None:
+            raise TypeError("AdapterHandle.lend() makes loans, each for one block")
+        return <size_t>self.borrowed
+
+    def __exit__(self, kind, value, traceback):
+        if self.lender is None:
+            raise TypeError("AdapterHandle.lend() makes loans, each for one block")
+        self.give_back()
+
+    def __dealloc__(self):
+        self.give_back()
+
+    cdef void give_back(self) noexcept:
+        cdef AdapterHandle lender = self.lender
+        self.lender = None
+        if lender is not None:
+            tunring_adapter_give_back(lender.adapter)

@@ -31,9 +31,7 @@ cdef class _Times:
                             f"sequence of such, not {timestamps!r}")
         cdef list items = list(timestamps)
         self.count = len(items)
-        self.each = <uint64_t *>PyMem_Malloc((self.count + 1) * sizeof(uint64_t))
-        if not self.each:
-            raise MemoryError()
+        self.each = <uint64_t *>_allocate(self.count, sizeof(uint64_t))
         cdef Py_ssize_t i
         for i in range(self.count):
             self.each[i] = self.check(items[i], f"timestamps[{i}]")

@@ -83,6 +83,28 @@ cdef int _on_full(on_full, tuple allowed) except -1:
     return _ON_FULL[on_full]
 
 
+cdef object _session_closed(str action, str reason, str why):
+    error = SessionClosed(ERROR_HANDLE_EOF, f"{action}: {why}")
+    error.reason = reason
+    return error
+
+
+cdef object _start_failure(AdapterHandle handle, DWORD code):
+    """The exception for a session that didn't start."""
+    cdef str action = "can't start a session"
+    if tunring_adapter_forked(handle.adapter):
+        return _session_closed(action, "forked", "the adapter was made before the fork: it is the parent process's")
+    if code == ERROR_INVALID_HANDLE:
+        return _session_closed(action, "closed", "the adapter is closed")
+    detail = _last_log_lines()
+    if code == ERROR_BUSY:
+        detail = f"{handle.pinned} packets of its last session are still held\n{detail}".rstrip()
+    error = error_from_code(code, action, detail)
+    if isinstance(error, SessionClosed):
+        error.reason = "removed"
+    return error
+
+
 cdef class _Session:
     """An adapter's open rings. :meth:`tunring.Adapter.start_session` makes it.
 
@@ -94,11 +116,12 @@ cdef class _Session:
     adapter : tunring.Adapter
         The adapter whose session it is.
     """
-    cdef tunring_session *session   # NULL only before start()
+    cdef tunring_session *session   # set once, by _start(), and freed by __dealloc__: a call's own `self` holds it
     cdef readonly object adapter    # kept alive by its session
     cdef set reservations           # weak references to the open reservations
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef bint close_called          # the C core's state tells of a removed adapter first
+    cdef bint leak_told             # a warning has said that the rings can't be freed
     cdef readonly dict _waiters     # of each event loop that was used with it: tunring._loops.waiters.Waiters
     cdef object __weakref__
 
@@ -109,28 +132,26 @@ cdef class _Session:
         raise TypeError("a Session can't be copied or pickled")
 
     @staticmethod
-    def _start(adapter, AdapterHandle handle, unsigned int capacity, bint closes_adapter):
+    def _start(adapter, AdapterHandle handle not None, unsigned int capacity, bint closes_adapter):
         """For :meth:`tunring.Adapter.start_session`."""
         cdef _Session self = Session.__new__(Session)
-        cdef tunring_adapter *target
+        cdef tunring_adapter *target = handle.get()
         cdef DWORD code
-        handle.handle()
-        target = handle.adapter
-        with nogil:
-            tunring_log_forget()
-            code = tunring_session_start(target, capacity, &self.session)
-        if code != ERROR_SUCCESS:
-            detail = _last_log_lines()
-            if code == ERROR_BUSY:
-                detail = f"{handle.pinned} packets of its last session are still held\n{detail}".rstrip()
-            error = error_from_code(code, "can't start a session", detail)
-            if isinstance(error, SessionClosed):
-                error.reason = "forked" if tunring_adapter_forked(target) else "removed"
-            raise error
         self.adapter = adapter
         self.reservations = set()
         self._waiters = {}
         self.closes_adapter = closes_adapter
+        # `handle` holds the adapter, whose close waits for this call; nobody else has `self` yet.
+        with nogil:
+            tunring_log_forget()
+            code = tunring_session_start(target, capacity, &self.session)
+        if code != ERROR_SUCCESS:
+            raise _start_failure(handle, code)
+        # Lists first and looks second: AdapterHandle.close_sessions() shuts the door first and reads the list second.
+        handle.sessions.add(weakref.ref(self, handle.sessions.discard))
+        if tunring_adapter_is_shut(target):
+            self.end()
+            raise _start_failure(handle, ERROR_INVALID_HANDLE)
         return self
 
     def __dealloc__(self):
@@ -150,9 +171,8 @@ cdef class _Session:
     @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
-        if not self.session or self.close_called:
-            return True
-        return tunring_source_state(tunring_session_source(self.session)) in (TUNRING_CLOSED, TUNRING_FORKED)
+        cdef tunring_session *session = self.get()
+        return self.close_called or tunring_source_state(tunring_session_source(session)) in (TUNRING_CLOSED, TUNRING_FORKED)
 
     @property
     def capacity(self) -> int:
@@ -166,11 +186,14 @@ cdef class _Session:
 
     cdef object failure(self, DWORD code, str action):
         """The exception for a code."""
+        cdef str parents = "the session was made before the fork: it is the parent process's"
+        state = tunring_source_state(tunring_session_source(self.session))
+        if code != ERROR_HANDLE_EOF:
+            return error_from_code(code, action)
+        if state == TUNRING_FORKED:
+            return _session_closed(action, "forked", parents)
         error = error_from_code(code, action)
-        if isinstance(error, SessionClosed):
-            state = tunring_source_state(tunring_session_source(self.session))
-            error.reason = ("closed" if state == TUNRING_CLOSED else "forked" if state == TUNRING_FORKED
-                            else "removed")
+        error.reason = "closed" if state == TUNRING_CLOSED else "removed"
         return error
 
     # -- Receiving
@@ -481,7 +504,7 @@ cdef class _Session:
         cdef Reservation reservation
         if not self.reservations or self.closed:
             return 0
-        for reference in tuple(self.reservations):
+        for reference in list(self.reservations):
             reservation = reference()
             if reservation is not None and reservation.open and reservation.thread == threading.get_ident():
                 raise RuntimeError("this thread has an open reservation on the session: leave its block first")
@@ -606,24 +629,47 @@ cdef class _Session:
         Open reservations are abandoned. Batches and views stay valid; the ring's memory goes with the last of them.
         Any number of times, from any thread, also from a signal handler or a destructor.
         """
-        cdef Reservation reservation
-        cdef uint64_t leaked
-        if not self.session:
-            return
+        try:
+            self.end()
+        finally:
+            if self.closes_adapter:
+                self.adapter.close()
+
+    cdef int end(self) except -1:
+        """Close the session, but not an adapter of its own. Each call returns when the first is done."""
+        cdef tunring_session *session = self.get()
         self.close_called = True
-        for reference in tuple(self.reservations):
+        try:
+            self.abandon_reservations()
+        finally:
+            with nogil:  # `self` holds the session
+                tunring_source_close(tunring_session_source(session))
+            self.tell_waiters()
+        if tunring_session_leaked(session) and not self.leak_told:
+            self.leak_told = True
+            warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
+        return 0
+
+    # These make lists, since a tuple is allocated while the set is iterated, and that may collect garbage out of it.
+
+    cdef int abandon_reservations(self) except -1:
+        cdef Reservation reservation
+        for reference in list(self.reservations):
             reservation = reference()
             if reservation is not None:
                 reservation.abandon()
-        leaked = tunring_sessions_leaked()
-        with nogil:
-            tunring_source_close(tunring_session_source(self.session))
-        if tunring_sessions_leaked() > leaked:
-            warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
-        for waiters in tuple(self._waiters.values()):
-            waiters.session_closed()
-        if self.closes_adapter:
-            self.adapter.close()
+        return 0
+
+    cdef int tell_waiters(self) except -1:
+        failure = None
+        for waiters in list(self._waiters.values()):
+            try:
+                waiters.session_closed()
+            except BaseException as error:  # say a signal handler's, which the others' tasks must not wait for
+                failure = error
+        if failure is not None:
+            raise failure
+        return 0
 
 
 class Session(_Session):
@@ -635,6 +681,10 @@ class Session(_Session):
         raise TypeError("Session is not an acceptable base type")
 
     def __del__(self):
-        if not self.closed:
+        try:
+            unclosed = not self.closed
+        except TypeError:  # it never started
+            return
+        if unclosed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             self.close()

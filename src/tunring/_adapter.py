@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-import weakref
 from typing import TYPE_CHECKING, Self
 
 from tunring import _core
@@ -82,7 +81,6 @@ class Adapter:
         self._handle = handle
         self._name = name
         self._library = library
-        self._session: weakref.ref[_core.Session] | None = None
         self._luid = handle.luid
         self._stays = stays  # the interface does, when this adapter is closed
         self._closed = False
@@ -217,7 +215,9 @@ class Adapter:
         if sys.platform == "win32" and self._library.official:
             from tunring._system.iphelper_windows import index_of
 
-            return index_of(self._luid) if self._handle.address else None
+            if self._closed:
+                raise ValueError("the adapter is closed")
+            return index_of(self._luid)
         return self._handle.index
 
     @property
@@ -311,31 +311,31 @@ class Adapter:
             The capacity is refused.
         AdapterBusy
             It has a session, or packets of its last one are still held.
+        SessionClosed
+            The adapter was closed, before or meanwhile (``reason`` is then ``"closed"``), or is the parent process's.
         """
         return self._start(capacity, closes_adapter=False)
 
     def _start(self, capacity: int, *, closes_adapter: bool) -> _core.Session:
-        session = _core.Session._start(self, self._handle, _check_capacity(capacity), closes_adapter)  # noqa: SLF001
-        self._session = weakref.ref(session)
-        return session
+        return _core.Session._start(self, self._handle, _check_capacity(capacity), closes_adapter)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
 
-        One that stays loses what :meth:`configure` gave it. Any number of times. Packets that are still held keep ring
-        memory, and on Windows the adapter, until they are let go.
+        One that stays loses what :meth:`configure` gave it. Any number of times, from any thread. Packets that are
+        still held keep ring memory, and on Windows the adapter, until they are let go.
         """
         self._closed = True
         _open_adapters.pop(id(self), None)
-        session = self._session() if self._session else None
-        if session is not None and not session.closed:
-            session.close()
         problem = None
         try:
-            if configurator := self.__dict__.get("_configurator"):
-                problem = configurator.undo(self, everything=self._stays)
+            self._handle.close_sessions()
         finally:
-            self._handle.close()
+            try:
+                if configurator := self.__dict__.get("_configurator"):
+                    problem = configurator.undo(self, everything=self._stays)
+            finally:
+                self._handle.close()
         if problem:
             warnings.warn(f"{self!r} leaves a part of its configuration behind: {problem}", RuntimeWarning)
 

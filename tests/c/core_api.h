@@ -23,6 +23,7 @@ linked_api(void)
         WINTUN_FUNCTIONS(FIELD)
 #undef FIELD
             .backend = &TunringBackend,
+        .simulator = TunringBackend.simulator,
     };
 }
 
@@ -54,6 +55,7 @@ close_ends(ends *pair)
         tunring_source_close(tunring_session_source(pair->sessions[i]));
         tunring_source_drop(tunring_session_source(pair->sessions[i]));
         tunring_adapter_close(pair->adapters[i]);
+        tunring_adapter_drop(pair->adapters[i]);
     }
 }
 

@@ -59,7 +59,10 @@ attempt_open(const tunring_api *api, int failing)
         tunring_source_drop(tunring_session_source(session));
     }
     if (adapter)
+    {
         tunring_adapter_close(adapter);
+        tunring_adapter_drop(adapter);
+    }
     return none_failed;
 }
 

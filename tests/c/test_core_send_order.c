@@ -157,6 +157,7 @@ main(void)
     tunring_source_drop(tunring_session_source(session));
     CHECK(ended == 1 && tunring_sessions_leaked() == 1);
     tunring_adapter_close(adapter);
+    tunring_adapter_drop(adapter);
     os_event_close(&read_event);
     return 0;
 }

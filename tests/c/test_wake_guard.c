@@ -122,6 +122,7 @@ close_session(tunring_session *session)
     tunring_source_close(tunring_session_source(session));
     tunring_source_drop(tunring_session_source(session));
     tunring_adapter_close(adapter);
+    tunring_adapter_drop(adapter);
 }
 
 static void

@@ -31,6 +31,7 @@ def forked(call, *arguments, **options):
     except tunring.SessionClosed as error:
         assert error.reason == "forked", error.reason
         assert error.winerror == 38
+        assert "was made before the fork: it is the parent process's" in str(error), error
     else:
         raise AssertionError(f"{call} works in a child")
 

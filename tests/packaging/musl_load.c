@@ -32,7 +32,7 @@ test_loopback(const char *path)
     const tunring_packet packet = {bytes, sizeof(bytes)};
     CHECK_EQUAL(tunring_send(pair.sessions[0], &packet, 1, &POLL, &sent), ERROR_SUCCESS);
     CHECK_EQUAL(sent, 1);
-    CHECK_EQUAL(tunring_receive(pair.sessions[1], 8, &FOREVER, &lease), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &FOREVER, &lease), ERROR_SUCCESS);
     tunring_lease_release(lease);
     tunring_lease_free(lease);
     close_ends(&pair);
@@ -51,11 +51,12 @@ test_tun_linux(const char *path)
     CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, &adapter), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_session_start(adapter, 0x20000, &session), ERROR_SUCCESS);
     char name[16] = "";
-    CHECK_EQUAL(api.backend->adapter_name(tunring_adapter_handle(adapter), name, sizeof(name)), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_adapter_name(adapter, name, sizeof(name)), ERROR_SUCCESS);
     CHECK(strcmp(name, "m0") == 0);
-    tunring_session_close(session);
-    tunring_session_drop(session);
+    tunring_source_close(tunring_session_source(session));
+    tunring_source_drop(tunring_session_source(session));
     tunring_adapter_close(adapter);
+    tunring_adapter_drop(adapter);
 }
 
 int

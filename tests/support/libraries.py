@@ -12,6 +12,7 @@ import uuid
 
 import tunring
 import tunring.testing
+from tunring import _core
 
 STANDIN = os.environ.get("TUNRING_TEST_STANDIN", "")
 
@@ -33,12 +34,11 @@ def load(name: str) -> tunring.Library:
     """The library of that name, with a simulator."""
     if name != "wintun":
         return tunring.load(name)
-    driver = stand_in()
+    stand_in()
     # The guard's fillers would take room in rings that tests fill to the byte.
     library = tunring.load("wintun", wake_guard=False)
     assert library.official
-    simulator = driver.StandinSimulator
-    tunring.testing.use_simulator(library, ctypes.cast(simulator, ctypes.c_void_p).value)
+    tunring.testing.use_simulator(library, STANDIN, "StandinSimulator")
     return library
 
 
@@ -58,7 +58,8 @@ def cable(library: tunring.Library, left: str, right: str) -> tuple[tunring.Adap
 
 def connect(left: tunring.Adapter, right: tunring.Adapter) -> None:
     """Plugs `right` into the other end of `left`'s cable, over the stand-in."""
-    code = stand_in().StandinConnect(left._handle.address, right._handle.address)
+    with left._handle.lend() as one, right._handle.lend() as other:
+        code = stand_in().StandinConnect(one, other)
     assert code == 0, f"StandinConnect: {code}"
 
 
@@ -84,8 +85,7 @@ def settle(library: tunring.Library) -> None:
 
 def stale_ends() -> int:
     """Sessions that were ended after the system had closed their handle, over the stand-in: there must be none."""
-    simulator = next(iter(tunring.testing._simulators.values()), None)
-    return int(simulator.stale_ends()) if simulator else 0
+    return _core.simulator_stale_ends(load("wintun")) if STANDIN else 0
 
 
 def told(session: tunring.Session, figure: int) -> int | None:

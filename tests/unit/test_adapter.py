@@ -145,8 +145,9 @@ def test_capacities_of_the_wrong_type(adapter: tunring.Adapter, capacity: object
 def test_close_any_number_of_times_and_what_fails_after(adapter: tunring.Adapter) -> None:
     for _ in range(3):
         adapter.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(tunring.SessionClosed, match="the adapter is closed") as caught:
         adapter.start_session()
+    assert caught.value.reason == "closed"
     with pytest.raises(ValueError, match="closed"):
         _ = adapter.ifindex
 

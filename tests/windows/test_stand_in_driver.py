@@ -33,7 +33,8 @@ class Counters(ctypes.Structure):
 
 def counters(adapter: tunring.Adapter) -> Counters:
     found = Counters()
-    code = libraries.stand_in().StandinCounters(ctypes.c_void_p(adapter._handle.address), ctypes.byref(found))
+    with adapter._handle.lend() as handle:
+        code = libraries.stand_in().StandinCounters(ctypes.c_void_p(handle), ctypes.byref(found))
     assert code == 0
     return found
 

@@ -89,15 +89,38 @@ def plain_c(path: str, wintun: str) -> ctypes.CDLL:
     return loop
 
 
+def handle_of(adapter: tunring.Adapter) -> int:
+    """The DLL's own handle, which is good as long as the adapter is open: here, throughout a measurement."""
+    with adapter._handle.lend() as handle:
+        return handle
+
+
+class ChainPacket(ctypes.Structure):
+    """``struct tunring_chain_packet``."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_uint32))
+
+
+class Functions(ctypes.Structure):
+    """What ``struct tunring_simulator`` begins with."""
+
+    _fields_ = (
+        ("attach", ctypes.c_void_p),
+        ("inject", ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.POINTER(ChainPacket), ctypes.c_uint32)),
+        ("drain", ctypes.c_void_p),
+    )
+
+
 class Driver:
     """The simulator's part between two rounds, with nothing of Python's for each packet."""
 
     def __init__(self, loop: ctypes.CDLL, adapter: tunring.Adapter, size: int, packets: int) -> None:
-        self._loop, self._address = loop, adapter._handle.address
-        functions = tunring.testing.Simulator.attach(adapter)._functions
-        self._inject, self._take = functions.inject, ctypes.cast(functions.drain, ctypes.c_void_p)
+        self._loop, self._address = loop, handle_of(adapter)
+        tunring.testing.Simulator.attach(adapter)
+        functions = Functions.in_dll(libraries.stand_in(), "StandinSimulator")
+        self._inject, self._take = functions.inject, functions.drain
         self._packet = bytes([0x45]) + bytes(size - 1)
-        self._chain = (tunring.testing._ChainPacket * packets)()
+        self._chain = (ChainPacket * packets)()
         for entry in self._chain:
             entry.data, entry.size = ctypes.cast(self._packet, ctypes.c_void_p), size
 
@@ -133,7 +156,7 @@ class Old(CtypesSession):
         packets = min(4096, packets_of(size))
         driver = Driver(loop, adapter, size, packets)
         self.fill, self.drain = driver.fill, driver.drain
-        session = library.WintunStartSession(adapter._handle.address, capacity_of(size))
+        session = library.WintunStartSession(handle_of(adapter), capacity_of(size))
         assert session
         super().__init__(library, session, session, size, packets)
 
@@ -149,7 +172,7 @@ class PlainLoop:
         self._source = (bytes([0x45]) + bytes(size - 1)) * BATCH
         self._target = ctypes.create_string_buffer(self.packets * size)
         self._driver = Driver(loop, adapter, size, self.packets) if simulated else None
-        self._session = loop.loop_start(adapter._handle.address, capacity_of(size))
+        self._session = loop.loop_start(handle_of(adapter), capacity_of(size))
         assert self._session
 
     def rounds(self, what: str, batch: int, count: int = 1) -> list[float]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import uuid
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from tunring import _core
 from tunring._adapter import Adapter
 from tunring._library import load
-from tunring.errors import error_from_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,77 +56,26 @@ def pair(capacity: int = 0x400000) -> tuple[Session, Session]:
     return sessions[0], sessions[1]
 
 
-# ---- The driver's side. These mirror tunring_backend.h. ----
-
-_Adapter = ctypes.c_void_p
-_DWORD = ctypes.c_uint32
-_BACKEND_VERSION = 1
-_MOST_BYTES = 0xFFFF
-_NO_MORE_ITEMS = 259
+# ---- The driver's side. ----
 
 
-class _ChainPacket(ctypes.Structure):
-    _fields_: ClassVar = [("data", ctypes.c_void_p), ("size", _DWORD)]
-
-
-class _Functions(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("attach", ctypes.CFUNCTYPE(_DWORD, _Adapter)),
-        ("inject", ctypes.CFUNCTYPE(_DWORD, _Adapter, ctypes.POINTER(_ChainPacket), _DWORD)),
-        ("drain", ctypes.CFUNCTYPE(_DWORD, _Adapter, ctypes.c_char_p, ctypes.POINTER(_DWORD))),
-        ("corrupt", ctypes.CFUNCTYPE(_DWORD, _Adapter, ctypes.c_int, _DWORD)),
-        ("delay", ctypes.CFUNCTYPE(_DWORD, _Adapter, _DWORD)),
-        ("remove", ctypes.CFUNCTYPE(_DWORD, _Adapter)),
-        ("stale_ends", ctypes.CFUNCTYPE(_DWORD)),
-    ]
-
-
-class _Backend(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("version", _DWORD),
-        ("size", _DWORD),
-        ("name", ctypes.c_char_p),
-        *[
-            (name, ctypes.c_void_p)
-            for name in (
-                "detach counters send_room adapter_name adapter_index adapter_namespace adopt set_option "
-                "receive_many release_many send_many".split()
-            )
-        ],
-        ("simulator", ctypes.POINTER(_Functions)),
-    ]
-
-
-#: By path: of libraries that have none of their own.
-_simulators: dict[str, _Functions] = {}
-
-
-def use_simulator(library: Library, address: int) -> None:
+def use_simulator(library: Library, path: str, symbol: str) -> None:
     """Let :class:`Simulator` play the driver of a library that has no simulator of its own.
 
     Parameters
     ----------
     library : Library
         Such as the official DLL, over something that stands in for its driver.
-    address : int
-        Of a ``struct tunring_simulator``, as include/tunring_backend.h describes it. It must stay valid, and its
-        functions take that library's adapters.
+    path, symbol : str
+        A shared library and what it exports: a ``struct tunring_simulator``, as include/tunring_backend.h describes it,
+        whose functions take that library's adapters. It is loaded and stays loaded.
+
+    Raises
+    ------
+    LibraryNotFound, LibraryInvalid
+        There is no such file, or it doesn't export that.
     """
-    _simulators[library.path] = _Functions.from_address(address)
-
-
-def _functions(library: Library) -> _Functions:
-    if library.path in _simulators:
-        return _simulators[library.path]
-    # The library is loaded already, and this is the same copy of it.
-    try:
-        backend = _Backend.in_dll(ctypes.CDLL(library.path), "TunringBackend")
-    except ValueError:
-        backend = _Backend()
-    if backend.version != _BACKEND_VERSION or backend.size != ctypes.sizeof(_Backend) or not backend.simulator:
-        raise ValueError(f"{library!r} has no simulator; 'loopback' has one")
-    functions: _Functions = backend.simulator.contents
-    return functions
+    _core.simulator_load(library, path, symbol)
 
 
 class Corruption(enum.IntEnum):
@@ -148,7 +96,8 @@ class Simulator:
 
     From then on the adapter is no cable end: nothing moves but by these methods, chains are dropped whole on overflow,
     and a session ends by the official driver's rules. All methods may be called from any thread. Each raises
-    WintunError for what the library refuses: NotFound after :meth:`remove`, SessionClosed without a session.
+    WintunError for what the library refuses: NotFound after :meth:`remove`, SessionClosed without a session; and
+    ValueError once the adapter is closed.
 
     Examples
     --------
@@ -162,9 +111,9 @@ class Simulator:
     (2, True)
     """
 
-    def __init__(self, adapter: Adapter, functions: _Functions) -> None:
-        self._adapter = adapter
-        self._functions = functions
+    def __init__(self, adapter: Adapter) -> None:
+        self._library = adapter.library
+        self._handle = adapter._handle  # noqa: SLF001
 
     @classmethod
     def attach(cls, adapter: Adapter) -> Simulator:
@@ -173,22 +122,15 @@ class Simulator:
         Raises
         ------
         ValueError
-            The adapter's library has no simulator.
+            The adapter's library has no simulator, or the adapter is closed.
         AdapterBusy
             It has a session.
         """
-        self = cls(adapter, _functions(adapter.library))
-        self._check(self._functions.attach(self._handle), "can't attach the simulator")
+        if not _core.simulator_available(adapter.library):
+            raise ValueError(f"{adapter.library!r} has no simulator; 'loopback' has one")
+        self = cls(adapter)
+        _core.simulator_attach(self._handle)
         return self
-
-    @property
-    def _handle(self) -> int:
-        return self._adapter._handle.address  # noqa: SLF001
-
-    @staticmethod
-    def _check(code: int, action: str) -> None:
-        if code:
-            raise error_from_code(code, action)
 
     def inject(self, chain: Iterable[bytes | int]) -> None:
         """Bring one chain of packets to the session.
@@ -204,14 +146,7 @@ class Simulator:
         RingFull
             There is no room for all: the whole chain was dropped, and counted.
         """
-        packets = list(chain)
-        entries = (_ChainPacket * len(packets))()
-        for entry, packet in zip(entries, packets, strict=True):
-            if isinstance(packet, int):
-                entry.data, entry.size = None, packet
-            else:
-                entry.data, entry.size = ctypes.cast(ctypes.c_char_p(packet), ctypes.c_void_p), len(packet)
-        self._check(self._functions.inject(self._handle, entries, len(packets)), "can't inject the chain")
+        _core.simulator_inject(self._handle, chain)
 
     def drain(self) -> bytes | None:
         """Take the oldest packet that the session has sent, or None. What is no IP packet is dropped, and counted.
@@ -221,20 +156,11 @@ class Simulator:
         RingCorrupt
             The ring holds nonsense: from here on the session can't send.
         """
-        return self._drain(ctypes.create_string_buffer(_MOST_BYTES))
-
-    def _drain(self, buffer: ctypes.Array[ctypes.c_char]) -> bytes | None:
-        size = _DWORD(_MOST_BYTES)
-        code = self._functions.drain(self._handle, buffer, ctypes.byref(size))
-        if code == _NO_MORE_ITEMS:
-            return None
-        self._check(code, "can't drain")
-        return ctypes.string_at(buffer, size.value)
+        return _core.simulator_drain(self._handle)
 
     def drain_all(self) -> list[bytes]:
         """Take every packet that the session has sent."""
-        buffer = ctypes.create_string_buffer(_MOST_BYTES)
-        return list(iter(lambda: self._drain(buffer), None))
+        return list(iter(self.drain, None))
 
     def corrupt(self, what: Corruption, value: int) -> None:
         """Overwrite a word of a ring with ``value``: 0 to 0xFFFFFFFF.
@@ -244,17 +170,16 @@ class Simulator:
         WintunError
             There is no packet whose size could be overwritten (code 259).
         """
-        self._check(self._functions.corrupt(self._handle, what, value), "can't corrupt the ring")
+        _core.simulator_corrupt(self._handle, what, value)
 
     def delay(self, seconds: float) -> None:
         """Let every injection and every drain from here on take so long."""
-        self._check(self._functions.delay(self._handle, round(seconds * 1e6)), "can't set the delay")
+        _core.simulator_delay(self._handle, round(seconds * 1e6))
 
     def remove(self) -> None:
         """Let the system remove the adapter, as an administrator may: its session is over, and its handle closed."""
-        self._check(self._functions.remove(self._handle), "can't remove the adapter")
+        _core.simulator_remove(self._handle)
 
     def stale_ends(self) -> int:
         """Count the sessions of this process that were ended after their adapter was removed: it must stay 0."""
-        ends: int = self._functions.stale_ends()
-        return ends
+        return _core.simulator_stale_ends(self._library)
