@@ -43,6 +43,15 @@ def tun(offloads: bool) -> Iterator[tunring.Library]:
 
 
 @pytest.fixture
+def log_lines(tun: tunring.Library) -> Iterator[list[tuple[int, str]]]:
+    """Level and text of each line in the library's log, as they come."""
+    lines: list[tuple[int, str]] = []
+    tunring.set_logger(lambda level, text: lines.append((level, text)), tun)
+    yield lines
+    tunring.set_logger(None, tun)
+
+
+@pytest.fixture
 def namespace() -> Iterator[Namespace]:
     made = Namespace()
     yield made

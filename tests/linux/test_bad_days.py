@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 from datagrams import udp4
 from netns import drain
+from superpackets import on_and_off
 
 import tunring
-from running import NEVER, PROMPT, Threads
+from running import NEVER, PROMPT, Threads, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +137,35 @@ def test_interface_down(session: tunring.Session, namespace: Namespace, link: so
     link.sendto(b"up again", ("10.9.0.9", 9))
     with session.receive(timeout=10) as batch:
         assert batch.tobytes()[-1].endswith(b"up again")
+
+
+@on_and_off
+def test_interface_down_is_logged_once(
+    session: tunring.Session,
+    adapter: tunring.Adapter,
+    namespace: Namespace,
+    log_lines: list[tuple[int, str]],
+    offloads: bool,
+) -> None:
+    """A send doesn't fail, and a counter is seldom looked at: one warning says why nothing arrives."""
+    assert session.send([PACKET]) == 1
+    namespace.ip("link set tun0 down")
+    for _ in range(3):
+        assert session.send([PACKET] * 4) == 4
+    with session.reserve([len(PACKET)]) as [slot]:
+        slot[:] = PACKET
+    namespace.ip("link set tun0 up")
+    assert session.send([PACKET]) == 1
+    namespace.ip("link set tun0 down")
+    assert session.send([PACKET]) == 1
+    assert session.stats().write_errors == 14
+    session.close()
+    with adapter.start_session(tunring.MIN_CAPACITY) as again:
+        assert again.send([PACKET]) == 1
+    assert eventually(lambda: len(log_lines) == 2), log_lines
+    for level, text in log_lines:
+        assert level == logging.WARNING
+        assert '"tun0" is down' in text
 
 
 def test_close_wakes_all(session: tunring.Session) -> None:

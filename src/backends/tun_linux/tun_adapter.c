@@ -308,6 +308,7 @@ start(tun_adapter *adapter, DWORD capacity, tun_session **session)
     (void)dropped_by_kernel(adapter, &made->dropped_before);
     tun_device_drain(device);
     tun_device_set_carrier(device, true);
+    memcpy(made->name, device->name, sizeof(made->name));
     made->adapter = adapter;
     adapter->session = made;
     adapter->users++;

@@ -4,6 +4,7 @@
  * writes, see offload_coalesce.h. A run stays in R until it is written whole, so that a write that has to wait can be
  * tried again.
  */
+#include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_session.h"
 
 #include <string.h>
@@ -18,6 +19,19 @@ typedef enum written
     LATER,   /* the kernel's buffer is full */
     ENDED
 } written;
+
+/* The packets are counted as write errors; whoever wonders why nothing arrives finds the reason once in the log. */
+static void
+warn_of_down(tun_session *session)
+{
+    if (session->send.warned)
+        return;
+    session->send.warned = true;
+    backend_log(WINTUN_LOG_WARN,
+                "The interface \"%s\" is down: what is sent to it is dropped and counted as write errors, until it is "
+                "brought up",
+                session->name);
+}
 
 static written
 outcome_of(tun_session *session, ssize_t result)
@@ -34,6 +48,9 @@ outcome_of(tun_session *session, ssize_t result)
         return ENDED;
     case EINVAL:
         return INVALID;
+    case EIO:
+        warn_of_down(session);
+        return REFUSED;
     default:
         return REFUSED;
     }

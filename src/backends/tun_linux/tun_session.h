@@ -35,6 +35,7 @@ typedef struct tun_receive_half
 typedef struct tun_send_half
 {
     int fd;            /* the same descriptor */
+    bool warned;       /* the log has that the interface is down */
     unsigned offloads; /* what the kernel takes, as far as we know */
     uint32_t count;    /* packets of the run; 0: there is none */
     uint32_t end;      /* offset in R behind the run */
@@ -50,6 +51,7 @@ typedef struct _TUN_SESSION
     struct tun_adapter *adapter; /* NULL once detached; tun_adapter.c's */
     uint64_t dropped_before;     /* by the kernel when the session started; tun_adapter.c's */
     uint64_t dropped;            /* by the kernel since; tun_adapter.c's */
+    char name[IFNAMSIZ];         /* the interface's when the session started, for the log */
 
     ring_pair rings;
     bool virtio;      /* see tun_format */
