@@ -8,19 +8,14 @@
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/tun_linux/offload_virtio.h"
 #include "backends/tun_linux/tun_ioctl.h"
+#include "backends/tun_linux/tun_link.h"
+#include "backends/tun_linux/tun_namespace.h"
 #include "platform/os.h"
 
 #include <fcntl.h>
-#include <linux/ethtool.h>
 #include <linux/if_tun.h>
-#include <linux/netlink.h>
-#include <linux/sockios.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -35,52 +30,6 @@
 #endif
 
 #define TUN_PATH "/dev/net/tun"
-#define NAMESPACE_PATH "/proc/thread-self/ns/net"
-
-/* ---- Names ---- */
-
-/* The kernel's idea of white space, which includes byte 0xA0 wherever it stands. */
-static bool
-is_space(unsigned char byte)
-{
-    return byte == ' ' || (byte >= '\t' && byte <= '\r') || byte == 0xA0;
-}
-
-static const char *
-name_fault(const char *name)
-{
-    const size_t length = strlen(name);
-    if (length == 0)
-        return "it is empty";
-    if (length >= IFNAMSIZ)
-        return "it has more than 15 bytes in UTF-8";
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return "\".\" and \"..\" are not allowed";
-    if (strpbrk(name, "/:"))
-        return "'/' and ':' are not allowed";
-    /* The kernel would put a number in its place and make an interface of another name. */
-    if (strchr(name, '%'))
-        return "'%' is not allowed";
-    if (strstr(name, "\xEF\xBF\xBD"))
-        return "it was no valid UTF-16";
-    for (size_t i = 0; i < length; i++)
-    {
-        if (is_space((unsigned char)name[i]))
-            return "white space is not allowed";
-    }
-    return NULL;
-}
-
-bool
-tun_name_valid(const char *name)
-{
-    const char *fault = name_fault(name);
-    if (fault)
-        backend_log(WINTUN_LOG_ERR,
-                    "\"%s\" is no interface name: %s (1 to 15 bytes, without '%%', '/', ':' and white space)", name,
-                    fault);
-    return !fault;
-}
 
 /* ---- Pieces ---- */
 
@@ -97,62 +46,46 @@ store_fd(int *place, int fd, const char *what)
     return code;
 }
 
+/* What open() failed with, in words that say what to do next. */
+static DWORD
+open_failure(int failure)
+{
+    switch (failure)
+    {
+    case EPERM:
+        /* Neither the file's mode nor the user has a part in it: that would be EACCES. */
+        backend_log(WINTUN_LOG_ERR,
+                    "%s can't be opened, whoever tries: the device rules of this container or service forbid it; start "
+                    "it with --device %s (LXC: devices.allow = c 10:200 rwm, systemd: DeviceAllow=%s): %s",
+                    TUN_PATH, TUN_PATH, TUN_PATH, strerror(failure));
+        return ERROR_ACCESS_DENIED;
+    case EACCES:
+        backend_log(WINTUN_LOG_ERR,
+                    "%s may not be opened by this user; run as root, or let the administrator chmod 0666 it: %s",
+                    TUN_PATH, strerror(failure));
+        return ERROR_ACCESS_DENIED;
+    case ENOENT:
+    case ENOTDIR:
+    case ENODEV:
+    case ENXIO:
+        backend_log(WINTUN_LOG_ERR,
+                    "%s can't be opened, as the kernel's TUN driver or its device file is missing; load the driver "
+                    "(modprobe tun), or start the container with --device %s: %s",
+                    TUN_PATH, TUN_PATH, strerror(failure));
+        return ERROR_FILE_NOT_FOUND;
+    default:
+        errno = failure;
+        return ERROR_SUCCESS;
+    }
+}
+
 static DWORD
 open_tun(int *fd)
 {
     const int opened = OS_FD(open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC));
-    const int failure = errno;
     *fd = -1;
-    if (opened < 0 && (failure == EACCES || failure == EPERM))
-    {
-        backend_log(WINTUN_LOG_ERR, "%s may not be opened by this user: %s", TUN_PATH, strerror(failure));
-        return ERROR_ACCESS_DENIED;
-    }
-    if (opened < 0 && (failure == ENOENT || failure == ENOTDIR || failure == ENODEV || failure == ENXIO))
-    {
-        backend_log(WINTUN_LOG_ERR, "%s can't be opened: the kernel's TUN driver, or its device file, is missing: %s",
-                    TUN_PATH, strerror(failure));
-        return ERROR_FILE_NOT_FOUND;
-    }
-    errno = failure;
-    return store_fd(fd, opened, "Opening " TUN_PATH);
-}
-
-static struct ifreq
-request_for(const char *name)
-{
-    struct ifreq request = {0};
-    memcpy(request.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
-    return request;
-}
-
-/* 0 if there is no such interface. */
-static DWORD
-index_of(int control, const char *name)
-{
-    struct ifreq request = request_for(name);
-    return tun_ioctl(control, SIOCGIFINDEX, &request) == 0 ? (DWORD)request.ifr_ifindex : 0;
-}
-
-static int
-open_control(void)
-{
-    return OS_FD(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-}
-
-/* The calling thread's. */
-static int
-open_namespace(void)
-{
-    return OS_FD(open(NAMESPACE_PATH, O_RDONLY | O_CLOEXEC));
-}
-
-static bool
-same_namespace(int first, int second)
-{
-    struct stat a;
-    struct stat b;
-    return fstat(first, &a) == 0 && fstat(second, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    const DWORD code = opened < 0 ? open_failure(errno) : ERROR_SUCCESS;
+    return code ? code : store_fd(fd, opened, "Opening " TUN_PATH);
 }
 
 /* Opens what every device needs: everything that can fail for want of descriptors comes before the interface. */
@@ -160,16 +93,16 @@ static DWORD
 open_descriptors(tun_device *device)
 {
     *device = (tun_device){.fd = -1, .control = -1, .home = -1};
-    DWORD code = store_fd(&device->control, open_control(), "Opening a netlink socket");
+    DWORD code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
     if (!code)
         code = open_tun(&device->fd);
     if (code)
         return code;
-    const int home = open_namespace();
-    /* Without /proc the calling thread's namespace will have to do. */
+    const int home = tun_namespace_here();
+    /* Without a word from the system the calling thread's namespace will have to do. */
     if (home < 0 && errno != EMFILE && errno != ENFILE)
         return ERROR_SUCCESS;
-    return store_fd(&device->home, home, "Opening " NAMESPACE_PATH);
+    return store_fd(&device->home, home, "Opening the network namespace");
 }
 
 static void
@@ -218,6 +151,24 @@ negotiate_offloads(tun_device *device, int flags)
 
 /* ---- Create and attach ---- */
 
+/* Attaches a descriptor to the interface of this name. Some drivers refuse the flags that they don't know, such as
+ * gVisor's: it is tried again without what can be done without. *flags become those that were taken; errno otherwise. */
+static bool
+set_interface(int fd, const char *name, int *flags)
+{
+    static const int optional[] = {IFF_NO_CARRIER, IFF_VNET_HDR, IFF_TUN_EXCL};
+    for (size_t dropped = 0;; dropped++)
+    {
+        struct ifreq request = tun_link_request(name);
+        request.ifr_flags = (short)*flags;
+        if (tun_ioctl(fd, TUNSETIFF, &request) == 0)
+            return true;
+        if (errno != EINVAL || dropped == sizeof(optional) / sizeof(*optional))
+            return false;
+        *flags &= ~optional[dropped];
+    }
+}
+
 static DWORD
 create_failure(int failure, const char *name)
 {
@@ -242,23 +193,22 @@ tun_device_create(tun_device *device, const char *name)
 {
     DWORD code = open_descriptors(device);
     /* Whether the name is taken can be told even if no interface may be made. */
-    if (device->control >= 0 && index_of(device->control, name))
+    if (device->control >= 0 && tun_link_index(device->control, name))
     {
         code = create_failure(EEXIST, name);
         goto failed;
     }
     if (code)
         goto failed;
-    struct ifreq request = request_for(name);
-    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL | virtio_flag());
-    if (tun_ioctl(device->fd, TUNSETIFF, &request) != 0)
+    int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL | virtio_flag();
+    if (!set_interface(device->fd, name, &flags))
     {
         code = create_failure(errno, name);
         goto failed;
     }
-    adopt_name(device, request.ifr_name);
-    device->index = index_of(device->control, device->name);
-    negotiate_offloads(device, request.ifr_flags);
+    adopt_name(device, name);
+    device->index = tun_link_index(device->control, device->name);
+    negotiate_offloads(device, flags);
     tun_device_set_carrier(device, false);
     return ERROR_SUCCESS;
 
@@ -300,27 +250,26 @@ DWORD
 tun_device_attach(tun_device *device, const char *name)
 {
     DWORD code = open_descriptors(device);
-    const DWORD index = device->control >= 0 ? index_of(device->control, name) : 0;
+    const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
     if (device->control >= 0 && !index)
         code = not_found(name);
     if (code)
         goto failed;
-    struct ifreq request = request_for(name);
-    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag());
-    if (tun_ioctl(device->fd, TUNSETIFF, &request) != 0)
+    int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag();
+    if (!set_interface(device->fd, name, &flags))
     {
         code = attach_failure(errno, name);
         goto failed;
     }
     /* Had it gone meanwhile, the kernel would have made a new one, which goes as we close it. */
-    if (index_of(device->control, name) != index)
+    if (tun_link_index(device->control, name) != index)
     {
         code = not_found(name);
         goto failed;
     }
     adopt_name(device, name);
     device->index = index;
-    negotiate_offloads(device, request.ifr_flags);
+    negotiate_offloads(device, flags);
     /* Attaching switches it on, before Linux 6.2. */
     tun_device_set_carrier(device, false);
     return ERROR_SUCCESS;
@@ -371,7 +320,7 @@ tun_device_adopt(tun_device *device, int fd)
     }
     DWORD code = store_fd(&device->fd, OS_FD(fcntl(fd, F_DUPFD_CLOEXEC, 3)), "Copying the descriptor");
     if (!code)
-        code = store_fd(&device->control, open_control(), "Opening a netlink socket");
+        code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
     if (!code && fcntl(device->fd, F_SETFL, O_RDWR | O_NONBLOCK) != 0)
         code = os_error_from_errno(errno);
     if (code)
@@ -379,9 +328,9 @@ tun_device_adopt(tun_device *device, int fd)
         tun_device_close(device);
         return code;
     }
-    device->home = open_namespace();
+    device->home = tun_namespace_here();
     adopt_name(device, request.ifr_name);
-    device->index = index_of(device->control, device->name);
+    device->index = tun_link_index(device->control, device->name);
     negotiate_offloads(device, request.ifr_flags);
     (void)tun_device_refresh(device);
     return ERROR_SUCCESS;
@@ -402,42 +351,13 @@ tun_device_close(tun_device *device)
 
 /* ---- Where it is now ---- */
 
-typedef struct control_opening
-{
-    int space;
-    int control;
-} control_opening;
-
-static void *
-open_control_there(void *parameter)
-{
-    control_opening *opening = parameter;
-    opening->control = setns(opening->space, CLONE_NEWNET) == 0 ? open_control() : -1;
-    return NULL;
-}
-
-/* A socket belongs to the namespace that its maker was in, so a thread goes there and makes one. */
-static int
-open_control_in(int space)
-{
-    control_opening opening = {.space = space, .control = -1};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, open_control_there, &opening) != 0)
-        return -1;
-    pthread_join(thread, NULL);
-    return opening.control;
-}
-
 /* Takes over the descriptor. What the system doesn't allow leaves things as they were. */
 static void
 follow_to(tun_device *device, int space)
 {
-    if (device->home >= 0 && same_namespace(space, device->home))
-    {
-        os_fd_close(space);
-        return;
-    }
-    const int control = open_control_in(space);
+    const bool moved = device->home < 0 || !tun_namespace_same(space, device->home);
+    /* A socket belongs to the namespace that its maker was in, so a thread goes there and makes one. */
+    const int control = moved ? tun_namespace_call(space, tun_namespace_control) : -1;
     if (control < 0)
     {
         os_fd_close(space);
@@ -447,7 +367,7 @@ follow_to(tun_device *device, int space)
     os_fd_close(device->home);
     device->control = control;
     device->home = space;
-    device->index = index_of(control, device->name);
+    device->index = tun_link_index(control, device->name);
 }
 
 bool
@@ -463,16 +383,20 @@ tun_device_refresh(tun_device *device)
     return true;
 }
 
+/* Whether the calling thread is in the interface's namespace; if the system doesn't tell, it is. */
+static bool
+is_here(const tun_device *device)
+{
+    const int here = tun_namespace_here();
+    const bool same = here < 0 || device->home < 0 || tun_namespace_same(here, device->home);
+    os_fd_close(here);
+    return same;
+}
+
 bool
 tun_device_is_named(tun_device *device, const char *name)
 {
-    if (!tun_device_refresh(device) || strcmp(device->name, name) != 0)
-        return false;
-    const int here = open_namespace();
-    /* Without /proc nothing is known of either. */
-    const bool same = here < 0 || device->home < 0 || same_namespace(here, device->home);
-    os_fd_close(here);
-    return same;
+    return tun_device_refresh(device) && strcmp(device->name, name) == 0 && is_here(device);
 }
 
 int
@@ -483,21 +407,12 @@ tun_device_namespace(const tun_device *device)
     return space >= 0 || device->home < 0 ? space : fcntl(device->home, F_DUPFD_CLOEXEC, 3);
 }
 
-/* ---- Link and queue ---- */
+/* ---- Link, queue and driver ---- */
 
 void
 tun_device_set_carrier(tun_device *device, bool up)
 {
-    int on = up;
-    /* Unknown before Linux 5.0, where the link is up while somebody is attached. */
-    if (tun_ioctl(device->fd, TUNSETCARRIER, &on) != 0)
-        return;
-    /* The kernel opens and closes its queues for the new state up to a second later, unless it is asked for the link's
-     * state. Meanwhile packets would be dropped at the start and queued after the end. */
-    struct ethtool_value link = {.cmd = ETHTOOL_GLINK};
-    struct ifreq request = request_for(device->name);
-    request.ifr_data = (char *)&link;
-    (void)tun_ioctl(device->control, SIOCETHTOOL, &request);
+    tun_link_set_carrier(device->fd, device->control, device->name, up);
 }
 
 void
@@ -505,8 +420,7 @@ tun_device_drain(tun_device *device)
 {
     /* A short buffer takes a whole packet as well. */
     char start[16];
-    struct ifreq request = request_for(device->name);
-    int left = tun_ioctl(device->control, SIOCGIFTXQLEN, &request) == 0 ? request.ifr_qlen : 1000;
+    int left = tun_link_queue_length(device->control, device->name);
     while (left-- > 0 && read(device->fd, start, sizeof(start)) >= 0)
         continue;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import sys
 import threading
 from concurrent.futures import Future
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 #: For :func:`unshare`.
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+
+#: Since Linux 4.10.
+_SIOCGSKNS = 0x894C
 
 T = TypeVar("T")
 
@@ -84,9 +88,28 @@ def enter_own_network() -> None:
 
 def _is_here(descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat("/proc/thread-self/ns/net"))
+        here = os.stat("/proc/thread-self/ns/net")
     except FileNotFoundError:
-        return False
+        try:
+            here = _stat_by_socket()
+        except OSError:
+            return False
+    return os.path.samestat(os.fstat(descriptor), here)
+
+
+def _stat_by_socket() -> os.stat_result:
+    """What the namespace's file in /proc would say, where there is no /proc. It takes CAP_NET_ADMIN."""
+    if sys.platform != "win32":
+        from fcntl import ioctl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            descriptor = ioctl(made, _SIOCGSKNS)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    else:
+        raise NotImplementedError("there are no network namespaces on Windows")
 
 
 def call_in_network(descriptor: int, function: Callable[[], T]) -> T:

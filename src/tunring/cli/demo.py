@@ -116,7 +116,7 @@ class _Demo:
         traffic: Traffic,
         library: Library,
         reason: str | None,
-        faults: Callable[[], dict[str, int]] | None,
+        faults: Callable[[], dict[str, int] | None] | None,
     ) -> int:
         responder = Responder()
         handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -169,7 +169,7 @@ class _Demo:
             "tcp": {"connections": tally.connections, **tally.tcp_bytes.as_dict()},
             "kernel": faults() if faults else None,
         }
-        if faults and result["kernel"]["checksum_errors"]:
+        if result["kernel"] and result["kernel"]["checksum_errors"]:
             result["ok"] = False
         result["ok"] = result["ok"] and not result["lost"]
         if self._json:
@@ -224,11 +224,13 @@ def _say_summary(result: dict[str, Any]) -> None:
         f" round trip p50 {ping['p50_us'] / 1000:.3f} ms, p99 {ping['p99_us'] / 1000:.3f} ms"
     )
     say(f"UDP      {udp['sent']:,} datagrams sent, {udp['returned']:,} came back")
-    if kernel is not None:
+    if tcp["connections"]:
+        again = f"; {kernel['retransmitted']:,} segments sent again" if kernel else ""
         say(
-            f"TCP      {tcp['connections']:,} connections; {tcp['sent']:,} bytes sent, {tcp['returned']:,} came back;"
-            f" {kernel['retransmitted']:,} segments sent again"
+            f"TCP      {tcp['connections']:,} connections;"
+            f" {tcp['sent']:,} bytes sent, {tcp['returned']:,} came back{again}"
         )
+    if kernel:
         say(f"kernel   {kernel['checksum_errors']:,} checksum errors")
     verdict = "everything that was sent came back right" if result["ok"] else "NOT everything came back right"
     say(verdict + (f"; {result['damaged']:,} answers were damaged" if result["damaged"] else ""))

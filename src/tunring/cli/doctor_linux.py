@@ -24,7 +24,7 @@ assert sys.platform == "linux"
 Row = tuple[str, "Level", str, str]
 
 _DEVICE = "/dev/net/tun"
-_TUNGETFEATURES = 0x800454CF
+_TUNGETFEATURES, _TUNGETIFF = 0x800454CF, 0x800454D2
 _FEATURES = {
     0x0001: "tun",
     0x4000: "vnet_hdr",
@@ -33,6 +33,10 @@ _FEATURES = {
     0x0040: "no_carrier",
 }
 _NEEDED = 0x0001
+
+#: Calls by which the driver does what not every kernel has, and what is missing without them. To a descriptor that is
+#: attached to no interface each driver refuses them, by ENOTTY if it doesn't know them at all.
+_CALLS = {0x400454D0: "offloads", 0x400454E2: "switching the link", 0x400454D9: "several queues"}
 
 
 def look() -> Iterator[Row]:
@@ -44,30 +48,60 @@ def look() -> Iterator[Row]:
 
 
 def _device() -> Row:
-    from fcntl import ioctl
-
     topic = "TUN driver"
     try:
         descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    except PermissionError:
+    except OSError as error:
+        return topic, "problem", *_refused(error)
+    try:
+        return topic, *_driver(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refused(error: OSError) -> tuple[str, str]:
+    """Why the device can't be opened, and what to do."""
+    if error.errno == errno.EPERM:
+        advice = (
+            f"start the container with --device {_DEVICE}; LXC: devices.allow = c 10:200 rwm; "
+            f"a systemd service: DeviceAllow={_DEVICE}"
+        )
+        return f"the device rules of this container or service forbid {_DEVICE}: {error.strerror}", advice
+    if error.errno == errno.EACCES:
         mode = os.stat(_DEVICE).st_mode & 0o777
         advice = f"run as root, or let the administrator: chmod 0666 {_DEVICE}"
-        return topic, "problem", f"this user may not open {_DEVICE} (mode {mode:04o})", advice
+        return f"this user may not open {_DEVICE} (mode {mode:04o})", advice
+    absent = error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR)
+    advice = "load the kernel's driver: modprobe tun; in a container, pass the device: --device /dev/net/tun"
+    return f"{_DEVICE}: {error.strerror}", advice if absent else ""
+
+
+def _knows(descriptor: int, call: int) -> bool:
+    from fcntl import ioctl
+
+    try:
+        ioctl(descriptor, call, bytes(40))
     except OSError as error:
-        absent = error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR)
-        advice = "load the kernel's driver: modprobe tun; in a container, pass the device: --device /dev/net/tun"
-        return topic, "problem", f"{_DEVICE}: {error.strerror}", advice if absent else ""
+        return error.errno != errno.ENOTTY
+    return True
+
+
+def _driver(descriptor: int) -> tuple[Level, str, str]:
+    from fcntl import ioctl
+
     try:
         (features,) = struct.unpack("I", ioctl(descriptor, _TUNGETFEATURES, bytes(4)))
     except OSError as error:
-        return topic, "problem", f"{_DEVICE} is no TUN driver: {error.strerror}", "mknod /dev/net/tun c 10 200"
-    finally:
-        os.close(descriptor)
+        if not _knows(descriptor, _TUNGETIFF):
+            return "problem", f"{_DEVICE} is no TUN driver: {error.strerror}", "mknod /dev/net/tun c 10 200"
+        features = _NEEDED  # a driver that doesn't say what it has
     names = ", ".join(name for bit, name in _FEATURES.items() if features & bit)
     text = f"{_DEVICE} of Linux {platform.release()}; features: {names}"
     if not features & _NEEDED:
-        return topic, "problem", text, "a kernel with TUN interfaces is needed"
-    return topic, "ok", text, ""
+        return "problem", text, "a kernel with TUN interfaces is needed"
+    if missing := [what for call, what in _CALLS.items() if not _knows(descriptor, call)]:
+        return "warning", f"{text}; missing: {', '.join(missing)}", "packets pass all the same, one by one"
+    return "ok", text, ""
 
 
 def _capabilities() -> Row:
@@ -91,6 +125,8 @@ def _sysctl(name: str, default: int) -> int:
 
 def _namespaces() -> Row:
     topic = "namespaces"
+    if not Path("/proc/self").exists():
+        return topic, "warning", "/proc is not mounted, so there is no telling what is allowed", ""
     if not Path("/proc/self/ns/net").exists():
         return topic, "warning", "the kernel has no network namespaces", "the demo will use loopback"
     if "CAP_SYS_ADMIN" in capabilities():

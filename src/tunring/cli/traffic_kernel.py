@@ -187,9 +187,11 @@ class KernelTraffic:
         self._sources = []
 
 
-def kernel_faults() -> dict[str, int]:
-    """What the kernel has counted so far, in this namespace, that shouldn't have been."""
+def kernel_faults() -> dict[str, int] | None:
+    """What the kernel has counted so far, in this namespace, that shouldn't have been. None where there is no /proc."""
     figures: dict[str, int] = {}
+    if not os.path.exists("/proc/thread-self/net/snmp"):
+        return None
     with open("/proc/thread-self/net/snmp", encoding="ascii") as file:
         lines = [line.split() for line in file]
     for names, values in zip(lines[::2], lines[1::2], strict=True):

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An interface's link and its queue, by ioctl. `control` is a socket in the interface's namespace.
+ */
+#ifndef TUNRING_TUN_LINK_H
+#define TUNRING_TUN_LINK_H
+
+#include "wintun.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+
+struct ifreq tun_link_request(const char *name);
+
+/* The interface's index, or 0 if there is no such interface. */
+DWORD tun_link_index(int control, const char *name);
+
+/* Switches the link of the interface that `fd` is attached to, and waits until the kernel's queues have followed. */
+void tun_link_set_carrier(int fd, int control, const char *name, bool up);
+
+/* Packets that each of the interface's queues holds at most. */
+int tun_link_queue_length(int control, const char *name);
+
+#endif
