@@ -6,10 +6,10 @@ import ctypes
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import sources
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +17,6 @@ import offload_reference as reference
 from offload_reference import ACK, CWR, ECE, FIN, PSH, TCP, UDP, Virtio
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-import sources
 
 #: These are quick.
 many = settings(max_examples=5 * settings().max_examples)
