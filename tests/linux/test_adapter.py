@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from datagrams import udp4
+from nobody import BECOME_NOBODY, NOBODY
 
 import tunring
 from running import Threads, eventually
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
     from netns import Namespace
 
 pytestmark = pytest.mark.root
-
-NOBODY = 65534
-
-#: Runs as nobody from here on. The package is loaded before, since nobody may not be allowed to read where it is.
-BECOME_NOBODY = f"""
-import os, socket, tunring
-tunring.load("tun_linux")
-"".encode("utf-16-le")
-os.setgroups([])
-os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
-os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
-"""
 
 #: /dev/net/tun is there for all users, as most systems have it, in a mount namespace of the process's own.
 TUN_FOR_ALL = "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from nobody import BECOME_NOBODY, NOBODY
 
 from running import eventually
 from tunring.cli.traffic_kernel import KernelTraffic
@@ -32,23 +33,7 @@ NO_TUN = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exe
 #: /dev/net/tun is there for all users, as most systems have it, for the command alone.
 TUN_FOR_ALL = [*NO_TUN[:-1], 'mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec "$0" "$@"']
 
-NOBODY = 65534
-
-#: Becomes nobody and runs the command line. What Python loads late is loaded before, since nobody may not be allowed to
-#: read where it is; and nobody may write its own maps, as after an exec.
-AS_NOBODY = f"""
-import codecs, concurrent.futures.thread, ctypes, os, sys
-import pyroute2
-import tunring.__main__, tunring.cli.isolation_linux, tunring.cli.traffic_kernel, tunring.configuration._linux
-for codec in ("ascii", "idna", "latin-1", "utf-8", "utf-16-le"):
-    codecs.lookup(codec)
-os.setgroups([])
-os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
-os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
-PR_SET_DUMPABLE = 4
-ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-sys.exit(tunring.__main__.main(sys.argv[1:]))
-"""
+AS_NOBODY = BECOME_NOBODY + "sys.exit(tunring.__main__.main(sys.argv[1:]))"
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

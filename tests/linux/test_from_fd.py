@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from datagrams import udp4, udp_payload
 from netns import drain
+from nobody import BECOME_NOBODY
 from tun_descriptors import (
     IFF_NO_PI,
     IFF_TAP,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 UDP_SEGMENT = 103
-NOBODY = 65534
-
 HERE, THERE = "10.9.0.1", "10.9.0.77"
 
 plain_and_virtio = pytest.mark.parametrize(
@@ -196,13 +195,10 @@ def test_copy_is_not_inherited(namespace: Namespace, tun: tunring.Library) -> No
 
 # ---- Without privileges ----
 
-_SERVICE = f"""
-import os, socket, sys, tunring
+_SERVICE = (
+    BECOME_NOBODY
+    + """
 library = tunring.load("tun_linux")
-"".encode("utf-16-le")
-os.setgroups([])
-os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
-os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
 fd = int(sys.argv[1])
 try:
     tunring.Adapter.create("tun7", library=library)
@@ -223,6 +219,7 @@ with tunring.Adapter.from_fd(fd, library=library) as adapter, adapter.start_sess
     sys.stdin.read()
 print("done")
 """
+)
 
 
 @plain_and_virtio
