@@ -176,7 +176,7 @@ bool tunring_simulator_available(const tunring_api *api);
 /* The calls of struct tunring_simulator, which has the codes. ERROR_INVALID_HANDLE once tunring_adapter_close() has
  * begun, and in a forked child; ERROR_NOT_SUPPORTED without a simulator. */
 DWORD tunring_simulate_attach(tunring_adapter *adapter);
-DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_chain_packet *chain, DWORD count);
+DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_packet *chain, DWORD count);
 DWORD tunring_simulate_drain(tunring_adapter *adapter, BYTE *buffer, DWORD *size);
 DWORD tunring_simulate_corrupt(tunring_adapter *adapter, tunring_corruption what, DWORD value);
 DWORD tunring_simulate_delay(tunring_adapter *adapter, DWORD microseconds);

@@ -5,15 +5,19 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wintun cimport BYTE, DWORD, GUID, HANDLE, LPCWSTR, NET_LUID, WINTUN_ADAPTER_HANDLE
 
 
+cdef extern from "tunring_packet.h" nogil:
+    ctypedef struct tunring_packet:
+        const BYTE *data
+        uint32_t length
+
+    bint tunring_packet_is_ip(const BYTE *packet, uint32_t length) noexcept
+
+
 cdef extern from "tunring_backend.h" nogil:
     ctypedef struct tunring_counters:
         uint64_t host_dropped
         uint64_t host_filtered
         uint64_t write_errors
-
-    ctypedef struct tunring_chain_packet:
-        const BYTE *Bytes
-        DWORD Size
 
     ctypedef enum tunring_corruption:
         TUNRING_CORRUPT_RECEIVE_TAIL
@@ -112,7 +116,7 @@ cdef extern from "tunring.h" nogil:
                                  size_t size) noexcept
     bint tunring_simulator_available(const tunring_api *api) noexcept
     DWORD tunring_simulate_attach(tunring_adapter *adapter) noexcept
-    DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_chain_packet *chain, DWORD count) noexcept
+    DWORD tunring_simulate_inject(tunring_adapter *adapter, const tunring_packet *chain, DWORD count) noexcept
     DWORD tunring_simulate_drain(tunring_adapter *adapter, BYTE *buffer, DWORD *size) noexcept
     DWORD tunring_simulate_corrupt(tunring_adapter *adapter, tunring_corruption what, DWORD value) noexcept
     DWORD tunring_simulate_delay(tunring_adapter *adapter, DWORD microseconds) noexcept
@@ -121,9 +125,6 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_slot:
         BYTE *data
-        uint32_t length
-    ctypedef struct tunring_packet:
-        const BYTE *data
         uint32_t length
     ctypedef struct tunring_lease:
         tunring_source *source
@@ -151,7 +152,6 @@ cdef extern from "tunring.h" nogil:
                        const tunring_wait *wait, uint32_t *sent) noexcept
     DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
                           const tunring_wait *wait, tunring_lease **lease) noexcept
-    bint tunring_packet_is_ip(const BYTE *packet, uint32_t length) noexcept
 
     ctypedef struct tunring_alarm:
         pass

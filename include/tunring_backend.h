@@ -7,6 +7,7 @@
 #ifndef TUNRING_BACKEND_H
 #define TUNRING_BACKEND_H
 
+#include "tunring_packet.h"
 #include "wintun.h"
 
 #include <stdatomic.h>
@@ -24,29 +25,6 @@ typedef struct tunring_counters
     uint64_t write_errors;  /* packets to the host that it refused (Linux: write() failed) */
 } tunring_counters;
 
-typedef struct tunring_packet
-{
-    const BYTE *data;
-    uint32_t length;
-} tunring_packet;
-
-/* True for what hosts and drivers let through: IPv4 of at least 20 bytes, IPv6 of at least 40, by the first nibble. */
-static inline bool
-tunring_packet_is_ip(const BYTE *packet, uint32_t length)
-{
-    if (length < 20)
-        return false;
-    const unsigned version = packet[0] >> 4;
-    return version == 4 || (version == 6 && length >= 40);
-}
-
-/* A packet for the simulator: Size may lie on purpose. */
-typedef struct tunring_chain_packet
-{
-    const BYTE *Bytes;
-    DWORD Size;
-} tunring_chain_packet;
-
 /* What tunring_simulator.corrupt() overwrites. */
 typedef enum tunring_corruption
 {
@@ -63,8 +41,8 @@ typedef struct tunring_simulator
     /* Takes the adapter over. ERROR_BUSY while it has a session. */
     DWORD (*attach)(WINTUN_ADAPTER_HANDLE Adapter);
     /* One chain towards the client: all of it or, when the ring lacks room, nothing (ERROR_BUFFER_OVERFLOW, counted).
-     * Packets over 65535 bytes are skipped. */
-    DWORD (*inject)(WINTUN_ADAPTER_HANDLE Adapter, const tunring_chain_packet *Chain, DWORD Count);
+     * Packets over 65535 bytes are skipped, and of one without data all bytes are 0. */
+    DWORD (*inject)(WINTUN_ADAPTER_HANDLE Adapter, const tunring_packet *Chain, DWORD Count);
     /* Takes the oldest packet the client has sent: *Size holds the buffer's size, then the packet's.
      * ERROR_NO_MORE_ITEMS; ERROR_BUFFER_OVERFLOW if the buffer is too small (the packet stays). */
     DWORD (*drain)(WINTUN_ADAPTER_HANDLE Adapter, BYTE *Buffer, DWORD *Size);

@@ -23,7 +23,7 @@ typedef struct work
     uint32_t length;
     virtio_header virtio;
     BYTE arena[ARENA + 66000]; /* the packets, as in a ring: each behind 4 bytes and at a multiple of 4 */
-    offload_packet packets[4000];
+    tunring_packet packets[4000];
     uint32_t count;
     uint32_t size;
     uint32_t at;
@@ -61,7 +61,7 @@ split_all(void)
     {
         BYTE *place = next_place(size);
         offload_split_write(&split, place);
-        job.packets[job.count++] = (offload_packet){place, size};
+        job.packets[job.count++] = (tunring_packet){place, size};
     }
 }
 

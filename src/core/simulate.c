@@ -57,7 +57,7 @@ tunring_simulate_attach(tunring_adapter *adapter)
 }
 
 DWORD
-tunring_simulate_inject(tunring_adapter *adapter, const tunring_chain_packet *chain, DWORD count)
+tunring_simulate_inject(tunring_adapter *adapter, const tunring_packet *chain, DWORD count)
 {
     DWORD code;
     const tunring_simulator *simulator = enter(adapter, &code);

@@ -51,10 +51,10 @@ def simulator_inject(AdapterHandle handle not None, packets):
     """Bring a chain of packets: bytes, or sizes of what can't be read."""
     cdef tunring_adapter *adapter = handle.get()
     cdef list items = list(packets)  # ours, so that nobody can let the bytes go meanwhile
-    cdef tunring_chain_packet *chain
+    cdef tunring_packet *chain
     cdef Py_ssize_t i, count = len(items)
     cdef DWORD code
-    chain = <tunring_chain_packet *>_allocate(count, sizeof(tunring_chain_packet))
+    chain = <tunring_packet *>_allocate(count, sizeof(tunring_packet))
     try:
         for i in range(count):
             _link(&chain[i], items[i], i)
@@ -65,16 +65,16 @@ def simulator_inject(AdapterHandle handle not None, packets):
     _simulated(handle, code, "can't inject the chain")
 
 
-cdef int _link(tunring_chain_packet *link, packet, Py_ssize_t index) except -1:
+cdef int _link(tunring_packet *link, packet, Py_ssize_t index) except -1:
     """Describe one packet, which the caller holds."""
     if isinstance(packet, bytes):
-        link.Bytes = <const BYTE *><const char *>(<bytes>packet)
-        link.Size = <DWORD>len(packet)
+        link.data = <const BYTE *><const char *>(<bytes>packet)
+        link.length = <DWORD>len(packet)
     elif isinstance(packet, int):
         if not 0 <= packet <= 0xFFFFFFFF:
             raise ValueError(f"packet {index}: a size must be 0 to {0xFFFFFFFF} bytes, not {packet}")
-        link.Bytes = NULL
-        link.Size = packet
+        link.data = NULL
+        link.length = packet
     else:
         raise TypeError(f"packet {index} must be bytes or a size, not {type(packet).__name__}")
     return 0

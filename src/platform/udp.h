@@ -6,8 +6,8 @@
 #define TUNRING_UDP_H
 
 #include "platform/os.h"
-#include "tunring_backend.h"
 #include "tunring_endpoint.h"
+#include "tunring_packet.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -13,7 +13,7 @@
 
 typedef struct packets
 {
-    offload_packet list[OFFLOAD_RUN]; /* each in memory that ends with it, for ASan */
+    tunring_packet list[OFFLOAD_RUN]; /* each in memory that ends with it, for ASan */
     uint32_t count;
 } packets;
 
@@ -24,7 +24,7 @@ add_bytes(packets *run, const BYTE *bytes, uint32_t length)
     CHECK(copy && run->count < OFFLOAD_RUN);
     if (length)
         memcpy(copy, bytes, length);
-    run->list[run->count++] = (offload_packet){copy, length};
+    run->list[run->count++] = (tunring_packet){copy, length};
     return copy;
 }
 
@@ -66,7 +66,7 @@ join_frame(const offload_frame *frame, virtio_header *virtio, BYTE *bytes)
 /* Equal, but for the identification of a packet that must not be fragmented and the header checksum that covers it, and
  * for the two ways to write a checksum of TCP that is 0. */
 static inline void
-check_same(const BYTE *got, const offload_packet *packet)
+check_same(const BYTE *got, const tunring_packet *packet)
 {
     BYTE *expected = malloc(packet->length);
     CHECK(expected);

@@ -73,7 +73,7 @@ play(void *argument)
     BYTE bytes[0x10000];
     DWORD code;
     make_packet(bytes, 100, 1);
-    const tunring_chain_packet chain = {bytes, 100};
+    const tunring_packet chain = {bytes, 100};
     do
     {
         DWORD size = sizeof(bytes);

@@ -165,7 +165,7 @@ static void *
 drive(void *argument)
 {
     static const BYTE bytes[200] = {0x45};
-    const tunring_chain_packet chain[] = {{bytes, 100}, {bytes, 200}};
+    const tunring_packet chain[] = {{bytes, 100}, {bytes, 200}};
     BYTE buffer[2000];
     DWORD code = ERROR_SUCCESS;
 

@@ -110,7 +110,7 @@ mix(packets *mixed, packets *flows, origin *origins)
             if (flow == FLOWS)
                 return;
         }
-        const offload_packet *packet = &flows[flow].list[at[flow]++];
+        const tunring_packet *packet = &flows[flow].list[at[flow]++];
         origin *origin = &origins[mixed->count];
         BYTE *copy = add_bytes(mixed, packet->data, packet->length);
         *origin = (struct origin){(uint8_t)flow, below(20) == 0};

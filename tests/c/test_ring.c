@@ -58,7 +58,7 @@ put(uint32_t size)
     static BYTE bytes[WINTUN_MAX_IP_PACKET_SIZE];
 
     memset(bytes, (int)size, sizeof(bytes));
-    return ring_host_put_chain(&pair.receive, &(tunring_chain_packet){bytes, size}, 1);
+    return ring_host_put_chain(&pair.receive, &(tunring_packet){bytes, size}, 1);
 }
 
 static void
@@ -312,8 +312,8 @@ static void
 test_chain(void)
 {
     static BYTE bytes[WINTUN_MAX_IP_PACKET_SIZE + 1];
-    const tunring_chain_packet mixed[] = {{bytes, 20}, {bytes, 0x10000}, {NULL, 30}, {bytes, 40}};
-    const tunring_chain_packet large[] = {{bytes, 0xFFFF}, {bytes, 0xFFFF}};
+    const tunring_packet mixed[] = {{bytes, 20}, {bytes, 0x10000}, {NULL, 30}, {bytes, 40}};
+    const tunring_packet large[] = {{bytes, 0xFFFF}, {bytes, 0xFFFF}};
     DWORD size;
     const BYTE *packet;
 

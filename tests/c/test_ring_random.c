@@ -97,7 +97,7 @@ host_puts(void)
     uint32_t size = random_size();
     uint8_t seed = (uint8_t)check_random(&state);
     bool fits = s.used + ring_slot_size(size) <= CAPACITY - 4;
-    tunring_chain_packet chain = {bytes, size};
+    tunring_packet chain = {bytes, size};
 
     fill(bytes, size, seed);
     CHECK(ring_host_put_chain(&pair.receive, &chain, 1) == fits);

@@ -49,7 +49,7 @@ teardown(void)
 static DWORD
 inject(DWORD size)
 {
-    return simulator->inject(adapter, &(tunring_chain_packet){bytes, size}, 1);
+    return simulator->inject(adapter, &(tunring_packet){bytes, size}, 1);
 }
 
 static void
@@ -138,7 +138,7 @@ test_attach(void)
 static void
 test_inject(void)
 {
-    const tunring_chain_packet chain[] = {{bytes, 20}, {bytes, 0x10000}, {bytes, 0}, {bytes, 1400}};
+    const tunring_packet chain[] = {{bytes, 20}, {bytes, 0x10000}, {bytes, 0}, {bytes, 1400}};
 
     setup();
     receive_fails(ERROR_NO_MORE_ITEMS);
@@ -160,7 +160,7 @@ test_inject(void)
 static void
 test_overflow(void)
 {
-    const tunring_chain_packet chain[] = {{bytes, 1400}, {bytes, 1400}, {bytes, 1400}};
+    const tunring_packet chain[] = {{bytes, 1400}, {bytes, 1400}, {bytes, 1400}};
     DWORD count = 0;
 
     setup();

@@ -17,7 +17,7 @@
 
 typedef struct input
 {
-    offload_packet packets[OFFLOAD_RUN];
+    tunring_packet packets[OFFLOAD_RUN];
     uint32_t count;
 } input;
 
@@ -68,7 +68,7 @@ read_input(input *input, const uint8_t *data, size_t size)
     {
         const uint8_t how = data[0];
         uint32_t length = (data[1] | (uint32_t)data[2] << 8) % MOST;
-        const offload_packet *last = input->count ? &input->packets[input->count - 1] : NULL;
+        const tunring_packet *last = input->count ? &input->packets[input->count - 1] : NULL;
         length = length < size - 3 ? length : (uint32_t)(size - 3);
         const bool copy = how & COPY && last && last->length >= length;
         const uint32_t total = copy ? last->length : length;
@@ -81,7 +81,7 @@ read_input(input *input, const uint8_t *data, size_t size)
         }
         if (how & SEAL)
             seal(packet, total);
-        input->packets[input->count] = (offload_packet){packet, total};
+        input->packets[input->count] = (tunring_packet){packet, total};
         data += 3 + length;
         size -= 3 + length;
     }
@@ -90,7 +90,7 @@ read_input(input *input, const uint8_t *data, size_t size)
 /* But for what no receiver may see a difference in: the identification of an IPv4 packet that must not be fragmented,
  * and the two zeros of one's complement. */
 static void
-check_same(const BYTE *got, const offload_packet *packet, const offload_headers *headers)
+check_same(const BYTE *got, const tunring_packet *packet, const offload_headers *headers)
 {
     BYTE *expected = exact_copy(packet->data, packet->length);
     if (headers->version == 4)
@@ -155,7 +155,7 @@ typedef struct place
 } place;
 
 static place
-place_of(const offload_packet *packet)
+place_of(const tunring_packet *packet)
 {
     const unsigned version = packet->length ? packet->data[0] >> 4 : 0;
     place place = {0};
@@ -170,7 +170,7 @@ place_of(const offload_packet *packet)
 /* Packets between the same addresses may overtake each other only if they are of different flows, and nothing overtakes
  * what is of none. */
 static bool
-ordered(const offload_packet *one, const offload_packet *other)
+ordered(const tunring_packet *one, const tunring_packet *other)
 {
     const place a = place_of(one), b = place_of(other);
     if (a.addresses == 0 || b.addresses == 0)

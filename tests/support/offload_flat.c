@@ -39,10 +39,10 @@ flat_coalesce(const BYTE *bytes, const uint32_t *lengths, uint32_t count, unsign
               BYTE *result, uint32_t *sizes)
 {
     static offload_run run;
-    offload_packet packets[OFFLOAD_RUN];
+    tunring_packet packets[OFFLOAD_RUN];
     offload_frame frame;
     for (uint32_t i = 0; i < count; bytes += lengths[i++])
-        packets[i] = (offload_packet){bytes, lengths[i]};
+        packets[i] = (tunring_packet){bytes, lengths[i]};
     offload_coalesce(&run, packets, count, offloads);
     for (uint32_t g = 0; g < run.group_count; g++)
     {

@@ -96,7 +96,7 @@ def handle_of(adapter: tunring.Adapter) -> int:
 
 
 class ChainPacket(ctypes.Structure):
-    """``struct tunring_chain_packet``."""
+    """``struct tunring_packet``."""
 
     _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_uint32))
 

@@ -78,7 +78,7 @@ sleep_delay(loopback_adapter *adapter)
 }
 
 static DWORD
-inject(WINTUN_ADAPTER_HANDLE handle, const tunring_chain_packet *chain, DWORD count)
+inject(WINTUN_ADAPTER_HANDLE handle, const tunring_packet *chain, DWORD count)
 {
     loopback_adapter *adapter = handle->adapter;
     cable_direction *direction;

@@ -128,7 +128,7 @@ uint32_t ring_host_fill(const ring_side *side, uint32_t at, uint32_t size);
 void ring_host_show(ring_side *side, uint32_t at);
 /* All packets or none: false when room lacks. Sizes over 65535 are skipped; NULL stands for bytes that can't be read,
  * which come as zeros. The caller then sets the event. */
-bool ring_host_put_chain(ring_side *side, const tunring_chain_packet *chain, uint32_t count);
+bool ring_host_put_chain(ring_side *side, const tunring_packet *chain, uint32_t count);
 /* When nothing is in the ring, neither unread nor held (S), neither allocated nor waiting for the host (R): both
  * indices go back to 0, for a hot arena. Of either side; needs its lock, and the host half to be idle. */
 void ring_host_rewind(ring_side *side);

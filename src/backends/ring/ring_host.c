@@ -70,14 +70,14 @@ ring_host_show(ring_side *side, uint32_t at)
 }
 
 bool
-ring_host_put_chain(ring_side *side, const tunring_chain_packet *chain, uint32_t count)
+ring_host_put_chain(ring_side *side, const tunring_packet *chain, uint32_t count)
 {
     uint32_t at = ring_host_tail(side);
     uint64_t needed = 0;
 
     for (uint32_t i = 0; i < count; i++)
     {
-        needed += chain[i].Size > WINTUN_MAX_IP_PACKET_SIZE ? 0 : ring_slot_size(chain[i].Size);
+        needed += chain[i].length > WINTUN_MAX_IP_PACKET_SIZE ? 0 : ring_slot_size(chain[i].length);
     }
     if (!offset_valid(side, at) || needed > room_at(side, at))
     {
@@ -85,21 +85,21 @@ ring_host_put_chain(ring_side *side, const tunring_chain_packet *chain, uint32_t
     }
     for (uint32_t i = 0; i < count; i++)
     {
-        BYTE *place = ring_host_place(side, at, chain[i].Size);
+        BYTE *place = ring_host_place(side, at, chain[i].length);
 
         if (place == NULL)
         {
             continue; /* too large */
         }
-        if (chain[i].Bytes == NULL)
+        if (chain[i].data == NULL)
         {
-            memset(place, 0, chain[i].Size);
+            memset(place, 0, chain[i].length);
         }
         else
         {
-            memcpy(place, chain[i].Bytes, chain[i].Size);
+            memcpy(place, chain[i].data, chain[i].length);
         }
-        at = ring_host_fill(side, at, chain[i].Size);
+        at = ring_host_fill(side, at, chain[i].length);
     }
     ring_host_show(side, at);
     return true;

@@ -58,7 +58,7 @@ find_flow(offload_run *run, const BYTE *packet, const offload_headers *headers)
 
 /* A packet without a flow may not be overtaken by what comes after it. */
 static void
-close_groups(offload_run *run, const offload_packet *packet)
+close_groups(offload_run *run, const tunring_packet *packet)
 {
     const BYTE *data = packet->data;
     const unsigned version = packet->length ? data[0] >> 4 : 0;
@@ -80,7 +80,7 @@ close_groups(offload_run *run, const offload_packet *packet)
 /* ---- What fits together ---- */
 
 static bool
-checksums_verify(const offload_packet *packet, const offload_headers *headers)
+checksums_verify(const tunring_packet *packet, const offload_headers *headers)
 {
     const BYTE *data = packet->data;
     const uint32_t length = packet->length - headers->transport;
@@ -135,7 +135,7 @@ same_tcp(const BYTE *first, const BYTE *packet, uint32_t size)
 
 /* By the headers alone. */
 static bool
-fits(const offload_run *run, const offload_group *group, const offload_packet *packet, const offload_headers *headers)
+fits(const offload_run *run, const offload_group *group, const tunring_packet *packet, const offload_headers *headers)
 {
     const BYTE *first = run->packets[group->first].data;
     const BYTE *data = packet->data;
@@ -164,7 +164,7 @@ start_group(offload_run *run, uint32_t index)
 static void
 start_flow(offload_run *run, uint32_t index, const offload_headers *headers, unsigned offloads)
 {
-    const offload_packet *packet = &run->packets[index];
+    const tunring_packet *packet = &run->packets[index];
     offload_group *group = start_group(run, index);
     group->headers = *headers;
     group->open = mergeable(packet->data, packet->length, headers, offloads, true);
@@ -180,7 +180,7 @@ start_flow(offload_run *run, uint32_t index, const offload_headers *headers, uns
 static void
 append(offload_run *run, offload_group *group, uint32_t index, const offload_headers *headers)
 {
-    const offload_packet *packet = &run->packets[index];
+    const tunring_packet *packet = &run->packets[index];
     const uint32_t payload = packet->length - headers->length;
     run->next[group->last] = (uint8_t)index;
     group->last = (uint8_t)index;
@@ -194,7 +194,7 @@ append(offload_run *run, offload_group *group, uint32_t index, const offload_hea
 
 /* Checksums come last, since they cost most: that of a first packet only once another one would follow it. */
 static bool
-joins(const offload_run *run, offload_group *group, const offload_packet *packet, const offload_headers *headers,
+joins(const offload_run *run, offload_group *group, const tunring_packet *packet, const offload_headers *headers,
       unsigned offloads)
 {
     if (!group->open || !mergeable(packet->data, packet->length, headers, offloads, false) ||
@@ -206,7 +206,7 @@ joins(const offload_run *run, offload_group *group, const offload_packet *packet
 }
 
 void
-offload_coalesce(offload_run *run, const offload_packet *packets, uint32_t count, unsigned offloads)
+offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count, unsigned offloads)
 {
     run->packets = packets;
     run->group_count = 0;
@@ -242,7 +242,7 @@ add_piece(offload_frame *frame, const BYTE *data, size_t length)
 }
 
 void
-offload_packet_frame(const offload_packet *packet, offload_frame *frame)
+offload_packet_frame(const tunring_packet *packet, offload_frame *frame)
 {
     memset(frame->head, 0, sizeof(virtio_header));
     frame->count = 0;

@@ -16,6 +16,7 @@
 
 #include "backends/tun_linux/offload_headers.h"
 #include "backends/tun_linux/offload_virtio.h"
+#include "tunring_packet.h"
 
 #include <sys/uio.h>
 
@@ -30,12 +31,6 @@
 #define OFFLOAD_TSO4 1u
 #define OFFLOAD_TSO6 2u
 #define OFFLOAD_USO 4u
-
-typedef struct offload_packet
-{
-    const BYTE *data;
-    uint32_t length;
-} offload_packet;
 
 typedef struct offload_group
 {
@@ -53,7 +48,7 @@ typedef struct offload_group
 
 typedef struct offload_run
 {
-    const offload_packet *packets;
+    const tunring_packet *packets;
     uint32_t group_count;
     offload_group groups[OFFLOAD_RUN]; /* by their first packets */
     uint8_t next[OFFLOAD_RUN];         /* the packet after this one in its group, unless it is the last */
@@ -71,12 +66,12 @@ typedef struct offload_frame
 } offload_frame;
 
 /* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags. */
-void offload_coalesce(offload_run *run, const offload_packet *packets, uint32_t count, unsigned offloads);
+void offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count, unsigned offloads);
 
 /* Puts a group together. The frame points into itself and to the packets. */
 void offload_group_frame(const offload_run *run, const offload_group *group, offload_frame *frame);
 
 /* The same for one packet as it is: also for each of a superpacket that the kernel refused. */
-void offload_packet_frame(const offload_packet *packet, offload_frame *frame);
+void offload_packet_frame(const tunring_packet *packet, offload_frame *frame);
 
 #endif

@@ -116,7 +116,7 @@ begin_run(tun_session *session)
     while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
     {
         if (tunring_packet_is_ip(packet, size))
-            send->packets[send->count++] = (offload_packet){packet, size};
+            send->packets[send->count++] = (tunring_packet){packet, size};
         else
             tun_count(&session->filtered);
     }
@@ -221,7 +221,7 @@ fitting_run(tun_session *session, const tunring_packet *packets, uint32_t count)
 }
 
 static void
-keep_in_ring(tun_session *session, const offload_packet *packet)
+keep_in_ring(tun_session *session, const tunring_packet *packet)
 {
     BYTE *slot = ring_allocate(&session->rings.send, packet->length);
     memcpy(slot, packet->data, packet->length);
@@ -293,7 +293,7 @@ send_directly(tun_session *session, const tunring_packet *packets, uint32_t coun
     for (uint32_t i = 0; i < taken; i++)
     {
         if (tunring_packet_is_ip(packets[i].data, packets[i].length))
-            send->packets[send->count++] = (offload_packet){packets[i].data, packets[i].length};
+            send->packets[send->count++] = (tunring_packet){packets[i].data, packets[i].length};
         else
             tun_count(&session->filtered);
     }

@@ -41,7 +41,7 @@ typedef struct tun_send_half
     uint32_t end;      /* offset in R behind the run */
     uint32_t group;    /* the next one to write */
     uint32_t singly;   /* packets of it that are written already, singly, as the kernel refused the superpacket */
-    offload_packet packets[OFFLOAD_RUN];
+    tunring_packet packets[OFFLOAD_RUN];
     offload_run run;
 } tun_send_half;
 

@@ -119,7 +119,7 @@ sleep_delay(WINTUN_ADAPTER_HANDLE adapter)
 }
 
 static DWORD
-inject(WINTUN_ADAPTER_HANDLE adapter, const tunring_chain_packet *chain, DWORD count)
+inject(WINTUN_ADAPTER_HANDLE adapter, const tunring_packet *chain, DWORD count)
 {
     DWORD code;
 

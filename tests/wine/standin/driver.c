@@ -122,7 +122,7 @@ driver_move(direction *direction)
 }
 
 bool
-driver_inject(direction *direction, const tunring_chain_packet *chain, DWORD count)
+driver_inject(direction *direction, const tunring_packet *chain, DWORD count)
 {
     registration *session = direction->to;
 

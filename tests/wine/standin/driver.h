@@ -86,6 +86,6 @@ void driver_free(registration *session);
 /* Moves what lies in the near ring. The caller holds the direction. */
 void driver_move(direction *direction);
 /* Brings a chain to the session at the far end; false when room lacks. The caller holds the direction. */
-bool driver_inject(direction *direction, const tunring_chain_packet *chain, DWORD count);
+bool driver_inject(direction *direction, const tunring_packet *chain, DWORD count);
 
 #endif
