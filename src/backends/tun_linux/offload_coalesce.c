@@ -210,6 +210,12 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
 {
     run->packets = packets;
     run->group_count = 0;
+    if (!offloads)
+    {
+        for (uint32_t i = 0; i < count; i++)
+            (void)start_group(run, i);
+        return;
+    }
     memset(run->flows, 0, sizeof(run->flows));
     for (uint32_t i = 0; i < count; i++)
     {

@@ -65,7 +65,8 @@ typedef struct offload_frame
     uint32_t count; /* of pieces */
 } offload_frame;
 
-/* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags. */
+/* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags; without
+ * any, each packet is a group of its own. */
 void offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count, unsigned offloads);
 
 /* Puts a group together. The frame points into itself and to the packets. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Send: what R holds is written to the TUN descriptor, in order. With virtio headers a run of packets becomes few
- * writes, see offload_coalesce.h. A run stays in R until it is written whole, so that a write that has to wait can be
- * tried again.
+ * Send: what R holds is written to the TUN descriptor, in order. Where the kernel takes superpackets, a run of packets
+ * becomes few writes, see offload_coalesce.h. A run stays in R until it is written whole, so that a write that has to
+ * wait can be tried again.
  */
 #include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_session.h"
@@ -76,52 +76,40 @@ write_frame(tun_session *session, const offload_frame *frame)
     return outcome_of(session, result);
 }
 
-/* ---- Without virtio headers: packet by packet ---- */
-
-static void
-write_packets(tun_session *session)
+/* With a virtio header in front of it if the descriptor has them. */
+static written
+write_packet(tun_session *session, const tunring_packet *packet)
 {
-    ring_side *side = &session->rings.send;
-    const BYTE *packet;
-    uint32_t size;
-    while (!atomic_load(&session->over) && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
-    {
-        if (!tunring_packet_is_ip(packet, size))
-            tun_count(&session->filtered);
-        else
-        {
-            const written outcome = write_bytes(session, packet, size);
-            if (outcome == LATER || outcome == ENDED)
-                return;
-            if (outcome != WRITTEN)
-                tun_count(&session->write_errors);
-        }
-        ring_host_take(side, size);
-    }
+    offload_frame frame;
+    if (!session->virtio)
+        return write_bytes(session, packet->data, packet->length);
+    offload_packet_frame(packet, &frame);
+    return write_frame(session, &frame);
 }
 
-/* ---- With them: run by run ---- */
+/* ---- A run: packets, in R or in the caller's memory, that are grouped and written together ---- */
 
-/* Looks at what R holds, and groups it. False if there is nothing. */
-static bool
-begin_run(tun_session *session)
+static void
+empty_run(tun_session *session)
+{
+    session->send.count = session->send.group = session->send.singly = 0;
+}
+
+static void
+add_to_run(tun_session *session, const BYTE *packet, uint32_t size)
 {
     tun_send_half *send = &session->send;
-    ring_side *side = &session->rings.send;
-    const uint32_t begin = ring_host_head(side);
-    const BYTE *packet;
-    uint32_t size;
-    send->count = send->group = send->singly = 0;
-    send->end = begin;
-    while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
-    {
-        if (tunring_packet_is_ip(packet, size))
-            send->packets[send->count++] = (tunring_packet){packet, size};
-        else
-            tun_count(&session->filtered);
-    }
+    if (tunring_packet_is_ip(packet, size))
+        send->packets[send->count++] = (tunring_packet){packet, size};
+    else
+        tun_count(&session->filtered);
+}
+
+static void
+group_run(tun_session *session)
+{
+    tun_send_half *send = &session->send;
     offload_coalesce(&send->run, send->packets, send->count, send->offloads);
-    return send->end != begin;
 }
 
 /* The kernel did not take a superpacket of this kind, so it won't take others. */
@@ -139,14 +127,12 @@ static written
 write_singly(tun_session *session, const offload_group *group)
 {
     tun_send_half *send = &session->send;
-    offload_frame frame;
     uint32_t index = group->first;
     for (uint32_t i = 0; i < group->count; i++, index = send->run.next[index])
     {
         if (i < send->singly)
             continue;
-        offload_packet_frame(&send->packets[index], &frame);
-        const written outcome = write_frame(session, &frame);
+        const written outcome = write_packet(session, &send->packets[index]);
         if (outcome == LATER || outcome == ENDED)
             return outcome;
         if (outcome != WRITTEN)
@@ -175,6 +161,39 @@ write_group(tun_session *session, const offload_group *group)
     return outcome;
 }
 
+/* Goes on where it stopped. LATER or ENDED: at the group that could not be written. */
+static written
+write_run(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    for (; send->group < send->run.group_count; send->group++)
+    {
+        const written outcome = write_group(session, &send->run.groups[send->group]);
+        if (outcome == LATER || outcome == ENDED)
+            return outcome;
+    }
+    return WRITTEN;
+}
+
+/* ---- From R ---- */
+
+/* Looks at what R holds, and groups it. False if there is nothing. */
+static bool
+begin_run(tun_session *session)
+{
+    tun_send_half *send = &session->send;
+    ring_side *side = &session->rings.send;
+    const uint32_t begin = ring_host_head(side);
+    const BYTE *packet;
+    uint32_t size;
+    empty_run(session);
+    send->end = begin;
+    while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
+        add_to_run(session, packet, size);
+    group_run(session);
+    return send->end != begin;
+}
+
 /* The run is written: its packets leave R. */
 static void
 finish_run(tun_session *session)
@@ -184,21 +203,16 @@ finish_run(tun_session *session)
     uint32_t size;
     while (ring_host_head(side) != session->send.end && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
         ring_host_take(side, size);
-    session->send.count = 0;
+    empty_run(session);
 }
 
 static void
-write_runs(tun_session *session)
+write_ring(tun_session *session)
 {
-    tun_send_half *send = &session->send;
-    while (!atomic_load(&session->over) && (send->count > 0 || begin_run(session)))
+    while (!atomic_load(&session->over) && (session->send.count > 0 || begin_run(session)))
     {
-        for (; send->group < send->run.group_count; send->group++)
-        {
-            const written outcome = write_group(session, &send->run.groups[send->group]);
-            if (outcome == LATER || outcome == ENDED)
-                return;
-        }
+        if (write_run(session) != WRITTEN)
+            return;
         finish_run(session);
     }
 }
@@ -245,62 +259,21 @@ keep_rest(tun_session *session)
     (void)ring_publish(&session->rings.send);
 }
 
-static void
-write_run(tun_session *session)
-{
-    tun_send_half *send = &session->send;
-    offload_coalesce(&send->run, send->packets, send->count, send->offloads);
-    for (send->group = send->singly = 0; send->group < send->run.group_count; send->group++)
-    {
-        const written outcome = write_group(session, &send->run.groups[send->group]);
-        if (outcome == LATER)
-            keep_rest(session);
-        if (outcome == LATER || outcome == ENDED)
-            break;
-    }
-    send->count = send->group = send->singly = 0;
-}
-
-/* Without virtio headers, likewise. */
-static void
-write_list(tun_session *session)
-{
-    tun_send_half *send = &session->send;
-    written outcome = WRITTEN;
-    for (uint32_t i = 0; i < send->count && outcome != ENDED; i++)
-    {
-        if (outcome != LATER)
-            outcome = write_bytes(session, send->packets[i].data, send->packets[i].length);
-        if (outcome == LATER)
-            keep_in_ring(session, &send->packets[i]);
-        else if (outcome != WRITTEN && outcome != ENDED)
-            tun_count(&session->write_errors);
-    }
-    send->count = 0;
-    (void)ring_publish(&session->rings.send);
-}
-
 /* Returns how many it took care of: 0 if they have to go through R. */
 static uint32_t
 send_directly(tun_session *session, const tunring_packet *packets, uint32_t count)
 {
-    tun_send_half *send = &session->send;
     ring_side *side = &session->rings.send;
     if (atomic_load(&session->over) || ring_host_head(side) != atomic_load_explicit(&side->next, memory_order_relaxed))
         return 0;
     const uint32_t taken = fitting_run(session, packets, count);
-    send->count = 0;
+    empty_run(session);
     for (uint32_t i = 0; i < taken; i++)
-    {
-        if (tunring_packet_is_ip(packets[i].data, packets[i].length))
-            send->packets[send->count++] = (tunring_packet){packets[i].data, packets[i].length};
-        else
-            tun_count(&session->filtered);
-    }
-    if (session->virtio)
-        write_run(session);
-    else
-        write_list(session);
+        add_to_run(session, packets[i].data, packets[i].length);
+    group_run(session);
+    if (write_run(session) == LATER)
+        keep_rest(session);
+    empty_run(session);
     return taken;
 }
 
@@ -311,10 +284,7 @@ tun_send_work(void *context)
 {
     tun_session *session = context;
     (void)ring_publish(&session->rings.send);
-    if (session->virtio)
-        write_runs(session);
-    else
-        write_packets(session);
+    write_ring(session);
     ring_host_rewind(&session->rings.send);
 }
 

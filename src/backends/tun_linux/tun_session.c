@@ -106,7 +106,7 @@ tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code)
     }
     session->receive.fd = session->send.fd = fd;
     session->virtio = format->virtio;
-    session->send.offloads = format->offloads;
+    session->send.offloads = format->virtio ? format->offloads : 0;
     if (!open_read_event(session))
     {
         *code = GetLastError();
