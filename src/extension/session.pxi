@@ -680,11 +680,11 @@ class Session(_Session):
     def __init_subclass__(cls):
         raise TypeError("Session is not an acceptable base type")
 
-    def __del__(self):
+    def __del__(self, *, warn=warnings.warn):  # at exit, modules may be empty already
         try:
             unclosed = not self.closed
         except TypeError:  # it never started
             return
         if unclosed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
             self.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from tunring import _core
 from tunring._library import load
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from tunring._creation import IfExists
@@ -26,9 +26,6 @@ MAX_CAPACITY = 0x4000000
 #: UTF-16 units that the ABI allows.
 _NAME_UNITS = 127
 _TYPE_UNITS = 128
-
-#: By id() of each adapter that is open: its library's path and its LUID.
-_open_adapters: dict[int, tuple[str, int]] = {}
 
 
 def _check_text(text: object, what: str, most: int) -> str:
@@ -75,6 +72,9 @@ class Adapter:
 
     _configurator: Configurator
 
+    #: By id() of each adapter that is open: its library's path and its LUID.
+    _open_adapters: ClassVar[dict[int, tuple[str, int]]] = {}
+
     def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library, *, stays: bool = False) -> None:
         if not isinstance(handle, _core.AdapterHandle):
             raise TypeError("Adapter.create() and Adapter.open() make adapters")
@@ -84,7 +84,7 @@ class Adapter:
         self._luid = handle.luid
         self._stays = stays  # the interface does, when this adapter is closed
         self._closed = False
-        _open_adapters[id(self)] = library.path, self._luid
+        self._open_adapters[id(self)] = library.path, self._luid
 
     @classmethod
     def create(
@@ -131,7 +131,7 @@ class Adapter:
         guid_bytes = _check_guid(guid)
         check_if_exists(if_exists)
         library = library or load()
-        ours = {luid for path, luid in list(_open_adapters.values()) if path == library.path}
+        ours = {luid for path, luid in list(cls._open_adapters.values()) if path == library.path}
         handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
         return cls(handle, name, library, stays=stays)
 
@@ -326,7 +326,7 @@ class Adapter:
         still held keep ring memory, and on Windows the adapter, until they are let go.
         """
         self._closed = True
-        _open_adapters.pop(id(self), None)
+        self._open_adapters.pop(id(self), None)
         problem = None
         try:
             self._handle.close_sessions()
@@ -347,9 +347,9 @@ class Adapter:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, *, warn: Callable[..., None] = warnings.warn) -> None:  # at exit, modules may be empty already
         if not getattr(self, "_closed", True):
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
             self.close()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Never, NoReturn, SupportsIndex, final, overload
 
@@ -175,7 +175,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
-    def __del__(self) -> None: ...
+    def __del__(self, *, warn: Callable[..., None] = ...) -> None: ...
     def __reduce__(self) -> NoReturn: ...
 
 @final

@@ -26,7 +26,7 @@ from tunring import _core
 from tunring._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from tunring._buffers import Buffer
@@ -233,9 +233,9 @@ class Writer:
             with suppress(OSError):
                 self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, *, warn: Callable[..., None] = warnings.warn) -> None:  # at exit, modules may be empty already
         if not self._closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         return f"<tunring.pcapng.Writer of {self._file_name}, {'closed' if self._closed else 'open'}>"

@@ -110,3 +110,23 @@ def test_the_last_view_dies_with_the_interpreter(library: tunring.Library) -> No
     """A helper thread ends the session while the interpreter goes down: it must not need anything of Python's."""
     for _ in range(20):
         check_script(BEGIN + SCENES["iterator"], library=library.name)
+
+
+def test_what_is_open_when_modules_are_empty_already() -> None:
+    """As some Pythons empty them at exit, while something still keeps the session."""
+    scene = """
+import gc, tunring.pcapng
+import tunring._adapter, tunring._core, tunring._loops.aio
+writer = tunring.pcapng.Writer(open("/dev/null", "wb", buffering=0))
+adapter = tunring.Adapter.create("alone", library=library)
+modules = tunring._adapter, tunring._core, tunring._loops.aio, tunring.pcapng
+kept = [left, right, adapter, writer]
+del left, right, adapter, writer
+for module in modules:
+    for name in vars(module):
+        if not name.startswith("__"):
+            vars(module)[name] = None
+kept.clear()
+gc.collect()
+"""
+    check_script(BEGIN + scene, library="loopback")

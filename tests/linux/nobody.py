@@ -8,8 +8,8 @@ from __future__ import annotations
 
 NOBODY = 65534
 
-#: A script that begins with this goes on as nobody, and finds `os`, `socket`, `sys` and `tunring` imported. It may still
-#: write its own user namespace's maps, as it could after an exec.
+#: A script that begins with this goes on as nobody, and finds `os`, `socket`, `sys` and `tunring` imported. It may
+#: still write its own user namespace's maps, as it could after an exec.
 BECOME_NOBODY = f"""
 import codecs, concurrent.futures.thread, ctypes, importlib, os, pkgutil, socket, sys
 import pyroute2

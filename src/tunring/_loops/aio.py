@@ -79,10 +79,10 @@ class DescriptorReadiness:
             self._loop.remove_reader(descriptor)
         os.close(descriptor)
 
-    def __del__(self) -> None:
+    def __del__(self, *, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be empty already
         descriptor = getattr(self, "_descriptor", -1)
         if descriptor >= 0:
-            os.close(descriptor)
+            close(descriptor)
 
 
 class LoopWaiters(Waiters):
