@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from tunring import _core
-from tunring._library import load
+from tunring._library import the_library
 
 if TYPE_CHECKING:
     import uuid
@@ -130,7 +130,7 @@ class Adapter:
         _check_text(tunnel_type, "tunnel_type", _TYPE_UNITS)
         guid_bytes = _check_guid(guid)
         check_if_exists(if_exists)
-        library = library or load()
+        library = the_library(library)
         ours = {luid for path, luid in list(cls._open_adapters.values()) if path == library.path}
         handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
         return cls(handle, name, library, stays=stays)
@@ -153,7 +153,7 @@ class Adapter:
         from tunring._creation import explained, open_handle
 
         _check_text(name, "name", _NAME_UNITS)
-        library = library or load()
+        library = the_library(library)
         with explained(library):
             handle = open_handle(library, name)
         return cls(handle, name, library, stays=True)
@@ -181,7 +181,7 @@ class Adapter:
         number = operator.index(fd)
         if not 0 <= number <= 0x7FFFFFFF:
             raise ValueError(f"fd must be a file descriptor, not {fd}")
-        library = library or load()
+        library = the_library(library)
         handle = library.adopt_descriptor(number)
         return cls(handle, handle.name or f"fd {number}", library, stays=True)
 

@@ -22,7 +22,8 @@ _VERIFY_VARIABLE = "TUNRING_WINTUN_VERIFY"
 #: The code that says a library wasn't found.
 _MOD_NOT_FOUND = 126
 
-_lock = threading.Lock()
+# A signal handler or a finalizer may load one as well, in a thread that is just loading one.
+_lock = threading.RLock()
 #: By resolved path, and by name: whoever has loaded one and then given up privileges may not see the file any more.
 _loaded: dict[str, Library] = {}
 
@@ -40,7 +41,7 @@ class DriverVersion(NamedTuple):
 def _renew_lock() -> None:
     # Another thread of the parent may have held it when the process forked.
     global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -102,9 +103,10 @@ def _load_once(which: str, verify: bool) -> Library:
             return _loaded[which]
         path = _find(which)
         library = _loaded.get(str(path)) or _open(path, verify)
-        _loaded[str(path)] = library
+        # Whatever loaded the same one in the middle of that was first.
+        library = _loaded.setdefault(str(path), library)
         if which in _NAMES:
-            _loaded[which] = library
+            _loaded.setdefault(which, library)
         return library
 
 
@@ -167,6 +169,21 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
     return library
 
 
+def the_library(library: Library | None) -> Library:
+    """The library that an argument means: None is :func:`load`'s default.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    """
+    if library is None:
+        return load()
+    if not isinstance(library, Library):
+        raise TypeError(f"library must be a Library, as tunring.load() returns it, or None, not {library!r}")
+    return library
+
+
 def running_driver_version(library: Library | None = None) -> DriverVersion:
     """Ask which version of the driver runs now.
 
@@ -178,7 +195,7 @@ def running_driver_version(library: Library | None = None) -> DriverVersion:
     NotFound
         The driver is not loaded.
     """
-    return DriverVersion(*(library or load()).running_driver_version())
+    return DriverVersion(*the_library(library).running_driver_version())
 
 
 def delete_driver(library: Library | None = None) -> None:
@@ -191,4 +208,4 @@ def delete_driver(library: Library | None = None) -> None:
     WintunError
         It is in use, or the system refused.
     """
-    (library or load()).delete_driver()
+    the_library(library).delete_driver()

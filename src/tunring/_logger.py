@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tunring import _core
-from tunring._library import load
+from tunring._library import the_library
 
 if TYPE_CHECKING:
     import logging
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 _INFO, _WARNING, _ERROR = 20, 30, 40  # as in that module
 _LEVELS = {0: _INFO, 1: _WARNING, 2: _ERROR}
 
-_lock = threading.Lock()
+# A signal handler or a finalizer may set a logger as well, in a thread that is just setting one.
+_lock = threading.RLock()
 _targets: dict[int, Callable[[int, str], object]] = {}
-_thread: threading.Thread | None = None
+#: The one that drains the queue, once it is needed.
+_threads: dict[str, threading.Thread] = {}
 
 
 def _drain() -> None:
@@ -46,24 +48,27 @@ def _drain() -> None:
 
 def _stop() -> None:
     _core.log_stop()
-    if _thread is not None:
-        _thread.join()
+    for thread in _threads.values():
+        if thread.ident is not None:  # else it never started
+            thread.join()
 
 
 def _start_thread() -> None:
-    global _thread  # noqa: PLW0603
-    if _thread is None:
-        _thread = threading.Thread(target=_drain, name="tunring-log", daemon=True)
-        _thread.start()
+    if _threads:
+        return
+    thread = threading.Thread(target=_drain, name="tunring-log", daemon=True)
+    # In one step, for what may come here in the middle of it.
+    if _threads.setdefault("drain", thread) is thread:
         atexit.register(_stop)
+        thread.start()
 
 
 def _forget_parent() -> None:
     # The child of a fork has neither the thread nor its queue.
-    global _lock, _thread  # noqa: PLW0603
-    _lock = threading.Lock()
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
     _targets.clear()
-    _thread = None
+    _threads.clear()
     atexit.unregister(_stop)
 
 
@@ -98,7 +103,7 @@ def set_logger(target: LogTarget | None, library: _core.Library | None = None) -
     call = target.log if isinstance(target, logging.Logger) else target
     if call is not None and not callable(call):
         raise TypeError(f"target must be a callable, a logging.Logger or None, not {target!r}")
-    library = library or load()
+    library = the_library(library)
     with _lock:
         if call is None:
             _core.log_enable(library, False)

@@ -40,6 +40,41 @@ def test_one_library_per_file(library: tunring.Library, tmp_path: Path, monkeypa
         assert tunring.load(which) is library
 
 
+@pytest.mark.parametrize("wrong", [5, 0, "", "loopback", False, b"", object()])
+def test_what_is_no_library(wrong: object) -> None:
+    for call in (
+        lambda: tunring.Adapter.create("x", library=wrong),
+        lambda: tunring.Adapter.open("x", library=wrong),
+        lambda: tunring.Adapter.from_fd(0, library=wrong),
+        lambda: tunring.set_logger(None, wrong),
+        lambda: tunring.running_driver_version(wrong),
+        lambda: tunring.delete_driver(wrong),
+    ):
+        with pytest.raises(TypeError, match=r"library must be a Library, .*, or None, not ") as caught:
+            call()
+        assert str(caught.value).endswith(repr(wrong))
+
+
+def test_loading_while_the_same_thread_loads(tmp_path: Path) -> None:
+    """As a signal handler or a finalizer may."""
+    check_script(
+        f"""
+import tunring._library
+path = {str(build(tmp_path, FUNCTIONS))!r}
+loaded = []
+
+def interrupted(path, verify, uninterrupted=tunring._library._open):
+    tunring._library._open = uninterrupted
+    loaded.append(tunring.load(path))
+    return uninterrupted(path, verify)
+
+tunring._library._open = interrupted
+loaded += [tunring.load(path), tunring.load(path)]
+assert loaded == [loaded[0]] * 3
+"""
+    )
+
+
 def test_threads_get_the_same_library(tmp_path: Path) -> None:
     path = build(tmp_path, FUNCTIONS)
     barrier = threading.Barrier(8)

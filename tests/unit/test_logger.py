@@ -170,3 +170,25 @@ print(count, _core.log_lost())
     count, lost = map(int, out.split())
     assert count + lost == 1000
     assert lost > 0
+
+
+def test_setting_one_while_the_same_thread_sets_one() -> None:
+    """As a signal handler or a finalizer may."""
+    check_script(
+        """
+import threading
+from tunring import _core
+library = tunring.load("loopback")
+lines = []
+
+def interrupted(library, enabled, uninterrupted=_core.log_enable):
+    _core.log_enable = uninterrupted
+    tunring.set_logger(lambda level, text: lines.append(text), library)
+    uninterrupted(library, enabled)
+
+_core.log_enable = interrupted
+tunring.set_logger(print, library)
+assert [thread.name for thread in threading.enumerate()].count("tunring-log") == 1
+tunring.set_logger(None, library)
+"""
+    )
