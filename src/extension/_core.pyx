@@ -40,7 +40,10 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *) noexcept
 
 cdef extern from "extension/python_api.h":
-    void *memoryview_internal(object view) noexcept
+    ctypedef struct exported_slot:
+        void *exporter
+        Py_ssize_t index
+    exported_slot exporting  # each thread's own
     PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
     bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
 
@@ -51,6 +54,7 @@ cdef extern from "platform/os.h" nogil:
     void os_event_close(os_event *event) noexcept
     void os_event_set(os_event *event) noexcept
     int64_t os_deadline(int64_t nanoseconds) noexcept
+    uint64_t os_thread_number() noexcept
     DWORD GetLastError() noexcept
 
 cdef extern from "extension/interrupt.h":

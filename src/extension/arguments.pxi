@@ -56,7 +56,7 @@ cdef class _Sizes:
     cdef Py_ssize_t count   # packets
     cdef uint64_t total     # their sum, in bytes
 
-    def __cinit__(self, sizes, str what):
+    def __cinit__(self, sizes, str what not None):
         if isinstance(sizes, (str, bytes, bytearray)):
             raise TypeError(f"{what} must be integers, not {type(sizes).__name__}")
         if PyObject_CheckBuffer(sizes):
@@ -280,7 +280,7 @@ cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
     result.lease = lease
     result.owner = batch.lease
     result.make_room(lease.count)
-    with nogil:
+    with nogil:  # `result` is in an operation on the lease, and has the table
         result.count = tunring_lease_packets(lease, result.packets)
     if result.count < lease.count:
         tunring_session_count_skipped(session, lease.count - result.count)

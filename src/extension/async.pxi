@@ -45,13 +45,14 @@ cdef Turns _waiters_here(_Session session):
 async def receive_in_loop(_Session session not None, Turns waiters, max_packets, timeout):
     """:meth:`Session.receive_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
     cdef Batch batch
+    session.get()
     if waiters is None:
         waiters = _waiters_here(session)
     if waiters.turn_is_over():
         await waiters.yield_turn()
     if not waiters.woken or timeout == 0:
         batch = session.receive_until(max_packets, 0, True)
-        if batch.lease is not None or timeout == 0:
+        if batch.size() or timeout == 0:
             return batch
     return await waiters.receive_later(session, max_packets, timeout)
 
@@ -67,10 +68,17 @@ cdef class Batches:
     def __init__(self):
         raise TypeError("Session.batches_async() makes these")
 
+    cdef int check(self) except -1:
+        if self.session is None:
+            raise TypeError("Session.batches_async() makes these")
+        return 0
+
     def __aiter__(self):
+        self.check()
         return self
 
     async def __anext__(self):
+        self.check()
         cdef Batch batch = self.batch
         if batch is not None:
             self.batch = None
@@ -84,7 +92,7 @@ cdef class Batches:
             batch = None
             if not self.waiters.woken:
                 batch = self.session.receive_until(self.max_packets, 0, True)
-            if batch is None or batch.lease is None:
+            if batch is None or not batch.size():
                 batch = await self.waiters.receive_later(self.session, self.max_packets, None)
         except SessionClosed:
             raise StopAsyncIteration from None
@@ -95,6 +103,7 @@ cdef class Batches:
 async def send_in_loop(Outgoing outgoing not None, Turns waiters, timeout):
     """:meth:`Session.send_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
     cdef bint in_line
+    outgoing.check()
     try:
         if waiters is None:
             waiters = _waiters_here(outgoing.session)
@@ -113,15 +122,26 @@ cdef class Outgoing:
     """Packets on their way: checked and held, and sent as far as there was room."""
     cdef _Session session
     cdef _Packets packets        # None once they were let go
-    cdef readonly uint32_t sent
-    """Packets that went out so far."""
+    cdef uint32_t count_sent     # packets that went out so far
     cdef int mode                # what to do when the ring is full
 
     def __init__(self):
         raise TypeError("Session.send_async() makes these")
 
+    cdef int check(self) except -1:
+        if self.session is None:
+            raise TypeError("Session.send_async() makes these")
+        return 0
+
+    @property
+    def sent(self) -> int:
+        """Packets that went out so far."""
+        self.check()
+        return self.count_sent
+
     def let_go(self) -> None:
         """Hold the packets no longer."""
+        self.check()
         self.packets = None
 
     cpdef bint proceed(self) except -1:
@@ -130,13 +150,14 @@ cdef class Outgoing:
         At the end the packets are let go.
         """
         cdef _Packets packets = self.packets
+        self.check()
         if packets is None:
             raise ValueError("the packets were let go")
         self.packets = None
         try:
             self.session.send_rest(packets, PARTIAL if self.mode == WAIT else self.mode, 0)
         finally:
-            self.sent = packets.sent
+            self.count_sent = packets.sent
         if self.mode != WAIT or packets.sent == packets.count:
             return True
         self.packets = packets
@@ -161,7 +182,7 @@ cdef class Alarm:
     def wait(self) -> bool:
         """Wait until :meth:`arm` was called and packets are there, or the session fails. False once it is over."""
         cdef DWORD code
-        with nogil:
+        with nogil:  # the caller's reference to `self` holds the alarm
             code = tunring_alarm_wait(self.alarm)
         if code not in (ERROR_SUCCESS, ERROR_HANDLE_EOF):
             raise error_from_code(code, "can't wait for packets")

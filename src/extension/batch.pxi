@@ -5,20 +5,18 @@
 @cython.freelist(16)
 cdef class Lease:
     """What memoryviews export from: slots of a ring, each held until its last view is gone."""
-    cdef tunring_lease *slots  # never NULL
-    cdef Py_ssize_t exporting  # the slot that the memoryview being made is for, or -1
-
-    def __cinit__(self):
-        self.exporting = -1
+    cdef tunring_lease *slots  # set once, before anybody has a view; NULL if nothing was received
 
     def __dealloc__(self):
         if self.slots:
             tunring_lease_free(self.slots)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        cdef Py_ssize_t index = self.exporting
-        if index < 0:
+        if exporting.exporter != <void *>self:
+            if not self.slots:
+                raise TypeError("Session.receive() and Session.reserve() make leases")
             raise BufferError("take a view of one packet instead: batch[i]")
+        cdef Py_ssize_t index = exporting.index
         if not tunring_lease_hold(self.slots, <uint32_t>index):
             raise ValueError("the packet was released")
         cdef tunring_slot *slot = &self.slots.slots[index]
@@ -30,16 +28,15 @@ cdef class Lease:
 
     cdef object view(self, Py_ssize_t index):
         """A new memoryview of one slot."""
-        # Making it may collect garbage, and a finalizer, or another thread meanwhile, take a view of another slot.
-        cdef Py_ssize_t outer = self.exporting
-        while True:
-            self.exporting = index
-            try:
-                view = PyMemoryView_FromObject(self)
-            finally:
-                self.exporting = outer
-            if memoryview_internal(view) == <void *>index:
-                return view
+        # Making it may collect garbage, and a finalizer take a view of another slot. Each thread has an `exporting`.
+        cdef exported_slot outer = exporting
+        exporting.exporter = <void *>self
+        exporting.index = index
+        try:
+            return PyMemoryView_FromObject(self)
+        finally:
+            exporting.exporter = outer.exporter
+            exporting.index = outer.index
 
 
 @cython.final
@@ -77,8 +74,9 @@ cdef class _Views:
 
     cdef end(self):
         """End every view. One that something derives from can't be: it holds its slot until that is gone."""
+        cdef list fresh = []  # which may collect garbage, and a finalizer take a view: before we look
         cdef list views = self.views
-        self.views = []
+        self.views = fresh
         if self.newest is not None:
             views.append(self.newest)
             self.newest = None
@@ -103,21 +101,17 @@ cdef inline bint _only_ours(object view, Py_ssize_t ours) noexcept:
 @cython.freelist(16)
 cdef class _Words:
     """What a memoryview of numbers exports from: memory of its own, which never changes once it is exported."""
-    cdef uint32_t *values
+    cdef uint32_t *values    # NULL only in an object that _words() did not make
     cdef Py_ssize_t room     # of `values`
     cdef Py_ssize_t count    # of them: the memoryview's shape
     cdef Py_ssize_t stride   # bytes from one to the next
-
-    def __cinit__(self, Py_ssize_t count):
-        self.room = count
-        self.values = <uint32_t *>_take_table(&_spare_words, &self.room, sizeof(uint32_t))
-        self.count = count
-        self.stride = sizeof(uint32_t)
 
     def __dealloc__(self):
         _give_table(&_spare_words, self.values, self.room)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.values:
+            raise TypeError("Batch.lengths and Batch.offsets make these")
         PyBuffer_FillInfo(buffer, self, self.values, self.count * self.stride, 1, flags)
         if flags & PyBUF_ND == PyBUF_ND:
             buffer.itemsize = self.stride
@@ -126,6 +120,16 @@ cdef class _Words:
             buffer.strides = &self.stride
         if flags & PyBUF_FORMAT == PyBUF_FORMAT:
             buffer.format = "I"
+
+
+cdef _Words _words(Py_ssize_t count):
+    """Room for so many numbers, which the caller fills before anybody else has it."""
+    cdef _Words words = _Words.__new__(_Words)
+    words.room = count
+    words.values = <uint32_t *>_take_table(&_spare_words, &words.room, sizeof(uint32_t))
+    words.count = count
+    words.stride = sizeof(uint32_t)
+    return words
 
 
 @cython.final
@@ -149,12 +153,11 @@ cdef class Batch:
     (2, 40, [20, 20], 4)
     >>> left.close(); right.close()
     """
-    cdef Lease lease         # None for an empty batch
+    cdef Lease lease         # set once, when it is received; without slots for an empty batch
+    cdef bint live           # received, and not released yet
     cdef _Views views        # None before the first view
     cdef object _lengths     # None before it is asked for
     cdef object _offsets     # the same
-    cdef readonly bint released
-    """True after :meth:`release`."""
 
     def __init__(self):
         raise TypeError("Session.receive() makes batches")
@@ -163,31 +166,46 @@ cdef class Batch:
         raise TypeError("a Batch can't be copied or pickled; tobytes() copies its packets")
 
     def __dealloc__(self):
-        if self.lease is not None and not self.released:
+        if self.live and self.lease.slots:
             tunring_lease_release(self.lease.slots)
 
-    cdef Py_ssize_t size(self) noexcept:
-        return 0 if self.lease is None else self.lease.slots.count
+    cdef int get(self, tunring_lease **lease) except -1:
+        """The lease, or NULL for an empty batch; it stays as long as the batch."""
+        if self.lease is None:
+            raise TypeError("Session.receive() makes batches")
+        lease[0] = self.lease.slots
+        return 0
+
+    cdef Py_ssize_t size(self) except -1:
+        cdef tunring_lease *lease
+        self.get(&lease)
+        return lease.count if lease else 0
 
     cdef int check(self, str verb) except -1:
-        if self.released:
-            raise ValueError(f"the batch was released and can't be {verb}")
-        return 0
+        if self.live:
+            return 0
+        if self.lease is None:
+            raise TypeError("Session.receive() makes batches")
+        raise ValueError(f"the batch was released and can't be {verb}")
 
     cdef tunring_lease *enter(self, str verb) except? NULL:
         """Begin a C operation: until tunring_lease_leave() a release waits. NULL for an empty batch."""
         self.check(verb)
-        if self.lease is None:
-            return NULL
-        if not tunring_lease_enter(self.lease.slots):
+        cdef tunring_lease *lease = self.lease.slots
+        if lease and not tunring_lease_enter(lease):
             raise ValueError(f"the batch was released and can't be {verb}")
-        return self.lease.slots
+        return lease
 
     cdef object view(self, Py_ssize_t index):
         self.check("read")
         if self.views is None:
-            self.views = _Views()
-        return self.views.add(self.lease.view(index))
+            views = _Views()
+            if self.views is None:  # by another thread, or a finalizer
+                self.views = views
+        view = self.views.add(self.lease.view(index))
+        if not self.live:  # a release meanwhile has ended the views that it found
+            self.views.end()
+        return view
 
     def __len__(self):
         return self.size()
@@ -222,20 +240,29 @@ cdef class Batch:
         self.end()
 
     def __repr__(self):
-        state = " released" if self.released else ""
+        state = "" if self.live else " released"
         return f"<tunring.Batch of {len(self)} packets, {self.nbytes} bytes{state}>"
+
+    @property
+    def released(self) -> bool:
+        """True after :meth:`release`."""
+        cdef tunring_lease *lease
+        self.get(&lease)
+        return not self.live
 
     @property
     def nbytes(self) -> int:
         """Bytes of all packets together."""
-        return 0 if self.lease is None else self.lease.slots.bytes
+        cdef tunring_lease *lease
+        self.get(&lease)
+        return lease.bytes if lease else 0
 
     @property
     def lengths(self):
         """The packets' lengths in bytes: a read-only memoryview of format "I", with memory of its own."""
         cdef _Words words
         if self._lengths is None:
-            words = _Words(self.size())
+            words = _words(self.size())
             if words.count:
                 tunring_lease_lengths(self.lease.slots, words.values)
             self._lengths = PyMemoryView_FromObject(words)
@@ -246,7 +273,7 @@ cdef class Batch:
         """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on."""
         cdef _Words words
         if self._offsets is None:
-            words = _Words(self.size())
+            words = _words(self.size())
             if words.count:
                 tunring_lease_offsets(self.lease.slots, words.values)
             self._offsets = PyMemoryView_FromObject(words)
@@ -305,7 +332,7 @@ cdef class Batch:
                 if <uint64_t>target.len < lease.bytes:
                     raise ValueError(f"the packets have {lease.bytes} bytes, the buffer only {target.len}")
                 at = <BYTE *>target.buf
-                with nogil:
+                with nogil:  # we are in an operation on the lease, and hold the buffer
                     tunring_lease_pack(lease, at)
                 return lease.bytes
             finally:
@@ -324,20 +351,19 @@ cdef class Batch:
 
     cdef int end(self) except -1:
         cdef tunring_lease *lease
-        if self.released:
+        self.get(&lease)
+        if not self.live:
             return 0
-        self.released = True
+        self.live = False
         if self.views is not None:
             self.views.end()
-        if self.lease is not None:
-            lease = self.lease.slots
-            with nogil:
+        if lease:
+            with nogil:  # the caller's reference to `self` holds the lease
                 tunring_lease_release(lease)
         return 0
 
 
 @cython.final
-@cython.nonecheck(True)
 @cython.no_gc
 @cython.freelist(16)
 cdef class BatchIterator:
@@ -345,28 +371,45 @@ cdef class BatchIterator:
     cdef Batch batch         # what it iterates over
     cdef Py_ssize_t index    # the next packet
 
+    cdef Batch get(self):
+        if self.batch is None:
+            raise TypeError("iter(batch) makes these")
+        return self.batch
+
     def __iter__(self):
+        self.get()
         return self
 
     def __next__(self):
-        if self.index >= self.batch.size():
+        cdef Batch batch = self.get()
+        cdef Py_ssize_t index = self.index
+        if index >= batch.size():
             raise StopIteration
-        self.index += 1
-        return self.batch.view(self.index - 1)
+        self.index = index + 1
+        return batch.view(index)
+
+
+cdef bint _is_about_an_ended_view(error):
+    """Whether a ValueError is what using a released memoryview raises."""
+    view = memoryview(b"")
+    view.release()
+    try:
+        view.tobytes()
+    except ValueError as same:
+        return error.args == same.args
+    return False
 
 
 @cython.final
-@cython.nonecheck(True)
 @cython.no_gc_clear  # its end needs the lease
 cdef class Reservation:
     """Room in the send ring, to be filled in place. :meth:`Session.reserve` makes it; use it in a ``with`` block."""
-    cdef Lease lease        # the slots
-    cdef _Views views       # None before the block is entered
+    cdef Lease lease         # the slots; set once. It pins the session until they are sent or given up
+    cdef _Views views        # None before the block is entered
     cdef _Session session    # where it is
-    cdef readonly unsigned long thread
-    """Identity of the thread that reserved: it can't send elsewhere on this session meanwhile."""
-    cdef readonly bint open
-    """True until the block is left."""
+    cdef uint64_t owner      # the thread's, as os_thread_number() gives it
+    cdef bint unfinished     # neither sent nor given up
+    cdef bint cut_off        # given up since the session was closed
     cdef object __weakref__
 
     def __init__(self):
@@ -379,58 +422,134 @@ cdef class Reservation:
         if self.lease is not None:
             tunring_lease_release(self.lease.slots)
 
+    cdef tunring_lease *get(self) except NULL:
+        if self.lease is None:
+            raise TypeError("Session.reserve() makes reservations")
+        return self.lease.slots
+
+    cdef object over(self, str action):
+        """The exception for a call that comes after the end."""
+        if self.cut_off:
+            return self.session.failure(ERROR_HANDLE_EOF, action)
+        return ValueError("the reservation is over")
+
+    @property
+    def thread(self) -> int:
+        """Number of the thread that reserved: it can't send elsewhere on this session meanwhile."""
+        self.get()
+        return self.owner
+
+    @property
+    def open(self) -> bool:
+        """True until the block is left."""
+        self.get()
+        return self.unfinished
+
     def __len__(self):
-        return self.lease.slots.count
+        return self.get().count
 
     def __enter__(self):
+        cdef tunring_lease *lease = self.get()
         cdef Py_ssize_t i
-        if not self.open:
-            raise ValueError("the reservation is over")
+        if not self.unfinished:
+            raise self.over("can't enter the reservation")
         if self.views is not None:
             raise RuntimeError("the reservation was entered before")
         self.views = _Views()
-        self.views.views = [self.lease.view(i) for i in range(self.lease.slots.count)]
+        try:
+            for i in range(lease.count):
+                self.views.views.append(self.lease.view(i))
+        except ValueError:  # it was given up meanwhile
+            if self.unfinished:
+                raise
+        if not self.unfinished:
+            self.views.end()
+            raise self.over("can't enter the reservation")
         return list(self.views.views)
 
     def __exit__(self, kind, value, traceback):
-        if kind is not None:
-            self.abandon()
+        self.get()
+        if kind is None:
+            self.commit()
             return
-        self.commit()
+        self.give_up()
+        if self.cut_off and isinstance(value, ValueError) and _is_about_an_ended_view(value):
+            raise self.over("can't fill the reservation") from value
 
     cdef int commit(self) except -1:
-        cdef tunring_lease *lease = self.lease.slots
+        cdef tunring_lease *lease = self.get()
         cdef DWORD code
-        cdef Py_ssize_t i
-        if not self.open:
-            raise self.session.failure(ERROR_HANDLE_EOF, "can't send the reservation")
-        self.views.end()
-        if tunring_lease_held(lease):
-            self.abandon()
-            raise BufferError("something made from a reserved view is still alive: nothing was sent")
-        for i in range(lease.count):
-            if not _sendable(lease.slots[i].data, lease.slots[i].length):
-                fault = _packet_fault(lease.slots[i].data, lease.slots[i].length)
-                self.abandon()
-                raise ValueError(f"reserved packet {i} {fault}: nothing was sent")
-        self.open = False
-        with nogil:
+        # To end views may run Python code, which may close the session: until tunring_lease_leave() the slots stay.
+        if not self.unfinished or not tunring_lease_enter(lease):
+            return self.settle()
+        try:
+            if self.views is not None:
+                self.views.end()
+            fault = self.fault()
+        finally:
+            tunring_lease_leave(lease)
+        if not self.unfinished:
+            return self.settle()
+        if fault is not None:
+            self.give_up()
+            raise fault
+        self.unfinished = False
+        with nogil:  # the caller's reference to `self` holds the lease
             code = tunring_lease_commit(lease)
         self.session.forget(self)
         if code == ERROR_BUSY:
-            raise BufferError("something made from a reserved view is still alive: nothing was sent")
+            raise _held_reservation()
         if code != ERROR_SUCCESS:
             raise self.session.failure(code, "can't send the reservation")
         return 0
 
-    cpdef abandon(self):
-        """Give the room up: each slot goes out as filler, which the host drops, once nothing is exported from it."""
+    cdef int settle(self) except -1:
+        """The block has ended, and the reservation before it: that is fine if the program gave it up itself."""
+        if self.cut_off:
+            raise self.over("can't send the reservation")
+        return 0
+
+    cdef object fault(self):
+        """The exception that says why it can't be sent, or None."""
         cdef tunring_lease *lease = self.lease.slots
-        if not self.open:
-            return
-        self.open = False
-        if self.views is not None:
-            self.views.end()
-        with nogil:
-            tunring_lease_release(lease)
-        self.session.forget(self)
+        cdef Py_ssize_t i
+        if tunring_lease_held(lease):
+            return _held_reservation()
+        for i in range(lease.count):
+            if not _sendable(lease.slots[i].data, lease.slots[i].length):
+                why = _packet_fault(lease.slots[i].data, lease.slots[i].length)
+                return ValueError(f"reserved packet {i} {why}: nothing was sent")
+        return None
+
+    def abandon(self):
+        """Give the room up: each slot goes out as filler, which the host drops, once nothing is exported from it.
+
+        Leaving the block then sends nothing.
+        """
+        self.get()
+        self.give_up()
+
+    cdef int cut(self) except -1:
+        """The same, since the session is closed."""
+        if self.unfinished:
+            self.cut_off = True
+            self.give_up()
+        return 0
+
+    cdef int give_up(self) except -1:
+        cdef tunring_lease *lease = self.lease.slots
+        if not self.unfinished:
+            return 0
+        self.unfinished = False
+        try:
+            if self.views is not None:
+                self.views.end()
+        finally:
+            with nogil:  # the caller's reference to `self` holds the lease
+                tunring_lease_release(lease)
+            self.session.forget(self)
+        return 0
+
+
+cdef object _held_reservation():
+    return BufferError("something made from a reserved view is still alive: nothing was sent")

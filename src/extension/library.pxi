@@ -13,7 +13,7 @@ cdef class Library:
     official : bool
         True for a library without our own table.
     """
-    cdef tunring_api *api         # the 14 functions; never freed, as rings may outlive the interpreter's objects
+    cdef tunring_api *api         # the 14 functions; set once and never freed: rings may outlive Python's objects
     cdef readonly str path        # the file
     cdef readonly str name        # what kind of library
     cdef readonly bint official   # it has the 14 functions and no more
@@ -58,8 +58,7 @@ cdef class Library:
             if len(guid) != sizeof(GUID):
                 raise ValueError(f"guid must have {sizeof(GUID)} bytes, not {len(guid)}")
             guid_chars = guid
-        # This call's own names hold the strings, and a library's api is never freed.
-        with nogil:
+        with nogil:  # here and below: our own names hold the strings, and the api is never freed
             tunring_log_forget()
             code = tunring_adapter_create(self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
                                           <const GUID *>guid_chars, &adapter)
@@ -74,7 +73,7 @@ cdef class Library:
         cdef const char *name_chars = wide_name
         cdef tunring_adapter *adapter
         cdef DWORD code
-        with nogil:  # `wide_name` holds the string
+        with nogil:
             tunring_log_forget()
             code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &adapter)
         if code != ERROR_SUCCESS:
@@ -187,6 +186,7 @@ cdef class AdapterHandle:
         cdef char name[512]
         cdef tunring_adapter *adapter = self.get()
         cdef DWORD code
+        # Here and below the caller's reference to `self` holds the adapter, and the call itself keeps it open.
         with nogil:
             code = tunring_adapter_name(adapter, name, sizeof(name))
         return (<bytes>name).decode("utf-8", "replace") if code == ERROR_SUCCESS else None
@@ -208,6 +208,7 @@ cdef class AdapterHandle:
         cdef tunring_adapter *adapter = self.get()
         cdef int descriptor = -1
         cdef DWORD code
+        # Here and below the caller's reference to `self` holds the adapter, and the call itself keeps it open.
         with nogil:
             code = tunring_adapter_namespace(adapter, &descriptor)
         if code == ERROR_INVALID_HANDLE:

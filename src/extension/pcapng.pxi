@@ -59,7 +59,7 @@ cdef class PcapngFile:
     cdef tunring_pcapng_file *file  # NULL only when __cinit__ failed; this object has one of its references
     cdef str file_name             # for messages
 
-    def __cinit__(self, size_t original, str application, str file_name):
+    def __cinit__(self, size_t original, str application not None, str file_name not None):
         cdef bytes text = application.encode()
         cdef const char *characters = text
         cdef DWORD code
@@ -119,7 +119,7 @@ cdef class PcapngFile:
         """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a session."""
         return tunring_pcapng_dropped(self.get())
 
-    def add(self, str name, str description, unsigned int snaplen) -> int:
+    def add(self, str name not None, str description not None, unsigned int snaplen) -> int:
         """Describe an interface; its number is returned."""
         cdef tunring_pcapng_file *file = self.get()
         cdef bytes name_bytes = name.encode()

@@ -35,23 +35,13 @@ exact_bytes(PyObject *object, const unsigned char **data, Py_ssize_t *size)
 #endif
 }
 
-/* What the exporter of a memoryview's buffer has put into its `internal`: an index, so -1 tells of failure. */
-static inline void *
-memoryview_internal(PyObject *view)
+/* The slot that this thread is making a memoryview of: a request for a buffer has no room to say which. */
+typedef struct exported_slot
 {
-#if defined(Py_LIMITED_API)
-    /* A memoryview passes on what it got, all but the owner. */
-    Py_buffer buffer;
-    if (PyObject_GetBuffer(view, &buffer, PyBUF_FULL_RO) < 0)
-    {
-        PyErr_Clear();
-        return (void *)(intptr_t)-1;
-    }
-    PyBuffer_Release(&buffer);
-    return buffer.internal;
-#else
-    return PyMemoryView_GET_BUFFER(view)->internal;
-#endif
-}
+    void *exporter; /* the Lease, or NULL */
+    Py_ssize_t index;
+} exported_slot;
+
+static _Thread_local exported_slot exporting;
 
 #endif

@@ -55,6 +55,7 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
     cdef tunring_wait wait
     cdef interrupt signal
     cdef DWORD code
+    # The caller holds whatever `state` has pointers to; the session's core waits for this call when it is closed.
     # At once first: where packets keep coming, a wait need not be prepared.
     with nogil:
         code = call(state, NULL)
@@ -159,6 +160,7 @@ cdef class _Session:
             tunring_source_drop(tunring_session_source(self.session))
 
     def __enter__(self):
+        self.get()
         return self
 
     def __exit__(self, *exception):
@@ -171,8 +173,8 @@ cdef class _Session:
     @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
-        cdef tunring_session *session = self.get()
-        return self.close_called or tunring_source_state(tunring_session_source(session)) in (TUNRING_CLOSED, TUNRING_FORKED)
+        cdef tunring_source *source = tunring_session_source(self.get())
+        return self.close_called or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
 
     @property
     def capacity(self) -> int:
@@ -193,7 +195,9 @@ cdef class _Session:
         if state == TUNRING_FORKED:
             return _session_closed(action, "forked", parents)
         error = error_from_code(code, action)
-        error.reason = "closed" if state == TUNRING_CLOSED else "removed"
+        # A close that has begun may not have come to the core yet.
+        by_close = state == TUNRING_CLOSED or state == TUNRING_OPEN and self.close_called
+        error.reason = "closed" if by_close else "removed"
         return error
 
     # -- Receiving
@@ -220,15 +224,15 @@ cdef class _Session:
             settling.cancel = NULL
             settling.min_packets = 0
             settling.linger = 0
-            with nogil:
+            with nogil:  # as in _wait_for()
                 code = _receive(&call, &settling)
         else:
             code = _wait_for(_receive, &call, deadline, cancel)
         lease.slots = call.lease
-        if code == ERROR_SUCCESS:
-            batch.lease = lease
-        elif code not in (WAIT_TIMEOUT, ERROR_CANCELLED):
+        if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):
             raise self.failure(code, "can't receive")
+        batch.lease = lease
+        batch.live = True
         return batch
 
     def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
@@ -311,6 +315,7 @@ cdef class _Session:
         Releases each batch when the next is asked for, and ends silently when the session is over.
         """
         cdef Batches batches = Batches.__new__(Batches)
+        self.get()
         batches.session = self
         batches.max_packets = max_packets
         return batches
@@ -330,7 +335,12 @@ cdef class _Session:
         call.packets = packets.packets
         call.count = packets.count
         call.sent = packets.sent
-        code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
+        try:
+            code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
+        except BaseException as error:  # a signal handler's
+            packets.sent = call.sent
+            error.add_note(f"tunring: {call.sent} of {packets.count} packets were sent")
+            raise
         sent = packets.sent = call.sent
         if code == ERROR_SUCCESS or code == WAIT_TIMEOUT:
             return sent
@@ -397,6 +407,7 @@ cdef class _Session:
     def _outgoing(self, packets, lengths, on_full) -> Outgoing:
         """For event loops: packets on their way, packed ones if there are lengths."""
         cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
+        self.get()
         outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         outgoing.session = self
         if lengths is not None:
@@ -495,9 +506,13 @@ cdef class _Session:
             raise self.failure(code, f"can't reserve room for {wanted.count} packets")
         reservation.lease = lease
         reservation.session = self
-        reservation.thread = threading.get_ident()
-        reservation.open = True
+        reservation.owner = os_thread_number()
+        reservation.unfinished = True
+        # Lists first and looks second: close() says so first and reads the list second.
         self.reservations.add(weakref.ref(reservation, self.reservations.discard))
+        if self.close_called:
+            reservation.cut()
+            raise reservation.over(f"can't reserve room for {wanted.count} packets")
         return reservation
 
     cdef int check_thread(self) except -1:
@@ -506,7 +521,7 @@ cdef class _Session:
             return 0
         for reference in list(self.reservations):
             reservation = reference()
-            if reservation is not None and reservation.open and reservation.thread == threading.get_ident():
+            if reservation is not None and reservation.unfinished and reservation.owner == os_thread_number():
                 raise RuntimeError("this thread has an open reservation on the session: leave its block first")
         return 0
 
@@ -640,9 +655,9 @@ cdef class _Session:
         cdef tunring_session *session = self.get()
         self.close_called = True
         try:
-            self.abandon_reservations()
+            self.cut_reservations()
         finally:
-            with nogil:  # `self` holds the session
+            with nogil:  # the caller's reference to `self` holds the session
                 tunring_source_close(tunring_session_source(session))
             self.tell_waiters()
         if tunring_session_leaked(session) and not self.leak_told:
@@ -652,12 +667,12 @@ cdef class _Session:
 
     # These make lists, since a tuple is allocated while the set is iterated, and that may collect garbage out of it.
 
-    cdef int abandon_reservations(self) except -1:
+    cdef int cut_reservations(self) except -1:
         cdef Reservation reservation
         for reference in list(self.reservations):
             reservation = reference()
             if reservation is not None:
-                reservation.abandon()
+                reservation.cut()
         return 0
 
     cdef int tell_waiters(self) except -1:

@@ -42,7 +42,7 @@ def simulator_attach(AdapterHandle handle not None):
     """Take the adapter over."""
     cdef tunring_adapter *adapter = handle.get()
     cdef DWORD code
-    with nogil:  # here and below `handle` holds the adapter, and the core keeps it open until the call is back
+    with nogil:  # here and below `handle` holds the adapter, and the call itself keeps it open
         code = tunring_simulate_attach(adapter)
     _simulated(handle, code, "can't attach the simulator")
 

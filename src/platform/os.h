@@ -72,6 +72,8 @@ void os_sleep_by(HANDLE *timer, int64_t nanoseconds);
 HANDLE os_timer_start(int64_t nanoseconds);
 #endif
 unsigned os_cpu_count(void);
+/* A number of this thread's own, which no other thread of the process ever has, not even when this one has ended. */
+uint64_t os_thread_number(void);
 /* Starts a thread that nobody joins. False if there can be none. */
 bool os_thread_detached(void (*run)(void *), void *argument);
 

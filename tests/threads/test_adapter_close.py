@@ -153,6 +153,41 @@ def test_close_returns_when_the_adapter_is_gone_whoever_closes_its_session(over:
     )
 
 
+def test_nobody_is_blamed_for_anothers_leak(over: str) -> None:
+    run_race(
+        over,
+        """
+        import warnings
+        warnings.simplefilter("error")
+
+        def close(session, barrier, blamed):
+            barrier.wait()
+            for _ in range(random.randrange(100)):
+                pass
+            try:
+                session.close()
+            except ResourceWarning:
+                blamed.append(session)
+
+        for turn in range(ROUNDS // 5):  # each leaks a session
+            barrier, blamed, sessions, threads = threading.Barrier(2), [], [], []
+            for name in "ab":
+                adapter = tunring.Adapter.create(name, library=library)
+                driver = tunring.testing.Simulator.attach(adapter)
+                sessions.append(adapter.start_session(0x20000))
+            driver.remove()
+            for session in sessions:
+                threads.append(threading.Thread(target=close, args=(session, barrier, blamed)))
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
+            assert blamed == [sessions[1]], f"round {turn}: {len(blamed)} were blamed"
+            for session in sessions:
+                session.adapter.close()
+        """,
+    )
+
+
 def test_what_was_lent_stays_until_it_is_given_back(library: tunring.Library, name: str) -> None:
     adapter = tunring.Adapter.create(name, library=library)
     with adapter._handle.lend() as handle:

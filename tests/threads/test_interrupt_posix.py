@@ -65,6 +65,17 @@ def test_ctrl_c_ends_every_wait_promptly(full: tunring.Session, ctrl_c: Callable
     assert full.stats().reservations == 0
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_interrupted_send_tells_how_far_it_came(pair: Pair, ctrl_c: Callable[[float], None], packed: bool) -> None:
+    left, _ = pair
+    ctrl_c(0.05)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        left.send_packed(packet() * 20000, [20] * 20000) if packed else left.send([packet()] * 20000)
+    sent = left.stats().sent_packets
+    assert 0 < sent < 20000
+    assert caught.value.__notes__ == [f"tunring: {sent} of 20000 packets were sent"]
+
+
 def test_ctrl_c_before_the_wait_is_not_missed(pair: Pair, ctrl_c: Callable[[float], None]) -> None:
     for i in range(50):
         with pytest.raises(KeyboardInterrupt):

@@ -13,6 +13,8 @@ from packets import MOST, number_of, packet
 from running import Threads, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Pair = tuple[tunring.Session, tunring.Session]
 
 
@@ -131,10 +133,19 @@ def test_an_exception_abandons(pair: Pair) -> None:
 
 def test_abandon_inside_the_block(pair: Pair) -> None:
     reservation = pair[0].reserve([20])
-    with pytest.raises(tunring.SessionClosed), reservation as slots:
+    with reservation as slots:
         fill(slots)
         reservation.abandon()
     assert received(pair[1]) == []
+    assert pair[0].stats().fillers == 1
+
+
+def test_left_without_being_entered(pair: Pair) -> None:
+    reservation = pair[0].reserve([20])
+    with pytest.raises(ValueError, match="reserved packet 0"):
+        reservation.__exit__(None, None, None)
+    assert not reservation.open
+    assert pair[0].stats().fillers == 1
 
 
 @pytest.mark.parametrize("data", [bytes(40), b"\x55" + bytes(39), b"\x65" + bytes(38)])
@@ -348,3 +359,54 @@ def test_of_a_closed_session(pair: Pair) -> None:
     with pytest.raises(tunring.SessionClosed) as caught:
         pair[0].reserve([20])
     assert caught.value.reason == "closed"
+
+
+def closed_reason(call: Callable[[], object]) -> tuple[str, BaseException | None]:
+    """Reason and cause of the SessionClosed that it raises."""
+    with pytest.raises(tunring.SessionClosed) as caught:
+        call()
+    return caught.value.reason, caught.value.__cause__
+
+
+def test_a_reservation_of_a_session_that_was_closed_meanwhile(pair: Pair) -> None:
+    reservation = pair[0].reserve([20])
+    pair[0].close()
+    assert closed_reason(reservation.__enter__) == ("closed", None)
+    assert closed_reason(lambda: reservation.__exit__(None, None, None)) == ("closed", None)
+
+
+def test_a_block_that_fails_since_the_session_was_closed_meanwhile(pair: Pair) -> None:
+    def fill_in_vain() -> None:
+        with pair[0].reserve([20, 20]) as slots:
+            slots[0][:] = packet()
+            pair[0].close()
+            slots[1][:] = packet()
+
+    reason, cause = closed_reason(fill_in_vain)
+    assert reason == "closed"
+    assert isinstance(cause, ValueError)
+
+
+def test_a_blocks_own_error_stays_though_the_session_was_closed_meanwhile(pair: Pair) -> None:
+    with pytest.raises(ValueError, match="mine"), pair[0].reserve([20]):
+        pair[0].close()
+        raise ValueError("mine")
+
+
+def test_a_released_views_error_stays_while_the_session_is_open(pair: Pair) -> None:
+    with pytest.raises(ValueError, match="released memoryview"), pair[0].reserve([20]) as slots:
+        slots[0].release()
+        slots[0][0] = 1
+
+
+def test_threads_that_end_with_a_reservation_leave_others_theirs(pair: Pair) -> None:
+    # The system gives the next thread the identity of the last.
+    kept: list[tunring.Reservation] = []
+    for _ in range(20):
+        with Threads() as threads:
+            threads.start(lambda: kept.append(pair[0].reserve([20])))
+    assert len({reservation.thread for reservation in kept}) == len(kept) == 20
+    with Threads() as threads:
+        threads.start(pair[0].send, [packet()])
+    for reservation in kept:
+        reservation.abandon()
