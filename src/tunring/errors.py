@@ -42,13 +42,15 @@ class WintunError(OSError):
         The Win32 error code.
     message : str, optional
         What failed, in words; the code's own text by default.
+    number : int, optional
+        The system's own error number, where a call of the system has failed; the code's POSIX equivalent by default.
 
     Attributes
     ----------
     winerror : int
         The Win32 error code, on every system.
     errno : int
-        Its POSIX equivalent: 5 gives ``EACCES``.
+        The system's own error number where there was one, else the code's POSIX equivalent: 5 gives ``EACCES``.
     sent : int
         Packets that were sent before the failure, where the call was sending.
 
@@ -62,13 +64,13 @@ class WintunError(OSError):
 
     sent: int = 0
 
-    def __init__(self, code: int, message: str | None = None) -> None:
-        text, number = _CODES.get(code, (f"error {code}", errno.EIO))
-        super().__init__(number, message or text)
+    def __init__(self, code: int, message: str | None = None, number: int | None = None) -> None:
+        text, equivalent = _CODES.get(code, (f"error {code}", errno.EIO))
+        super().__init__(number or equivalent, message or text)
         self.winerror = code
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.winerror, self.strerror), self.__dict__)
+        return (type(self), (self.winerror, self.strerror, self.errno), self.__dict__)
 
 
 class SessionClosed(WintunError, EOFError):
@@ -151,7 +153,7 @@ _CLASSES: dict[int, type[WintunError]] = {
 }
 
 
-def error_from_code(code: int, action: str, detail: str = "") -> WintunError:
+def error_from_code(code: int, action: str, detail: str = "", number: int | None = None) -> WintunError:
     """Make the exception for a Win32 code.
 
     Parameters
@@ -162,8 +164,10 @@ def error_from_code(code: int, action: str, detail: str = "") -> WintunError:
         What failed: "can't open the adapter 'x'".
     detail : str, optional
         More on the reason, as the library logged it.
+    number : int, optional
+        The system's own error number, where there was one.
     """
     kind = _CLASSES.get(code, WintunError)
     text, _ = _CODES.get(code, (f"error {code}", errno.EIO))
     message = f"{action}: {text} (code {code})"
-    return kind(code, f"{message}\n{detail}" if detail else message)
+    return kind(code, f"{message}\n{detail}" if detail else message, number)
