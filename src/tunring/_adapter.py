@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-from typing import TYPE_CHECKING, ClassVar, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from tunring import _core
+from tunring._configurator import Configurator, Target
 from tunring._library import the_library
 
 if TYPE_CHECKING:
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tunring._creation import IfExists
-    from tunring.configuration import Address, Configuration, Host, RouteLike
-    from tunring.configuration._configurator import Configurator
+    from tunring.configuration import AddressLike, Configuration, RouteLike
+    from tunring.configuration._checks import Host, Network
 
 #: Bytes of a ring: the least and the most that the ABI allows.
 MIN_CAPACITY = 0x20000
@@ -56,6 +58,35 @@ def _check_capacity(capacity: int) -> int:
     return value
 
 
+#: Where an adapter's interface comes from: :meth:`Adapter.create`, :meth:`Adapter.open` or :meth:`Adapter.from_fd`.
+_Origin: TypeAlias = Literal["created", "opened", "adopted"]
+
+
+def _name_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> str | None:
+    """The interface's name as the system knows it now, or None where the library can't tell."""
+    if sys.platform == "win32" and library.official:
+        from tunring._system.alias_windows import alias_of
+
+        return alias_of(luid)
+    return handle.name
+
+
+def _index_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> int | None:
+    index = handle.index  # raises ValueError once it is closed
+    if sys.platform == "win32" and library.official:
+        from tunring._system.iphelper_windows import index_of
+
+        return index_of(luid)
+    return index
+
+
+def _locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name: str) -> Target:
+    """Where an adapter's interface is now. It is not a method, so that no reference leads in a circle."""
+    index = _index_of(handle, library, luid)
+    name = _name_of(handle, library, luid) or name
+    return Target(name, index, luid, handle.open_namespace(), library.name, library.official)
+
+
 class Adapter:
     """A network interface that this program serves. :meth:`create` and :meth:`open` make it.
 
@@ -70,19 +101,21 @@ class Adapter:
     ('OfficeNet', 4194304)
     """
 
-    _configurator: Configurator
-
     #: By id() of each adapter that is open: its library's path and its LUID.
     _open_adapters: ClassVar[dict[int, tuple[str, int]]] = {}
 
-    def __init__(self, handle: _core.AdapterHandle, name: str, library: _core.Library, *, stays: bool = False) -> None:
+    def __init__(
+        self, handle: _core.AdapterHandle, name: str, library: _core.Library, *, origin: _Origin = "created"
+    ) -> None:
         if not isinstance(handle, _core.AdapterHandle):
             raise TypeError("Adapter.create() and Adapter.open() make adapters")
         self._handle = handle
         self._name = name
         self._library = library
         self._luid = handle.luid
-        self._stays = stays  # the interface does, when this adapter is closed
+        self._configurator = Configurator(
+            partial(_locate, handle, library, self._luid, name), stays=origin != "created", opened=origin == "opened"
+        )
         self._closed = False
         self._open_adapters[id(self)] = library.path, self._luid
 
@@ -133,7 +166,7 @@ class Adapter:
         library = the_library(library)
         ours = {luid for path, luid in list(cls._open_adapters.values()) if path == library.path}
         handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
-        return cls(handle, name, library, stays=stays)
+        return cls(handle, name, library, origin="opened" if stays else "created")
 
     @classmethod
     def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
@@ -156,7 +189,7 @@ class Adapter:
         library = the_library(library)
         with explained(library):
             handle = open_handle(library, name)
-        return cls(handle, name, library, stays=True)
+        return cls(handle, name, library, origin="opened")
 
     @classmethod
     def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
@@ -183,7 +216,7 @@ class Adapter:
             raise ValueError(f"fd must be a file descriptor, not {fd}")
         library = the_library(library)
         handle = library.adopt_descriptor(number)
-        return cls(handle, handle.name or f"fd {number}", library, stays=True)
+        return cls(handle, handle.name or f"fd {number}", library, origin="adopted")
 
     @property
     def library(self) -> _core.Library:
@@ -193,16 +226,9 @@ class Adapter:
     @property
     def name(self) -> str:
         """The interface's name, as the system knows it now where the library can tell."""
-        if not self._closed and (current := self._current_name()):
+        if not self._closed and (current := _name_of(self._handle, self._library, self._luid)):
             self._name = current
         return self._name
-
-    def _current_name(self) -> str | None:
-        if sys.platform == "win32" and self._library.official:
-            from tunring._system.alias_windows import alias_of
-
-            return alias_of(self._luid)
-        return self._handle.name
 
     @property
     def luid(self) -> int:
@@ -212,13 +238,7 @@ class Adapter:
     @property
     def ifindex(self) -> int | None:
         """The interface index, or None for an adapter that the system knows nothing of (``loopback``), or not yet."""
-        if sys.platform == "win32" and self._library.official:
-            from tunring._system.iphelper_windows import index_of
-
-            if self._closed:
-                raise ValueError("the adapter is closed")
-            return index_of(self._luid)
-        return self._handle.index
+        return _index_of(self._handle, self._library, self._luid)
 
     @property
     def closed(self) -> bool:
@@ -227,24 +247,32 @@ class Adapter:
 
     def configure(
         self,
-        addresses: Iterable[Address] = (),
+        addresses: Iterable[AddressLike] = (),
         mtu: int | None = None,
         *,
         metric: int | None = None,
         dns: Iterable[str | Host] = (),
+        domains: Iterable[str] = (),
         routes: Iterable[RouteLike] = (),
+        default: bool | Literal[4, 6] = False,
+        bypass: Iterable[str | Host | Network] = (),
+        mark: int | None = None,
+        table: int | None = None,
+        ipv6: bool | None = None,
+        queue_length: int | None = None,
         up: bool = True,
     ) -> Configuration:
         """Give the interface addresses, an MTU and routes, and bring it up or down: all of it, or nothing.
 
-        Any number of times: what is there already is fine, and what isn't named stays as it is, apart from ``up``. When
+        May be called again: what is there already is fine, and what isn't named stays as it is, apart from ``up``. When
         the adapter is closed, an interface that stays gets back what it had before.
 
         Parameters
         ----------
         addresses : iterable of str or ipaddress interfaces
             Such as ``"10.6.7.7/24"`` and ``"fd00::7/64"``, added to those it has. A network's own address, or its
-            broadcast address, is refused.
+            broadcast address, is refused. With the address or the network at the other end:
+            ``"10.8.0.1 peer 10.8.0.2/32"``, or (local, peer); not on Windows.
         mtu : int, optional
             Largest packet in bytes: 68 to 65535, with IPv6 addresses at least 1280.
         metric : int, optional
@@ -254,9 +282,31 @@ class Adapter:
         dns : iterable of str or ipaddress addresses
             Name servers that belong to the adapter, in place of those it has. Windows 10 2004 or later; Linux with
             systemd-resolved and the extra ``dns``, which asks them beside those of other interfaces.
+        domains : iterable of str
+            DNS domains that belong to the adapter, in place of those it has. ``"corp.example"``: its names are asked of
+            the adapter's servers, and it is appended to names without a dot. ``"~corp.example"``: the former only.
+            ``"~."``: all names are asked of the adapter's servers. Windows: without ``~``, and just appended.
         routes : iterable of str, ipaddress networks, (network, gateway) or Route
-            What is to be reached through the adapter: ``"0.0.0.0/0"`` is all of IPv4. It has one to each network; a
-            later call's replaces it.
+            What is to be reached through the adapter. It has one to each network; a later call's replaces it. A gateway
+            that is behind another interface is refused.
+        default : bool, 4 or 6
+            True: all traffic of each family that the adapter has addresses of goes through it, though another interface
+            has a default route; 4 or 6: of that one. A warning is logged if the other family keeps one. Linux: by a
+            table and rules as wg-quick makes them, once in a network namespace. Windows: by a metric that beats those
+            of other interfaces.
+        bypass : iterable of str, ipaddress addresses or networks
+            With ``default``, what is to be reached as before: first of all the host at the other end of the tunnel.
+            Linux: it follows the main table. Windows: by the hop that leads there at the time of the call.
+        mark : int, optional
+            Linux, with ``default``: with this mark a socket's packets go beside the adapter, see :meth:`bypass`. The
+            table's number by default.
+        table : int, optional
+            Linux, with ``default``: the routing table to use; the first that is free from 51820 on by default.
+        ipv6 : bool, optional
+            False: the system is to do nothing of IPv6 on the interface by itself: it gets no link-local address and
+            sends no router solicitations. True: as it was before that. None: no change.
+        queue_length : int, optional
+            Linux: 1 to 65536 packets that wait for a session which does not keep up, before the kernel drops others.
         up : bool
             Whether the interface is to be up. While it is down there are no routes; those it was given, and its IPv6
             addresses, return with the call that brings it up. Windows: it is up while it has a session, False is not
@@ -273,17 +323,58 @@ class Adapter:
             A value is refused; nothing was changed.
         PermissionError
             The privilege is lacking.
+        AlreadyExists
+            Another interface has the route, or the default route; the message names it.
         FamilyDisabled
             IPv6 (or IPv4) is switched off there, and something of it was asked for.
         WintunError
             The system refused a step; what was done before it is undone.
         NotImplementedError
             The adapter is none that the system knows, or the system can't do that; the message says which.
-        """
-        from tunring.configuration._configurator import Configurator
 
-        configurator: Configurator = self.__dict__.setdefault("_configurator", Configurator())
-        return configurator.configure(self, addresses, mtu, metric, dns, routes, up)
+        Notes
+        -----
+        What a killed process has left on an interface that stays, on Linux, the next ``configure`` or ``close`` of an
+        adapter that opens it removes: addresses (since Linux 5.18), routes and rules, by a mark they bear. Its MTU and
+        its state stay, and so does all of it on an interface of several queues, which another process may be using.
+        """
+        return self._configurator.configure(
+            {
+                "addresses": addresses,
+                "mtu": mtu,
+                "metric": metric,
+                "dns": dns,
+                "domains": domains,
+                "routes": routes,
+                "default": default,
+                "bypass": bypass,
+                "mark": mark,
+                "table": table,
+                "ipv6": ipv6,
+                "queue_length": queue_length,
+                "up": up,
+            }
+        )
+
+    def bypass(self, sock: Any) -> None:
+        """Let a socket's packets go beside the adapter's default route, as the tunnel's own datagrams must.
+
+        Linux: it gets the mark of that route, which needs CAP_NET_ADMIN. Windows: it is bound to the interface that has
+        the best other default route at the time of the call.
+
+        Parameters
+        ----------
+        sock : socket.socket
+            Or anything else with its method ``setsockopt``.
+
+        Raises
+        ------
+        RuntimeError
+            The adapter has no default route by ``configure(default=...)``.
+        PermissionError
+            The privilege is lacking.
+        """
+        self._configurator.bypass(sock)
 
     def configuration(self) -> Configuration:
         """Ask the system what the interface has. That takes no privilege.
@@ -293,9 +384,7 @@ class Adapter:
         NotImplementedError
             The adapter is none that the system knows.
         """
-        from tunring.configuration._configurator import read
-
-        return read(self)
+        return self._configurator.read()
 
     def start_session(self, capacity: int = 0x400000) -> _core.Session:
         """Open the adapter's rings, and connect its link.
@@ -332,8 +421,7 @@ class Adapter:
             self._handle.close_sessions()
         finally:
             try:
-                if configurator := self.__dict__.get("_configurator"):
-                    problem = configurator.undo(self, everything=self._stays)
+                problem = self._configurator.close()
             finally:
                 self._handle.close()
         if problem:

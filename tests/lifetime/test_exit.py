@@ -85,6 +85,7 @@ def test_something_is_open(library: tunring.Library, scene: str, options: tuple[
         # The warning, the line of code that gives it, and where the object was made.
         allowed = (
             "ResourceWarning: unclosed <tunring.",
+            '  warn(f"unclosed',
             '  warnings.warn(f"unclosed',
             "ResourceWarning: Enable tracemalloc",
         )

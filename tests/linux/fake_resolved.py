@@ -25,6 +25,9 @@ class FakeResolved:
         self.process: int | None = os.getpid()
         #: Interface index -> name servers as (family, packed); those that aren't here are unknown.
         self.links: dict[int, list[tuple[int, bytes]]] = {}
+        #: Interface index -> domains as (name, routed only), and whether it has the default route.
+        self.domains: dict[int, list[tuple[str, bool]]] = {}
+        self.default_routes: dict[int, bool] = {}
         #: How many times an interface is still unknown.
         self.late = 0
         #: Method -> D-Bus error that it gives.
@@ -104,10 +107,26 @@ class FakeResolved:
             return new_error(message, f"{_RESOLVED}.NoSuchLink", "s", (f"Link {index} not known",))
         return new_method_return(message, "o", (f"/org/freedesktop/resolve1/link/_{index}",))
 
-    def _Get(self, message: Message, interface: str, name: str) -> Message:
-        assert (interface, name) == (f"{_RESOLVED}.Link", "DNS")
+    def _GetAll(self, message: Message, interface: str) -> Message:
+        assert interface == f"{_RESOLVED}.Link"
         index = int(message.header.fields[HeaderFields.path].rpartition("_")[2])
-        return new_method_return(message, "v", (("a(iay)", self.links[index]),))
+        properties = {
+            "DNS": ("a(iay)", self.links[index]),
+            "Domains": ("a(sb)", self.domains.get(index, [])),
+            "DefaultRoute": ("b", self.default_routes.get(index, False)),
+        }
+        return new_method_return(message, "a{sv}", (properties,))
+
+    def _SetLinkDomains(self, message: Message, index: int, domains: Any) -> Message:
+        assert message.header.fields[HeaderFields.signature] == "ia(sb)"
+        if not self.forgetful:
+            self.domains[index] = [(name, routed) for name, routed in domains]
+        return new_method_return(message)
+
+    def _SetLinkDefaultRoute(self, message: Message, index: int, wanted: bool) -> Message:
+        assert message.header.fields[HeaderFields.signature] == "ib"
+        self.default_routes[index] = wanted
+        return new_method_return(message)
 
     def _SetLinkDNS(self, message: Message, index: int, servers: Any) -> Message:
         assert message.header.fields[HeaderFields.signature] == "ia(iay)"

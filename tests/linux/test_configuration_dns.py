@@ -44,7 +44,9 @@ def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: Namespa
 
 
 def nothing(adapter: tunring.Adapter) -> bool:
-    return adapter.configuration() == tunring.Configuration((), 1500, None, (), (), False)
+    return adapter.configuration() == tunring.Configuration(
+        (), 1500, None, (), (), False, queue_length=500, carrier=False
+    )
 
 
 def test_set_read_and_undone(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
@@ -85,7 +87,7 @@ def test_a_refusal_is_undone(adapter: tunring.Adapter, resolved: FakeResolved, f
 @pytest.mark.parametrize("name", ["AccessDenied", "InteractiveAuthorizationRequired"])
 def test_without_the_privilege(adapter: tunring.Adapter, resolved: FakeResolved, name: str) -> None:
     resolved.errors["SetLinkDNS"] = f"org.freedesktop.DBus.Error.{name}"
-    with pytest.raises(PermissionError, match="refuses to set DNS servers: it says no"):
+    with pytest.raises(PermissionError, match="refuses to change an interface's DNS: it says no"):
         adapter.configure(dns=SERVERS)
 
 

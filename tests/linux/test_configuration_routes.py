@@ -74,10 +74,11 @@ def test_packets_take_the_routes(adapter: tunring.Adapter, namespace: Namespace)
 
 
 def test_what_configuration_tells(adapter: tunring.Adapter) -> None:
-    assert adapter.configuration() == tunring.Configuration((), 1500, None, (), (), False)
+    queue = {"queue_length": 500, "carrier": False}
+    assert adapter.configuration() == tunring.Configuration((), 1500, None, (), (), False, **queue)
     wanted = (ip_interface("10.6.7.7/24"), ip_interface("fd00::7/64"))
     returned = adapter.configure(wanted, 1420, metric=50, routes=["10.0.0.0/8"])
-    assert returned == tunring.Configuration(wanted, 1420, 50, (), (Route("10.0.0.0/8", metric=50),), True)
+    assert returned == tunring.Configuration(wanted, 1420, 50, (), (Route("10.0.0.0/8", metric=50),), True, **queue)
     assert adapter.configuration() == returned
 
 
@@ -162,7 +163,7 @@ def test_a_route_that_another_interface_has(create: Callable[..., tunring.Adapte
     first.configure(["10.6.7.7/24"], routes=["0.0.0.0/0"])
     second.configure(["10.6.8.7/24"])
     before = second.configuration()
-    with pytest.raises(tunring.AlreadyExists, match=r"the route to 0\.0\.0\.0/0 on adapter 'tun1': there is one with"):
+    with pytest.raises(tunring.AlreadyExists, match=r"the route to 0\.0\.0\.0/0 on adapter 'tun1': 'tun0' has it with"):
         second.configure(routes=["0.0.0.0/0"])
     assert second.configuration() == before
     assert second.configure(metric=5, routes=["0.0.0.0/0"]).routes == (Route("0.0.0.0/0", metric=5),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from tunring._system.iphelper_windows import (
@@ -18,6 +19,7 @@ from tunring._system.iphelper_windows import (
     DAD_TENTATIVE,
     DNS_IPV6,
     DNS_NAME_SERVER,
+    DNS_SEARCH_LIST,
     DNS_VERSION,
     PROTOCOL_LOCAL,
     PROTOCOL_MANAGEMENT,
@@ -76,6 +78,7 @@ class FakeIpHelper:
                 metric=5,
                 mtu=65535,
                 dad_transmits=3 if family == AF_INET else 1,
+                router_discovery=2 if family == AF_INET else 1,
                 site_prefix_length=64,
                 connected=self.connected,
             )
@@ -86,6 +89,7 @@ class FakeIpHelper:
         self.addresses: list[UnicastRow] = []
         self.routes: list[ForwardRow] = []
         self.servers: dict[int, str] = {AF_INET: "", AF_INET6: ""}
+        self.domains: dict[int, str] = {AF_INET: "", AF_INET6: ""}
         self.tables: dict[int, Any] = {}
         self.settings_out = 0
 
@@ -98,6 +102,7 @@ class FakeIpHelper:
             sorted(bytes(row) for row in self.addresses),
             sorted(bytes(row) for row in self.routes),
             dict(self.servers),
+            dict(self.domains),
         )
 
     def interface(self, family: int, luid: int = LUID) -> InterfaceRow:
@@ -141,6 +146,11 @@ class FakeIpHelper:
         guid.bytes_le[:8] = luid.value.to_bytes(8, "little")
         return self._enter("ConvertInterfaceLuidToGuid")
 
+    def ConvertInterfaceLuidToAlias(self, luid: Any, alias: Any, size: int) -> int:
+        assert len(alias) == size
+        alias.value = {LUID: "OfficeNet", OTHER_LUID: "Ethernet"}[luid.value]
+        return self._enter("ConvertInterfaceLuidToAlias")
+
     def GetIpInterfaceTable(self, family: int, table: Any) -> int:
         assert family == AF_UNSPEC
         if code := self._enter("GetIpInterfaceTable"):
@@ -160,7 +170,8 @@ class FakeIpHelper:
         known = [other for other in self.interfaces if (other.luid, other.family) == (row.luid, row.family)]
         if not known:
             return NOT_FOUND
-        known[0].automatic_metric, known[0].dad_transmits = row.automatic_metric, row.dad_transmits
+        for name in ("automatic_metric", "dad_transmits", "router_discovery"):
+            setattr(known[0], name, getattr(row, name))
         known[0].metric = 5 if row.automatic_metric else row.metric
         if row.mtu != self.ignored_mtu:
             known[0].mtu = row.mtu
@@ -242,11 +253,34 @@ class FakeIpHelper:
         self.routes = [other for other in self.routes if _key(other) != _key(row)]
         return OK if len(self.routes) < before else NOT_FOUND
 
+    def GetBestRoute2(
+        self, luid: Any, index: int, source: Any, destination: SocketAddress, options: int, row: Any, best: Any
+    ) -> int:
+        if code := self._enter("GetBestRoute2"):
+            return code
+        assert (index, source, options) == (0, None, 0)
+
+        def quality(route: ForwardRow) -> tuple[int, int]:
+            return route.destination.length, -self.interface(destination.family, route.luid).metric - route.metric
+
+        found = [
+            route
+            for route in self.routes
+            if destination.host in ip_network((route.destination.prefix.host, route.destination.length), strict=False)
+            and (luid is None or route.luid == luid.value)
+        ]
+        if not found:
+            return NOT_FOUND
+        chosen = max(found, key=quality)
+        ctypes.memmove(ctypes.addressof(row), ctypes.addressof(chosen), ctypes.sizeof(row))
+        return OK
+
     def GetInterfaceDnsSettings(self, interface: Guid, settings: DnsSettings) -> int:
         if code := self._enter("GetInterfaceDnsSettings"):
             return code
         self._check_settings(interface, settings)
         settings.name_server = self.servers[self._family(settings)] or None
+        settings.search_list = self.domains[self._family(settings)] or None
         self.settings_out += 1
         return OK
 
@@ -255,16 +289,17 @@ class FakeIpHelper:
             return code
         self._check_settings(interface, settings)
         self.servers[self._family(settings)] = settings.name_server or ""
+        self.domains[self._family(settings)] = settings.search_list or ""
         return OK
 
     def FreeInterfaceDnsSettings(self, settings: DnsSettings) -> None:
-        settings.name_server = None
+        settings.name_server = settings.search_list = None
         self.settings_out -= 1
 
     def _check_settings(self, interface: Guid, settings: DnsSettings) -> None:
         assert bytes(interface.bytes_le[:8]) == LUID.to_bytes(8, "little")
         assert settings.version == DNS_VERSION
-        assert settings.flags & ~DNS_IPV6 == DNS_NAME_SERVER
+        assert settings.flags & ~DNS_IPV6 == DNS_NAME_SERVER | DNS_SEARCH_LIST
 
     @staticmethod
     def _family(settings: DnsSettings) -> int:
@@ -275,9 +310,14 @@ class FakeIpHelper:
 
     # ---- what others do
 
-    def give_address(self, address: str, luid: int = OTHER_LUID) -> None:
-        from ipaddress import ip_interface
+    def give_route(self, network: str, hop: str, luid: int = OTHER_LUID, metric: int = 0) -> None:
+        target = ip_network(network)
+        row = ForwardRow(luid=luid, index=luid >> 24 & 0xFFFF, protocol=PROTOCOL_MANAGEMENT, metric=metric)
+        row.destination.prefix, row.destination.length = SocketAddress.of(target.network_address), target.prefixlen
+        row.next_hop = SocketAddress.of(ip_address(hop))
+        self.routes.append(row)
 
+    def give_address(self, address: str, luid: int = OTHER_LUID) -> None:
         interface = ip_interface(address)
         row = UnicastRow(luid=luid, prefix_length=interface.network.prefixlen, dad_state=DAD_PREFERRED)
         row.address = SocketAddress.of(interface.ip)

@@ -17,7 +17,8 @@ from tunring.cli.display import Flow, Limit, Rates
 from tunring.cli.report import exit_code_of
 from tunring.cli.traffic import Count, Tally
 from tunring.cli.traffic_cable import CableTraffic
-from tunring.configuration import check_addresses, check_mtu
+from tunring.configuration._checks import check_mtu
+from tunring.configuration._request import check_addresses
 from tunring.testing.responder import Responder
 
 
@@ -273,7 +274,7 @@ def test_addresses_of_the_wrong_type(addresses: Any) -> None:
 def test_addresses() -> None:
     checked = check_addresses(["10.0.0.1", "fd00::1", "10.0.0.7/24", "10.0.0.1/32"])
     assert [str(address) for address in checked] == ["10.0.0.1/32", "fd00::1/128", "10.0.0.7/24"]
-    assert check_addresses(checked) == checked
+    assert check_addresses([address.local for address in checked]) == checked
 
 
 def test_mtu() -> None:

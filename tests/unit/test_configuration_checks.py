@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import tunring
 from tunring import Route
-from tunring.configuration import Request, check_dns, check_metric, check_request, check_routes
+from tunring.configuration._checks import check_metric
+from tunring.configuration._request import InterfaceAddress, Request, check_dns, check_request, check_routes
 
 
-def check(**given: Any) -> Request:
-    wanted: dict[str, Any] = {"addresses": (), "mtu": None, "metric": None, "dns": (), "routes": (), "up": True}
-    earlier = given.pop("earlier", Request())
-    return check_request(**(wanted | given), earlier=earlier)
+def check(*, earlier: Request | None = None, **given: Any) -> Request:
+    return check_request(cast("Any", given), earlier or Request())
+
+
+def plain(*addresses: str) -> tuple[InterfaceAddress, ...]:
+    return tuple(InterfaceAddress(ip_interface(address)) for address in addresses)
 
 
 def test_routes_in_each_form() -> None:
@@ -104,7 +107,7 @@ def test_addresses_that_belong_to_the_network(address: str, kind: str, hint: str
             check(addresses=[given])
         alone = f"{address.partition('/')[0]}/{ip_interface(address).max_prefixlen}"
         assert f"'{alone}' is the address without a network" in str(caught.value)
-        assert check(addresses=[alone]).addresses == (ip_interface(alone),)
+        assert check(addresses=[alone]).addresses == plain(alone)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_addresses_that_belong_to_the_network(address: str, kind: str, hint: str
     "fd00::/127 fd00::1/127 fd00::/128 fd00:: fd00::5/126 fd00::ffff:ffff:ffff:ffff/64".split(),
 )
 def test_addresses_of_hosts_pass(address: str) -> None:
-    assert check(addresses=[address]).addresses == (ip_interface(address),)
+    assert check(addresses=[address]).addresses == plain(address)
 
 
 def test_routes_need_the_interface_up() -> None:
@@ -132,7 +135,7 @@ def test_calls_add_up() -> None:
     first = check(addresses=["10.0.0.1/24"], mtu=1400, metric=5, dns=["9.9.9.9"], routes=["10.0.0.0/8", "fd00::/8"])
     second = check(addresses=["10.0.0.2/24", "10.0.0.1/24"], routes=[("10.0.0.0/8", "10.0.0.3")])
     both = second.after(first)
-    assert both.addresses == (ip_interface("10.0.0.1/24"), ip_interface("10.0.0.2/24"))
+    assert both.addresses == plain("10.0.0.1/24", "10.0.0.2/24")
     assert (both.mtu, both.metric, both.dns) == (1400, 5, first.dns)
     assert both.routes == (Route("10.0.0.0/8", "10.0.0.3"), Route("fd00::/8"))
     assert both.has(4)

@@ -7,9 +7,10 @@ from ipaddress import ip_interface
 
 import pytest
 
+from tunring._configurator import Changes
 from tunring._system import iphelper_windows as iphelper
-from tunring.configuration import Request, check_request
-from tunring.configuration._windows import WindowsInterface
+from tunring.configuration._interface_windows import WindowsInterface
+from tunring.configuration._request import Request, check_request
 
 
 def on_wine() -> bool:
@@ -32,7 +33,7 @@ def test_indexes(luid: int) -> None:
 def test_addresses(luid: int) -> None:
     interface = WindowsInterface(iphelper.ip_helper(), "loopback", luid)
     found = dict(interface._addresses())
-    assert ip_interface("127.0.0.1/8") in found
+    assert ip_interface("127.0.0.1/8") in [address.local for address in found]
     for address, row in found.items():
         assert (row.luid, row.index) == (luid, 1)
         assert row.dad_state == iphelper.DAD_PREFERRED
@@ -60,9 +61,9 @@ def test_what_wine_lacks_is_said(luid: int) -> None:
     if on_wine():
         with pytest.raises(NotImplementedError, match="'loopback': this system does not implement that"):
             interface.read()
-        request = check_request(["10.6.7.7/24"], 1420, None, (), (), True, Request())
+        request = check_request({"addresses": ["10.6.7.7/24"], "mtu": 1420}, Request())
         with pytest.raises(NotImplementedError):
-            interface.apply(request, Request(), {})
+            interface.apply(request, Request(), Changes({}))
     else:
         found = interface.read()
         assert ip_interface("127.0.0.1/8") in found.addresses

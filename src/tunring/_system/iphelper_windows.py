@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from ctypes import POINTER, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
+from ctypes import POINTER, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunring.configuration import Host
+    from tunring.configuration._checks import Host
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 23
 
@@ -27,7 +27,13 @@ PROTOCOL_LOCAL, PROTOCOL_MANAGEMENT = 2, 3
 
 #: DNS_INTERFACE_SETTINGS.
 DNS_VERSION = 1
-DNS_IPV6, DNS_NAME_SERVER = 0x1, 0x2
+DNS_IPV6, DNS_NAME_SERVER, DNS_SEARCH_LIST = 0x1, 0x2, 0x4
+
+#: NL_ROUTER_DISCOVERY_BEHAVIOR.
+ROUTER_DISCOVERY_DISABLED = 0
+
+#: UTF-16 units of an interface's alias, with its NUL.
+ALIAS_SIZE = 257
 
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
 
@@ -187,6 +193,7 @@ class IpHelper(Protocol):
 
     def ConvertInterfaceLuidToIndex(self, luid: c_uint64, index: c_uint32, /) -> int: ...
     def ConvertInterfaceLuidToGuid(self, luid: c_uint64, guid: Guid, /) -> int: ...
+    def ConvertInterfaceLuidToAlias(self, luid: c_uint64, alias: Any, size: int, /) -> int: ...
     def GetIpInterfaceTable(self, family: int, table: Any, /) -> int: ...
     def SetIpInterfaceEntry(self, row: InterfaceRow, /) -> int: ...
     def GetUnicastIpAddressTable(self, family: int, table: Any, /) -> int: ...
@@ -197,6 +204,17 @@ class IpHelper(Protocol):
     def InitializeIpForwardEntry(self, row: ForwardRow, /) -> None: ...
     def CreateIpForwardEntry2(self, row: ForwardRow, /) -> int: ...
     def DeleteIpForwardEntry2(self, row: ForwardRow, /) -> int: ...
+    def GetBestRoute2(
+        self,
+        luid: c_uint64 | None,
+        index: int,
+        source: SocketAddress | None,
+        destination: SocketAddress,
+        options: int,
+        row: ForwardRow,
+        best_source: SocketAddress,
+        /,
+    ) -> int: ...
     def GetInterfaceDnsSettings(self, interface: Guid, settings: DnsSettings, /) -> int: ...
     def SetInterfaceDnsSettings(self, interface: Guid, settings: DnsSettings, /) -> int: ...
     def FreeInterfaceDnsSettings(self, settings: DnsSettings, /) -> None: ...
@@ -207,6 +225,7 @@ class IpHelper(Protocol):
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "ConvertInterfaceLuidToIndex": (c_uint32, POINTER(c_uint64), POINTER(c_uint32)),
     "ConvertInterfaceLuidToGuid": (c_uint32, POINTER(c_uint64), POINTER(Guid)),
+    "ConvertInterfaceLuidToAlias": (c_uint32, POINTER(c_uint64), c_wchar_p, c_size_t),
     "GetIpInterfaceTable": (c_uint32, c_uint16, POINTER(TablePointer)),
     "SetIpInterfaceEntry": (c_uint32, POINTER(InterfaceRow)),
     "GetUnicastIpAddressTable": (c_uint32, c_uint16, POINTER(TablePointer)),
@@ -217,6 +236,16 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "InitializeIpForwardEntry": (None, POINTER(ForwardRow)),
     "CreateIpForwardEntry2": (c_uint32, POINTER(ForwardRow)),
     "DeleteIpForwardEntry2": (c_uint32, POINTER(ForwardRow)),
+    "GetBestRoute2": (
+        c_uint32,
+        POINTER(c_uint64),
+        c_uint32,
+        POINTER(SocketAddress),
+        POINTER(SocketAddress),
+        c_uint32,
+        POINTER(ForwardRow),
+        POINTER(SocketAddress),
+    ),
     "GetInterfaceDnsSettings": (c_uint32, Guid, POINTER(DnsSettings)),
     "SetInterfaceDnsSettings": (c_uint32, Guid, POINTER(DnsSettings)),
     "FreeInterfaceDnsSettings": (None, POINTER(DnsSettings)),
@@ -262,15 +291,22 @@ def index_of(luid: int) -> int | None:
     return index.value or None if code == 0 else None
 
 
-def read_table(api: IpHelper, function: Callable[[int, Any], int], kind: type[Row], luid: int) -> tuple[int, list[Row]]:
-    """Read the rows of one interface, as (error code, rows)."""
+def read_table(
+    api: IpHelper, function: Callable[[int, Any], int], kind: type[Row], luid: int | None
+) -> tuple[int, list[Row]]:
+    """Read the rows of one interface, or of all, as (error code, rows)."""
     table = TablePointer()
     code = function(AF_UNSPEC, table)
     if code:
         return code, []
     try:
         start, size = ctypes.addressof(table.contents) + Table.first.offset, ctypes.sizeof(kind)
-        every = (ctypes.string_at(start + number * size, size) for number in range(table.contents.count))
-        return 0, [row for row in map(kind.from_buffer_copy, every) if row.luid == luid]
+        everything = memoryview(ctypes.string_at(start, size * table.contents.count))
+        rows = (everything[at : at + size] for at in range(0, len(everything), size))
+        if luid is not None:
+            # Before a row is made: a router's tables have many of others.
+            place, wanted = slice(kind.luid.offset, kind.luid.offset + 8), luid.to_bytes(8, sys.byteorder)
+            rows = (row for row in rows if row[place] == wanted)
+        return 0, [kind.from_buffer_copy(row) for row in rows]
     finally:
         api.FreeMibTable(table)

@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tunring.configuration import check_addresses, check_mtu
+from tunring.configuration._checks import check_interface, check_mtu
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Interface, IPv6Interface
@@ -34,7 +34,7 @@ def count(text: str) -> int:
 def address(text: str) -> IPv4Interface | IPv6Interface:
     """An address with a prefix length."""
     try:
-        return check_addresses([text])[0]
+        return check_interface(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

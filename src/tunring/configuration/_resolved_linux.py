@@ -1,4 +1,4 @@
-"""Name servers of an interface, which on Linux are systemd-resolved's: asked over D-Bus, no program is started."""
+"""Name servers and domains of an interface, which on Linux are systemd-resolved's: it is asked over D-Bus."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import time
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,18 +16,41 @@ from tunring._extras import import_advice
 from tunring.errors import AccessDenied, NotFound, WintunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from tunring.configuration import Host
+    from tunring.configuration._checks import Host
 
 _NAME, _PATH = "org.freedesktop.resolve1", "/org/freedesktop/resolve1"
 _ANSWER_SECONDS, _LINK_SECONDS = 5.0, 3.0
 
 _ACCESS_DENIED, _GEN_FAILURE, _NOT_FOUND = 5, 31, 1168
 
+#: The domain of all names.
+_EVERYTHING = "~."
+
 #: What D-Bus and systemd-resolved call it.
 _DENIED = ("org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
 _NO_LINK = "org.freedesktop.resolve1.NoSuchLink"
+
+
+@dataclass(frozen=True)
+class Dns:
+    """What an interface has of DNS."""
+
+    servers: tuple[Host, ...] = ()
+    #: Domains that are searched; with ``~`` those that are only routed.
+    domains: tuple[str, ...] = ()
+    #: Its servers are asked about names that no domain of any interface covers.
+    default_route: bool = False
+
+    def changed(self, servers: tuple[Host, ...], domains: tuple[str, ...]) -> Dns:
+        """What there is to be once servers, or domains, have been asked for."""
+        if not domains:
+            return replace(self, servers=servers or self.servers)
+        implied = self.default_route and _EVERYTHING not in self.domains
+        return Dns(servers or self.servers, domains, _EVERYTHING in domains or implied)
+
+    def __str__(self) -> str:
+        servers, domains = (", ".join(map(str, items)) or "none" for items in (self.servers, self.domains))
+        return f"the DNS servers {servers} and domains {domains}"
 
 
 class Resolver:
@@ -79,17 +103,28 @@ class Resolver:
             else:
                 return
 
-    def servers(self, index: int) -> tuple[Host, ...]:
-        """The name servers of an interface, in their order."""
+    def read(self, index: int) -> Dns:
+        """What an interface has, in its order."""
         (path,) = self._call("GetLink", "i", (index,))
-        link = self._jeepney.DBusAddress(path, bus_name=_NAME, interface="org.freedesktop.resolve1.Link")
-        ((_, found),) = self._send(self._jeepney.Properties(link).get("DNS"))
-        return tuple(ip_address(bytes(packed)) for _, packed in found)
+        link = self._jeepney.DBusAddress(path, bus_name=_NAME, interface=f"{_NAME}.Link")
+        (found,) = self._send(self._jeepney.Properties(link).get_all())
+        servers, domains, default_route = (found[name][1] for name in ("DNS", "Domains", "DefaultRoute"))
+        return Dns(
+            tuple(ip_address(bytes(packed)) for _, packed in servers),
+            tuple(f"~{name}" if routed else name for name, routed in domains),
+            default_route,
+        )
 
-    def set_servers(self, index: int, servers: Iterable[Host]) -> None:
-        """Set the name servers of an interface."""
-        packed = [(_family(server), server.packed) for server in servers]
-        self._call("SetLinkDNS", "ia(iay)", (index, packed))
+    def write(self, index: int, before: Dns, wanted: Dns) -> None:
+        """Make what an interface has another."""
+        if wanted.servers != before.servers:
+            packed = [(_family(server), server.packed) for server in wanted.servers]
+            self._call("SetLinkDNS", "ia(iay)", (index, packed))
+        if wanted.domains != before.domains:
+            domains = [(domain.removeprefix("~"), domain[0] == "~") for domain in wanted.domains]
+            self._call("SetLinkDomains", "ia(sb)", (index, domains))
+        if wanted.default_route != before.default_route:
+            self._call("SetLinkDefaultRoute", "ib", (index, wanted.default_route))
 
     def _call(self, method: str, signature: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         manager = self._jeepney.DBusAddress(_PATH, bus_name=_NAME, interface=f"{_NAME}.Manager")
@@ -142,11 +177,11 @@ def _family(server: Host) -> int:
 
 
 def _unavailable(why: str) -> NotImplementedError:
-    return NotImplementedError(f"DNS servers of an interface are set by systemd-resolved on Linux: {why}")
+    return NotImplementedError(f"what an interface has of DNS is set by systemd-resolved on Linux: {why}")
 
 
 def _failure(name: str, body: tuple[Any, ...]) -> WintunError:
-    text = f"systemd-resolved refuses to set DNS servers: {body[0] if body else name}"
+    text = f"systemd-resolved refuses to change an interface's DNS: {body[0] if body else name}"
     if name in _DENIED:
         return AccessDenied(_ACCESS_DENIED, text)
     if name == _NO_LINK:

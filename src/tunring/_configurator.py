@@ -1,0 +1,257 @@
+"""Configuring one adapter's interface: in one piece or not at all, and undone when the adapter is closed.
+
+How a system does it is in ``configuration._linux`` and ``configuration._windows``, behind the same face. An adapter is
+nothing here but a :class:`Target`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from tunring.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tunring.configuration import Configuration
+    from tunring.configuration._request import Given, Request
+
+#: A thing that configuration changes: its kind, and which one.
+Key: TypeAlias = tuple[Any, ...]
+
+#: Kinds of things that don't go with the interface.
+_OUTLIVING = {"bypass", "dns", "rule", "sysctl"}
+
+T = TypeVar("T")
+
+
+class Target(NamedTuple):
+    """An adapter's interface, and where it is."""
+
+    name: str
+    #: None for an adapter that the system has no interface of, or not yet.
+    ifindex: int | None
+    luid: int
+    #: A descriptor of the network namespace it is in, or -1. It belongs to whoever has the target.
+    namespace: int
+    #: The name of the adapter's library.
+    library: str
+    #: The library is the official DLL.
+    official: bool
+
+
+class Changes:
+    """What there was before each thing was changed: by earlier calls, and by the one that is going on."""
+
+    def __init__(self, earlier: Mapping[Key, Any]) -> None:
+        self._earlier = earlier
+        self.noted: dict[Key, Any] = {}
+
+    def note(self, key: Key, before: Any) -> None:
+        """Note what there is, before it is changed; None if there is nothing. The first note of a thing counts."""
+        self.noted.setdefault(key, before)
+
+    def original(self) -> dict[Key, Any]:
+        """What there was before the first call."""
+        return self.noted | dict(self._earlier)
+
+
+class System(Protocol):
+    """One interface, as the system's own tools see it."""
+
+    def apply(self, request: Request, earlier: Request, changes: Changes) -> Configuration:
+        """Do what is asked for, note what was there before it is changed, and compare what the system then says."""
+
+    def read(self) -> Configuration:
+        """Ask the system what the interface has."""
+
+    def restore(self, before: Mapping[Key, Any]) -> Exception | None:
+        """Make things what they were; returns the first failure, which keeps the others from nothing."""
+
+    def sweep(self, *, interface: bool) -> None:
+        """Remove what a killed process has left: on the interface too, or only beside it."""
+
+
+def _call(target: Target, work: Callable[[System], T]) -> T:
+    """Call a function with the interface, where it is."""
+    if sys.platform == "linux":
+        from tunring.configuration._linux import call_with_interface
+
+        return call_with_interface(target, work)
+    elif sys.platform == "win32":
+        from tunring.configuration import _windows
+
+        return _windows.call_with_interface(target, work)
+    else:
+        raise NotImplementedError(f"configuring adapters is not built for {sys.platform}")
+
+
+def _bypass(target: Target, sock: Any, given: Request) -> None:
+    if sys.platform == "linux":
+        from tunring.configuration._linux import bypass
+
+        bypass(target, sock, given)
+    elif sys.platform == "win32":
+        from tunring.configuration import _windows
+
+        _windows.bypass(target, sock, given)
+    else:
+        raise NotImplementedError(f"configuring adapters is not built for {sys.platform}")
+
+
+#: Those that have something to take back which would stay, for programs that end without closing their adapters.
+_configured: weakref.WeakSet[Configurator] = weakref.WeakSet()
+
+
+@atexit.register
+def _undo_at_exit() -> None:
+    for configurator in list(_configured):
+        configurator.close()
+
+
+class Configurator:
+    """What ``configure()`` has given an adapter's interface, and how to take it back.
+
+    Parameters
+    ----------
+    locate : callable
+        Gives the target of the moment, and raises ValueError once the adapter is closed.
+    stays : bool
+        The interface does, when the adapter is closed.
+    opened : bool
+        It was there before the adapter, which nobody but this process is attached to.
+    call : callable, optional
+        Calls a function with the target's interface, as the system has it.
+    """
+
+    def __init__(
+        self, locate: Callable[[], Target], *, stays: bool, opened: bool, call: Callable[[Target, Any], Any] = _call
+    ) -> None:
+        # The same thread may come again, by a signal handler that configures or closes the adapter.
+        self._lock = threading.RLock()
+        self._locate = locate
+        self._call = call
+        self._stays = stays
+        self._opened = opened
+        self._swept = False
+        self._given: Request | None = None
+        self._before: dict[Key, Any] = {}
+        self._closed = False
+        # Whoever inherits this object by a fork has nothing to take back.
+        self._process = os.getpid()
+
+    @property
+    def queue_length(self) -> int | None:
+        """The length of the interface's queue that was asked for."""
+        return None if self._given is None else self._given.queue_length
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ValueError("the adapter is closed")
+
+    @contextmanager
+    def _target(self) -> Iterator[Target]:
+        target = self._locate()
+        try:
+            yield target
+        finally:
+            if target.namespace >= 0:
+                os.close(target.namespace)
+
+    def configure(self, given: Given) -> Configuration:
+        """Do what :meth:`tunring.Adapter.configure` says."""
+        from tunring.configuration._request import Request, check_request
+
+        with self._lock:
+            self._refuse_if_closed()
+            earlier = self._given or Request()
+            request = check_request(given, earlier)
+            changes = Changes(self._before)
+
+            def work(interface: System) -> Configuration:
+                self._sweep(interface)
+                try:
+                    return interface.apply(request, earlier, changes)
+                except BaseException:
+                    if not interface.restore(changes.noted):
+                        changes.noted.clear()
+                    raise
+
+            with self._target() as target:
+                _require_interface(target)
+                try:
+                    found: Configuration = self._call(target, work)
+                    # A signal handler may have configured meanwhile.
+                    self._given = request.after(self._given or Request()).resolved(found)
+                finally:
+                    self._before = changes.noted | self._before
+                    if self._before and (self._stays or self._outliving()):
+                        _configured.add(self)
+                    if self._closed:  # by a signal handler meanwhile, which has undone what came before
+                        self._call(target, lambda interface: interface.restore(self._before))
+            return found
+
+    def read(self) -> Configuration:
+        """Do what :meth:`tunring.Adapter.configuration` says."""
+        with self._target() as target:
+            _require_interface(target)
+            found: Configuration = self._call(target, lambda interface: interface.read())
+            return found
+
+    def bypass(self, sock: Any) -> None:
+        """Do what :meth:`tunring.Adapter.bypass` says."""
+        given = self._given
+        if given is None or not given.default:
+            raise RuntimeError("the adapter has no default route to bypass: configure(default=True) gives it one")
+        with self._target() as target:
+            _bypass(target, sock, given)
+
+    def close(self) -> Exception | None:
+        """Take back what was given, or what of it would outlive the interface if that goes.
+
+        Returns what went wrong, if anything: closing goes on all the same. May be called at any time, and again.
+        """
+        with self._lock:
+            self._closed = True
+            before = self._before if self._stays else self._outliving()
+            self._before = {}
+            leftovers = self._opened and not self._swept
+            # At exit, modules may be empty already: without something to do, none is asked.
+            if not (before or leftovers) or self._process != os.getpid():
+                return None
+            try:
+                return self._restore(before)
+            except (NotFound, NotImplementedError, ValueError):
+                return None  # the interface is gone, and took it all along
+            except Exception as error:
+                return error if before else None
+
+    def _restore(self, before: dict[Key, Any]) -> Exception | None:
+        def work(interface: System) -> Exception | None:
+            self._sweep(interface)
+            return interface.restore(before)
+
+        with self._target() as target:
+            failure: Exception | None = self._call(target, work)
+            return failure
+
+    def _sweep(self, interface: System) -> None:
+        """Once, before anything is changed: nobody but a process that is gone can have made what is marked as ours."""
+        if not self._swept:
+            interface.sweep(interface=self._opened)
+            self._swept = True
+
+    def _outliving(self) -> dict[Key, Any]:
+        return {key: before for key, before in self._before.items() if key[0] in _OUTLIVING}
+
+
+def _require_interface(target: Target) -> None:
+    if target.ifindex is None and not target.official:
+        text = f"adapter {target.name!r} of {target.library} can't be configured: the system has no such interface"
+        raise NotImplementedError(text)
