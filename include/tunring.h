@@ -209,6 +209,7 @@ typedef struct tunring_lease
     _Atomic uint32_t state; /* lease.c */
     _Atomic uint32_t left;  /* slots not let go yet */
     bool reserved;          /* room to send, rather than packets received */
+    bool sealed;            /* datagrams that a Sealer made: nothing for a session to send */
     unsigned generation;    /* of the process, see os_generation() */
     uint32_t room;          /* slots that the table has memory for */
     uint32_t count;

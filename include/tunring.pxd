@@ -128,6 +128,7 @@ cdef extern from "tunring.h" nogil:
         uint32_t length
     ctypedef struct tunring_lease:
         tunring_source *source
+        bint sealed
         uint32_t count
         uint64_t bytes
         tunring_slot slots[0]

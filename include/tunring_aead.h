@@ -47,12 +47,30 @@ DWORD tunring_aead_check(tunring_aead *library, tunring_aead_algorithm algorithm
 /* Bytes of a key. */
 uint32_t tunring_aead_key_size(tunring_aead_algorithm algorithm);
 
+/* One message by itself, under a key that is used for nothing else: a handshake's, or a published vector's. */
+typedef struct tunring_aead_text
+{
+    const BYTE *nonce; /* 12 bytes */
+    const BYTE *aad;
+    uint32_t aad_length;
+    uint32_t length;
+    BYTE *data; /* encrypted or decrypted in place */
+    BYTE *tag;  /* 16 bytes: written, or compared */
+} tunring_aead_text;
+
+/* The library must have passed the check. ERROR_INVALID_DATA for a message that isn't authentic, ERROR_GEN_FAILURE if
+ * the library fails: then `data` is zeros. */
+DWORD tunring_aead_message(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens,
+                           const tunring_aead_text *text);
+
 /* ---- Sealers: core/sealer.c --------------------------------------------------------------------------------------- */
 
 #define TUNRING_AEAD_COUNTER 8u
 #define TUNRING_AEAD_TAG 16u
 #define TUNRING_AEAD_MAX_HEADER 128u
 #define TUNRING_AEAD_MAX_PACKET 65535u
+#define TUNRING_AEAD_MAX_DATAGRAM \
+    (TUNRING_AEAD_MAX_HEADER + TUNRING_AEAD_COUNTER + TUNRING_AEAD_MAX_PACKET + TUNRING_AEAD_TAG)
 /* Counters that are used are at most this; the next counter can be one more. */
 #define TUNRING_AEAD_LAST_COUNTER (UINT64_MAX - 1)
 

@@ -19,8 +19,10 @@ cdef extern from "wintun.h" nogil:
         ERROR_FILE_NOT_FOUND
         ERROR_INVALID_HANDLE
         ERROR_NOT_ENOUGH_MEMORY
+        ERROR_INVALID_DATA
         ERROR_GEN_FAILURE
         ERROR_HANDLE_EOF
+        ERROR_NOT_SUPPORTED
         ERROR_INVALID_PARAMETER
         ERROR_BUFFER_OVERFLOW
         ERROR_BUSY
@@ -28,6 +30,7 @@ cdef extern from "wintun.h" nogil:
         ERROR_MOD_NOT_FOUND
         WAIT_TIMEOUT
         ERROR_NO_MORE_ITEMS
+        ERROR_ARITHMETIC_OVERFLOW
         ERROR_OPERATION_ABORTED
         ERROR_CANCELLED
 

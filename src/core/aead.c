@@ -211,3 +211,38 @@ aead_key_leave(aead_key *key, aead_context *context)
     os_mutex_unlock(&key->lock);
     leave(key);
 }
+
+DWORD
+tunring_aead_message(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens,
+                     const tunring_aead_text *text)
+{
+    const aead_sequence *sequence = atomic_load(&library->checked[algorithm]);
+    if (!sequence)
+        return ERROR_NOT_SUPPORTED;
+    if (!aead_enter())
+        return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
+    aead_message message = {.aad = text->aad,
+                            .aad_length = text->aad_length,
+                            .in = text->data,
+                            .out = text->data,
+                            .length = text->length,
+                            .tag = text->tag};
+    memcpy(message.nonce, text->nonce, AEAD_NONCE);
+    aead_context *context = sequence->start(library, algorithm, key, opens);
+    if (!context)
+        goto leave;
+    if (opens)
+    {
+        sequence->open(context, &message, 1);
+        code = message.authentic ? ERROR_SUCCESS : ERROR_INVALID_DATA;
+    }
+    else
+        code = sequence->seal(context, &message, 1) ? ERROR_SUCCESS : ERROR_GEN_FAILURE;
+    sequence->end(context);
+    if (code != ERROR_SUCCESS)
+        memset(text->data, 0, text->length);
+leave:
+    aead_leave();
+    return code;
+}

@@ -2,7 +2,7 @@
  *
  * The known-answer test of a library: 64 messages of growing and mixed lengths, sealed in place and into other memory,
  * then opened with every fourth one forged, twice through the same contexts. One more message, whose additional data is
- * all that was sealed, makes one tag of it. That tag is known: tests/unit/test_aead.py computes it by another library.
+ * all that was sealed, makes one tag of it. That tag is known: Python's `cryptography` computed it.
  */
 #include "core/aead.h"
 

@@ -49,6 +49,7 @@ lease_new(uint32_t room)
     atomic_init(&lease->state, 0);
     atomic_init(&lease->left, 0);
     lease->reserved = false;
+    lease->sealed = false;
     lease->generation = os_generation();
     lease->count = 0;
     lease->bytes = 0;

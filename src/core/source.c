@@ -7,12 +7,19 @@
 
 static _Atomic uint64_t sources_pinned;
 
+/* Nobody waits for what nothing is received from, so it takes no event: there may be no descriptor to spare. */
+static bool
+has_stop(const tunring_source *source)
+{
+    return source->ops->receive_many != NULL;
+}
+
 bool
 source_open(tunring_source *source, const source_ops *ops)
 {
-    if (!os_event_open(&source->stop))
-        return false;
     source->ops = ops;
+    if (has_stop(source) && !os_event_open(&source->stop))
+        return false;
     source->generation = os_generation();
     atomic_init(&source->pins, 1);
     atomic_init(&source->users, 1);
@@ -24,7 +31,8 @@ void
 source_discard(tunring_source *source)
 {
     session_capture_destroy(&source->capture);
-    os_event_close(&source->stop);
+    if (has_stop(source))
+        os_event_close(&source->stop);
 }
 
 bool
@@ -103,7 +111,8 @@ static void
 close_quiet(tunring_source *source)
 {
     source->ops->detach(source);
-    os_event_close(&source->stop);
+    if (has_stop(source))
+        os_event_close(&source->stop);
     /* end_source() gives up a use of its own, the caller's stays until tunring_source_drop(). */
     atomic_fetch_add(&source->users, 1);
     count_add(&sources_pinned, 1);
@@ -125,7 +134,8 @@ tunring_source_close(tunring_source *source)
         life_await_end(&source->life);
         return;
     }
-    os_event_set(&source->stop);
+    if (has_stop(source))
+        os_event_set(&source->stop);
     life_await_calls(&source->life);
     close_quiet(source);
     life_end(&source->life);

@@ -46,7 +46,7 @@ struct tunring_source
     unsigned generation;             /* of the process that made it */
     bool auto_reset;                 /* the read event is Windows' auto-reset one: see wait_rearm() */
     HANDLE read_event;               /* NULL: nothing is received */
-    os_event stop;                   /* set for good by the first close */
+    os_event stop;                   /* set for good by the first close; none if nothing is received */
     life_word life;                  /* calls in flight, and closing */
     _Atomic uint32_t pins;           /* what keeps the memory of slots: the open source itself, and each lease */
     _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each alarm */

@@ -144,7 +144,7 @@ take_room(const writing *what, uint32_t first, uint32_t *count)
 
 /* A lease of `count` slots that lie in the store, which takes them over. */
 static tunring_lease *
-finish(tunring_store *store, tunring_lease *lease, uint32_t count)
+finish(tunring_store *store, tunring_lease *lease, uint32_t count, bool sealed)
 {
     lease->count = count;
     for (uint32_t i = 0; i < count; i++)
@@ -152,6 +152,7 @@ finish(tunring_store *store, tunring_lease *lease, uint32_t count)
         atomic_init(&lease->slots[i].holds, 1);
         lease->bytes += lease->slots[i].length;
     }
+    lease->sealed = sealed;
     lease_bind(lease, &store->source, false);
     return lease;
 }
@@ -199,7 +200,7 @@ tunring_store_seal(tunring_store *store, tunring_sealer *sealer, const tunring_p
         tunring_seal_end(&call);
     }
     if (code == ERROR_SUCCESS && count)
-        *result = finish(store, lease, count);
+        *result = finish(store, lease, count, true);
     else
     {
         arena_give_back(lease->slots, done);
@@ -270,7 +271,7 @@ tunring_store_open(tunring_store *store, tunring_opener *opener, const tunring_p
     {
         keep_opened(datagrams, count, lease->slots);
         if (opened)
-            *result = finish(store, lease, opened);
+            *result = finish(store, lease, opened, false);
         else
             tunring_lease_free(lease);
     }

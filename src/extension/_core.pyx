@@ -28,6 +28,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from tunring cimport *
+from tunring_aead cimport *
 from wintun cimport *
 
 from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
@@ -55,6 +56,7 @@ cdef extern from "platform/os.h" nogil:
     void os_event_set(os_event *event) noexcept
     int64_t os_deadline(int64_t nanoseconds) noexcept
     uint64_t os_thread_number() noexcept
+    unsigned os_generation() noexcept
     DWORD GetLastError() noexcept
 
 cdef extern from "extension/interrupt.h":
@@ -79,6 +81,7 @@ if hasattr(os, "register_at_fork"):
 include "arguments.pxi"
 include "library.pxi"
 include "batch.pxi"
+include "aead.pxi"
 include "cancel.pxi"
 include "session.pxi"
 include "async.pxi"

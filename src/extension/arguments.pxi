@@ -29,10 +29,10 @@ cdef inline bint _sendable(const unsigned char *data, Py_ssize_t size) noexcept:
     return size <= WINTUN_MAX_IP_PACKET_SIZE and tunring_packet_is_ip(data, <uint32_t>size)
 
 
-cdef str _packet_fault(const unsigned char *data, Py_ssize_t size):
-    """Why a host would not accept this packet."""
-    if size > WINTUN_MAX_IP_PACKET_SIZE:
-        return f"has {size} bytes; at most {WINTUN_MAX_IP_PACKET_SIZE} are allowed"
+cdef str _packet_fault(const unsigned char *data, Py_ssize_t size, Py_ssize_t limit=0):
+    """Why a host would not accept this packet; with a limit, what is too large, whatever it is."""
+    if size > (limit or WINTUN_MAX_IP_PACKET_SIZE):
+        return f"has {size} bytes; at most {limit or WINTUN_MAX_IP_PACKET_SIZE} are allowed"
     version = data[0] >> 4 if size else None
     return (f"is no IP packet: it has {size} bytes and version {version}; "
             "IPv4 takes at least 20 bytes and IPv6 at least 40")
@@ -165,6 +165,7 @@ cdef class _Packets:
     cdef uint32_t count           # packets
     cdef uint32_t sent            # how many of them went out
     cdef Py_ssize_t kept
+    cdef Py_ssize_t limit         # bytes that anything may have; 0: they must be IP packets
     cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL
     cdef Py_ssize_t held          # how many of them to release
     cdef tunring_lease *lease     # a lease we are in an operation on, or NULL
@@ -180,6 +181,9 @@ cdef class _Packets:
             tunring_lease_leave(self.lease)
         PyMem_Free(self.buffers)
         _give_table(&_spare_packets, self.packets, self.room)
+
+    cdef inline bint takes(self, const unsigned char *data, Py_ssize_t size) noexcept:
+        return size <= self.limit if self.limit else _sendable(data, size)
 
     cdef int make_room(self, Py_ssize_t packets) except -1:
         if packets > 0x7FFFFFFF:
@@ -199,7 +203,7 @@ cdef class _Packets:
         cdef Py_ssize_t size, i = 0
         while i < count:
             item = sequence_item(sequence, i)
-            if not exact_bytes(item, &data, &size) or not _sendable(data, size):
+            if not exact_bytes(item, &data, &size) or not self.takes(data, size):
                 break
             Py_INCREF(item)
             objects[i] = item
@@ -219,16 +223,20 @@ cdef class _Packets:
         return buffer
 
 
-cdef _Packets _packets_from_items(packets):
-    """From an iterable of bytes-like objects: all held and checked, or an exception that names the index."""
+cdef _Packets _packets_from_items(packets, str verb="send", Py_ssize_t limit=0):
+    """From an iterable of bytes-like objects: all held and checked, or an exception that names the index.
+
+    With a limit in bytes they may be anything, else they must be IP packets.
+    """
     if isinstance(packets, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"send takes an iterable of packets, not one {type(packets).__name__}; "
-                        "for a single packet: send([packet])")
+        raise TypeError(f"{verb} takes an iterable of packets, not one {type(packets).__name__}; "
+                        f"for a single packet: {verb}([packet])")
     cdef object items = packets if type(packets) is list or type(packets) is tuple else tuple(packets)
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i, count = len(items)
     cdef Py_buffer *buffer
     cdef const unsigned char *data
+    result.limit = limit
     result.make_room(count)
     result.keep_bytes(items, count)
     if result.count == count:
@@ -243,8 +251,8 @@ cdef _Packets _packets_from_items(packets):
         except (BufferError, ValueError) as error:
             raise ValueError(f"packet {i} must be one contiguous, live buffer: {error}") from None
         data = <const unsigned char *>buffer.buf
-        if not _sendable(data, buffer.len):
-            raise ValueError(f"packet {i} {_packet_fault(data, buffer.len)}")
+        if not result.takes(data, buffer.len):
+            raise ValueError(f"packet {i} {_packet_fault(data, buffer.len, limit)}")
         result.packets[i].data = <const BYTE *>data
         result.packets[i].length = <uint32_t>buffer.len
     result.count = <uint32_t>count
@@ -278,10 +286,29 @@ cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
     if not lease:
         return result
     result.lease = lease
+    if lease.sealed:
+        raise TypeError("the batch holds sealed datagrams, which are no packets for a session: send them by a socket")
     result.owner = batch.lease
     result.make_room(lease.count)
     with nogil:  # `result` is in an operation on the lease, and has the table
         result.count = tunring_lease_packets(lease, result.packets)
     if result.count < lease.count:
         tunring_session_count_skipped(session, lease.count - result.count)
+    return result
+
+
+cdef _Packets _any_from_batch(Batch batch, str verb):
+    """From a batch, which can't be let go meanwhile: all that it has, IP or not."""
+    cdef _Packets result = _Packets()
+    cdef tunring_lease *lease = batch.enter(verb)
+    cdef uint32_t i
+    if not lease:
+        return result
+    result.lease = lease
+    result.owner = batch.lease
+    result.make_room(lease.count)
+    result.count = lease.count
+    for i in range(lease.count):
+        result.packets[i].data = lease.slots[i].data
+        result.packets[i].length = lease.slots[i].length
     return result

@@ -8,6 +8,7 @@ from tunring._adapter import Adapter
 from tunring._buffers import Buffer
 from tunring._loops.waiters import Waiters
 from tunring._stats import Stats
+from tunring.aead import Algorithm
 from tunring.pcapng import Recording, Writer
 
 @final
@@ -83,6 +84,88 @@ class Batch:
 class BatchIterator:
     def __iter__(self) -> BatchIterator: ...
     def __next__(self) -> memoryview: ...
+
+@final
+class AeadLibrary:
+    def __init__(self, name: str, path: str, loaded: bool = False) -> None: ...
+    @property
+    def name(self) -> Literal["libcrypto", "ipsec-mb"]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def fault(self, algorithm: str) -> str | None: ...
+
+@final
+class Sealer:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        key: Buffer,
+        *,
+        header: Buffer = b"",
+        counter: SupportsIndex = 0,
+        nonce: Buffer = ...,
+        pad_to: SupportsIndex = 1,
+        pad_limit: SupportsIndex | None = None,
+        authenticate_header: bool = True,
+        byteorder: Literal["little", "big"] = "little",
+    ) -> None: ...
+    @property
+    def algorithm(self) -> Algorithm: ...
+    @property
+    def library(self) -> AeadLibrary: ...
+    @property
+    def counter(self) -> int: ...
+    def seal(self, packets: Batch | Iterable[Buffer]) -> Batch: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Sealer: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Opener:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        key: Buffer,
+        *,
+        header: Buffer | None = None,
+        header_size: SupportsIndex = 0,
+        nonce: Buffer = ...,
+        window: SupportsIndex = 8192,
+        strip_padding: bool = False,
+        authenticate_header: bool = True,
+        byteorder: Literal["little", "big"] = "little",
+    ) -> None: ...
+    @property
+    def algorithm(self) -> Algorithm: ...
+    @property
+    def library(self) -> AeadLibrary: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def replayed(self) -> int: ...
+    @property
+    def foreign(self) -> int: ...
+    def open(self, datagrams: Batch | Iterable[Buffer]) -> Batch: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Opener: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@overload
+def aead_message(
+    algorithm: Algorithm, key: Buffer, nonce: Buffer, aad: Buffer, text: Buffer, tag: None = None
+) -> tuple[bytes, bytes]: ...
+@overload
+def aead_message(
+    algorithm: Algorithm, key: Buffer, nonce: Buffer, aad: Buffer, text: Buffer, tag: Buffer
+) -> bytes | None: ...
 
 @final
 class Reservation:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODULES = (
     "tunring",
     "tunring._adapter",
+    "tunring.aead",
     "tunring._loops.aio",
     "tunring.testing.checksum",
     "tunring.compat",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tunring
 import tunring.testing
+from tunring.aead import Opener, Sealer
 from tunring.pcapng import Writer
 
 
@@ -36,6 +37,12 @@ def mistakes(session: tunring.Session, adapter: tunring.Adapter, batch: tunring.
     tunring.Nonsense  # error: attr-defined
     left: tunring.Session = tunring.testing.pair()  # error: assignment
     session.stats().sent_packets = 3  # error: misc
+    Sealer("aes-192-gcm", b"")  # error: arg-type
+    Sealer("aes-256-gcm", "key")  # error: arg-type
+    Sealer("aes-256-gcm", b"", b"header")  # error: call-arg
+    Opener("aes-256-gcm", b"", byteorder="native")  # error: arg-type
+    Opener("aes-256-gcm", b"").open("text")  # error: arg-type
+    Opener("aes-256-gcm", b"").rejected = 0  # error: misc
     Writer("file").write([b""], "sideways")  # error: arg-type
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import tunring
 import tunring.testing
+from tunring.aead import ALGORITHMS, Opener, Provider, Sealer, providers
 from tunring.pcapng import Recording, Writer
 
 
@@ -95,3 +96,15 @@ def simulate(adapter: tunring.Adapter) -> bytes | None:
     simulator = tunring.testing.Simulator.attach(adapter)
     simulator.inject(bytes(20))
     return simulator.drain()
+
+
+def seal(batch: tunring.Batch, key: bytes) -> None:
+    with Sealer("aes-256-gcm", key, header=b"head", pad_to=16, pad_limit=1420) as sealer:
+        assert_type(sealer.seal(batch), tunring.Batch)
+        assert_type(sealer.seal([b"", bytearray(b"")]), tunring.Batch)
+        assert_type(sealer.counter, int)
+        assert_type(sealer.library.version, str)
+    with Opener(ALGORITHMS[0], bytearray(key), header_size=4, byteorder="big") as opener:
+        assert_type(opener.open(batch), tunring.Batch)
+        assert_type(opener.rejected + opener.replayed + opener.foreign, int)
+    assert_type(providers()["aes-128-gcm"], Provider)
