@@ -96,7 +96,6 @@ def test_waits_for_room(pair: Pair, run: Run) -> None:
     assert found == list(range(2 * MANY))
 
 
-@pytest.mark.skipif(WINE, reason="Wine lacks what trio waits by")
 def test_each_function_is_a_checkpoint_of_trio(pair: Pair) -> None:
     from trio.testing import assert_checkpoints
 
