@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         " 1 failed; 2 wrong usage; 3 a privilege is lacking; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"tunring {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for name, (module, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         module.add_arguments(command)
@@ -47,9 +47,13 @@ def _say_everything() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code is returned, wrong usage raises SystemExit(2)."""
+    """Run one command, or show the help without one. Returns the exit code; wrong usage raises SystemExit(2)."""
     _say_everything()
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     return exit_code_of(lambda: arguments.run(arguments), as_json=arguments.json)
 
 

@@ -394,7 +394,7 @@ def test_by_rich(namespace: Namespace) -> None:
 
 def test_without_rich(namespace: Namespace) -> None:
     text = on_a_terminal(namespace, WITHOUT_RICH)
-    assert re.search(r"\r +[\d.]+ s  \[#+ *\] +\d+%   tunA > tunB [\d,]+ packets/s", text)
+    assert re.search(r"\r +[\d.]+ s  \[#+ *\] +\d+%   tunA > tunB +[\d,]+ packets/s", text)
     assert text.count("\r   ") > 2, "it isn't live"
     assert "━" not in text
     done = run(namespace, "bridge", "tunA", "tunB", "--display", "rich", command=WITHOUT_RICH)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ import tunring
 from running import check_script
 from tunring.__main__ import main
 from tunring.cli import demo, doctor
-from tunring.cli.display import Flow, Limit, Rates
+from tunring.cli.display import CountedFlow, Limit, PlainDisplay, Rates
 from tunring.cli.report import exit_code_of
 from tunring.cli.traffic import Count, Tally
 from tunring.cli.traffic_cable import CableTraffic
@@ -32,10 +35,16 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"tunring {tunring.__version__}\n", "")
 
 
+def test_without_a_command_it_shows_its_help() -> None:
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("--help").stdout
+    assert done.stdout.startswith("usage: tunring")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nonsense"],
         ["--nonsense"],
         ["demo", "--seconds", "0"],
@@ -191,7 +200,7 @@ def test_bench() -> None:
 
 
 def test_rates_and_limits() -> None:
-    flow = Flow("a > b", 1000)
+    flow = CountedFlow("a > b", 1000)
     rates = Rates(flow)
     flow.count(10, 250)
     flow.count(30, 500)
@@ -206,6 +215,93 @@ def test_rates_and_limits() -> None:
     assert limit.reached([flow], 2) is None
     assert limit.reached([flow, flow], 2) == "count"
     assert limit.reached([flow], 10) == "duration"
+
+
+class Terminal(io.StringIO):
+    """What a terminal of a width shows of what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError(9, "no descriptor")
+
+    def lines(self, columns: int) -> list[str]:
+        lines, row, at = [""], 0, 0
+        for piece in re.findall(r"\x1b\[[?\d;]*[a-zA-Z]|.", self.getvalue(), re.DOTALL):
+            if piece == "\x1b[1A":
+                row -= 1
+            elif piece == "\x1b[2K":
+                lines[row] = ""
+            elif piece[0] == "\x1b":
+                assert piece[-1] in "mhl"  # colours, and whether there is a cursor
+            elif piece == "\r":
+                at = 0
+            elif piece == "\n" or at == columns:
+                row, at = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+            if piece >= " ":
+                lines[row] = lines[row][:at].ljust(at) + piece + lines[row][at + 1 :]
+                at += 1
+        return [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("columns", [200, 100, 80, 60, 40, 20])
+@pytest.mark.parametrize("seconds", [None, 50.0])
+def test_a_line_is_redrawn_in_its_place(columns: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every width, whatever the figures, and with the "^C" that a terminal shows."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    began = now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    terminal = Terminal()
+    flows = [CountedFlow("received", 1 << 22), CountedFlow("sent", 1 << 22)]
+    display = PlainDisplay(flows, Limit(seconds=seconds), terminal)
+    print("before", file=terminal)
+    for packets in (0, 5, 1234567, 3, 98765432):
+        for flow in flows:
+            flow.count(packets, packets * 1000)
+        now += 1.0
+        display.update()
+        _, line, *others = terminal.lines(columns)
+        assert not others
+        # A column stays free for the cursor, and two for "^C".
+        assert len(line) <= columns - 3
+        assert line.lstrip().startswith(f"{now - began:.1f} s")
+        if columns >= 60:
+            assert re.search(rf"received +{packets:,}( packets)?/s.* sent +{packets:,}( packets)?/s", line)
+            assert ("%" in line) == (seconds is not None or columns == 200)
+    terminal.write("^C")
+    assert terminal.lines(columns)[1].endswith("^C")
+    display.end()
+    print("after", file=terminal)
+    assert terminal.lines(columns) == ["before", line, "after", ""]
+
+
+@pytest.mark.parametrize("columns", [100, 80, 60, 40])
+def test_a_table_is_redrawn_in_its_place(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunring.cli.display_rich import RichDisplay
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    terminal = Terminal()
+    print("before", file=terminal)
+    flows = [CountedFlow("tunA > tunB", 1 << 22), CountedFlow("tunB > tunA", 1 << 22)]
+    display = RichDisplay(flows, Limit(seconds=50.0), terminal)
+    for _ in range(3):
+        for flow in flows:
+            flow.count(1234567, 1 << 22)
+        now += 1.0
+        display.update()
+        before, *table = terminal.lines(columns)
+        assert (before, len(table)) == ("before", 4)
+        assert all(re.search(r"1,23\d,\d\d\d", line) for line in table[1:3])
+    terminal.write("^C")
+    display.end()
+    print("after", file=terminal)
+    lines = terminal.lines(columns)
+    assert [line.removesuffix("^C").rstrip() for line in lines] == ["before", *table, "after", ""]
 
 
 def test_tally() -> None:

@@ -14,7 +14,7 @@ from tunring import SessionClosed
 from tunring.cli.adapters import create_or_open
 from tunring.cli.arguments import JSON_HELP, count, mtu, seconds
 from tunring.cli.capture import Capture
-from tunring.cli.display import KINDS, Display, Flow, Limit, make_display
+from tunring.cli.display import KINDS, CountedFlow, Display, Limit, make_display
 from tunring.cli.report import FAILED, describe, describe_json, lost_packets, say, say_json
 from tunring.pcapng import MAX_SNAPLEN
 
@@ -142,7 +142,8 @@ class _Bridge:
         self._sides = [_open_side(name, arguments.mtu, stack) for name in (arguments.name_a, arguments.name_b)]
         self._sessions = [side.session for side in self._sides]
         self._flows = [
-            Flow(f"{near.name} > {far.name}", near.session.capacity) for near, far in (self._sides, self._sides[::-1])
+            CountedFlow(f"{near.name} > {far.name}", near.session.capacity)
+            for near, far in (self._sides, self._sides[::-1])
         ]
         self._capture: Capture | None = None
         if arguments.write is not None:
@@ -178,7 +179,7 @@ class _Bridge:
             raise self._end.failure
         return self._sum_up(elapsed)
 
-    def _forward(self, source: _Side, target: _Side, flow: Flow) -> None:
+    def _forward(self, source: _Side, target: _Side, flow: CountedFlow) -> None:
         """Pass on what comes. At the end nothing that was received is left behind, so the figures agree."""
         here = source
         try:

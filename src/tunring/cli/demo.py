@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tunring import Adapter, Library, Session, SessionClosed, load
 from tunring.cli.addresses import default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, seconds
-from tunring.cli.report import Rates, describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json
+from tunring.cli.display import Limit, SessionFlow, make_display
+from tunring.cli.report import describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json
 from tunring.cli.traffic_cable import CableTraffic
 from tunring.testing import pair
 from tunring.testing.responder import Responder
@@ -128,11 +129,12 @@ class _Demo:
         try:
             for thread in threads:
                 thread.start()
-            rates = Rates(session, None if self._json else sys.stdout)
+            flows = [SessionFlow(session, "received"), SessionFlow(session, "sent")]
+            display = make_display("none" if self._json else "plain", flows, Limit(), sys.stdout)
             while threads[1].is_alive():
                 threads[1].join(0.1)
-                rates.update()
-            rates.end()
+                display.update()
+            display.end()
             elapsed = time.monotonic() - started
         finally:
             self._stop.set()

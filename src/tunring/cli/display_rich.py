@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tunring.cli.display import Rates
+from tunring.cli.display import FREE_COLUMNS, Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tunring.cli.display import Flow, Limit
 
 _INTERVAL = 0.25
+
+
+class _Column(NamedTuple):
+    """A column of figures, and how many columns the terminal has for it to be shown."""
+
+    title: str
+    from_width: int
+    cell: Callable[[Rates], RenderableType]
+
+
+_COLUMNS = (
+    _Column("packets/s", 0, lambda rates: f"{rates.packets:,.0f}"),
+    _Column("Mbit/s", 40, lambda rates: f"{rates.megabits:,.1f}"),
+    _Column("a batch", 60, lambda rates: f"{rates.batch:.1f}"),
+    _Column("packets", 55, lambda rates: f"{rates.flow.totals()[0]:,}"),
+    _Column("ring", 75, lambda rates: ProgressBar(total=1.0, completed=rates.fill or 0.0, width=16)),
+)
 
 
 class RichDisplay:
@@ -28,7 +46,8 @@ class RichDisplay:
         self._flows, self._limit = flows, limit
         self._started = self._last = time.monotonic()
         self._rates = [Rates(flow) for flow in flows]
-        self._live = Live(self._table(0.0), console=Console(file=stream), auto_refresh=False)
+        self._console = Console(file=stream)
+        self._live = Live(self._table(0.0), console=self._console, auto_refresh=False)
         self._live.start()
 
     def update(self) -> None:
@@ -45,24 +64,21 @@ class RichDisplay:
         """Leave what is shown as it is."""
         self._live.stop()
 
-    def _table(self, elapsed: float) -> Group:
+    def _table(self, elapsed: float) -> Constrain:
+        columns = self._console.width - FREE_COLUMNS
+        shown = [column for column in _COLUMNS if columns >= column.from_width]
         table = Table(box=None, pad_edge=False)
-        table.add_column(f"{elapsed:.1f} s")
-        for title in ("packets/s", "Mbit/s", "a batch", "packets"):
-            table.add_column(title, justify="right", min_width=9)
-        table.add_column("ring")
+        table.add_column(f"{elapsed:.1f} s", no_wrap=True)
+        for column in shown:
+            table.add_column(column.title, justify="right", min_width=9, no_wrap=True)
         for rates in self._rates:
-            table.add_row(
-                rates.flow.label,
-                f"{rates.packets:,.0f}",
-                f"{rates.megabits:,.1f}",
-                f"{rates.batch:.1f}",
-                f"{rates.flow.packets:,}",
-                ProgressBar(total=1.0, completed=rates.fill, width=16),
-            )
+            table.add_row(rates.flow.label, *(column.cell(rates) for column in shown))
+        parts: list[RenderableType] = [table]
         progress = self._limit.progress(self._flows, elapsed)
-        if progress is None:
-            return Group(table)
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(Text(f"{progress:4.0%}"), ProgressBar(total=1.0, completed=progress, width=40))
-        return Group(table, bar)
+        if progress is not None:
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(
+                Text(f"{progress:4.0%}"), ProgressBar(total=1.0, completed=progress, width=min(40, columns - 6))
+            )
+            parts.append(bar)
+        return Constrain(Group(*parts), columns)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tunring import __version__, load, running_driver_version
 from tunring.cli.arguments import JSON_HELP
-from tunring.cli.report import reason_of, say, say_json
+from tunring.cli.report import Finding, reason_of, say, say_json
 
 if TYPE_CHECKING:
     import argparse
-
-Level = Literal["ok", "warning", "problem"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; ``advice`` is what to do next, if anything."""
-
-    topic: str
-    level: Level
-    text: str
-    advice: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,10 +82,10 @@ def _system() -> list[Finding]:
     if sys.platform == "linux":
         from tunring.cli.doctor_linux import look
 
-        return [Finding(*finding) for finding in look()]
+        return list(look())
     elif sys.platform == "win32":
         from tunring.cli.doctor_windows import look
 
-        return [Finding(*finding) for finding in look()]
+        return list(look())
     else:
         return []

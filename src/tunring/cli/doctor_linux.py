@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunring._system.privilege_linux import CAPABILITIES, capabilities
+from tunring.cli.report import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunring.cli.doctor import Level
+    from tunring.cli.report import Level
 
 assert sys.platform == "linux"
-
-#: topic, level, text, advice
-Row = tuple[str, "Level", str, str]
 
 _DEVICE = "/dev/net/tun"
 _TUNGETFEATURES, _TUNGETIFF = 0x800454CF, 0x800454D2
@@ -39,7 +37,7 @@ _NEEDED = 0x0001
 _CALLS = {0x400454D0: "offloads", 0x400454E2: "switching the link", 0x400454D9: "several queues"}
 
 
-def look() -> Iterator[Row]:
+def look() -> Iterator[Finding]:
     """Look at the system, without changing anything."""
     yield _device()
     yield _capabilities()
@@ -47,14 +45,14 @@ def look() -> Iterator[Row]:
     yield _netlink()
 
 
-def _device() -> Row:
+def _device() -> Finding:
     topic = "TUN driver"
     try:
         descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        return topic, "problem", *_refused(error)
+        return Finding(topic, "problem", *_refused(error))
     try:
-        return topic, *_driver(descriptor)
+        return Finding(topic, *_driver(descriptor))
     finally:
         os.close(descriptor)
 
@@ -104,16 +102,16 @@ def _driver(descriptor: int) -> tuple[Level, str, str]:
     return "ok", text, ""
 
 
-def _capabilities() -> Row:
+def _capabilities() -> Finding:
     topic, held = "privileges", capabilities()
     text = f"user {os.geteuid()}; {', '.join(sorted(held)) or 'none of ' + ', '.join(CAPABILITIES.values())}"
     if "CAP_NET_ADMIN" in held:
-        return topic, "ok", text, ""
+        return Finding(topic, "ok", text)
     advice = (
         "to create adapters, run as root or with CAP_NET_ADMIN; or open one that the administrator made: "
         f"ip tuntap add dev NAME mode tun user {os.geteuid()}"
     )
-    return topic, "warning", text, advice
+    return Finding(topic, "warning", text, advice)
 
 
 def _sysctl(name: str, default: int) -> int:
@@ -123,24 +121,26 @@ def _sysctl(name: str, default: int) -> int:
         return default
 
 
-def _namespaces() -> Row:
+def _namespaces() -> Finding:
     topic = "namespaces"
     if not Path("/proc/self").exists():
-        return topic, "warning", "/proc is not mounted, so there is no telling what is allowed", ""
+        return Finding(topic, "warning", "/proc is not mounted, so there is no telling what is allowed")
     if not Path("/proc/self/ns/net").exists():
-        return topic, "warning", "the kernel has no network namespaces", "the demo will use loopback"
+        return Finding(topic, "warning", "the kernel has no network namespaces", "the demo will use loopback")
     if "CAP_SYS_ADMIN" in capabilities():
-        return topic, "ok", "network namespaces can be made", ""
+        return Finding(topic, "ok", "network namespaces can be made")
     allowed = _sysctl("user.max_user_namespaces", 0) > 0 and _sysctl("kernel.unprivileged_userns_clone", 1)
     if allowed and not _sysctl("kernel.apparmor_restrict_unprivileged_userns", 0):
-        return topic, "ok", "network namespaces can be made inside user namespaces", ""
-    return topic, "warning", "user namespaces are restricted", "the demo will use loopback unless it is run as root"
+        return Finding(topic, "ok", "network namespaces can be made inside user namespaces")
+    return Finding(
+        topic, "warning", "user namespaces are restricted", "the demo will use loopback unless it is run as root"
+    )
 
 
-def _netlink() -> Row:
+def _netlink() -> Finding:
     topic = "pyroute2"
     try:
         version = importlib.metadata.version("pyroute2")
     except importlib.metadata.PackageNotFoundError:
-        return topic, "warning", "not installed", "Adapter.configure() needs it: pip install pyroute2"
-    return topic, "ok", f"{version}, for Adapter.configure()", ""
+        return Finding(topic, "warning", "not installed", "Adapter.configure() needs it: pip install pyroute2")
+    return Finding(topic, "ok", f"{version}, for Adapter.configure()")

@@ -13,19 +13,15 @@ from tunring import load
 from tunring._library import PLACE_VARIABLE
 from tunring._system.official import ELEVATION_ADVICE, build_of
 from tunring._system.privilege import is_elevated
+from tunring.cli.report import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunring.cli.doctor import Level
-
 assert sys.platform == "win32"
 
-#: topic, level, text, advice
-Row = tuple[str, "Level", str, str]
 
-
-def look() -> Iterator[Row]:
+def look() -> Iterator[Finding]:
     """Look at the system, without changing anything."""
     yield _system()
     yield _python()
@@ -42,28 +38,30 @@ def wine_version() -> str | None:
     return str(tell().decode())
 
 
-def _system() -> Row:
+def _system() -> Finding:
     topic, windows = "system", sys.getwindowsversion()
     claimed = f"Windows {windows.major}.{windows.minor}.{windows.build}"
     wine = wine_version()
     if wine is None:
-        return topic, "ok", claimed, ""
+        return Finding(topic, "ok", claimed)
     advice = "adapters need Windows itself; loopback works here: tunring.load('loopback')"
-    return topic, "problem", f"Wine {wine}, which says it is {claimed}; it has no place for Wintun's driver", advice
+    return Finding(
+        topic, "problem", f"Wine {wine}, which says it is {claimed}; it has no place for Wintun's driver", advice
+    )
 
 
-def _python() -> Row:
+def _python() -> Finding:
     bits = ctypes.sizeof(ctypes.c_void_p) * 8
-    return "python", "ok", f"{bits} bits, {platform.machine()}, {sys.executable}", ""
+    return Finding("python", "ok", f"{bits} bits, {platform.machine()}, {sys.executable}")
 
 
-def _elevation() -> Row:
+def _elevation() -> Finding:
     if is_elevated():
-        return "privileges", "ok", "elevated", ""
-    return "privileges", "warning", "not elevated: adapters can't be created or opened", ELEVATION_ADVICE
+        return Finding("privileges", "ok", "elevated")
+    return Finding("privileges", "warning", "not elevated: adapters can't be created or opened", ELEVATION_ADVICE)
 
 
-def _dll() -> Iterator[Row]:
+def _dll() -> Iterator[Finding]:
     try:
         path = Path(load("wintun").path)
         digest, build = build_of(path)
@@ -71,11 +69,11 @@ def _dll() -> Iterator[Row]:
         return  # the default library's line says it
     topic, text = "wintun.dll", f"SHA-256 {digest}"
     if build:
-        yield topic, "ok", f"official build {build.version} for {build.machine}, {text}", ""
+        yield Finding(topic, "ok", f"official build {build.version} for {build.machine}, {text}")
     else:
         advice = "use the official one, which tunring's wheels carry, unless you know where this one is from"
-        yield topic, "warning", f"no official build that this version of tunring knows, {text}", advice
+        yield Finding(topic, "warning", f"no official build that this version of tunring knows, {text}", advice)
     named = os.environ.get(PLACE_VARIABLE)
     if named and not Path(named).is_file():
         advice = "set it to where the DLL is, or unset it"
-        yield topic, "warning", f"{PLACE_VARIABLE} names {named}, which is no file", advice
+        yield Finding(topic, "warning", f"{PLACE_VARIABLE} names {named}, which is no file", advice)

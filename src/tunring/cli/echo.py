@@ -12,7 +12,8 @@ from tunring import SessionClosed
 from tunring.cli.adapters import create_or_open
 from tunring.cli.addresses import default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, address, mtu
-from tunring.cli.report import Rates, describe, describe_json, lost_packets, say, say_json
+from tunring.cli.display import Limit, SessionFlow, make_display
+from tunring.cli.report import describe, describe_json, lost_packets, say, say_json
 from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _serve(session: Session, responder: Responder, as_json: bool) -> bool:
     """Answer until Ctrl-C; False if the interface went away first."""
-    rates = Rates(session, None if as_json else sys.stdout)
+    flows = [SessionFlow(session, "received"), SessionFlow(session, "sent")]
+    display = make_display("none" if as_json else "plain", flows, Limit(), sys.stdout)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -94,11 +96,11 @@ def _serve(session: Session, responder: Responder, as_json: bool) -> bool:
                 with session.receive(timeout=1.0) as batch:
                     if responder.answer(batch):
                         session.send(batch)
-                rates.update()
+                display.update()
         return False
     except KeyboardInterrupt:
         return True
     finally:
-        rates.end()
+        display.end()
         for number, handler in handlers.items():
             signal.signal(number, handler)

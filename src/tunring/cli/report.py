@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from tunring import WintunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunring import Library, Session, Stats
+    from tunring import Library, Stats
+
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that doctor looked at; ``advice`` is what to do next, if anything."""
+
+    topic: str
+    level: Level
+    text: str
+    advice: str = ""
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -64,51 +77,6 @@ def describe_json(library: Library) -> dict[str, str]:
 
     version = str(running_driver_version(library))
     return {"version": __version__, "library": library.name, "library_version": version, "library_path": library.path}
-
-
-class Rates:
-    """A session's rates while it runs: one line that changes on a terminal, elsewhere a line a second.
-
-    Parameters
-    ----------
-    session : Session
-        Whose.
-    stream : file, optional
-        Where to; None prints nothing.
-    """
-
-    def __init__(self, session: Session, stream: TextIO | None) -> None:
-        self._session = session
-        self._stream = stream
-        self._terminal = stream is not None and stream.isatty()
-        self._interval = 0.25 if self._terminal else 1.0
-        self._started = self._last = time.monotonic()
-        self._before = session.stats()
-
-    def update(self) -> None:
-        """Print, if it is time to."""
-        now = time.monotonic()
-        if self._stream is None or now - self._last < self._interval:
-            return
-        stats = self._session.stats()
-        elapsed = now - self._last
-        packets = stats.received_packets - self._before.received_packets
-        size = stats.received_bytes - self._before.received_bytes
-        answers = stats.sent_packets - self._before.sent_packets
-        batches = max(1, stats.received_batches - self._before.received_batches)
-        self._last, self._before = now, stats
-        if not packets and not self._terminal:
-            return
-        line = (
-            f"{now - self._started:6.1f} s   received {packets / elapsed:9,.0f} packets/s {size * 8e-6 / elapsed:8,.1f}"
-            f" Mbit/s   sent {answers / elapsed:9,.0f} packets/s   {packets / batches:5.1f} packets a batch"
-        )
-        print(line, file=self._stream, end="\r" if self._terminal else "\n", flush=True)
-
-    def end(self) -> None:
-        """Leave the line as it is."""
-        if self._terminal:
-            print(file=self._stream, flush=True)
 
 
 def lost_packets(stats: Stats) -> int:
