@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 import socket
 import struct
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,7 @@ import tunring
 import tunring.testing
 from packets import packet
 from running import NEVER, Threads, eventually, run_script
+from tunring import examples
 from tunring.examples import capture, count, icmp_echo, tunnel
 from tunring.pcapng import Writer
 from tunring.testing.checksum import checksum
@@ -264,15 +268,56 @@ def test_a_key_file_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     assert path.read_text() == key
 
 
-# ---- What is missing
+# ---- What is missing, wrong or in the way
 
 
-@pytest.mark.parametrize(
-    ("example", "package", "extra"), [("count", "numpy", "numpy"), ("tunnel", "cryptography", "tunnel")]
-)
-def test_without_a_package_the_error_says_what_to_install(example: str, package: str, extra: str) -> None:
+@pytest.mark.parametrize(("example", "package"), [("count", "numpy"), ("tunnel", "cryptography")])
+def test_without_a_package_the_error_says_what_to_install(example: str, package: str) -> None:
     done = run_script(f"import sys; sys.modules[{package!r}] = None\nimport tunring.examples.{example}")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        f"ImportError: this example needs {package}: pip install 'tunring[{extra}]'"
-    )
+    reason = f"this example needs {package}: pip install {package}"
+    assert done.stderr.splitlines()[-1] == f"ImportError: {reason}"
+    # As a program.
+    run = f"import runpy; runpy.run_module('tunring.examples.{example}', run_name='__main__')"
+    done = run_script(f"import sys; sys.modules[{package!r}] = None\n{run}")
+    assert (done.returncode, done.stderr) == (1, f"tunring: {reason}\n")
+
+
+def program(example: str, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-W", "error", "-m", f"tunring.examples{example}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_programs_are_listed() -> None:
+    code, out, err = program("")
+    assert (code, err) == (0, "")
+    modules = {module.name for module in pkgutil.iter_modules(examples.__path__)}
+    programs = {name for name in modules if not name.startswith("_")}
+    assert examples.PROGRAMS.keys() == programs
+    for name in programs:
+        assert re.search(rf"^  python -m tunring\.examples\.{name}  +\w", out, re.MULTILINE)
+        assert f"``{name}``" in (examples.__doc__ or "")
+
+
+def test_mistakes_with_the_key_get_a_sentence(tmp_path: Path) -> None:
+    missing, bad, short, key = (tmp_path / name for name in ("missing", "bad", "short", "key"))
+    bad.write_text("no key")
+    short.write_text("00" * 31)
+    key.write_text("00" * 32)
+    for file, reason in ((bad, "holds no key"), (short, "holds no key"), (missing, "No such file or directory")):
+        code, out, err = program(".tunnel", "--key", str(file))
+        assert (code, out) == (1, "")
+        assert err.startswith(f"tunring: {file}")
+        assert reason in err
+        assert len(err.splitlines()) == 1
+    code, out, err = program(".tunnel", "--make-key", str(key))
+    assert (code, out) == (1, "")
+    assert err == f"tunring: {key}: is there already; a key is never overwritten\n"
+
+
+@pytest.mark.parametrize("address", ["here", "127.0.0.1:port", "no such host.invalid:1"])
+def test_a_bad_endpoint_is_wrong_usage(address: str) -> None:
+    code, out, err = program(".tunnel", "--key", "key", "--peer", address)
+    assert (code, out) == (2, "")
+    assert f"argument --peer: must be HOST:PORT, not {address!r}" in err.splitlines()[-1]

@@ -399,7 +399,7 @@ def test_without_rich(namespace: Namespace) -> None:
     assert "━" not in text
     done = run(namespace, "bridge", "tunA", "tunB", "--display", "rich", command=WITHOUT_RICH)
     assert done.returncode == 1
-    assert done.stderr == "tunring: the live display needs rich: pip install 'tunring[cli]'\n"
+    assert done.stderr == "tunring: the live display needs rich: pip install rich\n"
     assert namespace.interfaces() == {"lo"}
 
 

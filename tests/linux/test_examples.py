@@ -26,8 +26,10 @@ pytestmark = pytest.mark.root
 
 
 @contextmanager
-def program(namespace: Namespace, example: str, *arguments: str) -> Iterator[list[str]]:
-    """An example that runs in a namespace, and ends by Ctrl-C. The list has its output then."""
+def program(
+    namespace: Namespace, example: str, *arguments: str, number: signal.Signals = signal.SIGINT
+) -> Iterator[list[str]]:
+    """An example that runs in a namespace, and ends by Ctrl-C or another signal. The list has its output then."""
     command = [sys.executable, "-W", "error", "-m", f"tunring.examples.{example}", *arguments]
     with namespace.entered():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -38,7 +40,7 @@ def program(namespace: Namespace, example: str, *arguments: str) -> Iterator[lis
             first = process.stdout.readline()
             assert first.startswith("ready"), process.communicate(timeout=20)
             yield output
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             rest, errors = process.communicate(timeout=20)
             assert (process.returncode, errors) == (0, "")
             output += rest.splitlines()
@@ -47,14 +49,26 @@ def program(namespace: Namespace, example: str, *arguments: str) -> Iterator[lis
     assert "tun0" not in namespace.interfaces()
 
 
-def test_icmp_echo(namespace: Namespace) -> None:
-    with program(namespace, "icmp_echo", "tun0", "--address", "10.7.0.1/24"):
-        namespace.ping("10.7.0.2")
+both_ends = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@both_ends
+def test_icmp_echo(namespace: Namespace, number: signal.Signals) -> None:
+    with program(namespace, "icmp_echo", "tun0", "--address", "10.9.0.1/24", number=number) as output:
+        namespace.ping("10.9.0.2")
     assert not namespace.damage()
+    assert re.fullmatch(r"3 pings answered; \d+ packets received", output[-1])
 
 
-def test_count(namespace: Namespace) -> None:
-    with program(namespace, "count", "tun0", "--address", "10.7.0.1/24") as output:
+def test_icmp_echo_has_an_address_to_ping(namespace: Namespace) -> None:
+    with program(namespace, "icmp_echo") as output:
+        namespace.ping("10.7.0.2")
+    assert output[-1].startswith("3 pings answered; ")
+
+
+@both_ends
+def test_count(namespace: Namespace, number: signal.Signals) -> None:
+    with program(namespace, "count", "tun0", "--address", "10.7.0.1/24", number=number) as output:
         with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             for _ in range(100):
                 udp.sendto(bytes(472), ("10.7.0.2", 9))
@@ -65,12 +79,33 @@ def test_count(namespace: Namespace) -> None:
     assert rows["icmp"] == ["2", "168"]
 
 
-def test_capture(namespace: Namespace, tmp_path: Path) -> None:
+@both_ends
+def test_capture(namespace: Namespace, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "pings.pcapng"
-    with program(namespace, "capture", "tun0", str(path), "--address", "10.7.0.1/24") as output:
+    arguments = ("tun0", str(path), "--address", "10.7.0.1/24")
+    with program(namespace, "capture", *arguments, number=number) as output:
         namespace.ping("10.7.0.2")
     assert f"in {path}" in output[-1]
     assert [kind for (kind,) in fields(path, "icmp.type") if kind] == ["8", "0"] * 3
+    # What is there is not replaced.
+    assert fails(namespace, "capture", *arguments) == f"tunring: {path}: File exists\n"
+
+
+def fails(namespace: Namespace, example: str, *arguments: str, code: int = 1) -> str:
+    """What an example says that can't begin: one sentence."""
+    command = [sys.executable, "-W", "error", "-m", f"tunring.examples.{example}", *arguments]
+    with namespace.entered():
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "tun0" not in namespace.interfaces()
+    return done.stderr
+
+
+def test_what_cannot_begin_says_so_in_a_sentence(namespace: Namespace) -> None:
+    for example in ("icmp_echo", "count"):
+        assert "10.0.0.1/33" in fails(namespace, example, "tun0", "--address", "10.0.0.1/33")
+        assert "is taken" in fails(namespace, example, "lo")
 
 
 @pytest.fixture
@@ -88,9 +123,12 @@ def hosts(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[t
         key = tmp_path / "tunnel.key"
         subprocess.run([sys.executable, "-m", "tunring.examples.tunnel", "--make-key", key], check=True)
         common = ("tunnel", "tun0", "--key", str(key), "--address")
-        stack.enter_context(program(here, *common, "10.8.0.1/24", "--listen", "0.0.0.0:5555"))
-        stack.enter_context(program(there, *common, "10.8.0.2/24", "--peer", "192.0.2.1:5555"))
+        called = program(here, *common, "10.8.0.1/24", "--listen", "0.0.0.0:5555", number=signal.SIGTERM)
+        caller = program(there, *common, "10.8.0.2/24", "--peer", "192.0.2.1:5555")
+        outputs = [stack.enter_context(host) for host in (called, caller)]
         yield here, there
+    for output in outputs:
+        assert re.fullmatch(r"[\d,]+ packets sent, [\d,]+ received, 0 datagrams rejected", output[-1])
 
 
 def test_tunnel_between_two_hosts(hosts: tuple[Namespace, Namespace]) -> None:

@@ -262,5 +262,5 @@ def make_display(kind: str, flows: Sequence[Flow], limit: Limit, stream: TextIO)
             return RichDisplay(flows, limit, stream)
         except ImportError as error:
             if kind == "rich":
-                raise ImportError(f"the live display {import_advice(error, 'rich', 'tunring[cli]')}") from error
+                raise ImportError(f"the live display {import_advice(error, 'rich')}") from error
     return PlainDisplay(flows, limit, stream)

@@ -74,7 +74,7 @@ def _extra() -> Finding:
     try:
         return Finding("extra cli", "ok", f"rich {metadata.version('rich')}")
     except metadata.PackageNotFoundError:
-        advice = "for more than plain text: pip install 'tunring[cli]'"
+        advice = "for more than plain text: pip install rich"
         return Finding("extra cli", "ok", "not installed, nor needed", advice)
 
 

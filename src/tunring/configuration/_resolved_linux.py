@@ -69,7 +69,7 @@ class Resolver:
             from jeepney.io.blocking import prep_socket
             from jeepney.low_level import Parser
         except ImportError as error:
-            raise _unavailable(f"that {import_advice(error, 'jeepney', 'tunring[dns]')}") from error
+            raise _unavailable(f"that {import_advice(error, 'jeepney')}") from error
         self._jeepney: Any = jeepney
         self._parser = Parser()
         self._serials = itertools.count(1)

@@ -1,4 +1,4 @@
-"""Sessions in anyio tasks, under trio as well as asyncio: ``pip install 'tunring[anyio]'``.
+"""Sessions in anyio tasks, under trio as well as asyncio: ``pip install anyio``.
 
 Each function is a checkpoint: before it takes or sends anything it lets other tasks run, and raises if its task is
 cancelled. Under asyncio they share their waiters with :meth:`Session.receive_async` and its like.
@@ -33,7 +33,7 @@ try:
     import anyio
     from anyio.lowlevel import checkpoint, current_token
 except ImportError as error:
-    reason = import_advice(error, "anyio", "tunring[anyio]")
+    reason = import_advice(error, "anyio")
     raise ImportError(f"tunring.contrib.anyio {reason}", name="anyio") from error
 
 if TYPE_CHECKING:

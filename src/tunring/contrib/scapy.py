@@ -1,4 +1,4 @@
-"""Sessions as scapy sockets: ``pip install 'tunring[scapy]'``.
+"""Sessions as scapy sockets: ``pip install scapy``.
 
 Examples
 --------
@@ -39,7 +39,7 @@ try:
     from scapy.packet import Packet
     from scapy.supersocket import SuperSocket
 except ImportError as error:
-    reason = import_advice(error, "scapy", "tunring[scapy]")
+    reason = import_advice(error, "scapy")
     raise ImportError(f"tunring.contrib.scapy {reason}", name="scapy") from error
 
 if TYPE_CHECKING:

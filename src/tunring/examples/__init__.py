@@ -2,10 +2,21 @@
 
 =============  =========================================================================================
 ``icmp_echo``  answer pings by writing each answer over its request, in the ring
-``count``      count packets by protocol with numpy, without an object a packet
+``count``      count packets by protocol with numpy, without an object per packet
 ``capture``    write all that goes through an interface to a pcapng file
 ``tunnel``     an encrypted UDP tunnel between two hosts: AES-GCM from ring to datagram and back
 =============  =========================================================================================
 
-Each creates the interface that it is given the name of, which needs root or an administrator, and ends with Ctrl-C.
+Each creates the interface that it is given the name of, which requires root or an administrator. Ctrl-C or SIGTERM ends
+it, and it prints its totals. ``python -m tunring.examples`` lists the programs.
 """
+
+from __future__ import annotations
+
+#: Name -> what it does.
+PROGRAMS = {
+    "icmp_echo": "answer pings",
+    "count": "count packets by protocol, with numpy",
+    "capture": "write all that goes through an interface to a pcapng file",
+    "tunnel": "an encrypted UDP tunnel between two hosts",
+}

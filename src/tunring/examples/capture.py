@@ -1,4 +1,4 @@
-"""Capture: ``python -m tunring.examples.capture tun0 pings.pcapng --address 10.7.0.1/24``, then ``ping 10.7.0.2``.
+"""Capture: ``python -m tunring.examples.capture tun0 pings.pcapng``, then ``ping 10.7.0.2``.
 
 Writes what a session receives and sends to a pcapng file, which Wireshark, tshark and tcpdump read. Here that is
 pings, UDP and TCP, and their echo.
@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import tunring
+from tunring.examples._program import ADDRESS, run
 from tunring.pcapng import Writer
 from tunring.testing.responder import Responder
 
@@ -27,21 +28,22 @@ def capture(session: tunring.Session, writer: Writer) -> None:
             session.send(batch)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Write an interface's packets to a file.")
     parser.add_argument("name", help="of the interface to create")
     parser.add_argument("file", help="a new pcapng file")
-    parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.7.0.1/24")
+    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
     with tunring.Adapter.create(options.name) as adapter:
-        adapter.configure(options.address)
+        adapter.configure(options.address or [ADDRESS])
         writer = Writer(options.file, name=adapter.name)
         with adapter.start_session() as session, writer, suppress(KeyboardInterrupt):
             print("ready; Ctrl-C ends", flush=True)
             capture(session, writer)
-    print(f"{writer.packets} packets in {options.file}")
+    print(f"{writer.packets:,} packets in {options.file}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

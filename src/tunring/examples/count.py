@@ -1,7 +1,7 @@
-"""Count packets by protocol with numpy: ``python -m tunring.examples.count tun0 --address 10.7.0.1/24``.
+"""Count packets by protocol with numpy: ``python -m tunring.examples.count tun0``, then ``ping 10.7.0.2``.
 
-A batch is packed into one array, and all its headers are looked at in one go: no Python object a packet. What the
-interface is sent is counted and dropped; Ctrl-C prints the table. It takes numpy: ``pip install 'tunring[numpy]'``.
+A batch is packed into one array, and all its headers are looked at in one go: no Python object per packet. What the
+interface is sent is counted and dropped; Ctrl-C prints the table. It requires numpy: ``pip install numpy``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import tunring
-from tunring._extras import import_advice
+from tunring.examples._program import ADDRESS, import_failure, run
 
 try:
     import numpy as np
 except ImportError as error:
-    reason = import_advice(error, "numpy", "tunring[numpy]")
-    raise ImportError(f"this example {reason}", name="numpy") from error
+    raise import_failure(error, "numpy", __name__) from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,21 +61,22 @@ class Counter:
         return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Count packets by protocol.")
-    parser.add_argument("name", help="of the interface to create")
-    parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.7.0.1/24")
+    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
+    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
     counter = Counter()
     with tunring.Adapter.create(options.name) as adapter:
-        adapter.configure(options.address)
+        adapter.configure(options.address or [ADDRESS])
         with adapter.start_session() as session, suppress(KeyboardInterrupt):
             print("ready; Ctrl-C ends", flush=True)
             for batch in session.batches(max_packets=1024):
                 counter.add(batch)
     print(counter)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

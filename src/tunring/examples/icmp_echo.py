@@ -1,4 +1,4 @@
-"""Answer pings: ``python -m tunring.examples.icmp_echo tun0 --address 10.7.0.1/24``, then ``ping 10.7.0.2``.
+"""Answer pings: ``python -m tunring.examples.icmp_echo tun0``, then ``ping 10.7.0.2``.
 
 Every address behind the interface answers. The packets are memoryviews into the ring, so that an answer is written over
 its request and sent from where it is.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import tunring
+from tunring.cli.addresses import neighbour
+from tunring.examples._program import ADDRESS, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +47,23 @@ def serve(session: tunring.Session) -> int:
     return answered
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Answer pings.")
-    parser.add_argument("name", help="of the interface to create")
-    parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.7.0.1/24")
+    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
+    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
+    addresses = options.address or [ADDRESS]
     with tunring.Adapter.create(options.name) as adapter:
-        adapter.configure(options.address)
-        with adapter.start_session() as session, suppress(KeyboardInterrupt):
-            print("ready; Ctrl-C ends", flush=True)
-            serve(session)
+        adapter.configure(addresses)
+        with adapter.start_session() as session:
+            print(f"ready: ping {neighbour(ip_interface(addresses[0]))}; Ctrl-C ends", flush=True)
+            with suppress(KeyboardInterrupt):
+                serve(session)
+            stats = session.stats()
+    print(f"{stats.sent_packets:,} pings answered; {stats.received_packets:,} packets received")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,4 +1,4 @@
-"""A tunnel between two hosts, encrypted, over UDP: the skeleton of a VPN. ``pip install 'tunring[tunnel]'``.
+"""A tunnel between two hosts, encrypted, over UDP: the skeleton of a VPN. It requires ``pip install cryptography``.
 
 Make a key, and give both hosts the file::
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tunring
-from tunring._extras import import_advice
+from tunring.examples._program import import_failure, run
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -35,13 +35,15 @@ try:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 except ImportError as error:
-    reason = import_advice(error, "cryptography", "tunring[tunnel]")
-    raise ImportError(f"this example {reason}", name="cryptography") from error
+    raise import_failure(error, "cryptography", __name__) from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Address = tuple[str, int]
+
+#: Bytes of the hosts' key.
+KEY = 32
 
 #: A datagram is the sender's salt, the number of its packet, and the packet encrypted, with a tag at the end.
 SALT, NUMBER, TAG = 16, 8, 16
@@ -71,7 +73,7 @@ class Tunnel:
     udp : socket.socket
         It is given a timeout, after which it is seen whether the session is closed, and room for bursts.
     key : bytes
-        What both hosts know: 32 bytes.
+        What both hosts know: :data:`KEY` bytes.
     peer : tuple of str and int, optional
         Where to send; without it, to whom the first good datagram came from. A peer that has moved is followed.
     """
@@ -81,19 +83,19 @@ class Tunnel:
         self.udp = udp
         self.key = key
         self.peer = peer
-        self.rejected = 0
+        self.sent = self.received = self.rejected = 0  # packets, and datagrams
+        self.sending = threading.Thread(target=self.send_packets)
         udp.settimeout(0.2)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # or what the system allows of it
 
     def run(self) -> None:
         """Move packets in both directions until the session is over."""
-        sender = threading.Thread(target=self.send_packets)
-        sender.start()
+        self.sending.start()
         try:
             self.receive_datagrams()
         finally:
             self.session.close()  # ends the other thread as well
-            sender.join()
+            self.sending.join()
 
     def send_packets(self) -> None:
         """From the ring into datagrams."""
@@ -106,18 +108,18 @@ class Tunnel:
             for packet in batch:
                 if self.peer is None:
                     continue
-                number += 1
+                self.sent = number = number + 1
                 header[SALT:] = number.to_bytes(NUMBER, "big")
                 end = OVERHEAD + len(packet)
                 cipher.encrypt_into(_nonce(header[SALT:]), packet, header, datagram[HEADER:end])
-                with suppress(OSError):  # as lost on the way: too large, say, or nobody listens there yet
+                with suppress(OSError):  # as lost on the way: too large, say, or the network is away for a moment
                     self.udp.sendto(datagram[:end], self.peer)
 
     def receive_datagrams(self) -> None:
         """From datagrams into the ring."""
         datagram = memoryview(bytearray(65535))
         salt, cipher = b"", None
-        while not self.session.closed:
+        while self.sending.is_alive():  # until the session is over
             try:
                 size, sender = self.udp.recvfrom_into(datagram)
             except OSError:
@@ -130,6 +132,7 @@ class Tunnel:
                 with self.session.reserve([len(body) - TAG], on_full="wait") as [slot]:
                     cipher.decrypt_into(_nonce(header[SALT:]), body, header, slot)
                     self.peer = sender  # before the system can answer
+                self.received += 1
             except (InvalidTag, ValueError):  # which gives the slot back; a ValueError is for what is no packet at all
                 self.rejected += 1
             except tunring.SessionClosed:
@@ -138,10 +141,30 @@ class Tunnel:
 
 def _address(text: str) -> Address:
     host, _, port = text.rpartition(":")
-    return socket.gethostbyname(host), int(port)
+    try:
+        return socket.gethostbyname(host), int(port)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}: {error}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def _read_key(file: str) -> bytes:
+    with suppress(ValueError):
+        key = bytes.fromhex(Path(file).read_text("ascii"))
+        if len(key) == KEY:
+            return key
+    raise ValueError(f"{file} holds no key, which is {2 * KEY} hexadecimal digits; --make-key makes one")
+
+
+def _make_key(file: str) -> None:
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, "is there already; a key is never overwritten", file) from error
+    with open(descriptor, "w", encoding="ascii") as target:
+        target.write(secrets.token_hex(KEY))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="An encrypted tunnel between two hosts.")
     parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
@@ -152,20 +175,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--peer", type=_address, metavar="HOST:PORT", help="without it, whoever has the key and calls")
     options = parser.parse_args(argv)
     if options.make_key:
-        with open(os.open(options.make_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-        return
+        _make_key(options.make_key)
+        return 0
     if not options.key:
         parser.error("--key is missing; --make-key makes one")
-    key = bytes.fromhex(Path(options.key).read_text())
+    key = _read_key(options.key)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(options.listen)
         with tunring.Adapter.create(options.name) as adapter:
             adapter.configure(options.address, mtu=MTU)
-            with adapter.start_session() as session, suppress(KeyboardInterrupt):
+            with adapter.start_session() as session:
+                tunnel = Tunnel(session, udp, key, options.peer)
                 print("ready; Ctrl-C ends", flush=True)
-                Tunnel(session, udp, key, options.peer).run()
+                with suppress(KeyboardInterrupt):
+                    tunnel.run()
+    print(f"{tunnel.sent:,} packets sent, {tunnel.received:,} received, {tunnel.rejected:,} datagrams rejected")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
