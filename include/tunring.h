@@ -103,8 +103,9 @@ void tunring_adapter_close(tunring_adapter *adapter);
 void tunring_adapter_drop(tunring_adapter *adapter);
 
 /* ERROR_INVALID_HANDLE if the adapter is shut; ERROR_BUSY while an older session of it is pinned; else what the library
- * says. */
-DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session);
+ * says. Options that the library doesn't have are ignored; NULL: all zeros. */
+DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
+                            tunring_session **session);
 
 /* Whether sessions that start from now on are guarded against the lost wake-up of Wintun up to 0.14 (see
  * core/wake_guard.h); they are by default. It concerns libraries without our own table only. Any time. */

@@ -72,7 +72,14 @@ cdef extern from "tunring.h" nogil:
     void tunring_adapter_close(tunring_adapter *adapter) noexcept
     void tunring_adapter_drop(tunring_adapter *adapter) noexcept
 
-    DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **session) noexcept
+    ctypedef enum tunring_coalesce:
+        TUNRING_COALESCE_ALL
+        TUNRING_COALESCE_TCP
+        TUNRING_COALESCE_NONE
+    ctypedef struct tunring_session_options:
+        tunring_coalesce coalesce
+    DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
+                                tunring_session **session) noexcept
     void tunring_wake_guard_enable(bint enabled) noexcept
     tunring_source *tunring_session_source(tunring_session *session) noexcept
     void tunring_source_close(tunring_source *source) noexcept

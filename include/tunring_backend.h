@@ -63,6 +63,20 @@ typedef struct tunring_slot
     _Atomic uint32_t holds; /* the core's: a back end leaves it alone */
 } tunring_slot;
 
+/* Which packets a session puts together on their way to the host. */
+typedef enum tunring_coalesce
+{
+    TUNRING_COALESCE_ALL,
+    TUNRING_COALESCE_TCP,
+    TUNRING_COALESCE_NONE
+} tunring_coalesce;
+
+/* What WintunStartSession has no parameters for. Zeros are what it does. */
+typedef struct tunring_session_options
+{
+    tunring_coalesce coalesce;
+} tunring_session_options;
+
 typedef struct tunring_backend
 {
     DWORD version;    /* TUNRING_BACKEND_VERSION */
@@ -90,6 +104,10 @@ typedef struct tunring_backend
     /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
      * a value out of range. tun_linux: "offloads", 0 or 1. */
     DWORD (*set_option)(const char *Name, DWORD Value);
+
+    /* WintunStartSession with options. NULL where none of them has a meaning: they are ignored then. */
+    WINTUN_SESSION_HANDLE (*start_session)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity,
+                                           const tunring_session_options *Options);
 
     /* What as many calls of WintunReceivePacket and WintunReleaseReceivePacket would do, at the price of one. Fewer than
      * Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */

@@ -119,9 +119,20 @@ static const source_ops session_ops = {
     .free = free_session,
 };
 
+static WINTUN_SESSION_HANDLE
+start_with(const tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options)
+{
+    const tunring_api *api = adapter->api;
+    api_prime_last_error();
+    return options && api->backend && api->backend->start_session
+               ? api->backend->start_session(adapter->handle, capacity, options)
+               : api->WintunStartSession(adapter->handle, capacity);
+}
+
 /* The caller is in the adapter's door. */
 static DWORD
-start_session(tunring_adapter *adapter, DWORD capacity, tunring_session **result)
+start_session(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
+              tunring_session **result)
 {
     if (pinned_by_older(adapter))
         return ERROR_BUSY;
@@ -135,8 +146,7 @@ start_session(tunring_adapter *adapter, DWORD capacity, tunring_session **result
         goto free_session;
     }
     const tunring_api *api = adapter->api;
-    api_prime_last_error();
-    session->handle = api->WintunStartSession(adapter->handle, capacity);
+    session->handle = start_with(adapter, capacity, options);
     if (!session->handle)
     {
         code = api_last_error();
@@ -163,13 +173,14 @@ failed:
 }
 
 DWORD
-tunring_session_start(tunring_adapter *adapter, DWORD capacity, tunring_session **result)
+tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
+                      tunring_session **result)
 {
     if (tunring_adapter_forked(adapter))
         return ERROR_HANDLE_EOF;
     if (!life_enter(&adapter->door))
         return ERROR_INVALID_HANDLE;
-    const DWORD code = start_session(adapter, capacity, result);
+    const DWORD code = start_session(adapter, capacity, options, result);
     life_leave(&adapter->door);
     return code;
 }

@@ -84,6 +84,16 @@ cdef int _on_full(on_full, tuple allowed) except -1:
     return _ON_FULL[on_full]
 
 
+cdef tunring_coalesce _coalesce(which) except *:
+    if which == "all":
+        return TUNRING_COALESCE_ALL
+    if which == "tcp":
+        return TUNRING_COALESCE_TCP
+    if which == "none":
+        return TUNRING_COALESCE_NONE
+    raise ValueError(f"coalesce must be one of 'all', 'tcp', 'none', not {which!r}")
+
+
 cdef object _session_closed(str action, str reason, str why):
     error = SessionClosed(ERROR_HANDLE_EOF, f"{action}: {why}")
     error.reason = reason
@@ -133,11 +143,13 @@ cdef class _Session:
         raise TypeError("a Session can't be copied or pickled")
 
     @staticmethod
-    def _start(adapter, AdapterHandle handle not None, unsigned int capacity, bint closes_adapter):
+    def _start(adapter, AdapterHandle handle not None, unsigned int capacity, coalesce, bint closes_adapter):
         """For :meth:`tunring.Adapter.start_session`."""
         cdef _Session self = Session.__new__(Session)
         cdef tunring_adapter *target = handle.get()
+        cdef tunring_session_options options
         cdef DWORD code
+        options.coalesce = _coalesce(coalesce)
         self.adapter = adapter
         self.reservations = set()
         self._waiters = {}
@@ -145,7 +157,7 @@ cdef class _Session:
         # `handle` holds the adapter, whose close waits for this call; nobody else has `self` yet.
         with nogil:
             tunring_log_forget()
-            code = tunring_session_start(target, capacity, &self.session)
+            code = tunring_session_start(target, capacity, &options, &self.session)
         if code != ERROR_SUCCESS:
             raise _start_failure(handle, code)
         # Lists first and looks second: AdapterHandle.close_sessions() shuts the door first and reads the list second.

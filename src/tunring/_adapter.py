@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tunring.configuration import AddressLike, Configuration, RouteLike
     from tunring.configuration._checks import Host, Network
 
+#: Which packets are handed to the kernel as one.
+Coalesce: TypeAlias = Literal["all", "tcp", "none"]
+
 #: Bytes of a ring: the least and the most that the ABI allows.
 MIN_CAPACITY = 0x20000
 MAX_CAPACITY = 0x4000000
@@ -386,27 +389,33 @@ class Adapter:
         """
         return self._configurator.read()
 
-    def start_session(self, capacity: int = 0x400000) -> _core.Session:
+    def start_session(self, capacity: int = 0x400000, *, coalesce: Coalesce = "all") -> _core.Session:
         """Open the adapter's rings, and connect its link.
 
         Parameters
         ----------
         capacity : int
             Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB.
+        coalesce : {"all", "tcp", "none"}
+            Which packets of a flow that are sent together ``tun_linux`` hands to the kernel as one, and only with
+            offloads: TCP segments and UDP datagrams, TCP segments, or none. Sockets get the same data as without. Raw
+            sockets, packet sockets, the firewall's counters and the packet that an ICMP error quotes see merged
+            datagrams. Datagrams with a TTL or hop limit of at most 32 are never merged. Other libraries ignore it.
 
         Raises
         ------
         ValueError
-            The capacity is refused.
+            The capacity is refused, or ``coalesce`` is none of these.
         AdapterBusy
             It has a session, or packets of its last one are still held.
         SessionClosed
             The adapter was closed, before or meanwhile (``reason`` is then ``"closed"``), or is the parent process's.
         """
-        return self._start(capacity, closes_adapter=False)
+        return self._start(capacity, coalesce, closes_adapter=False)
 
-    def _start(self, capacity: int, *, closes_adapter: bool) -> _core.Session:
-        return _core.Session._start(self, self._handle, _check_capacity(capacity), closes_adapter)  # noqa: SLF001
+    def _start(self, capacity: int, coalesce: Coalesce = "all", *, closes_adapter: bool) -> _core.Session:
+        size = _check_capacity(capacity)
+        return _core.Session._start(self, self._handle, size, coalesce, closes_adapter)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.

@@ -4,7 +4,7 @@ from typing import Any, Literal, Never, NoReturn, SupportsIndex, final, overload
 
 from typing_extensions import disjoint_base
 
-from tunring._adapter import Adapter
+from tunring._adapter import Adapter, Coalesce
 from tunring._buffers import Buffer
 from tunring._loops.waiters import Waiters
 from tunring._stats import Stats
@@ -198,7 +198,9 @@ class Session:
     def _receive_or_cancel(self, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel) -> Batch: ...
     def _poll(self, max_packets: SupportsIndex) -> Batch: ...
     @staticmethod
-    def _start(adapter: Adapter, handle: AdapterHandle, capacity: int, closes_adapter: bool) -> Session: ...
+    def _start(
+        adapter: Adapter, handle: AdapterHandle, capacity: int, coalesce: Coalesce, closes_adapter: bool
+    ) -> Session: ...
     @property
     def closed(self) -> bool: ...
     @property

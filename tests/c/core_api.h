@@ -43,7 +43,7 @@ open_ends(const tunring_api *api, ends *pair, DWORD capacity)
     for (int i = 0; i < 2; i++)
     {
         CHECK(tunring_adapter_create(api, names[i], type, &cable, &pair->adapters[i]) == ERROR_SUCCESS);
-        CHECK(tunring_session_start(pair->adapters[i], capacity, &pair->sessions[i]) == ERROR_SUCCESS);
+        CHECK(tunring_session_start(pair->adapters[i], capacity, NULL, &pair->sessions[i]) == ERROR_SUCCESS);
     }
 }
 

@@ -21,7 +21,7 @@ start_sessions(void *argument)
     DWORD code;
     do
     {
-        code = tunring_session_start(argument, 0x20000, &session);
+        code = tunring_session_start(argument, 0x20000, NULL, &session);
         if (code != ERROR_SUCCESS)
             continue;
         tunring_source_close(tunring_session_source(session));
@@ -37,7 +37,7 @@ receive(void *argument)
     tunring_session *session;
     tunring_lease *lease;
     DWORD code;
-    while ((code = tunring_session_start(argument, 0x20000, &session)) != ERROR_INVALID_HANDLE)
+    while ((code = tunring_session_start(argument, 0x20000, NULL, &session)) != ERROR_INVALID_HANDLE)
     {
         if (code != ERROR_SUCCESS)
             continue;
@@ -155,7 +155,7 @@ round_of_closers(void)
     tunring_adapter *adapter;
     tunring_session *session;
     CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
-    CHECK(tunring_session_start(adapter, 0x20000, &session) == ERROR_SUCCESS);
+    CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
     CHECK(pthread_create(&threads[0], NULL, close_session, session) == 0);
     CHECK(pthread_create(&threads[1], NULL, close_adapter, adapter) == 0);
     tunring_adapter_close(adapter);

@@ -49,7 +49,7 @@ attempt_open(const tunring_api *api, int failing)
     countdown = failing;
     DWORD code = tunring_adapter_create(api, name, name, NULL, &adapter);
     if (code == ERROR_SUCCESS)
-        code = tunring_session_start(adapter, 0x20000, &session);
+        code = tunring_session_start(adapter, 0x20000, NULL, &session);
     bool none_failed = countdown >= 0;
     countdown = -1;
     CHECK(code == (none_failed ? ERROR_SUCCESS : ERROR_NOT_ENOUGH_MEMORY));

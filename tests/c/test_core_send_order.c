@@ -116,7 +116,7 @@ main(void)
     tunring_adapter *adapter;
     tunring_session *session;
     CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
-    CHECK(tunring_session_start(adapter, 0x20000, &session) == ERROR_SUCCESS);
+    CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
 
     BYTE bytes[64] = {0x45};
     tunring_packet packets[100];
@@ -152,7 +152,7 @@ main(void)
     CHECK(ended == 0 && tunring_sessions_leaked() == 1);
 
     receive_code = ERROR_NO_MORE_ITEMS;
-    CHECK(tunring_session_start(adapter, 0x20000, &session) == ERROR_SUCCESS);
+    CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
     tunring_source_close(tunring_session_source(session));
     tunring_source_drop(tunring_session_source(session));
     CHECK(ended == 1 && tunring_sessions_leaked() == 1);

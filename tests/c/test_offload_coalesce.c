@@ -477,6 +477,29 @@ test_barriers(void)
     }
 }
 
+/* What may be a probe stays alone, whatever surrounds it; TCP has none of that kind. */
+static void
+test_probes(void)
+{
+    for (int i = 0; i < 4; i++)
+    {
+        for (int hops = 0; hops < 256; hops++)
+        {
+            shape shape = kind(i, 100);
+            shape.hops = (uint8_t)hops;
+            add_times(&shape, 5);
+            EXPECT((i & 1) && hops <= 32 ? "01234" : "00000");
+        }
+        shape shape = kind(i, 100);
+        add_times(&shape, 2);
+        shape.hops = 32;
+        add_times(&shape, 2);
+        shape.hops = 33;
+        add_times(&shape, 2);
+        EXPECT(i & 1 ? "001233" : "001122");
+    }
+}
+
 int
 main(void)
 {
@@ -493,5 +516,6 @@ main(void)
     test_interleaved();
     test_many_flows();
     test_barriers();
+    test_probes();
     return 0;
 }

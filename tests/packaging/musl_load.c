@@ -49,7 +49,7 @@ test_tun_linux(const char *path)
     CHECK_EQUAL(tunring_api_driver_version(&api, &version), ERROR_SUCCESS);
     CHECK(version >> 16 >= 3);
     CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, &adapter), ERROR_SUCCESS);
-    CHECK_EQUAL(tunring_session_start(adapter, 0x20000, &session), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_session_start(adapter, 0x20000, NULL, &session), ERROR_SUCCESS);
     char name[16] = "";
     CHECK_EQUAL(tunring_adapter_name(adapter, name, sizeof(name)), ERROR_SUCCESS);
     CHECK(strcmp(name, "m0") == 0);

@@ -17,6 +17,8 @@ GSO_TCP4, GSO_TCP6, GSO_UDP, GSO_ECN = 1, 4, 5, 0x80
 TSO4, TSO6, USO = 1, 2, 4
 MOST = 65535
 MOST_DATAGRAMS = 64
+#: Datagrams with at most this lifetime may be probes, and stay alone.
+MOST_PROBE_HOPS = 32
 
 
 class Virtio(NamedTuple):
@@ -303,7 +305,7 @@ def _joins(members: list[bytes], packet: bytes, headers: Headers, offloads: int)
     if headers.version == 4 and not packet[6] & 0x40 and get16(packet, 4) != (get16(first, 4) + len(members)) & 0xFFFF:
         return False
     if headers.protocol == UDP:
-        if len(members) >= MOST_DATAGRAMS:
+        if len(members) >= MOST_DATAGRAMS or packet[8 if headers.version == 4 else 7] <= MOST_PROBE_HOPS:
             return False
     else:
         flags = [member[transport + 13] for member in [*members, packet]]

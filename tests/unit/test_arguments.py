@@ -30,6 +30,19 @@ def call(request: pytest.FixtureRequest) -> Callable[[tunring.Session, Any], obj
     return CALLS[request.param]
 
 
+@pytest.mark.parametrize("coalesce", ["all", "tcp", "none"])
+def test_every_library_takes_coalesce(adapter: tunring.Adapter, coalesce: Any) -> None:
+    with adapter.start_session(coalesce=coalesce) as session:
+        assert not session.closed
+
+
+@pytest.mark.parametrize("coalesce", ["udp", "ALL", "", None, True, 0, b"all"])
+def test_other_values_of_coalesce(adapter: tunring.Adapter, coalesce: Any) -> None:
+    with pytest.raises(ValueError, match=r"coalesce must be one of 'all', 'tcp', 'none', not"):
+        adapter.start_session(coalesce=coalesce)
+    adapter.start_session().close()
+
+
 @pytest.mark.parametrize("timeout", [-1, -0.001, -5e-324, -math.inf, math.nan])
 def test_bad_times(pair: Pair, call: Callable[[Any, Any], object], timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout"):

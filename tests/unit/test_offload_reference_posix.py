@@ -72,6 +72,7 @@ def _packets(draw: st.DrawFn, payload: st.SearchStrategy[int]) -> bytes:
     """TCP or UDP, as it should be; few values in each field, so that flows meet."""
     version, protocol = draw(st.sampled_from([4, 6])), draw(st.sampled_from([TCP, UDP]))
     ports = bytes([0, draw(st.integers(1, 2)), 0, 9])
+    hops = draw(st.sampled_from([64] * 6 + [33, 32, 1]))
     if protocol == TCP:
         options = draw(st.sampled_from([b"", b"\1\1\x08\x0a" + bytes(8), b"\1" * 40]))
         flags = draw(st.sampled_from([ACK] * 5 + [ACK | PSH, ACK | CWR, ACK | ECE | CWR, ACK | FIN | PSH, 0x02, 0xFF]))
@@ -83,10 +84,10 @@ def _packets(draw: st.DrawFn, payload: st.SearchStrategy[int]) -> bytes:
     if version == 4:
         fragment = draw(st.sampled_from([0x40, 0x40, 0, 0, 0x20]))
         extra = draw(st.sampled_from([b""] * 5 + [b"\1" * 8]))
-        header = bytes([0x45 + len(extra) // 4, 0, 0, 0, 255, 255, fragment, 0, 64, protocol, 0, 0])
+        header = bytes([0x45 + len(extra) // 4, 0, 0, 0, 255, 255, fragment, 0, hops, protocol, 0, 0])
         header += bytes([10, 0, 0, 1, 10, 0, 0, 2]) + extra
     else:
-        header = bytes([0x60, 0, 0, 0, 0, 0, protocol, 64]) + bytes(15) + b"\1" + bytes(15) + b"\2"
+        header = bytes([0x60, 0, 0, 0, 0, 0, protocol, hops]) + bytes(15) + b"\1" + bytes(15) + b"\2"
     size, start = draw(payload), draw(st.integers(0, 255))
     return reference.seal(header + transport + bytes((start + 7 * i) & 0xFF for i in range(size)))
 

@@ -200,7 +200,7 @@ wmain(int count, wchar_t **arguments)
     code = tunring_adapter_create(&api, L"race", L"Tunring", NULL, &adapter);
     if (code)
         fail("no adapter", code);
-    code = tunring_session_start(adapter, 0x20000, &session);
+    code = tunring_session_start(adapter, 0x20000, NULL, &session);
     if (code)
         fail("no session", code);
     start_pulses();

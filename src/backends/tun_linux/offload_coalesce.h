@@ -24,6 +24,9 @@
 #define OFFLOAD_RUN 128u
 /* The most datagrams of a superpacket: what every kernel with USO splits. */
 #define OFFLOAD_DATAGRAMS 64u
+/* The largest TTL or hop limit of a datagram that is never merged: it may be a probe, as traceroute sends them, and whoever
+ * answers has to quote what was sent. */
+#define OFFLOAD_PROBE_HOPS 32u
 /* Of IPv6 and TCP with all options; what is merged has no other extensions. */
 #define OFFLOAD_MAX_HEADERS 100u
 

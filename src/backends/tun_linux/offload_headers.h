@@ -16,11 +16,13 @@
 #define IP4_IDENTIFICATION 4u
 #define IP4_FRAGMENT 6u /* flags and offset */
 #define IP4_DONT_FRAGMENT 0x4000u
+#define IP4_TTL 8u
 #define IP4_CHECKSUM 10u
 #define IP4_ADDRESSES 12u
 
 #define IP6_HEADER 40u
 #define IP6_LENGTH 4u /* of what follows the header */
+#define IP6_HOP_LIMIT 7u
 #define IP6_ADDRESSES 8u
 
 #define PROTOCOL_TCP 6u

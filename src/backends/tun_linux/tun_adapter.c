@@ -283,9 +283,24 @@ tun_adapters_exist(void)
 
 /* ---- Sessions ---- */
 
+/* The superpackets that a session writes, of those that the kernel takes. */
+static unsigned
+wanted_offloads(tunring_coalesce coalesce)
+{
+    switch (coalesce)
+    {
+    case TUNRING_COALESCE_NONE:
+        return 0;
+    case TUNRING_COALESCE_TCP:
+        return OFFLOAD_TSO4 | OFFLOAD_TSO6;
+    default:
+        return OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO;
+    }
+}
+
 /* The caller holds the lock. */
 static DWORD
-start(tun_adapter *adapter, DWORD capacity, tun_session **session)
+start(tun_adapter *adapter, DWORD capacity, const tunring_session_options *options, tun_session **session)
 {
     tun_device *device = &adapter->device;
     DWORD code;
@@ -305,6 +320,7 @@ start(tun_adapter *adapter, DWORD capacity, tun_session **session)
         backend_log_error(code, "The session on \"%s\" can't start", device->name);
         return code;
     }
+    made->send.offloads &= wanted_offloads(options->coalesce);
     (void)dropped_by_kernel(adapter, &made->dropped_before);
     tun_device_drain(device);
     tun_device_set_carrier(device, true);
@@ -317,7 +333,8 @@ start(tun_adapter *adapter, DWORD capacity, tun_session **session)
 }
 
 DWORD
-tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_session **session)
+tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, const tunring_session_options *options,
+                          tun_session **session)
 {
     if (!ring_capacity_valid(capacity))
     {
@@ -326,7 +343,7 @@ tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_sess
         return ERROR_INVALID_PARAMETER;
     }
     os_mutex_lock(&lock);
-    const DWORD code = start(handle->adapter, capacity, session);
+    const DWORD code = start(handle->adapter, capacity, options, session);
     os_mutex_unlock(&lock);
     return code;
 }

@@ -26,7 +26,8 @@ bool tun_adapters_exist(void);
 
 /* ERROR_INVALID_PARAMETER, ERROR_ALREADY_INITIALIZED, ERROR_NOT_FOUND when the interface is gone, or what the session
  * lacks. */
-DWORD tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, tun_session **session);
+DWORD tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, const tunring_session_options *options,
+                                tun_session **session);
 
 /* Ends all but the memory of the session's rings. No call that may wait is made on the session any more. Idempotent. */
 void tun_adapter_detach_session(tun_session *session);

@@ -133,16 +133,22 @@ WintunSetLogger(WINTUN_LOGGER_CALLBACK NewLogger)
     backend_log_set(NewLogger);
 }
 
-WINTUN_SESSION_HANDLE WINAPI
-WintunStartSession(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity)
+static WINTUN_SESSION_HANDLE
+backend_start_session(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity, const tunring_session_options *Options)
 {
     const DWORD before = GetLastError();
     WINTUN_SESSION_HANDLE session = NULL;
     DWORD code = ERROR_HANDLE_EOF;
     if (tun_adapter_usable(Adapter))
-        code = tun_adapter_start_session(Adapter, Capacity, &session);
+        code = tun_adapter_start_session(Adapter, Capacity, Options, &session);
     SetLastError(code ? code : before);
     return session;
+}
+
+WINTUN_SESSION_HANDLE WINAPI
+WintunStartSession(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity)
+{
+    return backend_start_session(Adapter, Capacity, &(tunring_session_options){0});
 }
 
 void WINAPI
@@ -313,6 +319,7 @@ const tunring_backend TunringBackend = {
     .adapter_namespace = backend_adapter_namespace,
     .adopt = backend_adopt,
     .set_option = backend_set_option,
+    .start_session = backend_start_session,
     .receive_many = backend_receive_many,
     .release_many = backend_release_many,
     .send_many = backend_send_many,
