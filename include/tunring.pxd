@@ -78,6 +78,7 @@ cdef extern from "tunring.h" nogil:
         TUNRING_COALESCE_NONE
     ctypedef struct tunring_session_options:
         tunring_coalesce coalesce
+        bint keep_queue
     DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
                                 tunring_session **session) noexcept
     void tunring_wake_guard_enable(bint enabled) noexcept

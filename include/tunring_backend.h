@@ -75,6 +75,7 @@ typedef enum tunring_coalesce
 typedef struct tunring_session_options
 {
     tunring_coalesce coalesce;
+    bool keep_queue; /* the system's queue before the ring stays as long as it is, even on an interface of our own */
 } tunring_session_options;
 
 typedef struct tunring_backend

@@ -143,13 +143,15 @@ cdef class _Session:
         raise TypeError("a Session can't be copied or pickled")
 
     @staticmethod
-    def _start(adapter, AdapterHandle handle not None, unsigned int capacity, coalesce, bint closes_adapter):
+    def _start(adapter, AdapterHandle handle not None, unsigned int capacity, coalesce, bint keep_queue,
+               bint closes_adapter):
         """For :meth:`tunring.Adapter.start_session`."""
         cdef _Session self = Session.__new__(Session)
         cdef tunring_adapter *target = handle.get()
         cdef tunring_session_options options
         cdef DWORD code
         options.coalesce = _coalesce(coalesce)
+        options.keep_queue = keep_queue
         self.adapter = adapter
         self.reservations = set()
         self._waiters = {}

@@ -395,7 +395,9 @@ class Adapter:
         Parameters
         ----------
         capacity : int
-            Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB.
+            Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB. On Linux packets wait in the kernel
+            until they are received, and an interface has room for 500. For an adapter that :meth:`create` made it is
+            raised to one packet per 2048 bytes of capacity, at most 8192: 2048 packets by default.
         coalesce : {"all", "tcp", "none"}
             Which packets of a flow that are sent together ``tun_linux`` hands to the kernel as one, and only with
             offloads: TCP segments and UDP datagrams, TCP segments, or none. Sockets get the same data as without. Raw
@@ -415,7 +417,8 @@ class Adapter:
 
     def _start(self, capacity: int, coalesce: Coalesce = "all", *, closes_adapter: bool) -> _core.Session:
         size = _check_capacity(capacity)
-        return _core.Session._start(self, self._handle, size, coalesce, closes_adapter)  # noqa: SLF001
+        keep_queue = self._configurator.queue_length is not None
+        return _core.Session._start(self, self._handle, size, coalesce, keep_queue, closes_adapter)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.

@@ -199,7 +199,12 @@ class Session:
     def _poll(self, max_packets: SupportsIndex) -> Batch: ...
     @staticmethod
     def _start(
-        adapter: Adapter, handle: AdapterHandle, capacity: int, coalesce: Coalesce, closes_adapter: bool
+        adapter: Adapter,
+        handle: AdapterHandle,
+        capacity: int,
+        coalesce: Coalesce,
+        keep_queue: bool,
+        closes_adapter: bool,
     ) -> Session: ...
     @property
     def closed(self) -> bool: ...

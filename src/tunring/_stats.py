@@ -40,7 +40,9 @@ class Stats:
     reservations: int
     #: Bytes of each ring.
     capacity: int
-    #: Packets that the library lost: towards this session for want of room, or from it because nobody listens.
+    #: Packets that the library lost: towards this session for want of room, or from it because nobody listens. On Linux
+    #: they are those that found the interface's queue full, which a larger ``capacity`` makes longer. What comes to a
+    #: full queue waits until all before it are received: 2048 packets of 1400 bytes are 23 ms at 1 Gbit/s.
     host_dropped: int | None
     #: Packets, either way, that are no IP packets: the host drops them. Fillers are among them.
     host_filtered: int | None

@@ -6,10 +6,14 @@
 
 #include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_device.h"
+#include "backends/tun_linux/tun_link.h"
 #include "backends/tun_linux/tun_netlink.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define CAPACITY_PER_PACKET 2048u
+#define LONGEST_QUEUE 8192u
 
 typedef struct tun_adapter
 {
@@ -283,6 +287,15 @@ tun_adapters_exist(void)
 
 /* ---- Sessions ---- */
 
+/* Packets that wait in the kernel until the client receives: as many as its capacity says that it means to take in one
+ * go. The kernel gives an interface room for 500, which a burst fills while a program does something else. */
+static int
+queue_length_for(DWORD capacity)
+{
+    const DWORD length = capacity / CAPACITY_PER_PACKET;
+    return (int)(length < LONGEST_QUEUE ? length : LONGEST_QUEUE);
+}
+
 /* The superpackets that a session writes, of those that the kernel takes. */
 static unsigned
 wanted_offloads(tunring_coalesce coalesce)
@@ -321,6 +334,8 @@ start(tun_adapter *adapter, DWORD capacity, const tunring_session_options *optio
         return code;
     }
     made->send.offloads &= wanted_offloads(options->coalesce);
+    if (device->origin == TUN_MADE && !options->keep_queue)
+        tun_link_raise_queue_length(device->control, device->name, queue_length_for(capacity));
     (void)dropped_by_kernel(adapter, &made->dropped_before);
     tun_device_drain(device);
     tun_device_set_carrier(device, true);

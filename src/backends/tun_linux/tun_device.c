@@ -90,9 +90,9 @@ open_tun(int *fd)
 
 /* Opens what every device needs: everything that can fail for want of descriptors comes before the interface. */
 static DWORD
-open_descriptors(tun_device *device)
+open_descriptors(tun_device *device, tun_origin origin)
 {
-    *device = (tun_device){.fd = -1, .control = -1, .home = -1};
+    *device = (tun_device){.origin = origin, .fd = -1, .control = -1, .home = -1};
     DWORD code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
     if (!code)
         code = open_tun(&device->fd);
@@ -191,7 +191,7 @@ create_failure(int failure, const char *name)
 DWORD
 tun_device_create(tun_device *device, const char *name)
 {
-    DWORD code = open_descriptors(device);
+    DWORD code = open_descriptors(device, TUN_MADE);
     /* Whether the name is taken can be told even if no interface may be made. */
     if (device->control >= 0 && tun_link_index(device->control, name))
     {
@@ -249,7 +249,7 @@ not_found(const char *name)
 DWORD
 tun_device_attach(tun_device *device, const char *name)
 {
-    DWORD code = open_descriptors(device);
+    DWORD code = open_descriptors(device, TUN_OPENED);
     const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
     if (device->control >= 0 && !index)
         code = not_found(name);
@@ -311,7 +311,7 @@ DWORD
 tun_device_adopt(tun_device *device, int fd)
 {
     struct ifreq request = {0};
-    *device = (tun_device){.fd = -1, .control = -1, .home = -1};
+    *device = (tun_device){.origin = TUN_ADOPTED, .fd = -1, .control = -1, .home = -1};
     const char *fault = descriptor_fault(fd, &request);
     if (fault)
     {

@@ -18,8 +18,17 @@ typedef struct tun_format
     unsigned offloads; /* OFFLOAD_ flags: superpackets that may be written */
 } tun_format;
 
+/* How an interface came to this process. */
+typedef enum tun_origin
+{
+    TUN_MADE,   /* it goes with us */
+    TUN_OPENED, /* it was there, and stays */
+    TUN_ADOPTED /* by somebody else's descriptor, whose it is */
+} tun_origin;
+
 typedef struct tun_device
 {
+    tun_origin origin;
     int fd;              /* of /dev/net/tun, non-blocking; -1 once closed */
     int control;         /* a route socket in the interface's namespace, for ioctls and netlink */
     int home;            /* that namespace; -1 if the system doesn't tell */

@@ -4,8 +4,10 @@
  */
 #include "backends/tun_linux/tun_link.h"
 
+#include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_ioctl.h"
 
+#include <errno.h>
 #include <linux/ethtool.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
@@ -49,4 +51,17 @@ tun_link_queue_length(int control, const char *name)
 {
     struct ifreq request = tun_link_request(name);
     return tun_ioctl(control, SIOCGIFTXQLEN, &request) == 0 ? request.ifr_qlen : DEFAULT_QUEUE_LENGTH;
+}
+
+void
+tun_link_raise_queue_length(int control, const char *name, int length)
+{
+    struct ifreq request = tun_link_request(name);
+    const int before = tun_link_queue_length(control, name);
+    if (before >= length)
+        return;
+    request.ifr_qlen = length;
+    if (tun_ioctl(control, SIOCSIFTXQLEN, &request) != 0)
+        backend_log(WINTUN_LOG_WARN, "The queue of the interface \"%s\" can't be made longer than %d packets: %s", name,
+                    before, strerror(errno));
 }
