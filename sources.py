@@ -22,9 +22,10 @@ PARTS = {
     # What back ends need of the platform, and all of it.
     "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
     "core": ("src/core/*.c", "src/platform/*.c"),
-    "common": ("src/backends/common/*.c",),
+    # Two parts: a test may link the one without a whole back end.
+    "common": ("src/backends/common/backend_log.c",),
     "ring": ("src/backends/ring/*.c",),
-    "loopback": ("src/backends/loopback/*.c",),
+    "loopback": ("src/backends/loopback/*.c", "src/backends/common/front.c"),
     "offloads": ("src/backends/tun_linux/offload_*.c",),
     # A session over any descriptor, and what makes one of a device.
     "tun_session": (
@@ -33,7 +34,11 @@ PARTS = {
         "src/backends/tun_linux/tun_session.c",
         "src/backends/tun_linux/tun_uring*.c",
     ),
-    "tun_device": ("src/backends/tun_linux/tun_adapter.c", "src/backends/tun_linux/tun_[dln]*.c"),
+    "tun_device": (
+        "src/backends/tun_linux/tun_adapter.c",
+        "src/backends/tun_linux/tun_[dln]*.c",
+        "src/backends/common/front.c",
+    ),
     "extension": ("src/extension/*.c",),
 }
 

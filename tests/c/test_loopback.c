@@ -505,6 +505,7 @@ test_fork(void)
 {
     int status;
     pid_t child;
+    DWORD size;
 
     start_pair(CAPACITY);
     child = fork();
@@ -513,6 +514,10 @@ test_fork(void)
     {
         CHECK(WintunDeleteDriver());
         CHECK(WintunOpenAdapter(name_a) == NULL);
+        CHECK(WintunAllocateSendPacket(sa, 50) == NULL && GetLastError() == ERROR_HANDLE_EOF);
+        CHECK(WintunReceivePacket(sb, &size) == NULL && GetLastError() == ERROR_HANDLE_EOF);
+        CHECK(WintunStartSession(a, CAPACITY) == NULL && GetLastError() == ERROR_HANDLE_EOF);
+        end_pair();
         start_pair(CAPACITY);
         CHECK(send(sa, 50, 3));
         WintunReleaseReceivePacket(sb, receive(sb, 50, 3));

@@ -5,10 +5,10 @@
 #ifndef TUNRING_LOOPBACK_H
 #define TUNRING_LOOPBACK_H
 
+#include "backends/common/front.h"
 #include "backends/loopback/cable.h"
 
 #define LOOPBACK_NAME_UNITS 127
-#define LOOPBACK_TYPE_UNITS 128
 
 /* Guarded by the registry's lock, but for what never changes. */
 typedef struct loopback_adapter
@@ -29,12 +29,14 @@ typedef struct loopback_adapter
 
 struct _WINTUN_ADAPTER
 {
+    front_object object;
     loopback_adapter *adapter;
     bool creator; /* from WintunCreateAdapter: the adapter goes with this handle */
 };
 
 struct _TUN_SESSION
 {
+    front_object object;
     cable_end end;
     loopback_adapter *adapter;
     bool stale;                    /* the simulated system removed the adapter: the device handle is closed already */

@@ -260,10 +260,6 @@ loopback_start(loopback_adapter *adapter, DWORD capacity, WINTUN_SESSION_HANDLE 
     WINTUN_SESSION_HANDLE session = NULL;
     DWORD code;
 
-    if (!ring_capacity_valid(capacity))
-    {
-        return ERROR_INVALID_PARAMETER;
-    }
     registry_enter();
     code = !adapter->present          ? ERROR_FILE_NOT_FOUND
            : adapter->session != NULL ? ERROR_ALREADY_INITIALIZED

@@ -26,8 +26,8 @@ typedef struct tun_adapter
 /* A handle; several may share an adapter. */
 struct _WINTUN_ADAPTER
 {
+    front_object object;
     tun_adapter *adapter;
-    unsigned generation;
     bool creator;
 };
 
@@ -130,7 +130,6 @@ static void
 use(WINTUN_ADAPTER_HANDLE handle, tun_adapter *adapter)
 {
     handle->adapter = adapter;
-    handle->generation = os_generation();
     adapter->users++;
 }
 
@@ -271,12 +270,6 @@ tun_adapter_close(WINTUN_ADAPTER_HANDLE handle)
 }
 
 bool
-tun_adapter_usable(WINTUN_ADAPTER_HANDLE handle)
-{
-    return handle->generation == os_generation();
-}
-
-bool
 tun_adapters_exist(void)
 {
     os_mutex_lock(&lock);
@@ -351,12 +344,6 @@ DWORD
 tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, const tunring_session_options *options,
                           tun_session **session)
 {
-    if (!ring_capacity_valid(capacity))
-    {
-        backend_log(WINTUN_LOG_ERR, "%u is no ring capacity: a power of two from %u to %u", (unsigned)capacity,
-                    (unsigned)WINTUN_MIN_RING_CAPACITY, (unsigned)WINTUN_MAX_RING_CAPACITY);
-        return ERROR_INVALID_PARAMETER;
-    }
     os_mutex_lock(&lock);
     const DWORD code = start(handle->adapter, capacity, options, session);
     os_mutex_unlock(&lock);
@@ -403,11 +390,11 @@ tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size)
 }
 
 DWORD
-tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *gone)
+tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *present)
 {
     tun_device *device = &handle->adapter->device;
     os_mutex_lock(&lock);
-    *gone = !tun_device_refresh(device);
+    *present = tun_device_refresh(device);
     const DWORD index = device->index;
     os_mutex_unlock(&lock);
     return index;

@@ -18,14 +18,10 @@ DWORD tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle);
 /* The interface goes, and its session ends, with the handle that created it; else with the last handle and session. */
 void tun_adapter_close(WINTUN_ADAPTER_HANDLE handle);
 
-/* False in a child of the process that made the handle, which must not use it. */
-bool tun_adapter_usable(WINTUN_ADAPTER_HANDLE handle);
-
 /* Whether this process is attached to any interface. */
 bool tun_adapters_exist(void);
 
-/* ERROR_INVALID_PARAMETER, ERROR_ALREADY_INITIALIZED, ERROR_NOT_FOUND when the interface is gone, or what the session
- * lacks. */
+/* ERROR_ALREADY_INITIALIZED, ERROR_NOT_FOUND when the interface is gone, or what the session lacks. */
 DWORD tun_adapter_start_session(WINTUN_ADAPTER_HANDLE handle, DWORD capacity, const tunring_session_options *options,
                                 tun_session **session);
 
@@ -38,8 +34,8 @@ uint64_t tun_adapter_session_dropped(tun_session *session);
 /* `name` has room for `size` bytes. ERROR_BUFFER_OVERFLOW; of an interface that is gone, its last name. */
 DWORD tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size);
 
-/* The interface's index; `gone` instead if it is gone. */
-DWORD tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *gone);
+/* The interface's index, or the last one of an interface that is not `present` any more. */
+DWORD tun_adapter_index(WINTUN_ADAPTER_HANDLE handle, bool *present);
 
 /* A descriptor of the interface's namespace, the caller's, or -1. */
 int tun_adapter_namespace(WINTUN_ADAPTER_HANDLE handle);

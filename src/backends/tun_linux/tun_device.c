@@ -426,20 +426,18 @@ tun_device_drain(tun_device *device)
 }
 
 DWORD
-tun_driver_version(DWORD *code)
+tun_driver_version(DWORD *version)
 {
     int fd;
-    *code = open_tun(&fd);
-    if (*code)
-        return 0;
+    const DWORD code = open_tun(&fd);
+    if (code)
+        return code;
     os_fd_close(fd);
     struct utsname system;
     unsigned major = 0;
     unsigned minor = 0;
     if (uname(&system) != 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2)
-    {
-        *code = ERROR_NOT_SUPPORTED;
-        return 0;
-    }
-    return (major & 0xFFFF) << 16 | (minor & 0xFFFF);
+        return ERROR_NOT_SUPPORTED;
+    *version = (major & 0xFFFF) << 16 | (minor & 0xFFFF);
+    return ERROR_SUCCESS;
 }

@@ -74,8 +74,8 @@ void tun_device_drain(tun_device *device);
 /* A descriptor of the interface's namespace, for the caller to close; -1. */
 int tun_device_namespace(const tun_device *device);
 
-/* The running kernel's version, of which the driver is part, as major << 16 | minor; 0 with *code set if /dev/net/tun
- * can't be opened. */
-DWORD tun_driver_version(DWORD *code);
+/* The running kernel's version, of which the driver is part, as major << 16 | minor. Fails if /dev/net/tun can't be
+ * opened. */
+DWORD tun_driver_version(DWORD *version);
 
 #endif

@@ -113,7 +113,6 @@ tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code)
         goto close_signal;
     }
     session->receive.watched = true;
-    session->generation = os_generation();
     return session;
 
 close_signal:

@@ -10,6 +10,7 @@
 #ifndef TUNRING_TUN_SESSION_H
 #define TUNRING_TUN_SESSION_H
 
+#include "backends/common/front.h"
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/tun_linux/offload_split.h"
 #include "platform/os.h"
@@ -47,7 +48,7 @@ typedef struct tun_send_half
 
 typedef struct _TUN_SESSION
 {
-    unsigned generation;         /* of the process, see os_generation() */
+    front_object object;
     struct tun_adapter *adapter; /* NULL once detached; tun_adapter.c's */
     uint64_t dropped_before;     /* by the kernel when the session started; tun_adapter.c's */
     uint64_t dropped;            /* by the kernel since; tun_adapter.c's */

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One front for all back ends: the 14 functions and what TunringBackend has beside them, over a table of operations. It
+ * checks arguments, keeps the last error, makes LUIDs, and refuses handles of the parent in a forked child.
+ */
+#ifndef TUNRING_FRONT_H
+#define TUNRING_FRONT_H
+
+#include "backends/common/exports.h"
+
+/* What adapter handles and sessions begin with. The front fills it in. */
+typedef struct front_object
+{
+    unsigned generation; /* of the process that made it, see os_generation() */
+} front_object;
+
+/* What a back end does. Functions that return a code are free to change the last error, as are those without a result;
+ * the front sets or restores it. */
+typedef struct backend_operations
+{
+    /* If false, it logs what is allowed. NULL where every name of 1 to 127 UTF-16 units is. */
+    bool (*name_valid)(LPCWSTR name);
+    /* Names are valid, and tunnel types have 1 to 128 units. */
+    DWORD (*create)(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, WINTUN_ADAPTER_HANDLE *adapter);
+    DWORD (*open)(LPCWSTR name, WINTUN_ADAPTER_HANDLE *adapter);
+    DWORD (*adopt)(int descriptor, WINTUN_ADAPTER_HANDLE *adapter); /* NULL where there are no descriptors */
+    void (*close)(WINTUN_ADAPTER_HANDLE adapter);
+    bool (*any_adapter)(void);
+    DWORD (*driver_version)(DWORD *version);
+    /* The number that the LUID is made of; `present`: the system has an interface of this index now. */
+    DWORD (*index)(WINTUN_ADAPTER_HANDLE adapter, bool *present);
+    DWORD (*name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size);
+    int (*space)(WINTUN_ADAPTER_HANDLE adapter);        /* a network namespace; NULL where there are none */
+    DWORD (*set_option)(const char *name, DWORD value); /* NULL where there are none */
+
+    /* The capacity is valid. */
+    DWORD (*start)(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_session_options *options,
+                   WINTUN_SESSION_HANDLE *session);
+    bool (*detach)(WINTUN_SESSION_HANDLE session);
+    void (*end)(WINTUN_SESSION_HANDLE session);
+    HANDLE (*read_event)(WINTUN_SESSION_HANDLE session);
+    void (*count)(WINTUN_SESSION_HANDLE session, tunring_counters *counters); /* they are zeros before */
+
+    /* Packets. What fails without returning a code sets the last error; success leaves it alone. */
+    DWORD (*receive)(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count);
+    void (*release)(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
+    BYTE *(*allocate)(WINTUN_SESSION_HANDLE session, DWORD size);
+    void (*send)(WINTUN_SESSION_HANDLE session, const BYTE *packet);
+    DWORD (*send_many)(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
+    DWORD (*send_room)(WINTUN_SESSION_HANDLE session);
+} backend_operations;
+
+/* The back end's. */
+extern const backend_operations backend;
+
+/* The entries of TunringBackend that every back end has. */
+BOOL front_detach(WINTUN_SESSION_HANDLE session);
+void front_counters(WINTUN_SESSION_HANDLE session, tunring_counters *counters);
+DWORD front_send_room(WINTUN_SESSION_HANDLE session);
+DWORD front_adapter_name(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size);
+DWORD front_adapter_index(WINTUN_ADAPTER_HANDLE adapter, DWORD *index);
+int front_adapter_namespace(WINTUN_ADAPTER_HANDLE adapter);
+DWORD front_set_option(const char *name, DWORD value);
+DWORD front_receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count);
+void front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
+DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
+/* Those that only some have: for descriptors, and for options that have a meaning. */
+DWORD front_adopt(int descriptor, WINTUN_ADAPTER_HANDLE *adapter);
+WINTUN_SESSION_HANDLE front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity,
+                                          const tunring_session_options *options);
+
+#define FRONT_ENTRIES                                                                                       \
+    .version = TUNRING_BACKEND_VERSION, .size = sizeof(tunring_backend), .detach = front_detach,            \
+    .counters = front_counters, .send_room = front_send_room, .adapter_name = front_adapter_name,           \
+    .adapter_index = front_adapter_index, .adapter_namespace = front_adapter_namespace,                     \
+    .set_option = front_set_option, .receive_many = front_receive_many, .release_many = front_release_many, \
+    .send_many = front_send_many
+
+#endif
