@@ -254,7 +254,7 @@ def plan(netlink: Netlink, name: str, index: int, wanted: Request, picture: Pict
         planned += [Rule(version, last.priority - 2, to=to) for to in wanted.bypass if to.version == version]
         planned += [Rule(version, last.priority - 1, suppress=0), last]
     routes = [TableRoute(found_route(EVERYWHERE[version], None, None), table) for version in versions]
-    return Plan(mark, table, routes, stale, planned)
+    return Plan(mark, table, routes, [rule for rule in stale if rule not in planned], planned)
 
 
 def _mine(netlink: Netlink, name: str, index: int, rules: list[FoundRule]) -> list[Rule]:
