@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import sys
 from ipaddress import ip_address, ip_interface
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from tunring import Route
 from tunring import _configurator as configurator
 from tunring._system.iphelper_windows import AF_INET, AF_INET6, DAD_DUPLICATE
 from tunring.configuration import _dns_windows, _interface_windows
+from tunring.configuration._windows import bind_beside
 
 
 class Tunnel:
@@ -375,3 +378,235 @@ def test_undo_after_the_interface_is_gone(clock: list[float]) -> None:
     # Its name servers can't be asked for any more either.
     made.api.failures["ConvertInterfaceLuidToGuid"] = [NOT_FOUND] * 2
     assert made.close() is None
+
+
+# ---- A default route beside another one
+
+
+UPLINK = {"0.0.0.0/0": "192.0.2.1", "::/0": "fe80::1"}
+
+
+def with_uplink(**options: Any) -> Tunnel:
+    made = tunnel(**options)
+    for network, hop in UPLINK.items():
+        made.api.give_route(network, hop)
+    return made
+
+
+def hops(made: Tunnel, network: str) -> list[tuple[int, str]]:
+    """The routes to a network, as (interface, next hop)."""
+    return [
+        (row.luid, str(row.next_hop.host))
+        for row in made.api.routes
+        if f"{row.destination.prefix.host}/{row.destination.length}" == network
+    ]
+
+
+def test_a_default_route_by_metric(clock: list[float]) -> None:
+    made = with_uplink(stays=True)
+    before = made.api.state()
+    for _ in range(2):
+        found = made.configure(["10.6.7.7/24", "fd00::7/64"], default=True, bypass=["198.51.100.1", "2001:db8::/32"])
+        assert (found.default, found.mark, found.table, found.metric) == ((4, 6), None, None, 1)
+    assert hops(made, "0.0.0.0/0") == [(OTHER_LUID, "192.0.2.1"), (LUID, "0.0.0.0")]
+    assert hops(made, "::/0") == [(OTHER_LUID, "fe80::1"), (LUID, "::")]
+    assert hops(made, "198.51.100.1/32") == [(OTHER_LUID, "192.0.2.1")]
+    assert hops(made, "2001:db8::/32") == [(OTHER_LUID, "fe80::1")]
+    # Later, when everything leads into the tunnel already.
+    made.configure(bypass=["203.0.113.0/24"])
+    assert hops(made, "203.0.113.0/24") == [(OTHER_LUID, "192.0.2.1")]
+    assert made.close() is None
+    assert made.api.state() == before
+
+
+def test_what_bypasses_outlives_the_interface(clock: list[float]) -> None:
+    made = with_uplink()
+    made.configure(["10.6.7.7/24"], default=4, bypass=["198.51.100.1"])
+    assert made.close() is None
+    assert hops(made, "198.51.100.1/32") == []
+
+
+def test_a_route_that_somebody_has_made_stays(clock: list[float]) -> None:
+    made = with_uplink(stays=True)
+    made.api.give_route("198.51.100.1/32", "192.0.2.1")
+    before = made.api.state()
+    made.configure(["10.6.7.7/24"], default=4, bypass=["198.51.100.1"])
+    made.close()
+    assert made.api.state() == before
+
+
+def test_only_one_family(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    made = with_uplink()
+    assert made.configure(["10.6.7.7/24"], default=True).default == (4,)
+    assert "no default route of IPv6: what is sent by it goes by 'Ethernet'" in caplog.text
+    assert [made.api.interface(family).automatic_metric for family in (AF_INET, AF_INET6)] == [0, 1]
+    caplog.clear()
+    assert made.configure(["fd00::7/64"]).default == (4, 6)
+    assert caplog.text == ""
+
+
+def test_a_default_route_that_would_lose(clock: list[float]) -> None:
+    made = with_uplink()
+    before = made.api.state()
+    with pytest.raises(
+        tunring.AlreadyExists, match=r"of IPv4: 'Ethernet' has it with the metric 5, which 7 does not beat"
+    ):
+        made.configure(["10.6.7.7/24"], default=True, metric=7)
+    assert made.api.state() == before
+    assert made.configure(["10.6.7.7/24"], default=True, metric=4).metric == 4
+
+
+def test_default_takes_an_address(clock: list[float]) -> None:
+    made = with_uplink()
+    with pytest.raises(ValueError, match="adapter 'OfficeNet' has none"):
+        made.configure(default=True)
+    assert made.configure(default=6).default == (6,)
+
+
+def test_nothing_to_bypass_by(clock: list[float]) -> None:
+    made = tunnel()
+    before = made.api.state()
+    with pytest.raises(tunring.NotFound, match=r"198\.51\.100\.1/32 can't bypass .*: no other interface leads there"):
+        made.configure(["10.6.7.7/24"], default=True, bypass=["198.51.100.1"])
+    assert made.api.state() == before
+
+
+def test_a_full_tunnel_that_fails_is_undone(clock: list[float]) -> None:
+    given: dict[str, Any] = {"addresses": ["10.6.7.7/24"], "default": True, "bypass": ["198.51.100.1"]}
+    complete = with_uplink()
+    complete.configure(**given)
+    steps = functions_of(complete)
+    assert len(steps) == 4
+    for number, name in enumerate(steps):
+        made = with_uplink()
+        before = made.api.state()
+        made.api.failures[name] = [0] * steps[:number].count(name) + [ACCESS_DENIED]
+        with pytest.raises(tunring.AccessDenied):
+            made.configure(**given)
+        assert made.api.state() == before, name
+
+
+class Socket:
+    """What a socket is told."""
+
+    def __init__(self, family: int) -> None:
+        self.family = family
+        self.told: list[tuple[int, int, bytes]] = []
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self.told.append((level, option, value))
+
+
+def test_sockets_are_bound_to_the_uplink(clock: list[float]) -> None:
+    made = with_uplink()
+    made.configure(["10.6.7.7/24", "fd00::7/64"], default=True)
+    index = OTHER_LUID >> 24 & 0xFFFF
+    four, six = Socket(socket.AF_INET), Socket(socket.AF_INET6)
+    bind_beside(made.interface, four)
+    bind_beside(made.interface, six)
+    # IP_UNICAST_IF is in network byte order, IPV6_UNICAST_IF in the host's.
+    ipv4 = (socket.IPPROTO_IP, 31, index.to_bytes(4, "big"))
+    assert four.told == [ipv4]
+    assert six.told == [(socket.IPPROTO_IPV6, 31, index.to_bytes(4, sys.byteorder)), ipv4]
+    made.api.routes = [row for row in made.api.routes if row.luid == LUID]
+    with pytest.raises(tunring.NotFound, match="nothing but adapter 'OfficeNet' has a default route of IPv4"):
+        bind_beside(made.interface, four)
+
+
+def test_a_gateway_behind_another_interface(clock: list[float]) -> None:
+    made = with_uplink()
+    made.api.give_route("192.0.2.0/24", "0.0.0.0")
+    made.configure(["10.6.7.7/24"])
+    before = made.api.state()
+    for routes in (
+        ["0.0.0.0/1", "128.0.0.0/1", ("198.51.100.1/32", "192.0.2.1")],
+        [("198.51.100.1/32", "203.0.113.1")],
+    ):
+        with pytest.raises(tunring.InvalidArgument, match="its gateway is not on the adapter, but behind 'Ethernet'"):
+            made.configure(routes=routes)
+        assert made.api.state() == before
+    made.configure(routes=["172.16.0.1/32", ("172.17.0.0/16", "172.16.0.1"), ("172.18.0.0/16", "10.6.7.1")])
+
+
+# ---- What Windows has not, and what it has otherwise
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"addresses": ["10.8.0.1 peer 10.8.0.2/32"]}, r"no addresses with a peer; .* routes=\['10\.8\.0\.2/32'\]"),
+        ({"domains": ["~corp.example"]}, r"'~corp\.example': Windows routes names by a policy table"),
+        ({"queue_length": 1000}, r"the session's ring is the queue, start_session\(capacity=\.\.\.\)"),
+        ({"default": 4, "mark": 7}, "mark=7: Windows has no marks"),
+        ({"default": 4, "table": 7}, "table=7: Windows has no marks and no routing tables"),
+    ],
+)
+def test_not_on_windows(clock: list[float], given: dict[str, Any], words: str) -> None:
+    made = tunnel()
+    with pytest.raises(NotImplementedError, match=f"'OfficeNet' can't have .*{words}"):
+        made.configure(**given)
+    assert made.api.calls == []
+
+
+def test_search_domains(clock: list[float]) -> None:
+    made = tunnel()
+    made.api.domains[AF_INET] = "old.example"
+    before = made.api.state()
+    for _ in range(2):
+        assert made.configure(domains=["Corp.example", "lab.example."]).domains == ("corp.example", "lab.example")
+    assert made.api.domains == {AF_INET: "corp.example,lab.example", AF_INET6: "corp.example,lab.example"}
+    assert made.api.calls.count("SetInterfaceDnsSettings") == 2
+    assert made.configure(dns=["9.9.9.9"]).domains == ("corp.example", "lab.example")
+    assert made.close() is None
+    assert made.api.state() == before
+
+
+def test_ipv6_quiet_and_back(clock: list[float]) -> None:
+    made = tunnel(stays=True)
+    before = made.api.state()
+    made.configure(["10.6.7.7/24"], ipv6=False)
+    row = made.api.interface(AF_INET6)
+    assert (row.router_discovery, row.dad_transmits) == (0, 0)
+    assert made.api.interface(AF_INET).router_discovery == 2
+    made.configure(mtu=1400)
+    assert made.api.interface(AF_INET6).router_discovery == 0
+    made.configure(ipv6=True)
+    row = made.api.interface(AF_INET6)
+    assert (row.router_discovery, row.dad_transmits) == (1, 1)
+    made.configure(ipv6=False)
+    assert made.close() is None
+    assert made.api.state() == before
+
+
+def test_tables_are_read_once(clock: list[float]) -> None:
+    """However much is asked for."""
+    made = tunnel(stays=True)
+    addresses = [f"10.{i}.0.1/24" for i in range(100)]
+    routes = [f"172.16.{i}.0/24" for i in range(100)]
+    made.configure(addresses, routes=routes)
+    assert made.api.calls.count("GetUnicastIpAddressTable") <= 3
+    assert made.api.calls.count("GetIpForwardTable2") <= 2
+    made.api.calls.clear()
+    assert made.close() is None
+    assert made.api.calls.count("GetUnicastIpAddressTable") == 1
+    assert made.api.calls.count("GetIpForwardTable2") == 1
+
+
+def test_configured_by_a_signal_handler_meanwhile(clock: list[float]) -> None:
+    """What it asks for counts as well, and is undone as well."""
+    made = tunnel(stays=True)
+    before = made.api.state()
+    wait = made.interface._wait_for_addresses
+
+    def interrupted(addresses: Any) -> None:
+        made.interface._wait_for_addresses = wait  # type: ignore[method-assign]
+        made.configure(["10.9.9.9/24"], routes=["172.16.0.0/12"])
+        wait(addresses)
+
+    made.interface._wait_for_addresses = interrupted  # type: ignore[method-assign]
+    made.configure(["10.6.7.7/24"], routes=["10.0.0.0/8"])
+    # Replaced, since it was made by a call of this adapter.
+    found = made.configure(routes=[("172.16.0.0/12", "10.6.7.1")])
+    assert Route("172.16.0.0/12") not in found.routes
+    assert made.close() is None
+    assert made.api.state() == before
