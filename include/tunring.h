@@ -73,6 +73,9 @@ DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunne
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
 /* ERROR_NOT_SUPPORTED by a library that has no descriptors. */
 DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter);
+/* Takes the system's own error number for what one of these three calls failed with in the calling thread, or 0. To be
+ * called after each of them. */
+int tunring_adapter_system_error(const tunring_api *api);
 
 /* Each of these returns ERROR_INVALID_HANDLE once tunring_adapter_close() has begun, and in a forked child. */
 DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid);

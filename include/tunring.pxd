@@ -59,6 +59,7 @@ cdef extern from "tunring.h" nogil:
                                  tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter) noexcept
+    int tunring_adapter_system_error(const tunring_api *api) noexcept
     DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid) noexcept
     DWORD tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size) noexcept
     DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index) noexcept

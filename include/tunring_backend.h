@@ -102,6 +102,9 @@ typedef struct tunring_backend
     /* An adapter on a descriptor of a TUN interface that somebody else attached; a copy of it is taken, which becomes
      * non-blocking with the original. NULL where there are none. */
     DWORD (*adopt)(int Descriptor, WINTUN_ADAPTER_HANDLE *Adapter);
+    /* Takes the system's own error number for what creating, opening or adopting an adapter failed with in the calling
+     * thread; 0 if there was none since it was last taken. NULL where there never is one. */
+    int (*system_error)(void);
     /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
      * a value out of range. tun_linux: "offloads", 0 or 1. */
     DWORD (*set_option)(const char *Name, DWORD Value);

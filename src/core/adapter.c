@@ -67,6 +67,12 @@ tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **
     return wrap_handle(api, handle, made, adapter);
 }
 
+int
+tunring_adapter_system_error(const tunring_api *api)
+{
+    return api->backend && api->backend->system_error ? api->backend->system_error() : 0;
+}
+
 bool
 adapter_enter(tunring_adapter *adapter)
 {

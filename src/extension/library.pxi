@@ -54,6 +54,7 @@ cdef class Library:
         cdef const char *guid_chars = NULL
         cdef tunring_adapter *adapter
         cdef DWORD code
+        cdef int number
         if guid is not None:
             if len(guid) != sizeof(GUID):
                 raise ValueError(f"guid must have {sizeof(GUID)} bytes, not {len(guid)}")
@@ -62,8 +63,9 @@ cdef class Library:
             tunring_log_forget()
             code = tunring_adapter_create(self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
                                           <const GUID *>guid_chars, &adapter)
+            number = tunring_adapter_system_error(self.api)
         if code != ERROR_SUCCESS:
-            raise error_from_code(code, f"can't create adapter {name!r}", _last_log_lines())
+            raise error_from_code(code, f"can't create adapter {name!r}", _last_log_lines(), number)
         return handle.begin(adapter)
 
     def open_adapter(self, str name not None):
@@ -73,11 +75,13 @@ cdef class Library:
         cdef const char *name_chars = wide_name
         cdef tunring_adapter *adapter
         cdef DWORD code
+        cdef int number
         with nogil:
             tunring_log_forget()
             code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &adapter)
+            number = tunring_adapter_system_error(self.api)
         if code != ERROR_SUCCESS:
-            raise error_from_code(code, f"can't open adapter {name!r}", _last_log_lines())
+            raise error_from_code(code, f"can't open adapter {name!r}", _last_log_lines(), number)
         return handle.begin(adapter)
 
     def adopt_descriptor(self, int descriptor):
@@ -85,11 +89,13 @@ cdef class Library:
         cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
         cdef tunring_adapter *adapter
         cdef DWORD code
+        cdef int number
         with nogil:
             tunring_log_forget()
             code = tunring_adapter_adopt(self.api, descriptor, &adapter)
+            number = tunring_adapter_system_error(self.api)
         if code != ERROR_SUCCESS:
-            raise error_from_code(code, f"can't use descriptor {descriptor}", _last_log_lines())
+            raise error_from_code(code, f"can't use descriptor {descriptor}", _last_log_lines(), number)
         return handle.begin(adapter)
 
     def set_option(self, str name not None, unsigned int value):

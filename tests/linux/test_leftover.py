@@ -84,3 +84,20 @@ def test_an_interface_of_another_kind(namespace: Namespace, tun: tunring.Library
     with namespace.entered(), pytest.raises(tunring.WintunError):
         tunring.Adapter.create("lo", if_exists=if_exists, library=tun)
     assert namespace.interfaces() == {"lo"}
+
+
+# ---- An alternative name, which the kernel finds an interface by as well
+
+
+@pytest.mark.parametrize("if_exists", ["error", "open", "recreate"])
+def test_an_alternative_name(leftover: int, namespace: Namespace, tun: tunring.Library, if_exists: str) -> None:
+    namespace.ip("link property add dev tun0 altname office")
+    taken = r'"office" is an alternative name of the interface "tun0"'
+    with namespace.entered():
+        with pytest.raises(tunring.AlreadyExists, match=taken):
+            tunring.Adapter.create("office", if_exists=if_exists, library=tun)  # type: ignore[arg-type]
+        with pytest.raises(tunring.AlreadyExists, match=taken):
+            tunring.Adapter.open("office", library=tun)
+    assert index_of(namespace, "tun0") == leftover
+    with namespace.entered(), tunring.Adapter.open("tun0", library=tun) as adapter:
+        assert adapter.name == "tun0"

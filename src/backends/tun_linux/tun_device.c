@@ -33,16 +33,40 @@
 
 /* ---- Pieces ---- */
 
+static _Thread_local int system_error;
+
+int
+tun_device_system_error(void)
+{
+    const int error = system_error;
+    system_error = 0;
+    return error;
+}
+
 /* Stores a descriptor that OS_FD gave, or returns what making it failed with. */
 static DWORD
 store_fd(int *place, int fd, const char *what)
 {
-    const DWORD code = fd < 0 ? os_error_from_errno(errno) : ERROR_SUCCESS;
+    const int failure = errno;
     *place = fd;
-    if (code == ERROR_TOO_MANY_OPEN_FILES)
+    if (fd >= 0)
+        return ERROR_SUCCESS;
+    system_error = failure;
+    if (failure == EMFILE || failure == ENFILE)
         backend_log(WINTUN_LOG_ERR, "%s: this process has too many open files", what);
-    else if (code)
-        backend_log(WINTUN_LOG_ERR, "%s failed with error %u", what, (unsigned)code);
+    else
+        backend_log(WINTUN_LOG_ERR, "%s failed: %s", what, strerror(failure));
+    return os_error_from_errno(failure);
+}
+
+/* A netlink socket is what a service may lack though it has /dev/net/tun. */
+static DWORD
+store_control(tun_device *device)
+{
+    const DWORD code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
+    const bool forbidden = system_error == EAFNOSUPPORT || system_error == EPERM || system_error == EACCES;
+    if (code && forbidden)
+        backend_log(WINTUN_LOG_ERR, "A sandbox forbids it: let systemd's RestrictAddressFamilies= have AF_NETLINK");
     return code;
 }
 
@@ -50,6 +74,7 @@ store_fd(int *place, int fd, const char *what)
 static DWORD
 open_failure(int failure)
 {
+    system_error = failure;
     switch (failure)
     {
     case EPERM:
@@ -93,7 +118,7 @@ static DWORD
 open_descriptors(tun_device *device, tun_origin origin)
 {
     *device = (tun_device){.origin = origin, .fd = -1, .control = -1, .home = -1};
-    DWORD code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
+    DWORD code = store_control(device);
     if (!code)
         code = open_tun(&device->fd);
     if (code)
@@ -172,6 +197,7 @@ set_interface(int fd, const char *name, int *flags)
 static DWORD
 create_failure(int failure, const char *name)
 {
+    system_error = failure;
     switch (failure)
     {
     case EBUSY:
@@ -188,14 +214,28 @@ create_failure(int failure, const char *name)
     }
 }
 
+/* The kernel finds an interface by its alternative names as well, which are nobody's to open or to make anew. */
+static bool
+is_alternative_name(int control, DWORD index, const char *name)
+{
+    char own[IFNAMSIZ];
+    if (!tun_link_own_name(control, index, own) || strncmp(own, name, IFNAMSIZ) == 0)
+        return false;
+    backend_log(WINTUN_LOG_ERR, "\"%s\" is an alternative name of the interface \"%s\"", name, own);
+    system_error = EEXIST;
+    return true;
+}
+
 DWORD
 tun_device_create(tun_device *device, const char *name)
 {
     DWORD code = open_descriptors(device, TUN_MADE);
     /* Whether the name is taken can be told even if no interface may be made. */
-    if (device->control >= 0 && tun_link_index(device->control, name))
+    const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
+    if (index)
     {
-        code = create_failure(EEXIST, name);
+        const bool alternative = is_alternative_name(device->control, index, name);
+        code = alternative ? ERROR_ALREADY_EXISTS : create_failure(EEXIST, name);
         goto failed;
     }
     if (code)
@@ -220,6 +260,7 @@ failed:
 static DWORD
 attach_failure(int failure, const char *name)
 {
+    system_error = failure;
     switch (failure)
     {
     case EBUSY:
@@ -253,6 +294,8 @@ tun_device_attach(tun_device *device, const char *name)
     const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
     if (device->control >= 0 && !index)
         code = not_found(name);
+    else if (index && is_alternative_name(device->control, index, name))
+        code = ERROR_ALREADY_EXISTS;
     if (code)
         goto failed;
     int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag();
@@ -320,7 +363,7 @@ tun_device_adopt(tun_device *device, int fd)
     }
     DWORD code = store_fd(&device->fd, OS_FD(fcntl(fd, F_DUPFD_CLOEXEC, 3)), "Copying the descriptor");
     if (!code)
-        code = store_fd(&device->control, tun_namespace_control(), "Opening a netlink socket");
+        code = store_control(device);
     if (!code && fcntl(device->fd, F_SETFL, O_RDWR | O_NONBLOCK) != 0)
         code = os_error_from_errno(errno);
     if (code)

@@ -43,11 +43,14 @@ void tun_device_want_offloads(bool wanted);
 /* True for a name that the kernel takes as it is; else says in the log what is allowed. */
 bool tun_name_valid(const char *name);
 
+/* Takes the system's own number for what a call of the three below failed with in the calling thread; 0 if none did. */
+int tun_device_system_error(void);
+
 /* Makes a new interface, its carrier down. ERROR_INVALID_PARAMETER, ERROR_ALREADY_EXISTS, ERROR_ACCESS_DENIED,
  * ERROR_FILE_NOT_FOUND without /dev/net/tun, ERROR_TOO_MANY_OPEN_FILES; each with a line in the log. */
 DWORD tun_device_create(tun_device *device, const char *name);
 
-/* Attaches to an interface that exists. As above, and ERROR_NOT_FOUND; ERROR_INVALID_PARAMETER if it is no TUN
+/* Attaches to an interface that exists. As above, and ERROR_NOT_FOUND; ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN
  * interface of one queue; ERROR_ALREADY_INITIALIZED if some process is attached to it. */
 DWORD tun_device_attach(tun_device *device, const char *name);
 

@@ -31,6 +31,16 @@ tun_link_index(int control, const char *name)
     return tun_ioctl(control, SIOCGIFINDEX, &request) == 0 ? (DWORD)request.ifr_ifindex : 0;
 }
 
+bool
+tun_link_own_name(int control, DWORD index, char name[IFNAMSIZ])
+{
+    struct ifreq request = {.ifr_ifindex = (int)index};
+    if (tun_ioctl(control, SIOCGIFNAME, &request) != 0)
+        return false;
+    memcpy(name, request.ifr_name, IFNAMSIZ);
+    return true;
+}
+
 void
 tun_link_set_carrier(int fd, int control, const char *name, bool up)
 {

@@ -15,6 +15,9 @@ struct ifreq tun_link_request(const char *name);
 /* The interface's index, or 0 if there is no such interface. */
 DWORD tun_link_index(int control, const char *name);
 
+/* Stores the name that the interface itself has: to the kernel, it may have alternative ones as well. */
+bool tun_link_own_name(int control, DWORD index, char name[IFNAMSIZ]);
+
 /* Switches the link of the interface that `fd` is attached to, and waits until the kernel's queues have followed. */
 void tun_link_set_carrier(int fd, int control, const char *name, bool up);
 

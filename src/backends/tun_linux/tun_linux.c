@@ -121,6 +121,7 @@ const backend_operations backend = {
 
 const tunring_backend TunringBackend = {
     FRONT_ENTRIES,
+    .system_error = tun_device_system_error,
     .name = "tun_linux",
     .adopt = front_adopt,
     .start_session = front_start_session,

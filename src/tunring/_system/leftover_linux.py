@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from tunring._extras import import_advice
@@ -13,8 +12,6 @@ from tunring.errors import error_from_code
 if TYPE_CHECKING:
     from tunring import _core
 
-assert sys.platform == "linux"
-
 _ACCESS_DENIED, _GEN_FAILURE, _NOT_SUPPORTED = 5, 31, 50
 
 
@@ -22,22 +19,22 @@ def remove(handle: _core.AdapterHandle, name: str) -> None:
     """Remove the persistent interface that a handle is attached to, so that nobody else can be."""
     action = f"can't remove what is left over of {name!r}"
     try:
-        import pyroute2
+        from tunring._system.netlink_linux import Netlink, delete_link
     except ImportError as error:
         raise error_from_code(_NOT_SUPPORTED, action, f"that {import_advice(error, 'pyroute2')}") from error
 
     def delete() -> None:
-        with pyroute2.IPRoute() as netlink:
-            netlink.link("del", index=handle.index)
+        index = handle.index
+        with Netlink() as netlink:
+            for _, error in netlink.run([delete_link(index or 0)]):
+                code = _ACCESS_DENIED if error.code in (1, 13) else _GEN_FAILURE
+                raise error_from_code(code, action, str(error), error.code) from error
 
     namespace = handle.open_namespace()
     try:
         call_in_network(namespace, delete)
     except PermissionError as error:
-        raise error_from_code(_ACCESS_DENIED, action, "that takes CAP_NET_ADMIN") from error
-    except pyroute2.NetlinkError as error:
-        code = _ACCESS_DENIED if error.code in (1, 13) else _GEN_FAILURE
-        raise error_from_code(code, action, str(error)) from error
+        raise error_from_code(_ACCESS_DENIED, action, "that takes CAP_NET_ADMIN", error.errno) from error
     finally:
         if namespace >= 0:
             os.close(namespace)

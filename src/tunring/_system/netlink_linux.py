@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pyroute2.netlink import nlmsgerr
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from tunring.errors import WintunError
 
@@ -26,6 +27,7 @@ _ERROR = struct.Struct("=i")
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 
 _NLMSG_NOOP, _NLMSG_ERROR, _NLMSG_DONE = 1, 2, 3
+_RTM_DELLINK = 17
 _REQUEST, _ACK, _DUMP = 0x001, 0x004, 0x300
 _DUMP_INTERRUPTED = 0x010
 #: Flags of a request that adds: only what is not there yet; in place of what is there.
@@ -104,6 +106,11 @@ def with_attribute(body: bytes, start: int, number: int, value: bytes) -> bytes:
             kept.append(body[start:end])
         start = end
     return b"".join(kept) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+
+
+def delete_link(index: int) -> Command:
+    """The request that deletes an interface."""
+    return Command("can't delete the interface", _RTM_DELLINK, 0, encode(ifinfmsg, {"index": index}))
 
 
 def body_of(message: bytes) -> bytes:
