@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Intel's Multi-Buffer Crypto for IPsec. Its manager is a table of functions for the processor that it runs on. The
- * table grows at its end within versions 1.x; these are the places of what is used here, as its documentation lists
- * them.
+ * Intel's Multi-Buffer Crypto for IPsec: loading it, and the functions that need no manager of their own.
  */
-#include "core/aead.h"
+#include "core/aead_ipsec.h"
 
 #include "platform/module.h"
 
@@ -14,39 +12,12 @@
 /* The library's own sizes are at most these. */
 #define KEY_ROOM 2048u
 #define SCRATCH_ROOM 512u
-#define ALIGNMENT 64u
 
 /* All that the library remembers of a message. */
 typedef struct scratch
 {
-    _Alignas(ALIGNMENT) BYTE room[SCRATCH_ROOM];
+    _Alignas(IPSEC_ALIGNMENT) BYTE room[SCRATCH_ROOM];
 } scratch;
-
-/* key, scratch, out, in, length, nonce, additional data, its length, tag, its length */
-typedef void gcm_function(const void *, void *, BYTE *, const BYTE *, uint64_t, const BYTE *, const BYTE *, uint64_t,
-                          BYTE *, uint64_t);
-typedef void gcm_expand_function(const void *key, void *expanded);
-/* key, scratch, nonce, additional data, its length */
-typedef void chacha_init_function(const void *, void *, const void *, const void *, uint64_t);
-/* key, scratch, out, in, length */
-typedef void chacha_update_function(const void *, void *, void *, const void *, uint64_t);
-/* scratch, tag, its length */
-typedef void chacha_finalize_function(void *, void *, uint64_t);
-
-typedef struct manager
-{
-    uint64_t flags, features, reserved[5];
-    uint32_t architecture;
-    int failure;
-    void (*others_before_gcm[24])(void);
-    gcm_function *gcm_encrypt[3], *gcm_decrypt[3]; /* by key: 16, 24, 32 bytes */
-    void (*others_between_gcm[18])(void);
-    gcm_expand_function *gcm_expand[3];
-    void (*others_before_chacha[56])(void);
-    chacha_init_function *chacha_init;
-    chacha_update_function *chacha_encrypt, *chacha_decrypt;
-    chacha_finalize_function *chacha_finalize;
-} manager;
 
 enum
 {
@@ -58,26 +29,20 @@ enum
 #define FEATURE_AESNI (UINT64_C(1) << 1)
 #define FEATURE_EMULATED (UINT64_C(1) << 19)
 
-typedef struct ipsec
-{
-    tunring_aead base;
-    const manager *manager; /* only read once it is set up, so all threads share it */
-} ipsec;
-
 /* Lies in secret memory of its own. The key is expanded (GCM), or as it is. */
 typedef struct ipsec_context
 {
     aead_context base;
-    const manager *manager;
-    gcm_function *gcm;
-    chacha_update_function *chacha;
-    _Alignas(ALIGNMENT) BYTE key[KEY_ROOM];
+    const ipsec_manager *manager;
+    ipsec_gcm_function *gcm;
+    ipsec_chacha_update_function *chacha;
+    _Alignas(IPSEC_ALIGNMENT) BYTE key[KEY_ROOM];
 } ipsec_context;
 
 static aead_context *
 ipsec_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {
-    const manager *manager = ((const ipsec *)base)->manager;
+    const ipsec_manager *manager = ((const ipsec *)base)->manager;
     ipsec_context *context = os_secret_alloc(sizeof(*context));
     if (!context)
         return NULL;
@@ -111,7 +76,7 @@ gcm_one(const ipsec_context *context, const aead_message *message, void *scratch
 static inline void
 chacha_one(const ipsec_context *context, const aead_message *message, void *scratch, BYTE *tag)
 {
-    const manager *manager = context->manager;
+    const ipsec_manager *manager = context->manager;
     manager->chacha_init(context->key, scratch, message->nonce, message->aad, message->aad_length);
     context->chacha(context->key, scratch, message->out, message->in, message->length);
     manager->chacha_finalize(scratch, tag, TUNRING_AEAD_TAG);
@@ -166,35 +131,61 @@ chacha_open(aead_context *base, aead_message *messages, uint32_t count)
 static const aead_sequence gcm = {ipsec_start, ipsec_end, gcm_seal, gcm_open};
 static const aead_sequence chacha = {ipsec_start, ipsec_end, chacha_seal, chacha_open};
 static const aead_sequence *const only_gcm[] = {&gcm, NULL};
-static const aead_sequence *const only_chacha[] = {&chacha, NULL};
+static const aead_sequence *const direct_chacha[] = {&chacha, NULL};
+static const aead_sequence *const any_chacha[] = {&ipsec_chacha_jobs, &chacha, NULL};
 
-/* Sets up a manager, which stays to the process's end. NULL with the reason. */
-static const manager *
-new_manager(void *module, char *detail, size_t detail_size)
+static ipsec_manager *
+new_manager(const ipsec *library)
 {
-    manager *(*allocate)(uint64_t);
-    void (*set_up)(manager *, int *);
-    void *symbols[] = {module_symbol(module, "alloc_mb_mgr"), module_symbol(module, "init_mb_mgr_auto")};
-    if (!symbols[0] || !symbols[1])
-    {
-        snprintf(detail, detail_size, "it lacks %s", symbols[0] ? "init_mb_mgr_auto" : "alloc_mb_mgr");
-        return NULL;
-    }
-    memcpy(&allocate, &symbols[0], sizeof(allocate));
-    memcpy(&set_up, &symbols[1], sizeof(set_up));
-    manager *manager = allocate(0);
-    if (!manager)
-    {
-        snprintf(detail, detail_size, "it can't set up a manager");
-        return NULL;
-    }
-    set_up(manager, NULL);
-    if (!(manager->features & FEATURE_AESNI) || (manager->features & FEATURE_EMULATED))
-    {
-        snprintf(detail, detail_size, "this processor has no AES instructions");
-        return NULL;
-    }
+    ipsec_manager *manager = library->allocate(0);
+    if (manager)
+        library->set_up(manager, NULL);
     return manager;
+}
+
+ipsec_manager *
+ipsec_take_manager(ipsec *library)
+{
+    for (int i = 0; i < IPSEC_SPARE; i++)
+    {
+        ipsec_manager *manager = atomic_exchange(&library->spare[i], NULL);
+        if (manager)
+            return manager;
+    }
+    return new_manager(library);
+}
+
+void
+ipsec_give_manager(ipsec *library, ipsec_manager *manager)
+{
+    for (int i = 0; i < IPSEC_SPARE; i++)
+    {
+        ipsec_manager *none = NULL;
+        if (atomic_compare_exchange_strong(&library->spare[i], &none, manager))
+            return;
+    }
+    library->release(manager);
+}
+
+/* The name of a function that is missing, or NULL. */
+static const char *
+resolve(ipsec *library, void *module)
+{
+    const struct
+    {
+        const char *name;
+        void *field;
+    } functions[] = {{"alloc_mb_mgr", &library->allocate},
+                     {"init_mb_mgr_auto", &library->set_up},
+                     {"free_mb_mgr", &library->release}};
+    for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+    {
+        void *symbol = module_symbol(module, functions[i].name);
+        if (!symbol)
+            return functions[i].name;
+        memcpy(functions[i].field, &symbol, sizeof(symbol));
+    }
+    return NULL;
 }
 
 static unsigned
@@ -218,16 +209,27 @@ ipsec_load(void *module, tunring_aead **result, char *detail, size_t detail_size
                  version >> 8 & 255, version & 255);
         return ERROR_NOT_SUPPORTED;
     }
-    const manager *manager = new_manager(module, detail, detail_size);
-    if (!manager)
-        return ERROR_NOT_SUPPORTED;
     ipsec *library = calloc(1, sizeof(*library));
     if (!library)
         return ERROR_NOT_ENOUGH_MEMORY;
-    library->manager = manager;
+    DWORD code = ERROR_NOT_SUPPORTED;
+    const char *missing = resolve(library, module);
+    if (missing)
+        snprintf(detail, detail_size, "it lacks %s", missing);
+    else if (!(library->manager = new_manager(library)))
+        code = ERROR_NOT_ENOUGH_MEMORY;
+    else if (!(library->manager->features & FEATURE_AESNI) || (library->manager->features & FEATURE_EMULATED))
+        snprintf(detail, detail_size, "this processor has no AES instructions");
+    else
+        code = ERROR_SUCCESS;
+    if (code != ERROR_SUCCESS)
+    {
+        free(library);
+        return code;
+    }
     snprintf(library->base.version, sizeof(library->base.version), "ipsec-mb %u.%u.%u", version >> 16,
              version >> 8 & 255, version & 255);
-    library->base.candidates[TUNRING_CHACHA20_POLY1305] = only_chacha;
+    library->base.candidates[TUNRING_CHACHA20_POLY1305] = ipsec_knows_jobs(version) ? any_chacha : direct_chacha;
     library->base.candidates[TUNRING_AES_256_GCM] = only_gcm;
     library->base.candidates[TUNRING_AES_128_GCM] = only_gcm;
     *result = &library->base;
