@@ -143,13 +143,24 @@ class Configurator:
         self._given: Request | None = None
         self._before: dict[Key, Any] = {}
         self._closed = False
-        # Whoever inherits this object by a fork has nothing to take back.
         self._process = os.getpid()
 
     @property
     def queue_length(self) -> int | None:
         """The length of the interface's queue that was asked for."""
         return None if self._given is None else self._given.queue_length
+
+    def _own_lock(self, *, getpid: Callable[[], int] = os.getpid) -> threading.RLock:  # at exit, modules may be empty
+        """Return the lock. A forked child gets one of its own, as another thread may hold its parent's.
+
+        Whoever inherits this object by a fork has nothing to take back.
+        """
+        if self._process != getpid():
+            self._process = getpid()
+            self._lock = threading.RLock()
+            self._before = {}
+            self._swept = True
+        return self._lock
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -168,7 +179,7 @@ class Configurator:
         """Do what :meth:`tunring.Adapter.configure` says."""
         from tunring.configuration._request import Request, check_request
 
-        with self._lock:
+        with self._own_lock():
             self._refuse_if_closed()
             earlier = self._given or Request()
             request = check_request(given, earlier)
@@ -217,13 +228,13 @@ class Configurator:
 
         Returns what went wrong, if anything: closing goes on all the same. May be called at any time, and again.
         """
-        with self._lock:
+        with self._own_lock():
             self._closed = True
             before = self._before if self._stays else self._outliving()
             self._before = {}
             leftovers = self._opened and not self._swept
             # At exit, modules may be empty already: without something to do, none is asked.
-            if not (before or leftovers) or self._process != os.getpid():
+            if not (before or leftovers):
                 return None
             try:
                 return self._restore(before)

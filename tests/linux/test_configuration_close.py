@@ -154,6 +154,27 @@ def test_a_forked_child_leaves_it(persistent: Namespace, tun: tunring.Library) -
         assert adapter.configuration() == configured
 
 
+def test_a_child_of_a_fork_while_another_thread_configures(persistent: Namespace, tun: tunring.Library) -> None:
+    """That thread is not in the child, where closing the adapter must not wait for it."""
+    with open_in(persistent, tun) as adapter, adapter._configurator._lock:
+        ended: list[int] = []
+
+        def fork() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks beside threads
+                child = os.fork()
+            if not child:
+                signal.alarm(10)
+                adapter.close()
+                os._exit(0)
+            ended.append(os.waitpid(child, 0)[1])
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    assert ended == [0]
+
+
 def test_configured_and_closed_at_once(persistent: Namespace, tun: tunring.Library) -> None:
     before = look(persistent, tun)
     for _ in range(5):
