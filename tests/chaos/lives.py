@@ -1,0 +1,229 @@
+"""Operations on the lives of adapters and sessions, which threads share."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from engine import Skip, operation
+from ledger import Wrong
+
+import tunring
+import tunring.testing
+
+if TYPE_CHECKING:
+    from world import Actor
+
+CAPACITIES = [tunring.MIN_CAPACITY, tunring.MIN_CAPACITY, 0x40000, 0x400000]
+
+
+# ---- Links
+
+
+@operation(weight=4)
+def check_and_replace_a_proven_link(actor: Actor) -> None:
+    _replace(actor, proven=True)
+
+
+@operation(weight=10)
+def replace_a_wild_link(actor: Actor) -> None:
+    _replace(actor, proven=False)
+
+
+def _replace(actor: Actor, *, proven: bool) -> None:
+    links = [link for link in list(actor.world.links) if link.proven == proven]
+    if not links:
+        raise Skip("no link")
+    link = actor.random.choice(links)
+    actor.note(f"link {link.number}")
+    actor.world.replace(actor, link, capacity=actor.random.choice(CAPACITIES))
+
+
+@operation(weight=6)
+def close_a_session_under_others(actor: Actor) -> None:
+    session = actor.random.choice(actor.world.wild_link(actor).ends).session
+    session.close()
+    if not session.closed:
+        raise Wrong("a closed session is not closed")
+
+
+@operation(weight=6)
+def close_an_adapter_under_others(actor: Actor) -> None:
+    end = actor.random.choice(actor.world.wild_link(actor).ends)
+    end.adapter.close()
+    # Whoever closed it, and whoever started a session meanwhile.
+    if not end.session.closed:
+        raise Wrong("the session of a closed adapter is open")
+
+
+@operation(tunring.SessionClosed, tunring.AdapterBusy, tunring.NotFound, weight=8)
+def restart_a_session_under_others(actor: Actor) -> None:
+    """Close and start: packets that are held of the last one may be in the way, and so may somebody else's session."""
+    end = actor.random.choice(actor.world.wild_link(actor).ends)
+    end.session.close()
+    with end.adapter.start_session(actor.random.choice(CAPACITIES)) as session:
+        session.receive(timeout=0.002).release()
+
+
+# ---- An adapter that all threads share
+
+
+def _shared(actor: Actor) -> tunring.Adapter:
+    world = actor.world
+    adapter = world.shared
+    if adapter is None:
+        made = world.bench.adapter()
+        if world.shared is None:
+            adapter = world.shared = made
+        else:  # somebody was faster
+            made.close()
+            adapter = world.shared
+    if adapter is None:
+        raise Skip("closed meanwhile")
+    return adapter
+
+
+@operation(tunring.SessionClosed, tunring.AdapterBusy, tunring.NotFound, weight=25)
+def start_sessions_on_a_shared_adapter(actor: Actor) -> None:
+    adapter = _shared(actor)
+    session = adapter.start_session(tunring.MIN_CAPACITY)
+    try:
+        session.send([bytes([0x45]) + bytes(19)], on_full="partial")
+        session.receive(timeout=actor.random.choice([0, 0.001, 0.02])).release()
+        session.stats()
+    finally:
+        if actor.chance(0.8):
+            session.close()
+
+
+@operation(weight=12)
+def close_the_shared_adapter(actor: Actor) -> None:
+    adapter = _shared(actor)
+    actor.world.shared = None
+    adapter.close()
+    if actor.chance(0.3):
+        adapter.close()
+    try:
+        adapter.start_session(tunring.MIN_CAPACITY)
+    except tunring.SessionClosed as error:
+        if error.reason != "closed":
+            raise Wrong(f"the reason is {error.reason}") from error
+    else:
+        raise Wrong("a session starts on a closed adapter")
+
+
+@operation(tunring.SessionClosed, tunring.NotFound, ValueError, weight=6)
+def ask_the_shared_adapter(actor: Actor) -> None:
+    adapter = _shared(actor)
+    repr((adapter, adapter.name, adapter.luid, adapter.ifindex))
+    with tunring.Adapter.open(adapter.name, library=actor.world.library) as second:
+        repr((second.name, second.luid))
+
+
+@operation(weight=4)
+def create_what_is_there_already(actor: Actor) -> None:
+    with actor.world.bench.adapter() as adapter:
+        try:
+            tunring.Adapter.create(adapter.name, library=actor.world.library).close()
+        except tunring.AlreadyExists:
+            return
+    raise Wrong("two adapters of one name")
+
+
+# ---- Waits that close() ends
+
+
+@operation(weight=6)
+def close_a_session_that_threads_wait_in(actor: Actor) -> None:
+    """Every wait ends: receive, batches, send and reserve in a full ring."""
+    link = actor.world.new_link(proven=False)
+    left = link.ends[0]
+    failures: list[BaseException] = []
+
+    def wait(kind: str) -> None:
+        try:
+            if kind == "receive":
+                left.session.receive()
+            elif kind == "batches":
+                for batch in left.session.batches():
+                    batch.release()
+            elif kind == "send":
+                while True:
+                    left.session.send([bytes([0x45]) + bytes(1399)] * 200)
+            else:
+                while True:
+                    left.session.reserve([1400] * 20, on_full="wait").abandon()
+        except tunring.SessionClosed:
+            pass
+        except BaseException as error:
+            failures.append(error)
+
+    kinds = [actor.random.choice(["receive", "batches", "send", "reserve"]) for _ in range(actor.random.randint(1, 4))]
+    actor.note(*kinds)
+    threads = [threading.Thread(target=wait, args=(kind,), daemon=True) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    if actor.chance(0.7):
+        threads[0].join(actor.random.random() * 0.02)
+    actor.random.choice([left.session, left.adapter]).close()
+    for thread in threads:
+        thread.join(15)
+    if any(thread.is_alive() for thread in threads):
+        raise Wrong("a wait goes on after close()")
+    if failures:
+        raise failures[0]
+    link.shut()
+    actor.world.close_link(link, actor)
+
+
+# ---- A simulated driver
+
+
+@operation(tunring.RingCorrupt, tunring.SessionClosed, tunring.RingFull, libraries=["loopback", "wintun"], weight=8)
+def play_the_driver(actor: Actor) -> None:
+    """Threads send and receive while the driver brings chains, takes packets, writes nonsense, and goes."""
+    random = actor.random
+    packet = bytes([0x45]) + bytes(99)
+    with actor.world.bench.adapter() as adapter:
+        driver = tunring.testing.Simulator.attach(adapter)
+        session = adapter.start_session(tunring.MIN_CAPACITY)
+
+        def client() -> None:
+            while True:
+                try:
+                    session.send([packet] * 8, on_full="partial")
+                    with session.receive(16, timeout=0.002) as batch:
+                        batch.tobytes()
+                except (tunring.SessionClosed, tunring.RingCorrupt):
+                    return
+
+        threads = [threading.Thread(target=client, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(random.randint(5, 40)):
+                kind = random.randrange(10)
+                if kind < 4:
+                    driver.inject([packet] * random.randint(1, 40))
+                elif kind < 8:
+                    driver.drain()
+                elif kind == 8 and actor.chance(0.1):
+                    try:
+                        driver.corrupt(random.choice(list(tunring.testing.Corruption)), random.getrandbits(32))
+                    except tunring.RingCorrupt:
+                        raise
+                    except tunring.WintunError as error:
+                        if error.winerror != 259:  # there is no packet whose size could be overwritten
+                            raise
+                elif kind == 9 and actor.chance(0.1):
+                    driver.remove()
+        except tunring.NotFound:
+            actor.note("removed")
+        finally:
+            session.close()
+            for thread in threads:
+                thread.join(15)
+        if any(thread.is_alive() for thread in threads):
+            raise Wrong("a client goes on after close()")
+        if driver.stale_ends():
+            raise Wrong("a session was ended by a handle that was closed already")
