@@ -47,19 +47,38 @@ class Target(NamedTuple):
 
 
 class Changes:
-    """What there was before each thing was changed: by earlier calls, and by the one that is going on."""
+    """What there was before each thing was changed by the call that is going on, and by all calls.
 
-    def __init__(self, earlier: Mapping[Key, Any]) -> None:
-        self._earlier = earlier
+    Parameters
+    ----------
+    first : dict
+        What there was before the first change of each thing. All calls add to it as they go on, since a signal handler
+        may configure, or close the adapter, in the middle of another call.
+    """
+
+    def __init__(self, first: dict[Key, Any]) -> None:
+        self._first = first
+        self._added: list[Key] = []
+        self._originals: dict[Key, Any] = {}
         self.noted: dict[Key, Any] = {}
 
     def note(self, key: Key, before: Any) -> None:
         """Note what there is, before it is changed; None if there is nothing. The first note of a thing counts."""
-        self.noted.setdefault(key, before)
+        if key in self.noted:
+            return
+        self.noted[key] = before
+        if key not in self._first:
+            self._added.append(key)
+        self._originals[key] = self._first.setdefault(key, before)
 
     def original(self) -> dict[Key, Any]:
-        """What there was before the first call."""
-        return self.noted | dict(self._earlier)
+        """What there was before the first call; of what this one has changed, also after the adapter was closed."""
+        return self._originals | self._first
+
+    def forget(self) -> None:
+        """Take the notes of this call back, which has changed nothing in the end."""
+        for key in self._added:
+            self._first.pop(key, None)
 
 
 class System(Protocol):
@@ -191,7 +210,7 @@ class Configurator:
                     return interface.apply(request, earlier, changes)
                 except BaseException:
                     if not interface.restore(changes.noted):
-                        changes.noted.clear()
+                        changes.forget()
                     raise
 
             with self._target() as target:
@@ -201,11 +220,11 @@ class Configurator:
                     # A signal handler may have configured meanwhile.
                     self._given = request.after(self._given or Request()).resolved(found)
                 finally:
-                    self._before = changes.noted | self._before
                     if self._before and (self._stays or self._outliving()):
                         _configured.add(self)
                     if self._closed:  # by a signal handler meanwhile, which has undone what came before
-                        self._call(target, lambda interface: interface.restore(self._before))
+                        self._call(target, lambda interface: interface.restore(changes.original()))
+                        self._before.clear()
             return found
 
     def read(self) -> Configuration:
@@ -230,8 +249,8 @@ class Configurator:
         """
         with self._own_lock():
             self._closed = True
-            before = self._before if self._stays else self._outliving()
-            self._before = {}
+            before = dict(self._before) if self._stays else self._outliving()
+            self._before.clear()
             leftovers = self._opened and not self._swept
             # At exit, modules may be empty already: without something to do, none is asked.
             if not (before or leftovers):
