@@ -1,0 +1,26 @@
+"""tests/README.md maps sources to tests: all of them exist, and no folder of tests is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+TEXT = (TESTS / "README.md").read_text("utf-8")
+#: The rows of the second table, without its line of dashes.
+TABLE = TEXT.partition("| sources | tests |")[2].partition("\n## ")[0]
+ROWS = re.findall(r"^\| (.+) \| (.+) \|$", TABLE, re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize(("column", "folder"), [(0, TESTS.parent), (1, TESTS)], ids=["sources", "tests"])
+def test_every_name_exists(column: int, folder: Path) -> None:
+    names = [name for row in ROWS for name in re.findall(r"`([^`]+)`", row[column])]
+    assert len(names) > 15
+    assert not [name for name in names if not list(folder.glob(name.rstrip("/")))]
+
+
+def test_no_folder_is_left_out() -> None:
+    named = set(re.findall(r"`(\w+)/`", TEXT.partition("\n## ")[0]))
+    assert {path.name for path in TESTS.iterdir() if path.is_dir() and path.name[0].isalpha()} <= named
