@@ -222,14 +222,31 @@ typedef struct tunring_lease
     tunring_slot slots[];
 } tunring_lease;
 
-/* Holds one slot against being let go. False if it was. Any time. */
-bool tunring_lease_hold(tunring_lease *lease, uint32_t index);
+/* Some of a lease's packets, perhaps opened in place: then they lie elsewhere in their slots. A part holds nothing, and
+ * keeps nothing alive: the lease counts for it. */
+typedef struct tunring_part
+{
+    uint32_t level; /* how often the slots were opened; packets of another level can't be read through this part */
+    uint32_t count;
+    uint64_t bytes; /* sum of the lengths */
+    tunring_slot slots[];
+} tunring_part;
+
+/* Holds one slot against being let go. False if it was, or if it is of another level. At any time. */
+bool tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level);
 void tunring_lease_unhold(tunring_lease *lease, uint32_t index);
 
-/* Holds the whole lease during a C operation: a release meanwhile takes effect at the end. False if it is released.
- * Any time. */
-bool tunring_lease_enter(tunring_lease *lease);
-void tunring_lease_leave(tunring_lease *lease);
+/* Holds the whole lease during a C operation that reads a part of it, or all of it if `part` is NULL: a release takes
+ * effect at the end of the operation. ERROR_HANDLE_EOF if it is released; ERROR_BUSY if the packet *index was opened
+ * through another batch. At any time. */
+DWORD tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index);
+void tunring_lease_leave(tunring_lease *lease, const tunring_part *part);
+
+/* Begins to open a part in place, or all if `part` is NULL: afterwards only a part of the next level can read the slots.
+ * Nothing is changed on failure: ERROR_HANDLE_EOF if it is released; ERROR_BUSY if something else uses the packet *index;
+ * ERROR_ALREADY_EXISTS if that was opened through another batch. tunring_lease_opened() ends the operation. At any time. */
+DWORD tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index);
+void tunring_lease_opened(tunring_lease *lease);
 
 /* The owner is done: slots that nobody holds go back (received) or become filler (reserved) now, the others when they
  * are let go. Idempotent. Any time. */
@@ -246,16 +263,39 @@ DWORD tunring_lease_commit(tunring_lease *lease);
 /* Frees the table; every hold must be gone. Any time. */
 void tunring_lease_free(tunring_lease *lease);
 
-/* The packets' lengths in bytes, and where each begins in what tunring_lease_pack() writes. Any time. */
-void tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths);
-void tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets);
+/* ---- Slots of a lease or a part: core/slots.c -------------------------------------------------------------------- */
+
+/* The packets' lengths in bytes, and where each begins in what tunring_slots_pack() writes. At any time. */
+void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths);
+void tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets);
 
 /* These read the packets: between tunring_lease_enter and tunring_lease_leave, or while slots can't go otherwise. */
 
 /* Copies the packets back to back. */
-void tunring_lease_pack(const tunring_lease *lease, BYTE *buffer);
-/* Lists those that a host accepts; returns how many. `packets` has room for all. */
-uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets);
+void tunring_slots_pack(const tunring_slot *slots, uint32_t count, BYTE *buffer);
+/* Copies the first `size` bytes of each packet, zeros behind shorter ones. */
+void tunring_slots_headers(const tunring_slot *slots, uint32_t count, uint32_t size, BYTE *buffer);
+/* Lists those that a host accepts, or all; returns how many. `packets` has room for all. */
+uint32_t tunring_slots_packets(const tunring_slot *slots, uint32_t count, bool only_ip, tunring_packet *packets);
+
+/* The number of each packet's entry in the lease's origins, which it has. At any time. */
+void tunring_slots_origins(const tunring_lease *lease, const tunring_part *part, uint32_t *numbers);
+
+/* A part with room for `count` packets, and none yet; NULL without memory. free() ends it. */
+tunring_part *tunring_part_new(uint32_t count, uint32_t level);
+/* Appends a packet of a lease or of one of its parts. */
+static inline void
+tunring_part_append(tunring_part *part, const tunring_slot *slot, uint32_t root)
+{
+    tunring_slot *own = &part->slots[part->count++];
+    own->data = slot->data;
+    own->length = slot->length;
+    own->root = root;
+    part->bytes += slot->length;
+}
+
+/* Numbers groups of equal keys in order of first appearance; returns how many there are, or 0 without memory. */
+uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
 
 /* ---- Packets: core/receive.c, core/send.c ----------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 # Declarations of include/tunring.h and include/tunring_backend.h that Cython code needs.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from wintun cimport BYTE, DWORD, GUID, HANDLE, LPCWSTR, NET_LUID, WINTUN_ADAPTER_HANDLE
 
@@ -135,29 +135,95 @@ cdef extern from "tunring.h" nogil:
     ctypedef struct tunring_slot:
         BYTE *data
         uint32_t length
+        uint32_t root
+    ctypedef struct tunring_endpoint:
+        uint8_t host[16]
+        uint32_t scope
+        uint16_t port
+        uint16_t zero
+        uint8_t local[16]
+        uint32_t local_scope
+    bint tunring_endpoint_same(const tunring_endpoint *left, const tunring_endpoint *right) noexcept
+    bint tunring_endpoint_is_ipv4(const uint8_t *host) noexcept
+    bint tunring_endpoint_has_local(const tunring_endpoint *endpoint) noexcept
+    ctypedef struct tunring_origin:
+        uint32_t first
+        uint8_t ecn
+        tunring_endpoint from_ "from"
+    ctypedef struct tunring_origins:
+        uint32_t count
+        tunring_origin list[0]
     ctypedef struct tunring_lease:
         tunring_source *source
         bint sealed
         uint32_t count
         uint64_t bytes
+        tunring_origins *origins
         tunring_slot slots[0]
-    bint tunring_lease_hold(tunring_lease *lease, uint32_t index) noexcept
+    ctypedef struct tunring_part:
+        uint32_t level
+        uint32_t count
+        uint64_t bytes
+        tunring_slot slots[0]
+    bint tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level) noexcept
     void tunring_lease_unhold(tunring_lease *lease, uint32_t index) noexcept
-    bint tunring_lease_enter(tunring_lease *lease) noexcept
-    void tunring_lease_leave(tunring_lease *lease) noexcept
+    DWORD tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index) noexcept
+    void tunring_lease_leave(tunring_lease *lease, const tunring_part *part) noexcept
+    DWORD tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index) noexcept
+    void tunring_lease_opened(tunring_lease *lease) noexcept
     void tunring_lease_release(tunring_lease *lease) noexcept
     bint tunring_lease_released(const tunring_lease *lease) noexcept
     bint tunring_lease_held(const tunring_lease *lease) noexcept
     DWORD tunring_lease_commit(tunring_lease *lease) noexcept
     void tunring_lease_free(tunring_lease *lease) noexcept
-    void tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths) noexcept
-    void tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets) noexcept
-    void tunring_lease_pack(const tunring_lease *lease, BYTE *buffer) noexcept
-    uint32_t tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets) noexcept
+
+    void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths) noexcept
+    void tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets) noexcept
+    void tunring_slots_pack(const tunring_slot *slots, uint32_t count, BYTE *buffer) noexcept
+    void tunring_slots_headers(const tunring_slot *slots, uint32_t count, uint32_t size, BYTE *buffer) noexcept
+    uint32_t tunring_slots_packets(const tunring_slot *slots, uint32_t count, bint only_ip,
+                                   tunring_packet *packets) noexcept
+    void tunring_slots_origins(const tunring_lease *lease, const tunring_part *part, uint32_t *numbers) noexcept
+    tunring_part *tunring_part_new(uint32_t count, uint32_t level) noexcept
+    void tunring_part_append(tunring_part *part, const tunring_slot *slot, uint32_t root) noexcept
+    uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups) noexcept
 
     const uint32_t TUNRING_MAX_BATCH
     DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait,
                           tunring_lease **lease) noexcept
+
+    ctypedef struct tunring_socket:
+        pass
+    ctypedef struct tunring_socket_options:
+        uintptr_t handle
+        bint ipv6
+        bint runs
+        uint32_t max_chunks
+    ctypedef struct tunring_sending:
+        const tunring_packet *packets
+        uint32_t count
+        const tunring_endpoint *endpoints
+        const uint32_t *index
+        const uint8_t *ecn
+        uint8_t all_ecn
+    ctypedef struct tunring_socket_figures:
+        uint64_t reads
+        uint64_t coalesced_reads
+        uint64_t truncated
+        uint64_t runs_sent
+        uint64_t icmp_errors
+        uint64_t refused_unreachable
+        uint64_t refused_size
+        uint64_t refused_other
+        uint64_t host_dropped
+        bint runs
+    DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket) noexcept
+    tunring_source *tunring_socket_source(tunring_socket *socket) noexcept
+    HANDLE tunring_socket_room_event(const tunring_socket *socket) noexcept
+    DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
+                              uint32_t *done) noexcept
+    void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figures) noexcept
+
     DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
                        const tunring_wait *wait, uint32_t *sent) noexcept
     DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,

@@ -60,7 +60,12 @@ typedef struct tunring_slot
 {
     BYTE *data;
     uint32_t length;
-    _Atomic uint32_t holds; /* the core's: a back end leaves it alone */
+    /* The core's: a back end leaves it alone. */
+    union
+    {
+        _Atomic uint32_t holds;
+        uint32_t root; /* in a part of a batch: the slot's number in the whole */
+    };
 } tunring_slot;
 
 /* Which packets a session puts together on their way to the host. */

@@ -56,12 +56,12 @@ receive(bool hold, bool forward)
         count += lease->count;
         for (uint32_t i = 0; hold && i < lease->count; i++)
         {
-            CHECK(tunring_lease_hold(lease, i));
+            CHECK(tunring_lease_hold(lease, i, 0));
             tunring_lease_unhold(lease, i);
         }
         if (forward)
         {
-            const uint32_t found = tunring_lease_packets(lease, received);
+            const uint32_t found = tunring_slots_packets(lease->slots, lease->count, true, received);
             CHECK(tunring_send(pair.sessions[1], received, found, NULL, &sent) == ERROR_SUCCESS);
         }
         tunring_lease_release(lease);

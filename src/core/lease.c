@@ -2,18 +2,28 @@
  *
  * Slots on loan. A slot goes back at its last hold; the lease itself is one holder of each. `state` is one word:
  * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
- * atomic operation a slot), and the number of C operations in progress, during which a release has to wait its turn.
+ * atomic operation per slot), LEASE_OPENED once slots were opened in place, and two numbers of C operations in progress,
+ * during which a release has to wait its turn: those that read packets as they were received, and all others.
+ *
+ * A slot's `holds` has its level, the number of times it was opened, above the count: whoever holds a slot names the
+ * level that he means to read, so that what was opened can't be read as it was before.
  */
 #include "core/lease.h"
-
-#include "core/copy.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define LEASE_RELEASED 1u
 #define LEASE_HELD 2u
-#define LEASE_OPERATION 4u
+#define LEASE_OPENED 4u
+#define LEASE_READING 8u       /* one that reads packets of level 0 */
+#define LEASE_OPENING 0x40000u /* one that opens packets, or reads what was opened */
+#define LEASE_OPERATIONS ~7u   /* all of both */
+#define LEASE_READERS 0x3fff8u /* of the first kind */
+
+/* In a slot's `holds`. */
+#define HOLDS_LEVEL 0x1000000u
+#define HOLDS_COUNT (HOLDS_LEVEL - 1)
 
 /* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to see
  * each one end; a test that lets malloc() fail asks for none too. */
@@ -155,7 +165,7 @@ foreign(const tunring_lease *lease)
 static bool
 drop_hold(tunring_lease *lease, uint32_t index)
 {
-    return atomic_fetch_sub(&lease->slots[index].holds, 1) == 1;
+    return (atomic_fetch_sub(&lease->slots[index].holds, 1) & HOLDS_COUNT) == 1;
 }
 
 /* Drops the lease's own hold on the slots from `first` on. They go back in runs between those that are still held. */
@@ -199,7 +209,7 @@ return_all(tunring_lease *lease, bool held)
 }
 
 bool
-tunring_lease_hold(tunring_lease *lease, uint32_t index)
+tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
 {
     uint32_t state = atomic_load(&lease->state);
     if (!(state & (LEASE_HELD | LEASE_RELEASED)))
@@ -211,7 +221,7 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index)
     uint32_t held = atomic_load(holds);
     do
     {
-        if (held == 0)
+        if ((held & HOLDS_COUNT) == 0 || held / HOLDS_LEVEL != level)
             return false;
     } while (!atomic_compare_exchange_weak(holds, &held, held + 1));
     return true;
@@ -226,31 +236,131 @@ tunring_lease_unhold(tunring_lease *lease, uint32_t index)
     slots_gone(lease, 1, lease->slots[index].length);
 }
 
-bool
-tunring_lease_enter(tunring_lease *lease)
+/* What an operation on packets of this level adds to `state`. */
+static uint32_t
+operation(const tunring_part *part)
+{
+    return part && part->level ? LEASE_OPENING : LEASE_READING;
+}
+
+static bool
+begin(tunring_lease *lease, uint32_t unit)
 {
     uint32_t state = atomic_load(&lease->state);
     do
     {
         if (state & LEASE_RELEASED)
             return false;
-    } while (!atomic_compare_exchange_weak(&lease->state, &state, state + LEASE_OPERATION));
+    } while (!atomic_compare_exchange_weak(&lease->state, &state, state + unit));
     return true;
 }
 
-void
-tunring_lease_leave(tunring_lease *lease)
+static void
+finish(tunring_lease *lease, uint32_t unit)
 {
-    uint32_t state = atomic_fetch_sub(&lease->state, LEASE_OPERATION);
-    if ((state & LEASE_RELEASED) && state < 2 * LEASE_OPERATION && !foreign(lease))
+    uint32_t state = atomic_fetch_sub(&lease->state, unit);
+    if ((state & LEASE_RELEASED) && (state & LEASE_OPERATIONS) == unit && !foreign(lease))
         return_all(lease, state & LEASE_HELD);
+}
+
+static uint32_t
+level_of(const tunring_lease *lease, uint32_t index)
+{
+    return atomic_load(&lease->slots[index].holds) / HOLDS_LEVEL;
+}
+
+/* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for readers
+ * second; a reader has made itself known before it looks. */
+static bool
+all_of_level(const tunring_lease *lease, const tunring_part *part, uint32_t *index)
+{
+    const uint32_t count = part ? part->count : lease->count;
+    const uint32_t level = part ? part->level : 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (level_of(lease, part ? part->slots[i].root : i) != level)
+        {
+            *index = i;
+            return false;
+        }
+    return true;
+}
+
+DWORD
+tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index)
+{
+    if (!begin(lease, operation(part)))
+        return ERROR_HANDLE_EOF;
+    if (!(atomic_load(&lease->state) & LEASE_OPENED) || all_of_level(lease, part, index))
+        return ERROR_SUCCESS;
+    finish(lease, operation(part));
+    return ERROR_BUSY;
+}
+
+void
+tunring_lease_leave(tunring_lease *lease, const tunring_part *part)
+{
+    finish(lease, operation(part));
+}
+
+/* Takes the first slots of a part back to their old level. */
+static void
+close_again(tunring_lease *lease, const tunring_part *part, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        atomic_fetch_sub(&lease->slots[part ? part->slots[i].root : i].holds, HOLDS_LEVEL);
+}
+
+/* True while nothing but this operation may read packets of the level. Those of one lease are not told apart. */
+static bool
+no_reader(const tunring_lease *lease, uint32_t level)
+{
+    const uint32_t state = atomic_load(&lease->state);
+    return level == 0 ? !(state & LEASE_READERS) : (state & LEASE_OPERATIONS & ~LEASE_READERS) == LEASE_OPENING;
+}
+
+DWORD
+tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index)
+{
+    const uint32_t count = part ? part->count : lease->count;
+    const uint32_t level = part ? part->level : 0;
+    const uint32_t only_ours = level * HOLDS_LEVEL + 1;
+    DWORD code = ERROR_SUCCESS;
+    uint32_t i = 0;
+    if (!begin(lease, LEASE_OPENING))
+        return ERROR_HANDLE_EOF;
+    atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
+    for (; i < count && code == ERROR_SUCCESS; i++)
+    {
+        const uint32_t root = part ? part->slots[i].root : i;
+        uint32_t held = only_ours;
+        if (atomic_compare_exchange_strong(&lease->slots[root].holds, &held, only_ours + HOLDS_LEVEL))
+            continue;
+        code = held / HOLDS_LEVEL == level ? ERROR_BUSY : ERROR_ALREADY_EXISTS;
+        *index = i--;
+    }
+    if (code == ERROR_SUCCESS && !no_reader(lease, level))
+    {
+        code = ERROR_BUSY;
+        *index = 0;
+    }
+    if (code == ERROR_SUCCESS)
+        return code;
+    close_again(lease, part, i);
+    finish(lease, LEASE_OPENING);
+    return code;
+}
+
+void
+tunring_lease_opened(tunring_lease *lease)
+{
+    finish(lease, LEASE_OPENING);
 }
 
 void
 tunring_lease_release(tunring_lease *lease)
 {
     uint32_t state = atomic_fetch_or(&lease->state, LEASE_RELEASED);
-    if (!(state & LEASE_RELEASED) && state < LEASE_OPERATION && !foreign(lease))
+    if (!(state & (LEASE_RELEASED | LEASE_OPERATIONS)) && !foreign(lease))
         return_all(lease, state & LEASE_HELD);
 }
 
@@ -332,44 +442,4 @@ tunring_lease_free(tunring_lease *lease)
         lease->origins = NULL;
     }
     free(lease && lease->room <= KEPT_ROOM ? atomic_exchange(&spare, lease) : lease);
-}
-
-void
-tunring_lease_lengths(const tunring_lease *lease, uint32_t *lengths)
-{
-    const uint32_t count = lease->count; /* which the compiler can't know to stay */
-    for (uint32_t i = 0; i < count; i++)
-        lengths[i] = lease->slots[i].length;
-}
-
-void
-tunring_lease_offsets(const tunring_lease *lease, uint32_t *offsets)
-{
-    const uint32_t count = lease->count;
-    uint32_t at = 0; /* a ring has at most 64 MiB */
-    for (uint32_t i = 0; i < count; i++)
-    {
-        offsets[i] = at;
-        at += lease->slots[i].length;
-    }
-}
-
-void
-tunring_lease_pack(const tunring_lease *lease, BYTE *buffer)
-{
-    for (uint32_t i = 0; i < lease->count; i++)
-    {
-        copy_packet(buffer, lease->slots[i].data, lease->slots[i].length);
-        buffer += lease->slots[i].length;
-    }
-}
-
-uint32_t
-tunring_lease_packets(const tunring_lease *lease, tunring_packet *packets)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < lease->count; i++)
-        if (tunring_packet_is_ip(lease->slots[i].data, lease->slots[i].length))
-            packets[count++] = (tunring_packet){lease->slots[i].data, lease->slots[i].length};
-    return count;
 }

@@ -20,12 +20,12 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from tunring cimport *
 from tunring_aead cimport *
@@ -81,6 +81,8 @@ if hasattr(os, "register_at_fork"):
 include "arguments.pxi"
 include "library.pxi"
 include "batch.pxi"
+include "endpoint.pxi"
+include "parts.pxi"
 include "aead.pxi"
 include "cancel.pxi"
 include "session.pxi"

@@ -288,7 +288,7 @@ cdef class Sealer:
 
 cdef _Packets _held_for_aead(packets, str verb, str done, Py_ssize_t limit):
     if isinstance(packets, Batch):
-        return _any_from_batch(packets, done)
+        return _held_batch(packets, done, False)
     return _packets_from_items(packets, verb, limit)
 
 

@@ -168,8 +168,7 @@ cdef class _Packets:
     cdef Py_ssize_t limit         # bytes that anything may have; 0: they must be IP packets
     cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL
     cdef Py_ssize_t held          # how many of them to release
-    cdef tunring_lease *lease     # a lease we are in an operation on, or NULL
-    cdef object owner             # keeps the lease's memory
+    cdef Batch batch              # a batch we are in an operation on, or None
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -177,8 +176,8 @@ cdef class _Packets:
             Py_DECREF(self.objects[i])
         for i in range(self.held):
             PyBuffer_Release(&self.buffers[i])
-        if self.lease:
-            tunring_lease_leave(self.lease)
+        if self.batch is not None:
+            self.batch.leave()
         PyMem_Free(self.buffers)
         _give_table(&_spare_packets, self.packets, self.room)
 
@@ -281,34 +280,25 @@ cdef _Packets _packets_from_packed(buffer, lengths):
 
 cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
     """From a batch, which can't be let go meanwhile. What is no IP packet is skipped and counted."""
-    cdef _Packets result = _Packets()
-    cdef tunring_lease *lease = batch.enter("sent")
-    if not lease:
-        return result
-    result.lease = lease
-    if lease.sealed:
+    cdef _Packets result = _held_batch(batch, "sent", True)
+    if result.batch is not None and result.batch.lease.slots.sealed:
         raise TypeError("the batch holds sealed datagrams, which are no packets for a session: send them by a socket")
-    result.owner = batch.lease
-    result.make_room(lease.count)
-    with nogil:  # `result` is in an operation on the lease, and has the table
-        result.count = tunring_lease_packets(lease, result.packets)
-    if result.count < lease.count:
-        tunring_session_count_skipped(session, lease.count - result.count)
+    if result.count < batch.size():
+        tunring_session_count_skipped(session, batch.size() - result.count)
     return result
 
 
-cdef _Packets _any_from_batch(Batch batch, str verb):
-    """From a batch, which can't be let go meanwhile: all that it has, IP or not."""
+cdef _Packets _held_batch(Batch batch, str verb, bint only_ip):
+    """A batch's packets, which can't be let go meanwhile: all of them, or those that are IP."""
     cdef _Packets result = _Packets()
-    cdef tunring_lease *lease = batch.enter(verb)
-    cdef uint32_t i
-    if not lease:
+    cdef const tunring_slot *slots
+    cdef uint32_t count
+    if not batch.enter(verb):
         return result
-    result.lease = lease
-    result.owner = batch.lease
-    result.make_room(lease.count)
-    result.count = lease.count
-    for i in range(lease.count):
-        result.packets[i].data = lease.slots[i].data
-        result.packets[i].length = lease.slots[i].length
+    result.batch = batch
+    count = batch.lease.count()
+    slots = batch.lease.table()
+    result.make_room(count)
+    with nogil:  # the operation holds the slots, and `batch` their table
+        result.count = tunring_slots_packets(slots, count, only_ip, result.packets)
     return result

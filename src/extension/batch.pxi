@@ -4,12 +4,31 @@
 @cython.no_gc
 @cython.freelist(16)
 cdef class Lease:
-    """What memoryviews export from: slots of a ring, each held until its last view is gone."""
-    cdef tunring_lease *slots  # set once, before anybody has a view; NULL if nothing was received
+    """What memoryviews export from: slots of a batch, or of a part of one, each held until its last view is gone."""
+    cdef tunring_lease *slots  # set once, before anybody has a view; NULL if nothing was received; a part's are whole's
+    cdef tunring_part *part    # ours, set once; NULL for a whole batch
+    cdef Lease whole           # keeps `slots` for a part; None for a whole batch, which frees them
 
     def __dealloc__(self):
-        if self.slots:
+        if self.part:
+            free(self.part)
+        elif self.slots:
             tunring_lease_free(self.slots)
+
+    # Only for one with slots.
+
+    cdef inline const tunring_slot *table(self) noexcept:
+        return &self.part.slots[0] if self.part else &self.slots.slots[0]
+
+    cdef inline uint32_t count(self) noexcept:
+        return self.part.count if self.part else self.slots.count
+
+    cdef inline uint64_t nbytes(self) noexcept:
+        return self.part.bytes if self.part else self.slots.bytes
+
+    cdef inline uint32_t root(self, Py_ssize_t index) noexcept:
+        """The slot's number in the whole batch."""
+        return self.part.slots[index].root if self.part else <uint32_t>index
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if exporting.exporter != <void *>self:
@@ -17,11 +36,11 @@ cdef class Lease:
                 raise TypeError("Session.receive() and Session.reserve() make leases")
             raise BufferError("take a view of one packet instead: batch[i]")
         cdef Py_ssize_t index = exporting.index
-        if not tunring_lease_hold(self.slots, <uint32_t>index):
-            raise ValueError("the packet was released")
-        cdef tunring_slot *slot = &self.slots.slots[index]
+        if not tunring_lease_hold(self.slots, self.root(index), self.part.level if self.part else 0):
+            raise ValueError("the packet was released, or opened through another batch")
+        cdef const tunring_slot *slot = &self.table()[index]
         PyBuffer_FillInfo(buffer, self, slot.data, slot.length, 0, flags)
-        buffer.internal = <void *>index
+        buffer.internal = <void *><size_t>self.root(index)
 
     def __releasebuffer__(self, Py_buffer *buffer):
         tunring_lease_unhold(self.slots, <uint32_t><size_t>buffer.internal)
@@ -155,7 +174,9 @@ cdef class Batch:
     """
     cdef Lease lease         # set once, when it is received; without slots for an empty batch
     cdef bint live           # received, and not released yet
-    cdef _Views views        # None before the first view
+    cdef Batch whole         # the batch that it is a part of, or None
+    cdef bint from_socket    # its packets have sources, even where there are none
+    cdef _Views views        # None before the first view; a part's are its whole batch's
     cdef object _lengths     # None before it is asked for
     cdef object _offsets     # the same
 
@@ -166,7 +187,7 @@ cdef class Batch:
         raise TypeError("a Batch can't be copied or pickled; tobytes() copies its packets")
 
     def __dealloc__(self):
-        if self.live and self.lease.slots:
+        if self.live and self.whole is None and self.lease.slots:
             tunring_lease_release(self.lease.slots)
 
     cdef int get(self, tunring_lease **lease) except -1:
@@ -179,32 +200,42 @@ cdef class Batch:
     cdef Py_ssize_t size(self) except -1:
         cdef tunring_lease *lease
         self.get(&lease)
-        return lease.count if lease else 0
+        return self.lease.count() if lease else 0
 
     cdef int check(self, str verb) except -1:
-        if self.live:
+        if self.live and (self.whole is None or self.whole.live):
             return 0
         if self.lease is None:
             raise TypeError("Session.receive() makes batches")
         raise ValueError(f"the batch was released and can't be {verb}")
 
-    cdef tunring_lease *enter(self, str verb) except? NULL:
-        """Begin a C operation: until tunring_lease_leave() a release waits. NULL for an empty batch."""
+    cdef bint enter(self, str verb) except -1:
+        """Begin a C operation that reads the packets: until leave() a release waits. False for an empty batch."""
+        cdef uint32_t index = 0
+        cdef DWORD code
         self.check(verb)
-        cdef tunring_lease *lease = self.lease.slots
-        if lease and not tunring_lease_enter(lease):
+        if not self.lease.slots:
+            return False
+        code = tunring_lease_enter(self.lease.slots, self.lease.part, &index)
+        if code == ERROR_BUSY:
+            raise ValueError(f"packet {index} was opened through another batch and can't be {verb}")
+        if code != ERROR_SUCCESS:
             raise ValueError(f"the batch was released and can't be {verb}")
-        return lease
+        return True
+
+    cdef void leave(self) noexcept:
+        tunring_lease_leave(self.lease.slots, self.lease.part)
 
     cdef object view(self, Py_ssize_t index):
+        cdef Batch whole = self if self.whole is None else self.whole
         self.check("read")
-        if self.views is None:
+        if whole.views is None:
             views = _Views()
-            if self.views is None:  # by another thread, or a finalizer
-                self.views = views
-        view = self.views.add(self.lease.view(index))
-        if not self.live:  # a release meanwhile has ended the views that it found
-            self.views.end()
+            if whole.views is None:  # by another thread, or a finalizer
+                whole.views = views
+        view = whole.views.add(self.lease.view(index))
+        if not whole.live:  # a release meanwhile has ended the views that it found
+            whole.views.end()
         return view
 
     def __len__(self):
@@ -215,7 +246,7 @@ cdef class Batch:
         cdef Py_ssize_t count = self.size()
         cdef Py_ssize_t i
         if isinstance(index, slice):
-            return [self.view(i) for i in range(*index.indices(count))]
+            return _slice_of(self, index)
         try:
             i = operator.index(index)
         except OverflowError:
@@ -255,7 +286,7 @@ cdef class Batch:
         """Bytes of all packets together."""
         cdef tunring_lease *lease
         self.get(&lease)
-        return lease.bytes if lease else 0
+        return self.lease.nbytes() if lease else 0
 
     @property
     def lengths(self):
@@ -264,7 +295,7 @@ cdef class Batch:
         if self._lengths is None:
             words = _words(self.size())
             if words.count:
-                tunring_lease_lengths(self.lease.slots, words.values)
+                tunring_slots_lengths(self.lease.table(), words.count, words.values)
             self._lengths = PyMemoryView_FromObject(words)
         return self._lengths
 
@@ -275,21 +306,21 @@ cdef class Batch:
         if self._offsets is None:
             words = _words(self.size())
             if words.count:
-                tunring_lease_offsets(self.lease.slots, words.values)
+                tunring_slots_offsets(self.lease.table(), words.count, words.values)
             self._offsets = PyMemoryView_FromObject(words)
         return self._offsets
 
     def tobytes(self) -> list:
         """The packets as a list of bytes objects: copies, to keep."""
-        cdef tunring_lease *lease = self.enter("copied")
+        cdef const tunring_slot *slots
         cdef Py_ssize_t i
-        if not lease:
+        if not self.enter("copied"):
             return []
+        slots = self.lease.table()
         try:
-            return [PyBytes_FromStringAndSize(<char *>lease.slots[i].data, lease.slots[i].length)
-                    for i in range(lease.count)]
+            return [PyBytes_FromStringAndSize(<char *>slots[i].data, slots[i].length) for i in range(self.size())]
         finally:
-            tunring_lease_leave(lease)
+            self.leave()
 
     def pack_into(self, buffer) -> int:
         """Copy all packets, back to back, into a writable contiguous buffer.
@@ -322,32 +353,134 @@ cdef class Batch:
         >>> left.close(); right.close()
         """
         cdef Py_buffer target
-        cdef tunring_lease *lease = self.enter("packed")
+        cdef const tunring_slot *slots
+        cdef uint32_t count
         cdef BYTE *at
-        if not lease:
+        if not self.enter("packed"):
             return 0
+        slots = self.lease.table()
+        count = self.lease.count()
         try:
             PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
             try:
-                if <uint64_t>target.len < lease.bytes:
-                    raise ValueError(f"the packets have {lease.bytes} bytes, the buffer only {target.len}")
+                if <uint64_t>target.len < self.lease.nbytes():
+                    raise ValueError(f"the packets have {self.nbytes} bytes, the buffer only {target.len}")
                 at = <BYTE *>target.buf
-                with nogil:  # we are in an operation on the lease, and hold the buffer
-                    tunring_lease_pack(lease, at)
-                return lease.bytes
+                with nogil:  # the operation holds the slots, `self` their table, and `target` the buffer
+                    tunring_slots_pack(slots, count, at)
+                return self.lease.nbytes()
             finally:
                 PyBuffer_Release(&target)
         finally:
-            tunring_lease_leave(lease)
+            self.leave()
 
     def release(self) -> None:
         """Give the slots back to the ring and end the views that were handed out: they raise ValueError from here on.
 
         What derives from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is gone.
         ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
-        ValueError. Any number of times, from any thread.
+        ValueError. Any number of times, from any thread. Releasing a part of a batch only makes the part unusable: its
+        slots and views end with the whole batch.
         """
         self.end()
+
+    # -- Parts
+
+    def select(self, packets) -> Batch:
+        """A part of the batch, without an object per packet.
+
+        Parameters
+        ----------
+        packets : buffer of integers or bools, or sequence of them
+            The packets' indices, in the part's order, or a mask: one bool per packet.
+
+        Returns
+        -------
+        Batch
+            It holds nothing: its packets stay as long as those of this batch, which it keeps alive.
+
+        Raises
+        ------
+        IndexError, ValueError
+            An index is out of range, or a mask has another length than the batch.
+
+        Examples
+        --------
+        >>> import tunring.testing
+        >>> left, right = tunring.testing.pair()
+        >>> left.send([bytes([0x45]) + bytes(19), bytes([0x45]) + bytes(39)])
+        2
+        >>> with right.receive() as batch:
+        ...     right.send(batch.select([length > 20 for length in batch.lengths]))
+        1
+        >>> left.close(); right.close()
+        """
+        return _selection_of(self, packets)
+
+    def split(self, keys) -> list:
+        """Parts by equal keys.
+
+        Parameters
+        ----------
+        keys : buffer of integers, or sequence of hashable objects
+            One per packet. A two-dimensional buffer of bytes has one row per packet, whose key is a bytes object.
+
+        Returns
+        -------
+        list of (key, Batch)
+            In order of each key's first appearance; each part keeps its packets' order.
+
+        Examples
+        --------
+        >>> import tunring.testing
+        >>> left, right = tunring.testing.pair()
+        >>> left.send([bytes([0x45]) + bytes(19), bytes([0x45]) + bytes(39), bytes([0x45]) + bytes(19)])
+        3
+        >>> with right.receive() as batch:
+        ...     [(length, len(part)) for length, part in batch.split(batch.lengths)]
+        [(20, 2), (40, 1)]
+        >>> left.close(); right.close()
+        """
+        return _split(self, keys)
+
+    def headers(self, size):
+        """The first bytes of every packet, copied.
+
+        Parameters
+        ----------
+        size : int
+            Bytes per packet: 1 to 65535. Shorter packets are followed by zeros.
+
+        Returns
+        -------
+        memoryview
+            Of shape ``(len(batch), size)`` and format "B", with memory of its own.
+        """
+        return _headers(self, size)
+
+    @property
+    def sources(self) -> list:
+        """The distinct endpoints that the packets came from, in order of appearance. Only for a socket's batch."""
+        return list(_sources(self)[0])
+
+    @property
+    def source_index(self):
+        """Each packet's index in :attr:`sources`: a read-only memoryview of format "I". Only for a socket's batch."""
+        return _sources(self)[1]
+
+    @property
+    def ecn(self):
+        """Each packet's ECN bits, 0 to 3: a read-only memoryview of format "B". Only for a socket's batch."""
+        return _ecn(self)
+
+    def runs(self) -> list:
+        """Parts of packets in a row that came from one endpoint, in order of arrival. Only for a socket's batch.
+
+        Returns
+        -------
+        list of (Endpoint, Batch)
+        """
+        return _runs(self)
 
     cdef int end(self) except -1:
         cdef tunring_lease *lease
@@ -355,6 +488,8 @@ cdef class Batch:
         if not self.live:
             return 0
         self.live = False
+        if self.whole is not None:
+            return 0
         if self.views is not None:
             self.views.end()
         if lease:

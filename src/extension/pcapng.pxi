@@ -140,7 +140,7 @@ cdef class PcapngFile:
         cdef _Times times = _Times(timestamps)
         cdef _Packets held = None
         cdef Batch batch
-        cdef tunring_lease *lease = NULL
+        cdef bint entered = False
         cdef _PcapngWriting call
         call.file = self.get()
         call.done = 0
@@ -154,10 +154,10 @@ cdef class PcapngFile:
         try:
             if isinstance(packets, Batch):
                 batch = packets
-                lease = batch.enter("captured")
-                if lease:
-                    call.what.slots = lease.slots
-                    call.what.count = lease.count
+                entered = batch.enter("captured")
+                if entered:
+                    call.what.slots = batch.lease.table()
+                    call.what.count = batch.lease.count()
             else:
                 held = _packets_from_items(packets)
                 call.what.packets = held.packets
@@ -168,8 +168,8 @@ cdef class PcapngFile:
             call.what.one_time = times.each == NULL
             self.check(_wait_for(_pcapng_write, &call, TUNRING_FOREVER))
         finally:
-            if lease:
-                tunring_lease_leave(lease)
+            if entered:
+                batch.leave()
         return call.done
 
     def flush(self, timeout) -> bool:

@@ -23,7 +23,7 @@ give_back(tunring_lease *lease)
 {
     if (!lease)
         return;
-    bool held = tunring_lease_hold(lease, 0);
+    bool held = tunring_lease_hold(lease, 0, 0);
     tunring_lease_release(lease);
     if (held)
         tunring_lease_unhold(lease, 0);

@@ -77,11 +77,11 @@ test_holds(void)
     open_ends(&api, &pair, CAPACITY);
     send_numbers(pair.sessions[0], 0, 4);
     tunring_lease *lease = receive(pair.sessions[1], 8);
-    CHECK(tunring_lease_hold(lease, 2));
-    CHECK(tunring_lease_hold(lease, 2));
+    CHECK(tunring_lease_hold(lease, 2, 0));
+    CHECK(tunring_lease_hold(lease, 2, 0));
     tunring_lease_release(lease);
     tunring_lease_release(lease);
-    CHECK(!tunring_lease_hold(lease, 2));
+    CHECK(!tunring_lease_hold(lease, 2, 0));
     CHECK(stats_of(pair.sessions[1]).pinned_packets == 1);
     CHECK(packet_number(lease->slots[2].data) == 2);
     tunring_lease_unhold(lease, 2);
@@ -93,11 +93,12 @@ test_holds(void)
     /* An operation in progress delays the release. */
     send_numbers(pair.sessions[0], 0, 4);
     lease = receive(pair.sessions[1], 8);
-    CHECK(tunring_lease_enter(lease));
+    uint32_t index;
+    CHECK(tunring_lease_enter(lease, NULL, &index) == ERROR_SUCCESS);
     tunring_lease_release(lease);
-    CHECK(!tunring_lease_enter(lease));
+    CHECK(tunring_lease_enter(lease, NULL, &index) == ERROR_HANDLE_EOF);
     CHECK(stats_of(pair.sessions[1]).pinned_packets == 4);
-    tunring_lease_leave(lease);
+    tunring_lease_leave(lease, NULL);
     CHECK(stats_of(pair.sessions[1]).pinned_packets == 0);
     tunring_lease_free(lease);
     close_ends(&pair);
@@ -192,7 +193,7 @@ test_reservations(void)
 
     /* Held: nothing is sent; the slot is filler once it is let go. */
     CHECK(tunring_reserve(session, sizes, 3, NULL, &lease) == ERROR_SUCCESS);
-    CHECK(tunring_lease_hold(lease, 1) && tunring_lease_held(lease));
+    CHECK(tunring_lease_hold(lease, 1, 0) && tunring_lease_held(lease));
     CHECK(tunring_lease_commit(lease) == ERROR_BUSY);
     send_numbers(session, 200, 1);
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &POLL, &other) == WAIT_TIMEOUT);

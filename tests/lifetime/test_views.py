@@ -120,7 +120,7 @@ def test_a_batch_dropped_without_release_returns_each_slot_as_its_views_die(pair
     left, right = pair
     left.send([packet(20 + i) for i in range(5)])
     batch = right.receive()
-    views = batch[1:4]
+    views = list(batch)[1:4]
     del batch
     for left_over in (3, 2, 1):
         assert (right.stats().pinned_packets) == left_over

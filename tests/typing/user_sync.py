@@ -43,7 +43,7 @@ def move(session: tunring.Session) -> None:
             packet[0] = 0x45
             assert_type(packet[0] >> 4, int)
         assert_type(batch[0], memoryview)
-        assert_type(batch[1:3], list[memoryview])
+        assert_type(batch[1:3], tunring.Batch)
         assert_type(batch.tobytes(), list[bytes])
         assert_type(batch.lengths[0] + batch.offsets[0] + batch.nbytes + len(batch), int)
         data = np.empty(batch.nbytes, np.uint8)

@@ -40,9 +40,8 @@ def test_views(batch: tunring.Batch, sent: list[bytes]) -> None:
 def test_indices_and_slices(batch: tunring.Batch) -> None:
     assert [number_of(batch[i]) for i in (0, 3, -1, -4)] == [0, 3, 3, 0]
     for part in (slice(None), slice(1, 3), slice(None, None, -2), slice(9, 10), slice(-2, None)):
-        views = batch[part]
-        assert isinstance(views, list)
-        assert [number_of(view) for view in views] == list(range(4))[part]
+        assert isinstance(batch[part], tunring.Batch)
+        assert [number_of(view) for view in batch[part]] == list(range(4))[part]
 
 
 @pytest.mark.parametrize("index", [4, -5, 2**40, 2**64, -(2**64)])

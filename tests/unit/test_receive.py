@@ -60,7 +60,7 @@ def test_polling_an_empty_ring_gives_an_empty_batch(pair: Pair) -> None:
     assert not batch
     assert (len(batch), batch.nbytes, list(batch), batch.tobytes(), batch.lengths.tolist()) == (0, 0, [], [], [])
     assert batch.pack_into(bytearray()) == 0
-    assert batch[:] == []
+    assert list(batch[:]) == []
     with pytest.raises(IndexError):
         batch[0]
     with batch:
