@@ -164,8 +164,10 @@ typedef struct tunring_stats
 } tunring_stats;
 
 void tunring_session_stats(tunring_session *session, tunring_stats *stats);
+/* The same for any source, without what only a session's library knows. At any time. */
+void tunring_source_stats(tunring_source *source, tunring_stats *stats);
 /* Adds to `dropped` or `skipped`. Any time. */
-void tunring_session_count_dropped(tunring_session *session, uint64_t packets);
+void tunring_source_count_dropped(tunring_source *source, uint64_t packets);
 void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
 /* ---- The driver simulator: core/simulate.c ---------------------------------------------------------------------- */

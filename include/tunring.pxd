@@ -118,7 +118,8 @@ cdef extern from "tunring.h" nogil:
         bint has_counters
         tunring_counters counters
     void tunring_session_stats(tunring_session *session, tunring_stats *stats) noexcept
-    void tunring_session_count_dropped(tunring_session *session, uint64_t packets) noexcept
+    void tunring_source_stats(tunring_source *source, tunring_stats *stats) noexcept
+    void tunring_source_count_dropped(tunring_source *source, uint64_t packets) noexcept
     void tunring_session_count_skipped(tunring_session *session, uint64_t packets) noexcept
 
     DWORD tunring_simulator_load(tunring_api *api, const tunring_path_char *path, const char *symbol, char *detail,

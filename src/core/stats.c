@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A session's figures.
+ * Figures of sessions and other sources.
  */
 #include "core/session.h"
 
@@ -11,9 +11,9 @@ read_count(const _Atomic uint64_t *counter)
 }
 
 void
-tunring_session_stats(tunring_session *session, tunring_stats *stats)
+tunring_source_stats(tunring_source *source, tunring_stats *stats)
 {
-    const source_counts *counts = &session->source.counts;
+    const source_counts *counts = &source->counts;
     *stats = (tunring_stats){
         .received_packets = read_count(&counts->received_packets),
         .received_bytes = read_count(&counts->received_bytes),
@@ -32,6 +32,12 @@ tunring_session_stats(tunring_session *session, tunring_stats *stats)
         .pinned_bytes = read_count(&counts->pinned_bytes),
         .reservations = read_count(&counts->reservations),
     };
+}
+
+void
+tunring_session_stats(tunring_session *session, tunring_stats *stats)
+{
+    tunring_source_stats(&session->source, stats);
     const tunring_backend *backend = session->api->backend;
     if (backend && source_enter(&session->source))
     {
@@ -47,9 +53,9 @@ tunring_session_stats(tunring_session *session, tunring_stats *stats)
 }
 
 void
-tunring_session_count_dropped(tunring_session *session, uint64_t packets)
+tunring_source_count_dropped(tunring_source *source, uint64_t packets)
 {
-    count_add(&session->source.counts.dropped, packets);
+    count_add(&source->counts.dropped, packets);
 }
 
 void

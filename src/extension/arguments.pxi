@@ -258,19 +258,20 @@ cdef _Packets _packets_from_items(packets, str verb="send", Py_ssize_t limit=0):
     return result
 
 
-cdef _Packets _packets_from_packed(buffer, lengths):
-    """From one buffer of packets back to back."""
+cdef _Packets _packets_from_packed(buffer, lengths, Py_ssize_t limit=0):
+    """From one buffer of packets back to back; limit is that of _packets_from_items()."""
     cdef _Sizes sizes = _Sizes(lengths, "lengths")
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i
     cdef Py_buffer *held = result.hold(buffer, 1)
     if sizes.total != <uint64_t>held.len:
         raise ValueError(f"the lengths add up to {sizes.total} bytes, the buffer has {held.len}")
+    result.limit = limit
     result.make_room(sizes.count)
     cdef const unsigned char *at = <const unsigned char *>held.buf
     for i in range(sizes.count):
-        if not _sendable(at, sizes.values[i]):
-            raise ValueError(f"packet {i} {_packet_fault(at, sizes.values[i])}")
+        if not result.takes(at, sizes.values[i]):
+            raise ValueError(f"packet {i} {_packet_fault(at, sizes.values[i], limit)}")
         result.packets[i].data = <const BYTE *>at
         result.packets[i].length = sizes.values[i]
         at += sizes.values[i]

@@ -613,16 +613,17 @@ cdef class Reservation:
 
     cdef int commit(self) except -1:
         cdef tunring_lease *lease = self.get()
+        cdef uint32_t index
         cdef DWORD code
         # To end views may run Python code, which may close the session: until tunring_lease_leave() the slots stay.
-        if not self.unfinished or not tunring_lease_enter(lease):
+        if not self.unfinished or tunring_lease_enter(lease, NULL, &index) != ERROR_SUCCESS:
             return self.settle()
         try:
             if self.views is not None:
                 self.views.end()
             fault = self.fault()
         finally:
-            tunring_lease_leave(lease)
+            tunring_lease_leave(lease, NULL)
         if not self.unfinished:
             return self.settle()
         if fault is not None:

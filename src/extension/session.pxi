@@ -8,12 +8,6 @@ cdef enum:
     RAISE = 3
 
 
-cdef struct _Receiving:
-    tunring_session *session
-    uint32_t most
-    tunring_lease *lease
-
-
 cdef struct _Sending:
     tunring_session *session
     const tunring_packet *packets
@@ -28,15 +22,6 @@ cdef struct _Reserving:
     tunring_lease *lease
 
 
-# The calls that may wait, in one shape: what is to be done, and for how long to wait for it (NULL: not at all).
-ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
-
-
-cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
-    cdef _Receiving *call = <_Receiving *>state
-    return tunring_receive(tunring_session_source(call.session), call.most, wait, &call.lease)
-
-
 cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
     cdef _Sending *call = <_Sending *>state
     cdef uint32_t done
@@ -48,34 +33,6 @@ cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
 cdef DWORD _reserve(void *state, const tunring_wait *wait) noexcept nogil:
     cdef _Reserving *call = <_Reserving *>state
     return tunring_reserve(call.session, call.sizes, call.count, wait, &call.lease)
-
-
-cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NULL) except? 0xFFFFFFFF:
-    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
-    cdef tunring_wait wait
-    cdef interrupt signal
-    cdef DWORD code
-    # The caller holds whatever `state` has pointers to; the session's core waits for this call when it is closed.
-    # At once first: where packets keep coming, a wait need not be prepared.
-    with nogil:
-        code = call(state, NULL)
-    if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
-        return code
-    wait.cancel = cancel
-    wait.deadline = deadline
-    wait.min_packets = 0
-    wait.linger = 0
-    try:
-        interrupt_arm(&signal)
-        while True:
-            wait.interrupt = signal.handle
-            with nogil:
-                code = call(state, &wait)
-            if code != ERROR_OPERATION_ABORTED:
-                return code
-            interrupt_check(&signal)
-    finally:
-        interrupt_disarm(&signal)
 
 
 cdef int _on_full(on_full, tuple allowed) except -1:
@@ -94,12 +51,6 @@ cdef tunring_coalesce _coalesce(which) except *:
     raise ValueError(f"coalesce must be one of 'all', 'tcp', 'none', not {which!r}")
 
 
-cdef object _session_closed(str action, str reason, str why):
-    error = SessionClosed(ERROR_HANDLE_EOF, f"{action}: {why}")
-    error.reason = reason
-    return error
-
-
 cdef object _start_failure(AdapterHandle handle, DWORD code):
     """The exception for a session that didn't start."""
     cdef str action = "can't start a session"
@@ -116,7 +67,7 @@ cdef object _start_failure(AdapterHandle handle, DWORD code):
     return error
 
 
-cdef class _Session:
+cdef class _Session(_Source):
     """An adapter's open rings. :meth:`tunring.Adapter.start_session` makes it.
 
     Any thread may use it. No call holds the GIL while it waits, and each wait ends by data, its deadline,
@@ -131,10 +82,7 @@ cdef class _Session:
     cdef readonly object adapter    # kept alive by its session
     cdef set reservations           # weak references to the open reservations
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
-    cdef bint close_called          # the C core's state tells of a removed adapter first
     cdef bint leak_told             # a warning has said that the rings can't be freed
-    cdef readonly dict _waiters     # of each event loop that was used with it: tunring._loops.waiters.Waiters
-    cdef object __weakref__
 
     def __init__(self):
         raise TypeError("Adapter.start_session() makes sessions")
@@ -162,6 +110,7 @@ cdef class _Session:
             code = tunring_session_start(target, capacity, &options, &self.session)
         if code != ERROR_SUCCESS:
             raise _start_failure(handle, code)
+        self.source = tunring_session_source(self.session)
         # Lists first and looks second: AdapterHandle.close_sessions() shuts the door first and reads the list second.
         handle.sessions.add(weakref.ref(self, handle.sessions.discard))
         if tunring_adapter_is_shut(target):
@@ -169,26 +118,9 @@ cdef class _Session:
             raise _start_failure(handle, ERROR_INVALID_HANDLE)
         return self
 
-    def __dealloc__(self):
-        if self.session:
-            tunring_source_drop(tunring_session_source(self.session))
-
-    def __enter__(self):
-        self.get()
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
     def __repr__(self):
         state = "closed" if self.closed else "open"
         return f"<tunring.Session of {self.adapter!r}, {state}>"
-
-    @property
-    def closed(self) -> bool:
-        """True once :meth:`close` was called."""
-        cdef tunring_source *source = tunring_session_source(self.get())
-        return self.close_called or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
 
     @property
     def capacity(self) -> int:
@@ -200,102 +132,7 @@ cdef class _Session:
             raise TypeError("Adapter.start_session() makes sessions")
         return self.session
 
-    cdef object failure(self, DWORD code, str action):
-        """The exception for a code."""
-        cdef str parents = "the session was made before the fork: it is the parent process's"
-        state = tunring_source_state(tunring_session_source(self.session))
-        if code != ERROR_HANDLE_EOF:
-            return error_from_code(code, action)
-        if state == TUNRING_FORKED:
-            return _session_closed(action, "forked", parents)
-        error = error_from_code(code, action)
-        # A close that has begun may not have come to the core yet.
-        by_close = state == TUNRING_CLOSED or state == TUNRING_OPEN and self.close_called
-        error.reason = "closed" if by_close else "removed"
-        return error
-
-    # -- Receiving
-
-    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle=False, HANDLE cancel=NULL):
-        cdef Batch batch = Batch.__new__(Batch)
-        cdef Lease lease = Lease.__new__(Lease)
-        cdef _Receiving call
-        cdef tunring_wait settling
-        cdef long long most
-        cdef DWORD code
-        call.session = self.get()
-        call.lease = NULL
-        try:
-            most = max_packets if type(max_packets) is int else operator.index(max_packets)
-        except OverflowError:
-            most = 0
-        if not 1 <= most <= TUNRING_MAX_BATCH:
-            raise ValueError(f"max_packets must be 1 to {TUNRING_MAX_BATCH}, not {max_packets}")
-        call.most = <uint32_t>most
-        if settle:
-            settling.deadline = 0
-            settling.interrupt = NULL
-            settling.cancel = NULL
-            settling.min_packets = 0
-            settling.linger = 0
-            with nogil:  # as in _wait_for()
-                code = _receive(&call, &settling)
-        else:
-            code = _wait_for(_receive, &call, deadline, cancel)
-        lease.slots = call.lease
-        if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):
-            raise self.failure(code, "can't receive")
-        batch.lease = lease
-        batch.live = True
-        return batch
-
-    def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
-        """:meth:`receive` that also ends, with an empty batch, once ``cancel`` is set."""
-        return self.receive_until(max_packets, _deadline(timeout), False, cancel.event.wait)
-
-    def _poll(self, max_packets) -> Batch:
-        """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
-        return self.receive_until(max_packets, 0, True)
-
-    def receive(self, max_packets=256, timeout=None) -> Batch:
-        """Take the packets that are there, waiting for the first one.
-
-        Parameters
-        ----------
-        max_packets : int
-            Most packets to take: 1 to 65536.
-        timeout : float, optional
-            Seconds to wait; 0 polls, None waits for ever.
-
-        Returns
-        -------
-        Batch
-            Empty, hence false, when the time was up.
-
-        Raises
-        ------
-        SessionClosed
-            The session was closed, here or in another thread, or the adapter is gone.
-        RingCorrupt
-            The ring holds nonsense.
-        """
-        return self.receive_until(max_packets, _deadline(timeout))
-
-    def batches(self, max_packets=256):
-        """Iterate over batches as they come, releasing each when the next is asked for.
-
-        Ends silently when the session is over. ``max_packets`` is that of :meth:`receive`.
-        """
-        cdef Batch batch
-        while True:
-            try:
-                batch = self.receive_until(max_packets, TUNRING_FOREVER)
-            except SessionClosed:
-                return
-            try:
-                yield batch
-            finally:
-                batch.end()
+    # -- Receiving by event loops
 
     def receive_async(self, max_packets=256, timeout=None):
         """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
@@ -360,7 +197,7 @@ cdef class _Session:
             return sent
         if code == ERROR_BUFFER_OVERFLOW and on_full != RAISE:
             if on_full == DROP:
-                tunring_session_count_dropped(self.session, packets.count - sent)
+                tunring_source_count_dropped(self.source, packets.count - sent)
             return sent
         error = self.failure(code, f"sent {sent} of {packets.count} packets")
         error.sent = sent
@@ -628,30 +465,6 @@ cdef class _Session:
             stats.pinned_packets, stats.pinned_bytes, stats.reservations, self.capacity, *counters,
         )
 
-    @property
-    def read_event(self) -> int:
-        """The library's read event: a handle on Windows, a descriptor elsewhere. It is the session's."""
-        cdef tunring_session *session = self.get()
-        if self.closed:
-            raise self.failure(ERROR_HANDLE_EOF, "no read event")
-        return <size_t>tunring_source_read_event(tunring_session_source(session))
-
-    def fileno(self) -> int:
-        """The read event's descriptor, for select, poll, epoll and event loops; not on Windows.
-
-        It is readable if and only if ``receive(timeout=0)`` would return a packet or raise.
-
-        Raises
-        ------
-        io.UnsupportedOperation
-            On Windows: wait for :attr:`read_event` there.
-        SessionClosed
-            The session is closed.
-        """
-        if os.name == "nt":
-            raise io.UnsupportedOperation("no descriptor on Windows; wait for Session.read_event")
-        return self.read_event
-
     def close(self) -> None:
         """End the session: wake whoever waits in it, wait for the calls in flight, give the rings up.
 
@@ -671,9 +484,7 @@ cdef class _Session:
         try:
             self.cut_reservations()
         finally:
-            with nogil:  # the caller's reference to `self` holds the session
-                tunring_source_close(tunring_session_source(session))
-            self.tell_waiters()
+            self.close_source()
         if tunring_session_leaked(session) and not self.leak_told:
             self.leak_told = True
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
@@ -687,17 +498,6 @@ cdef class _Session:
             reservation = reference()
             if reservation is not None:
                 reservation.cut()
-        return 0
-
-    cdef int tell_waiters(self) except -1:
-        failure = None
-        for waiters in list(self._waiters.values()):
-            try:
-                waiters.session_closed()
-            except BaseException as error:  # say a signal handler's, which the others' tasks must not wait for
-                failure = error
-        if failure is not None:
-            raise failure
         return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunring._adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
-from tunring._core import Batch, Library, Reservation, Session
+from tunring._core import Batch, Endpoint, Library, Reservation, Session, UdpSocket
 from tunring._library import DriverVersion, delete_driver, load, running_driver_version
 from tunring._logger import set_logger
 from tunring._system.privilege import is_elevated
@@ -27,6 +27,7 @@ from tunring.errors import (
 
 if TYPE_CHECKING:
     from tunring._stats import Stats
+    from tunring._udp import UdpStats
     from tunring.configuration import Configuration, Route
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Batch",
     "Configuration",
     "DriverVersion",
+    "Endpoint",
     "FamilyDisabled",
     "InvalidArgument",
     "Library",
@@ -52,6 +54,8 @@ __all__ = [
     "Session",
     "SessionClosed",
     "Stats",
+    "UdpSocket",
+    "UdpStats",
     "WintunError",
     "__version__",
     "delete_driver",
@@ -63,7 +67,12 @@ __all__ = [
 
 
 #: Loaded when they are asked for: dataclasses take as long as the rest of the package.
-_LATER = {"Configuration": "tunring.configuration", "Route": "tunring.configuration", "Stats": "tunring._stats"}
+_LATER = {
+    "Configuration": "tunring.configuration",
+    "Route": "tunring.configuration",
+    "Stats": "tunring._stats",
+    "UdpStats": "tunring._udp",
+}
 
 
 if not TYPE_CHECKING:  # a type checker would believe that every name is there

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from socket import socket
 from types import TracebackType
-from typing import Any, Literal, Never, NoReturn, SupportsIndex, TypeVar, final, overload
+from typing import Any, Literal, Never, NoReturn, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -8,10 +9,13 @@ from tunring._adapter import Adapter, Coalesce
 from tunring._buffers import Buffer
 from tunring._loops.waiters import Waiters
 from tunring._stats import Stats
+from tunring._udp import Options, UdpStats
 from tunring.aead import Algorithm
 from tunring.pcapng import Recording, Writer
 
 _Key = TypeVar("_Key", bound=Hashable)
+_Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+_Destination: TypeAlias = Endpoint | _Address
 
 @final
 class Library:
@@ -243,8 +247,22 @@ class Session:
     @property
     def read_event(self) -> int: ...
     def fileno(self) -> int: ...
-    def receive(self, max_packets: SupportsIndex = 256, timeout: float | None = None) -> Batch: ...
-    def batches(self, max_packets: SupportsIndex = 256) -> Iterator[Batch]: ...
+    def receive(
+        self,
+        max_packets: SupportsIndex = 256,
+        timeout: float | None = None,
+        *,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> Batch: ...
+    def batches(
+        self,
+        max_packets: SupportsIndex = 256,
+        *,
+        timeout: float | None = None,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> Iterator[Batch]: ...
     def receive_async(
         self, max_packets: SupportsIndex = 256, timeout: float | None = None
     ) -> Coroutine[Any, Any, Batch]: ...
@@ -292,6 +310,94 @@ class Session:
     def stats(self) -> Stats: ...
     def close(self) -> None: ...
     def __enter__(self) -> Session: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def __del__(self, *, warn: Callable[..., None] = ...) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class UdpSocket:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @staticmethod
+    def bind(
+        address: _Address = ("0.0.0.0", 0),
+        *,
+        segment: bool | None = None,
+        coalesce: bool | None = None,
+        receive_buffer: int | None = None,
+        send_buffer: int | None = None,
+        pinned_limit: int | None = None,
+        ipv6_only: bool = False,
+        reuse_port: bool = False,
+        mark: int | None = None,
+        interface: str | None = None,
+    ) -> UdpSocket: ...
+    @staticmethod
+    def from_socket(sock: socket) -> UdpSocket: ...
+    @staticmethod
+    def _open(
+        handle: int, address: _Address, options: Options, ipv6: bool, ipv6_only: bool, runs: bool, max_chunks: int
+    ) -> UdpSocket: ...
+    @property
+    def address(self) -> _Address: ...
+    @property
+    def _waiters(self) -> dict[object, Waiters]: ...
+    def _receive_or_cancel(self, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel) -> Batch: ...
+    def _poll(self, max_packets: SupportsIndex) -> Batch: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def read_event(self) -> int: ...
+    def fileno(self) -> int: ...
+    def receive(
+        self,
+        max_packets: SupportsIndex = 256,
+        timeout: float | None = None,
+        *,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> Batch: ...
+    def batches(
+        self,
+        max_packets: SupportsIndex = 256,
+        *,
+        timeout: float | None = None,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> Iterator[Batch]: ...
+    def send(
+        self,
+        packets: Iterable[Buffer] | Batch,
+        to: _Destination | list[_Destination],
+        *,
+        index: Buffer | Sequence[SupportsIndex] | None = None,
+        ecn: int | Buffer | Sequence[SupportsIndex] = 0,
+        on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> int: ...
+    def send_packed(
+        self,
+        buffer: Buffer,
+        lengths: Buffer | Sequence[SupportsIndex],
+        to: _Destination | list[_Destination],
+        *,
+        index: Buffer | Sequence[SupportsIndex] | None = None,
+        ecn: int | Buffer | Sequence[SupportsIndex] = 0,
+        on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> int: ...
+    def send_many(
+        self,
+        items: Iterable[tuple[_Destination, Iterable[Buffer] | Batch]],
+        *,
+        ecn: int | Buffer | Sequence[SupportsIndex] = 0,
+        on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> list[int]: ...
+    def stats(self) -> UdpStats: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> UdpSocket: ...
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...

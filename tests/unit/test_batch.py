@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import tunring
 from packets import number_of, packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import tunring
 
     Pair = tuple[tunring.Session, tunring.Session]
 

@@ -67,7 +67,7 @@ def test_an_adapter_without_content_raises_and_never_crashes() -> None:
 
 def test_a_batch_that_nothing_was_received_into_is_empty(pair: Pair) -> None:
     with pair[0].receive(timeout=0) as batch:
-        assert (len(batch), batch.nbytes, batch.tobytes(), batch[:], list(batch.lengths)) == (0, 0, [], [], [])
+        assert (len(batch), batch.nbytes, batch.tobytes(), list(batch[:]), list(batch.lengths)) == (0, 0, [], [], [])
         assert (pair[0].send(batch), batch.pack_into(bytearray()), batch.released) == (0, 0, False)
     assert batch.released
 

@@ -1,0 +1,379 @@
+# UDP sockets: sending, state and close; source.pxi has the rest. Included by _core.pyx.
+
+cdef enum:
+    # Payload of the largest datagram, over IPv4.
+    MAX_DATAGRAM = 65507
+
+
+cdef struct _SocketSending:
+    tunring_socket *socket
+    tunring_sending what   # all of it
+    uint32_t done          # datagrams that are dealt with
+
+
+cdef DWORD _send_datagrams(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _SocketSending *call = <_SocketSending *>state
+    cdef tunring_sending rest = call.what
+    cdef uint32_t done
+    cdef DWORD code
+    rest.packets += call.done
+    rest.count -= call.done
+    if rest.index:
+        rest.index += call.done
+    if rest.ecn:
+        rest.ecn += call.done
+    code = tunring_socket_send(call.socket, &rest, wait, &done)
+    call.done += done
+    return code
+
+
+@cython.final
+@cython.no_gc
+cdef class _Destinations:
+    """Where datagrams go: endpoints in the form that C takes, and each datagram's number among them."""
+    cdef tunring_endpoint *endpoints  # `count` of them, ours
+    cdef Py_ssize_t count
+    cdef _Sizes index                 # None: the first for all
+    cdef _Sizes ecn                   # None: `all_ecn` for all
+    cdef uint8_t *ecns                # of `ecn`, ours
+    cdef uint8_t all_ecn
+
+    def __dealloc__(self):
+        PyMem_Free(self.endpoints)
+        PyMem_Free(self.ecns)
+
+    cdef int add(self, Py_ssize_t i, to, bint ipv6) except -1:
+        cdef Endpoint endpoint = _endpoint_of(to)
+        if not ipv6 and not tunring_endpoint_is_ipv4(endpoint.value.host):
+            raise ValueError(f"{endpoint.host} is an IPv6 address, and the socket is of IPv4")
+        self.endpoints[i] = endpoint.value
+        return 0
+
+
+cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_ssize_t packets):
+    cdef _Destinations result = _Destinations()
+    cdef list listed
+    cdef Py_ssize_t i
+    if isinstance(to, list):
+        if index is None:
+            raise TypeError("a list of endpoints takes index, each packet's number in the list")
+        listed = list(to)
+    elif index is not None:
+        raise TypeError("index takes a list of endpoints as its destination")
+    else:
+        listed = [to]
+    result.count = len(listed)
+    result.endpoints = <tunring_endpoint *>PyMem_Malloc((result.count + 1) * sizeof(tunring_endpoint))
+    if not result.endpoints:
+        raise MemoryError()
+    for i in range(result.count):
+        result.add(i, listed[i], ipv6)
+        if ipv6_only and tunring_endpoint_is_ipv4(result.endpoints[i].host):
+            raise ValueError(f"{_endpoint_of(listed[i]).host} is an IPv4 address, and the socket is of IPv6 only")
+    if index is not None:
+        result.index = _Sizes(index, "index")
+        if result.index.count != packets:
+            raise ValueError(f"index must have one number per packet, {packets}, not {result.index.count}")
+        for i in range(packets):
+            if result.index.values[i] >= result.count:
+                raise ValueError(f"index[{i}] must be 0 to {result.count - 1}, not {result.index.values[i]}")
+    if isinstance(ecn, int):
+        if not 0 <= ecn <= 3:
+            raise ValueError(f"ecn must be 0 to 3, not {ecn}")
+        result.all_ecn = ecn
+        return result
+    result.ecn = _Sizes(ecn, "ecn")
+    if result.ecn.count != packets:
+        raise ValueError(f"ecn must have one value per packet, {packets}, not {result.ecn.count}")
+    result.ecns = <uint8_t *>PyMem_Malloc(packets + 1)
+    if not result.ecns:
+        raise MemoryError()
+    for i in range(packets):
+        if result.ecn.values[i] > 3:
+            raise ValueError(f"ecn[{i}] must be 0 to 3, not {result.ecn.values[i]}")
+        result.ecns[i] = <uint8_t>result.ecn.values[i]
+    return result
+
+
+cdef class _UdpSocket(_Source):
+    """A UDP socket that receives and sends batches of datagrams. :meth:`tunring.UdpSocket.bind` makes it.
+
+    Any thread may use it. No call holds the GIL while it waits, and each wait ends by data, its deadline,
+    :meth:`close`, or in the main thread a signal such as Ctrl-C.
+
+    Attributes
+    ----------
+    address : tuple
+        The own address, as ``getsockname()`` returns it.
+    """
+    cdef tunring_socket *socket      # set once: the source is a part of it
+    cdef readonly object address
+    cdef object options              # tunring._udp.Options: what bind() set, to undo and to report
+    cdef bint ipv6                   # of family AF_INET6
+    cdef bint ipv6_only              # and of no other
+
+    def __init__(self):
+        raise TypeError("UdpSocket.bind() makes sockets")
+
+    def __reduce__(self):
+        raise TypeError("a UdpSocket can't be copied or pickled")
+
+    @staticmethod
+    def _open(handle, address, options, bint ipv6, bint ipv6_only, bint runs, unsigned int max_chunks):
+        """For :meth:`tunring.UdpSocket.bind`: over a copy of a bound socket's handle."""
+        cdef _UdpSocket self = UdpSocket.__new__(UdpSocket)
+        cdef tunring_socket_options wanted
+        cdef DWORD code
+        wanted.handle = handle
+        wanted.ipv6 = ipv6
+        wanted.runs = runs
+        wanted.max_chunks = max_chunks
+        self.address = address
+        self.options = options
+        self.ipv6 = ipv6
+        self.ipv6_only = ipv6_only
+        self.datagrams = True
+        self._waiters = {}
+        code = tunring_socket_open(&wanted, &self.socket)
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, "can't open a UDP socket")
+        self.source = tunring_socket_source(self.socket)
+        return self
+
+    def __repr__(self):
+        state = "closed" if self.closed else "open"
+        host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
+        return f"<tunring.UdpSocket {host}:{self.address[1]}, {state}>"
+
+    cdef object send_datagrams(self, _Packets packets, to, index, ecn, int on_full, int64_t deadline):
+        cdef _Destinations where = _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
+        cdef _SocketSending call
+        cdef DWORD code
+        self.lender()
+        call.socket = self.socket
+        call.what.packets = packets.packets
+        call.what.count = packets.count
+        call.what.endpoints = where.endpoints
+        call.what.index = where.index.values if where.index is not None else NULL
+        call.what.ecn = where.ecns
+        call.what.all_ecn = where.all_ecn
+        call.done = 0
+        # `packets` and `where` hold the memory, `self` the socket.
+        try:
+            code = _wait_for(_send_datagrams, &call, deadline if on_full == WAIT else 0)
+        except BaseException as error:  # a signal handler's
+            packets.sent = call.done
+            error.add_note(f"tunring: {call.done} of {packets.count} datagrams were sent")
+            raise
+        packets.sent = call.done
+        if code == ERROR_SUCCESS or code == WAIT_TIMEOUT:
+            return call.done
+        if code == ERROR_BUFFER_OVERFLOW and on_full != RAISE:
+            if on_full == DROP:
+                tunring_source_count_dropped(self.source, packets.count - call.done)
+            return call.done
+        error = self.failure(code, f"sent {call.done} of {packets.count} datagrams")
+        error.sent = call.done
+        raise error
+
+    def send(self, packets, to, *, index=None, ecn=0, on_full="wait", timeout=None) -> int:
+        """Send datagrams, in order.
+
+        Equal lengths in a row to one endpoint leave by one system call, straight from where they lie.
+
+        Parameters
+        ----------
+        packets : iterable of bytes-like objects, or Batch
+            Datagrams of 0 to 65,507 bytes. All are checked before the first is sent. Whatever they contain is sent.
+        to : Endpoint, tuple, or list of them
+            The destination: an :class:`Endpoint`, or an address as the :mod:`socket` module has it (literals only); or
+            a list of destinations, with ``index``.
+        index : buffer of integers, or sequence of int, optional
+            Each packet's number in the list of destinations.
+        ecn : int, or buffer of integers, optional
+            ECN bits, 0 to 3, of all datagrams or of each.
+        on_full : {"wait", "partial", "drop", "raise"}
+            When the system has no room: wait for it; send what fits; the same and let go of the rest; the same and
+            raise RingFull.
+        timeout : float, optional
+            Seconds to wait for room; None waits for ever.
+
+        Returns
+        -------
+        int
+            The length of the prefix that was dealt with: accepted by the system, or refused by it and counted by kind
+            in :meth:`stats`. ``packets[n:]`` is what is left.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A datagram or a destination can't be sent to; nothing was sent.
+        RingFull
+            With ``on_full="raise"``; its ``sent`` is the same length.
+        SessionClosed
+            The socket is closed; its ``sent`` is the same length.
+
+        Examples
+        --------
+        >>> import tunring
+        >>> with tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp:
+        ...     udp.send([b"one", b"two"], udp.address)
+        ...     with udp.receive(timeout=5) as batch:
+        ...         batch.tobytes(), batch.sources[0].port == udp.address[1]
+        2
+        ([b'one', b'two'], True)
+        """
+        cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef int64_t deadline = _deadline(timeout)
+        return self.send_datagrams(_datagrams_from(packets), to, index, ecn, mode, deadline)
+
+    def send_packed(self, buffer, lengths, to, *, index=None, ecn=0, on_full="wait", timeout=None) -> int:
+        """Send datagrams that lie back to back in one contiguous buffer.
+
+        Parameters
+        ----------
+        buffer : bytes-like object
+            The datagrams.
+        lengths : buffer of integers, or sequence of int
+            Their lengths in bytes; the sum is the buffer's size.
+        to, index, ecn, on_full, timeout
+            As for :meth:`send`, and so is what it returns and raises.
+        """
+        cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef int64_t deadline = _deadline(timeout)
+        return self.send_datagrams(_packets_from_packed(buffer, lengths, MAX_DATAGRAM), to, index, ecn, mode, deadline)
+
+    def send_many(self, items, *, ecn=0, on_full="wait", timeout=None) -> list:
+        """Send several batches, each to its destination, in order.
+
+        Parameters
+        ----------
+        items : iterable of (destination, packets)
+            As ``to`` and ``packets`` of :meth:`send`. All are checked before the first is sent.
+        ecn, on_full, timeout
+            As for :meth:`send`; ``timeout`` is for all together.
+
+        Returns
+        -------
+        list of int
+            What :meth:`send` would have returned for each. The first that finds no room is the last that is tried.
+        """
+        cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef int64_t deadline = _deadline(timeout)
+        cdef list held = []
+        cdef list sent
+        cdef _Packets packets
+        self.lender()
+        for to, what in items:
+            packets = _datagrams_from(what)
+            _destinations(to, None, ecn, self.ipv6, self.ipv6_only, packets.count)
+            held.append((to, packets))
+        sent = [0] * len(held)
+        for i, (to, packets) in enumerate(held):
+            sent[i] = self.send_datagrams(packets, to, None, ecn, mode, deadline)
+            if packets.sent < packets.count:
+                break
+        return sent
+
+    def stats(self):
+        """The socket's figures so far, as a :class:`tunring.UdpStats`."""
+        from tunring._udp import stats_of
+
+        cdef tunring_socket_figures figures
+        self.lender()
+        tunring_socket_stats(self.socket, &figures)
+        cdef tunring_stats common
+        tunring_source_stats(self.source, &common)
+        return stats_of(self.options, common, figures)
+
+    def close(self) -> None:
+        """Close the socket: wake whoever waits in it and wait for the calls in flight.
+
+        Batches and views stay valid; the memory goes with the last of them. Idempotent; may be called from any thread,
+        also from a signal handler or a destructor.
+        """
+        self.lender()
+        first = not self.close_called
+        self.close_called = True
+        self.close_source()
+        if first:
+            self.options.restore()
+
+
+cdef _Packets _datagrams_from(packets):
+    """Datagrams to send, which need not be IP packets."""
+    cdef _Packets result
+    cdef uint32_t i
+    if not isinstance(packets, Batch):
+        return _packets_from_items(packets, "send", MAX_DATAGRAM)
+    result = _held_batch(packets, "sent", False)
+    for i in range(result.count):
+        if result.packets[i].length > MAX_DATAGRAM:
+            raise ValueError(f"packet {i} {_packet_fault(NULL, result.packets[i].length, MAX_DATAGRAM)}")
+    return result
+
+
+class UdpSocket(_UdpSocket):
+    # A class of Python's: in the stable ABI, Cython's have no __del__.
+    __slots__ = ()
+    __doc__ = _UdpSocket.__doc__
+
+    def __init_subclass__(cls):
+        raise TypeError("UdpSocket is not an acceptable base type")
+
+    @staticmethod
+    def bind(address=("0.0.0.0", 0), *, segment=None, coalesce=None, receive_buffer=None, send_buffer=None,
+             pinned_limit=None, ipv6_only=False, reuse_port=False, mark=None, interface=None) -> UdpSocket:
+        """Make a socket and bind it.
+
+        Parameters
+        ----------
+        address : tuple
+            The own address, an IPv4 or IPv6 literal, and port; 0: any that is free.
+        segment, coalesce : bool, optional
+            Whether runs of datagrams leave and arrive by one system call (UDP_SEGMENT and UDP_GRO).
+            None: where the system can, and is not known to fail. ``TUNRING_UDP_OFFLOADS=0`` turns both off.
+        receive_buffer, send_buffer : int, optional
+            Bytes of the system's buffers. None: 16 MiB and 7 MiB, or what the system allows of it.
+        pinned_limit : int, optional
+            Bytes of memory for datagrams that were received and not let go. None: 16 MiB.
+        ipv6_only : bool
+            A socket of IPv6 takes no IPv4.
+        reuse_port : bool
+            Several sockets may share the port (SO_REUSEPORT).
+        mark : int, optional
+            The firewall mark of what is sent; Linux only.
+        interface : str, optional
+            The only interface to use; Linux only.
+
+        Raises
+        ------
+        OSError
+            The system refuses the address or an option.
+        NotImplementedError
+            The system lacks an option.
+        """
+        from tunring._udp import bind
+
+        return bind(address, segment, coalesce, receive_buffer, send_buffer, pinned_limit, ipv6_only, reuse_port, mark,
+                    interface)
+
+    @staticmethod
+    def from_socket(sock) -> UdpSocket:
+        """Take over a bound UDP socket of the :mod:`socket` module.
+
+        It works on a copy, sets its own options, and puts them back at :meth:`close`. Until then the original must not
+        receive: it would get several datagrams as one.
+        """
+        from tunring._udp import from_socket
+
+        return from_socket(sock)
+
+    def __del__(self, *, warn=warnings.warn):  # at exit, modules may be empty already
+        try:
+            unclosed = not self.closed
+        except TypeError:  # it never opened
+            return
+        if unclosed:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()

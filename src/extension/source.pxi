@@ -1,0 +1,262 @@
+# What lends packets: the part that sessions and sockets share. Included by _core.pyx.
+
+cdef struct _Receiving:
+    tunring_source *source
+    uint32_t max
+    tunring_lease *lease
+
+
+# The calls that may wait, in one shape: what is to be done, and for how long to wait for it (NULL: not at all).
+ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
+
+
+cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _Receiving *call = <_Receiving *>state
+    return tunring_receive(call.source, call.max, wait, &call.lease)
+
+
+cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NULL,
+                     uint32_t min_packets=1, int64_t linger=0) except? 0xFFFFFFFF:
+    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
+    cdef tunring_wait wait
+    cdef interrupt signal
+    cdef DWORD code
+    # At once first: where packets keep coming, a wait need not be prepared.
+    if min_packets <= 1:
+        # The caller holds whatever `state` has pointers to; the core waits for this call when the source is closed.
+        with nogil:
+            code = call(state, NULL)
+        if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
+            return code
+    wait.cancel = cancel
+    wait.deadline = deadline
+    wait.min_packets = min_packets
+    wait.linger = linger
+    try:
+        interrupt_arm(&signal)
+        while True:
+            wait.interrupt = signal.handle
+            with nogil:
+                code = call(state, &wait)
+            if code != ERROR_OPERATION_ABORTED:
+                return code
+            interrupt_check(&signal)
+    finally:
+        interrupt_disarm(&signal)
+
+
+cdef object _session_closed(str action, str reason, str why):
+    error = SessionClosed(ERROR_HANDLE_EOF, f"{action}: {why}")
+    error.reason = reason
+    return error
+
+
+cdef uint32_t _packet_count(value, str name) except 0:
+    cdef long long number
+    if type(value) is int and value == 1:
+        return 1
+    try:
+        number = value if type(value) is int else operator.index(value)
+    except OverflowError:
+        number = 0
+    if not 1 <= number <= TUNRING_MAX_BATCH:
+        raise ValueError(f"{name} must be 1 to {TUNRING_MAX_BATCH}, not {value}")
+    return <uint32_t>number
+
+
+cdef int64_t _nanoseconds(value, str name) except -1:
+    cdef double seconds
+    if type(value) is int and value == 0:
+        return 0
+    try:
+        seconds = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be seconds, not {value!r}") from None
+    if not 0 <= seconds <= 9e9:
+        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
+    return <int64_t>(seconds * 1e9)
+
+
+cdef class _Source:
+    """What a Session and a UdpSocket share: receiving, state, and what waits for them."""
+    cdef tunring_source *source   # set once, and freed by __dealloc__: a call's own `self` holds it
+    cdef bint close_called        # the C core's state tells of a removed adapter first
+    cdef bint datagrams           # its packets have sources
+    cdef readonly dict _waiters   # of each event loop that was used with it: tunring._loops.waiters.Waiters
+    cdef object __weakref__
+
+    def __dealloc__(self):
+        if self.source:
+            tunring_source_drop(self.source)
+
+    def __enter__(self):
+        self.lender()
+        return self
+
+    def __exit__(self, *exception):
+        self.lender()
+        self.close()
+
+    cdef tunring_source *lender(self) except NULL:
+        if not self.source:
+            raise TypeError("Adapter.start_session() makes sessions, and UdpSocket.bind() sockets")
+        return self.source
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        cdef tunring_source *source = self.lender()
+        return self.close_called or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
+
+    cdef object failure(self, DWORD code, str action):
+        """The exception for a code."""
+        cdef str what = "socket" if self.datagrams else "session"
+        state = tunring_source_state(self.lender())
+        if code != ERROR_HANDLE_EOF:
+            return error_from_code(code, action)
+        if state == TUNRING_FORKED:
+            return _session_closed(action, "forked", f"the {what} was made before the fork: it is the parent process's")
+        if self.datagrams:
+            return _session_closed(action, "closed", "the socket is closed")
+        error = error_from_code(code, action)
+        # A close that has begun may not have come to the core yet.
+        by_close = state == TUNRING_CLOSED or state == TUNRING_OPEN and self.close_called
+        error.reason = "closed" if by_close else "removed"
+        return error
+
+    # -- Receiving
+
+    cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle=False, HANDLE cancel=NULL,
+                             min_packets=1, linger=0):
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef _Receiving call
+        cdef tunring_wait settling
+        cdef DWORD code
+        call.source = self.lender()
+        call.lease = NULL
+        call.max = _packet_count(max_packets, "max_packets")
+        if settle:
+            settling.deadline = 0
+            settling.interrupt = NULL
+            settling.cancel = NULL
+            settling.min_packets = 0
+            settling.linger = 0
+            with nogil:  # `self` holds the source
+                code = _receive(&call, &settling)
+        else:
+            code = _wait_for(_receive, &call, deadline, cancel, _packet_count(min_packets, "min_packets"),
+                             _nanoseconds(linger, "linger"))
+        lease.slots = call.lease
+        batch.from_socket = self.datagrams
+        if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):
+            raise self.failure(code, "can't receive")
+        batch.lease = lease
+        batch.live = True
+        return batch
+
+    def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
+        """:meth:`receive` that also ends, with an empty batch, once ``cancel`` is set."""
+        return self.receive_until(max_packets, _deadline(timeout), False, cancel.event.wait)
+
+    def _poll(self, max_packets) -> Batch:
+        """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
+        return self.receive_until(max_packets, 0, True)
+
+    def receive(self, max_packets=256, timeout=None, *, min_packets=1, linger=0) -> Batch:
+        """Take the packets that are there, waiting for the first one.
+
+        Parameters
+        ----------
+        max_packets : int
+            Maximum number of packets to take: 1 to 65536.
+        timeout : float, optional
+            Seconds to wait for the first packet; 0 polls, None waits for ever.
+        min_packets : int, optional
+            Fewer packets than this are worth waiting for more: 1 to 65536.
+        linger : float, optional
+            Seconds to wait for more, from the first packet on.
+
+        Returns
+        -------
+        Batch
+            Empty, hence false, when the time was up.
+
+        Raises
+        ------
+        SessionClosed
+            It was closed, here or in another thread, or the adapter is gone.
+        RingCorrupt
+            The ring's state is invalid.
+        """
+        return self.receive_until(max_packets, _deadline(timeout), False, NULL, min_packets, linger)
+
+    def batches(self, max_packets=256, *, timeout=None, min_packets=1, linger=0):
+        """Iterate over batches as they come, releasing each when the next is asked for.
+
+        Ends silently when the session or socket is over.
+
+        Parameters
+        ----------
+        max_packets, min_packets, linger
+            As for :meth:`receive`.
+        timeout : float, optional
+            Seconds after which an empty batch comes, as a tick; None: never.
+        """
+        cdef Batch batch
+        while True:
+            try:
+                batch = self.receive_until(max_packets, _deadline(timeout), False, NULL, min_packets, linger)
+            except SessionClosed:
+                return
+            try:
+                yield batch
+            finally:
+                batch.end()
+
+    # -- State
+
+    @property
+    def read_event(self) -> int:
+        """The read event: a handle on Windows, a descriptor elsewhere. It is not the caller's to close."""
+        cdef tunring_source *source = self.lender()
+        if self.closed:
+            raise self.failure(ERROR_HANDLE_EOF, "no read event")
+        return <size_t>tunring_source_read_event(source)
+
+    def fileno(self) -> int:
+        """The read event's descriptor, for select, poll, epoll and event loops; not on Windows.
+
+        It is readable if and only if ``receive(timeout=0)`` would return a packet or raise.
+
+        Raises
+        ------
+        io.UnsupportedOperation
+            On Windows: wait for :attr:`read_event` there.
+        SessionClosed
+            It is closed.
+        """
+        if os.name == "nt":
+            raise io.UnsupportedOperation("no descriptor on Windows; wait for read_event")
+        return self.read_event
+
+    cdef int close_source(self) except -1:
+        """Close what lends the packets, and tell the tasks that wait."""
+        cdef tunring_source *source = self.lender()
+        try:
+            with nogil:  # `self` holds the source
+                tunring_source_close(source)
+        finally:
+            self.tell_waiters()
+        return 0
+
+    cdef int tell_waiters(self) except -1:
+        failure = None
+        for waiters in list(self._waiters.values()):
+            try:
+                waiters.session_closed()
+            except BaseException as error:  # say a signal handler's, which the others' tasks must not wait for
+                failure = error
+        if failure is not None:
+            raise failure
+        return 0

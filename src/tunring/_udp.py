@@ -1,0 +1,273 @@
+"""Making UDP sockets: what the system is asked for, and what it granted. The sockets are in the extension module."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from tunring._core import UdpSocket
+
+#: Bytes of a chunk of memory for datagrams.
+_CHUNK = 256 * 1024
+
+#: Bytes of buffers unless asked otherwise: 10 Gbit/s for as long as a thread may have to wait for a processor.
+_RECEIVE_BUFFER = 16 << 20
+_SEND_BUFFER = 7 << 20
+
+#: Numbers of Linux, some of which Python does not name.
+_SO_REUSEPORT, _SO_MARK, _SO_BINDTODEVICE = 15, 36, 25
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
+_IP_PKTINFO, _IP_RECVTOS = 8, 13
+_IPV6_RECVPKTINFO, _IPV6_RECVTCLASS = 49, 66
+
+
+@dataclass(frozen=True, slots=True)
+class UdpStats:
+    """A socket's figures since it was opened. Each is exact, but together they are not of one instant."""
+
+    #: Datagrams, their bytes, and batches that were received.
+    received_packets: int
+    received_bytes: int
+    received_batches: int
+    #: Datagrams that the system accepted, their bytes, and calls that sent some.
+    sent_packets: int
+    sent_bytes: int
+    sent_batches: int
+    #: Times a receive or a send went to sleep, and receives that an event woke.
+    waits: int
+    wakes: int
+    #: Times the system had no room for a datagram, and datagrams given up because of it, by ``on_full="drop"``.
+    full: int
+    dropped: int
+    #: Datagrams that the system refused: no route or a firewall; too large for the path; any other reason.
+    refused_unreachable: int
+    refused_size: int
+    refused_other: int
+    #: ICMP errors that earlier datagrams caused, passed over.
+    icmp_errors: int
+    #: System calls that returned datagrams, those of them that returned several, and those that sent several.
+    reads: int
+    coalesced_reads: int
+    runs_sent: int
+    #: Datagrams that were longer than the room for them.
+    truncated: int
+    #: Datagrams that the system lost, since its receive buffer was full; None where it can't tell.
+    host_dropped: int | None
+    #: Datagrams, and their bytes, that are received and not let go.
+    pinned_packets: int
+    pinned_bytes: int
+    #: Bytes of the system's buffers, as granted.
+    receive_buffer: int
+    send_buffer: int
+    #: Whether runs leave by one system call now, and whether they arrive by one.
+    segment: bool
+    coalesce: bool
+
+
+class Options:
+    """What was set on a socket, to be put back on one that was taken over.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        The socket. It is kept only if it was taken over.
+    taken_over : bool
+        Whether the options belong to somebody else.
+    """
+
+    def __init__(self, sock: socket.socket, taken_over: bool) -> None:
+        self._sock = sock
+        self._taken_over = taken_over
+        self._before: list[tuple[int, int, int]] = []
+        self.segment = False
+        self.coalesce = False
+        self.receive_buffer = 0
+        self.send_buffer = 0
+
+    def set(self, level: int, option: int, value: int) -> None:
+        """Set an option, and remember what it was."""
+        if self._taken_over:
+            self._before.append((level, option, self._sock.getsockopt(level, option)))
+        self._sock.setsockopt(level, option, value)
+
+    def restore(self) -> None:
+        """Put back what was set on a socket that was taken over, unless its owner has closed it."""
+        before, self._before = self._before, []
+        if self._sock.fileno() < 0:
+            return
+        for level, option, value in reversed(before):
+            self._sock.setsockopt(level, option, value)
+
+
+def _offloads(wanted: bool | None, name: str) -> bool | None:
+    """What was asked for, by argument or environment; None: try."""
+    if wanted is not None and not isinstance(wanted, bool):
+        raise TypeError(f"{name} must be a bool or None, not {wanted!r}")
+    if os.environ.get("TUNRING_UDP_OFFLOADS") == "0":
+        return False
+    return wanted
+
+
+def _mangles_runs() -> bool:
+    """Whether this kernel is known to mangle runs of equal datagrams: Linux 7.0 to 7.1.4."""
+    numbers = platform.release().split("-")[0].split(".")[:3]
+    try:
+        version = tuple(int(number) for number in numbers)
+    except ValueError:
+        return False
+    return (7, 0) <= version <= (7, 1, 4)
+
+
+def _supports(sock: socket.socket, option: int) -> bool:
+    try:
+        sock.getsockopt(socket.IPPROTO_UDP, option)
+    except OSError:
+        return False
+    return True
+
+
+def _set_offloads(sock: socket.socket, options: Options, segment: bool | None, coalesce: bool | None) -> None:
+    segment, coalesce = _offloads(segment, "segment"), _offloads(coalesce, "coalesce")
+    if segment is None:
+        segment = _supports(sock, _UDP_SEGMENT) and not _mangles_runs()
+    elif segment and not _supports(sock, _UDP_SEGMENT):
+        raise NotImplementedError("segment=True: this kernel has no UDP_SEGMENT; Linux 4.18 or later has")
+    if coalesce is None:
+        coalesce = _supports(sock, _UDP_GRO)
+    elif coalesce and not _supports(sock, _UDP_GRO):
+        raise NotImplementedError("coalesce=True: this kernel has no UDP_GRO; Linux 5.0 or later has")
+    if coalesce:
+        options.set(socket.IPPROTO_UDP, _UDP_GRO, 1)
+    options.segment, options.coalesce = segment, coalesce
+
+
+def _set_messages(sock: socket.socket, options: Options) -> None:
+    """Let each datagram tell the address it was sent to, and its ECN bits."""
+    options.set(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    options.set(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+    if sock.family == socket.AF_INET6:
+        options.set(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        options.set(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+
+
+def _size(value: int | None, name: str, default: int, least: int) -> int:
+    if value is None:
+        return default
+    if type(value) is not int:
+        raise TypeError(f"{name} must be bytes, not {value!r}")
+    if not least <= value <= 1 << 30:
+        raise ValueError(f"{name} must be {least} to {1 << 30} bytes, not {value}")
+    return value
+
+
+def _set_buffer(sock: socket.socket, option: int, force: int, size: int) -> int:
+    """Ask for a buffer, past the system's limit if privileges allow; returns what was granted."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+    # Linux doubles what it is asked for, to have room for its own bookkeeping.
+    return sock.getsockopt(socket.SOL_SOCKET, option) // 2
+
+
+def _family(address: Any) -> int:
+    if not isinstance(address, tuple) or len(address) not in (2, 4) or not isinstance(address[0], str):
+        raise TypeError(f"address must be (host, port) or (host, port, flow, scope), not {address!r}")
+    if not isinstance(address[1], int) or not 0 <= address[1] <= 65535:
+        raise ValueError(f"the port must be 0 to 65535, not {address[1]!r}")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address[0])
+        except OSError:
+            continue
+        return int(family)
+    raise ValueError(f"the host must be an address such as '0.0.0.0' or '::', not {address[0]!r}")
+
+
+def _not_here() -> None:
+    if sys.platform != "linux":
+        raise NotImplementedError("UdpSocket needs Linux for now")
+
+
+def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket:
+    ipv6 = sock.family == socket.AF_INET6
+    only = ipv6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    chunks = max(2, pinned_limit // _CHUNK)
+    return UdpSocket._open(  # noqa: SLF001
+        sock.fileno(), sock.getsockname(), options, ipv6, only, options.segment, chunks
+    )
+
+
+def bind(
+    address: Any,
+    segment: bool | None,
+    coalesce: bool | None,
+    receive_buffer: int | None,
+    send_buffer: int | None,
+    pinned_limit: int | None,
+    ipv6_only: bool,
+    reuse_port: bool,
+    mark: int | None,
+    interface: str | None,
+) -> UdpSocket:
+    """Make a socket, for :meth:`UdpSocket.bind`."""
+    _not_here()
+    family = _family(address)
+    receive_size = _size(receive_buffer, "receive_buffer", _RECEIVE_BUFFER, 4096)
+    send_size = _size(send_buffer, "send_buffer", _SEND_BUFFER, 4096)
+    limit = _size(pinned_limit, "pinned_limit", 64 * _CHUNK, 2 * _CHUNK)
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        options = Options(sock, taken_over=False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6_only))
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+        if interface is not None:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode())
+        _set_offloads(sock, options, segment, coalesce)
+        _set_messages(sock, options)
+        options.receive_buffer = _set_buffer(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE, receive_size)
+        options.send_buffer = _set_buffer(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE, send_size)
+        sock.bind(address)
+        return _open(sock, options, limit)
+
+
+def from_socket(sock: socket.socket) -> UdpSocket:
+    """Take a socket over, for :meth:`UdpSocket.from_socket`."""
+    _not_here()
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"from_socket takes a socket.socket, not {sock!r}")
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+        raise ValueError(f"from_socket takes a UDP socket of IPv4 or IPv6, not {sock!r}")
+    options = Options(sock, taken_over=True)
+    try:
+        _set_offloads(sock, options, None, None)
+        _set_messages(sock, options)
+        options.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        options.send_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        return _open(sock, options, 64 * _CHUNK)
+    except BaseException:
+        options.restore()
+        raise
+
+
+def stats_of(options: Options, common: dict[str, Any], figures: dict[str, Any]) -> UdpStats:
+    """Put a socket's figures together, for :meth:`UdpSocket.stats`."""
+    runs = figures.pop("runs")
+    own = {name: common[name] for name in UdpStats.__slots__ if name in common}
+    return UdpStats(
+        **own,
+        **figures,
+        full=common["ring_full"],
+        receive_buffer=options.receive_buffer,
+        send_buffer=options.send_buffer,
+        segment=runs,
+        coalesce=options.coalesce,
+    )
