@@ -89,6 +89,13 @@ DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *hand
 /* Any time. */
 void tunring_adapter_give_back(tunring_adapter *adapter);
 
+/* The descriptor of the adapter's interface, which stays the adapter's; or if `leave`, a copy that is the caller's, and from
+ * now on sessions and the adapter end without changing the interface. ERROR_NOT_SUPPORTED by a library that has none. */
+DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *descriptor);
+
+/* Whether others are attached to the adapter's interface; false if it is closed, or the library can't tell. */
+bool tunring_adapter_shared(tunring_adapter *adapter);
+
 /* Whether it belongs to the parent of this forked process. Any time. */
 bool tunring_adapter_forked(const tunring_adapter *adapter);
 /* Whether tunring_adapter_shut() was called. Any time. */

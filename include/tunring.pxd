@@ -66,6 +66,8 @@ cdef extern from "tunring.h" nogil:
     DWORD tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor) noexcept
     DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle) noexcept
     void tunring_adapter_give_back(tunring_adapter *adapter) noexcept
+    DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bint leave, int *descriptor) noexcept
+    bint tunring_adapter_shared(tunring_adapter *adapter) noexcept
     bint tunring_adapter_forked(const tunring_adapter *adapter) noexcept
     bint tunring_adapter_is_shut(const tunring_adapter *adapter) noexcept
     uint64_t tunring_adapter_pinned(const tunring_adapter *adapter) noexcept

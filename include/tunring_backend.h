@@ -104,6 +104,13 @@ typedef struct tunring_backend
     /* A descriptor of the network namespace that the adapter lives in, the caller's to close; -1 where there is none. */
     int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE Adapter);
 
+    /* The descriptor of the adapter's interface, which stays the adapter's. If Leave, a copy instead, which is the caller's,
+     * and from now on sessions and the adapter end without changing the interface. NULL where there are none. */
+    DWORD (*adapter_descriptor)(WINTUN_ADAPTER_HANDLE Adapter, BOOL Leave, int *Descriptor);
+
+    /* Whether others are attached to the adapter's interface, too. NULL where there are none. */
+    BOOL (*adapter_shared)(WINTUN_ADAPTER_HANDLE Adapter);
+
     /* An adapter on a descriptor of a TUN interface that somebody else attached; a copy of it is taken, which becomes
      * non-blocking with the original. NULL where there are none. */
     DWORD (*adopt)(int Descriptor, WINTUN_ADAPTER_HANDLE *Adapter);

@@ -26,6 +26,7 @@ cdef extern from "wintun.h" nogil:
         ERROR_INVALID_PARAMETER
         ERROR_BUFFER_OVERFLOW
         ERROR_BUSY
+        ERROR_NOT_SUPPORTED
         ERROR_NOT_FOUND
         ERROR_MOD_NOT_FOUND
         WAIT_TIMEOUT

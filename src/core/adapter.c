@@ -130,6 +130,30 @@ tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor)
     return ERROR_SUCCESS;
 }
 
+DWORD
+tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *descriptor)
+{
+    const tunring_backend *backend = adapter->api->backend;
+    if (!adapter_enter(adapter))
+        return ERROR_INVALID_HANDLE;
+    const DWORD code = backend && backend->adapter_descriptor
+                           ? backend->adapter_descriptor(adapter->handle, leave, descriptor)
+                           : ERROR_NOT_SUPPORTED;
+    adapter_leave(adapter);
+    return code;
+}
+
+bool
+tunring_adapter_shared(tunring_adapter *adapter)
+{
+    const tunring_backend *backend = adapter->api->backend;
+    if (!adapter_enter(adapter))
+        return false;
+    const bool shared = backend && backend->adapter_shared && backend->adapter_shared(adapter->handle);
+    adapter_leave(adapter);
+    return shared;
+}
+
 bool
 tunring_adapter_forked(const tunring_adapter *adapter)
 {

@@ -221,6 +221,30 @@ cdef class AdapterHandle:
             raise self.refusal()
         return descriptor
 
+    def descriptor(self, bint leave):
+        """The interface's descriptor; or a copy that is the caller's, after which the interface stays as it is."""
+        cdef tunring_adapter *adapter = self.get()
+        cdef int descriptor = -1
+        cdef DWORD code
+        with nogil:  # `self` holds the adapter
+            code = tunring_adapter_descriptor(adapter, leave, &descriptor)
+        if code == ERROR_INVALID_HANDLE:
+            raise self.refusal()
+        if code == ERROR_NOT_SUPPORTED:
+            raise io.UnsupportedOperation("only adapters of tun_linux have descriptors")
+        if code != ERROR_SUCCESS:
+            raise error_from_code(code, "no descriptor")
+        return descriptor
+
+    @property
+    def shared(self) -> bool:
+        """Whether others are attached to the interface, as far as the library can tell."""
+        cdef tunring_adapter *adapter = self.get()
+        cdef bint shared
+        with nogil:  # `self` holds the adapter
+            shared = tunring_adapter_shared(adapter)
+        return shared
+
     def lend(self):
         """The library's own handle, for calls through another binding: a :class:`Loan`."""
         cdef Loan loan = Loan.__new__(Loan)

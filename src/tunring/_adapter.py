@@ -117,7 +117,9 @@ class Adapter:
         self._library = library
         self._luid = handle.luid
         self._configurator = Configurator(
-            partial(_locate, handle, library, self._luid, name), stays=origin != "created", opened=origin == "opened"
+            partial(_locate, handle, library, self._luid, name),
+            stays=origin != "created",
+            opened=origin == "opened" and not handle.shared,
         )
         self._closed = False
         self._open_adapters[id(self)] = library.path, self._luid
@@ -438,6 +440,48 @@ class Adapter:
                 self._handle.close()
         if problem:
             warnings.warn(f"{self!r} leaves a part of its configuration behind: {problem}", RuntimeWarning)
+
+    def fileno(self) -> int:
+        """Lend the interface's TUN descriptor. It stays the adapter's: nobody else may close it, or read from it.
+
+        For its ioctls, and for handing it to another process, which gets a copy. Linux only.
+
+        Raises
+        ------
+        ValueError
+            The adapter is closed.
+        io.UnsupportedOperation
+            The library has no descriptors.
+        """
+        return self._handle.descriptor(leave=False)
+
+    def detach(self) -> int:
+        """Close the adapter and its session, leave the interface as it is, and return its TUN descriptor.
+
+        For a restart without an interruption: another program goes on by :meth:`from_fd`, and meanwhile the kernel
+        queues what comes. Link, offloads, addresses, routes and DNS stay, and the interface does as long as the
+        descriptor is open, which is the caller's to close. Only packets that were received already, or wait in the
+        rings, are lost. Linux only.
+
+        Raises
+        ------
+        ValueError
+            The adapter is closed.
+        io.UnsupportedOperation
+            The library has no descriptors.
+
+        Examples
+        --------
+        >>> import os, tunring
+        >>> def hand_over(adapter):  # the next program gets the number as its argument
+        ...     fd = adapter.detach()
+        ...     os.set_inheritable(fd, True)
+        ...     os.execv("/usr/bin/python3", ["python3", "-m", "service", str(fd)])
+        """
+        descriptor = self._handle.descriptor(leave=True)
+        self._configurator.leave()
+        self.close()
+        return descriptor
 
     def __enter__(self) -> Self:
         return self

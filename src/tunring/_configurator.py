@@ -262,6 +262,13 @@ class Configurator:
             except Exception as error:
                 return error if before else None
 
+    def leave(self) -> None:
+        """Take nothing back any more: somebody else goes on with the interface."""
+        with self._lock:
+            self._closed = True
+            self._before = {}
+            _configured.discard(self)
+
     def _restore(self, before: dict[Key, Any]) -> Exception | None:
         def work(interface: System) -> Exception | None:
             self._sweep(interface)

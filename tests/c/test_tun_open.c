@@ -88,14 +88,14 @@ refused(void)
     CHECK(strstr(last_line, "unknown"));
     CHECK(if_nametoindex("unknown") == 0);
     CHECK_FAILS(WintunOpenAdapter(wide("lo")), ERROR_INVALID_PARAMETER);
-    CHECK(strstr(last_line, "no TUN interface"));
+    CHECK(strstr(last_line, "not a TUN interface"));
     close(make_interface("tap0", IFF_TAP, 0));
     CHECK_FAILS(WintunOpenAdapter(wide("tap0")), ERROR_INVALID_PARAMETER);
-    close(make_interface("many0", IFF_TUN | IFF_MULTI_QUEUE, 0));
-    CHECK_FAILS(WintunOpenAdapter(wide("many0")), ERROR_INVALID_PARAMETER);
-    CHECK(if_nametoindex("tap0") && if_nametoindex("many0"));
+    close(make_interface("tap1", IFF_TAP | IFF_MULTI_QUEUE, 0));
+    CHECK_FAILS(WintunOpenAdapter(wide("tap1")), ERROR_INVALID_PARAMETER);
+    CHECK(if_nametoindex("tap0") && if_nametoindex("tap1"));
     remove_interface("tap0");
-    remove_interface("many0");
+    remove_interface("tap1");
 
     int fd = make_interface("busy0", IFF_TUN, 0);
     CHECK_FAILS(WintunOpenAdapter(wide("busy0")), ERROR_ALREADY_INITIALIZED);

@@ -155,6 +155,26 @@ front_adapter_namespace(WINTUN_ADAPTER_HANDLE adapter)
     return space;
 }
 
+DWORD
+front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor)
+{
+    const DWORD before = GetLastError();
+    DWORD code = ERROR_HANDLE_EOF;
+    if (usable(adapter))
+        code = backend.descriptor(adapter, leave, descriptor);
+    SetLastError(before);
+    return code;
+}
+
+BOOL
+front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter)
+{
+    const DWORD before = GetLastError();
+    const BOOL shared = usable(adapter) && backend.shared(adapter);
+    SetLastError(before);
+    return shared;
+}
+
 DWORD WINAPI
 WintunGetRunningDriverVersion(void)
 {

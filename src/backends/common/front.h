@@ -30,7 +30,10 @@ typedef struct backend_operations
     /* The number that the LUID is made of; `present`: the system has an interface of this index now. */
     DWORD (*index)(WINTUN_ADAPTER_HANDLE adapter, bool *present);
     DWORD (*name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size);
-    int (*space)(WINTUN_ADAPTER_HANDLE adapter);        /* a network namespace; NULL where there are none */
+    int (*space)(WINTUN_ADAPTER_HANDLE adapter); /* a network namespace; NULL where there are none */
+    /* Both NULL where there are no descriptors. */
+    DWORD (*descriptor)(WINTUN_ADAPTER_HANDLE adapter, bool leave, int *descriptor);
+    bool (*shared)(WINTUN_ADAPTER_HANDLE adapter);
     DWORD (*set_option)(const char *name, DWORD value); /* NULL where there are none */
 
     /* The capacity is valid. */
@@ -65,6 +68,8 @@ DWORD front_receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWO
 void front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
 DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
 /* Those that only some have: for descriptors, and for options that have a meaning. */
+DWORD front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor);
+BOOL front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter);
 DWORD front_adopt(int descriptor, WINTUN_ADAPTER_HANDLE *adapter);
 WINTUN_SESSION_HANDLE front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity,
                                           const tunring_session_options *options);

@@ -22,6 +22,9 @@ typedef struct virtio_header
 
 WINTUN_ASSERT(sizeof(virtio_header) == 10, "no padding");
 
+/* Bytes of a header that is padded, at most: other programs may have asked for more than the legacy one. */
+#define VIRTIO_MAX_HEADER 64u
+
 /* flags */
 #define VIRTIO_NEEDS_CHECKSUM 0x01u
 

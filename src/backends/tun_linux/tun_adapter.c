@@ -9,6 +9,7 @@
 #include "backends/tun_linux/tun_link.h"
 #include "backends/tun_linux/tun_netlink.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,7 +82,11 @@ static bool
 dropped_by_kernel(tun_adapter *adapter, uint64_t *dropped)
 {
     tun_device *device = &adapter->device;
-    return tun_device_refresh(device) && tun_netlink_dropped(device->control, device->index, dropped);
+    tun_link_state state;
+    if (!tun_device_refresh(device) || !tun_netlink_read(device->control, device->index, &state))
+        return false;
+    *dropped = state.dropped;
+    return true;
 }
 
 static void
@@ -101,19 +106,19 @@ detach(tun_session *session, tun_device *closing)
     update_dropped(session);
     tun_session_detach(session);
     if (tun_device_refresh(&adapter->device))
-        tun_device_set_carrier(&adapter->device, false);
+        tun_device_end(&adapter->device);
     adapter->session = NULL;
     session->adapter = NULL;
     drop_use(adapter, closing);
 }
 
-/* An adapter that this process is attached to already. */
+/* An adapter that this process is attached to already. Of an interface of several queues each gets one of its own. */
 static tun_adapter *
 find(const char *name)
 {
     for (tun_adapter *adapter = adapters; adapter; adapter = adapter->next)
     {
-        if (tun_device_is_named(&adapter->device, name))
+        if (!adapter->device.multi_queue && tun_device_is_named(&adapter->device, name))
             return adapter;
     }
     return NULL;
@@ -330,8 +335,7 @@ start(tun_adapter *adapter, DWORD capacity, const tunring_session_options *optio
     if (device->origin == TUN_MADE && !options->keep_queue)
         tun_link_raise_queue_length(device->control, device->name, queue_length_for(capacity));
     (void)dropped_by_kernel(adapter, &made->dropped_before);
-    tun_device_drain(device);
-    tun_device_set_carrier(device, true);
+    tun_device_begin(device);
     memcpy(made->name, device->name, sizeof(made->name));
     made->adapter = adapter;
     adapter->session = made;
@@ -371,7 +375,52 @@ tun_adapter_session_dropped(tun_session *session)
     return dropped;
 }
 
+void
+tun_adapter_watch_link(tun_session *session)
+{
+    os_mutex_lock(&lock);
+    const tun_adapter *adapter = session->adapter;
+    const bool dark = adapter && tun_device_is_dark(&adapter->device);
+    if (dark && !session->dark)
+        backend_log(WINTUN_LOG_WARN,
+                    "The link of the interface \"%s\" was switched off by somebody else: nothing comes to its session "
+                    "until it is on again",
+                    adapter->device.name);
+    session->dark = dark;
+    os_mutex_unlock(&lock);
+}
+
 /* ---- Questions ---- */
+
+bool
+tun_adapter_shared(WINTUN_ADAPTER_HANDLE handle)
+{
+    os_mutex_lock(&lock);
+    const bool shared = tun_device_is_shared(&handle->adapter->device);
+    os_mutex_unlock(&lock);
+    return shared;
+}
+
+DWORD
+tun_adapter_descriptor(WINTUN_ADAPTER_HANDLE handle, bool leave, int *descriptor)
+{
+    tun_device *device = &handle->adapter->device;
+    DWORD code = ERROR_SUCCESS;
+    os_mutex_lock(&lock);
+    *descriptor = device->fd;
+    if (device->fd < 0)
+        code = ERROR_HANDLE_EOF;
+    else if (leave)
+    {
+        *descriptor = fcntl(device->fd, F_DUPFD_CLOEXEC, 3);
+        if (*descriptor < 0)
+            code = os_error_from_errno(errno);
+        else
+            device->left = true;
+    }
+    os_mutex_unlock(&lock);
+    return code;
+}
 
 DWORD
 tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size)

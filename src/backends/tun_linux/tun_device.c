@@ -10,6 +10,7 @@
 #include "backends/tun_linux/tun_ioctl.h"
 #include "backends/tun_linux/tun_link.h"
 #include "backends/tun_linux/tun_namespace.h"
+#include "backends/tun_linux/tun_netlink.h"
 #include "platform/os.h"
 
 #include <fcntl.h>
@@ -154,8 +155,10 @@ virtio_flag(void)
     return atomic_load(&offloads_wanted) ? IFF_VNET_HDR : 0;
 }
 
+#define ALL_OFFLOADS (OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO)
+
 /* Asks the kernel for superpackets, of as many kinds as it has: TCP and UDP, TCP alone, or none. With `flags` of the
- * attached descriptor. */
+ * attached descriptor. Others that are attached would get them too. */
 static void
 negotiate_offloads(tun_device *device, int flags)
 {
@@ -164,14 +167,35 @@ negotiate_offloads(tun_device *device, int flags)
     device->format = (tun_format){.virtio = (flags & IFF_VNET_HDR) != 0};
     if (!device->format.virtio)
         return;
-    /* A persistent interface, or another process, may have left another size. */
+    /* A persistent interface may have kept another size. */
     (void)tun_ioctl(device->fd, TUNSETVNETHDRSZ, &header_size);
     if (tun_ioctl_value(device->fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) == 0)
-        device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO;
+        device->format.offloads = ALL_OFFLOADS;
     else if (tun_ioctl_value(device->fd, TUNSETOFFLOAD, tcp) == 0)
         device->format.offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6;
     else
         (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
+}
+
+/* What others have agreed with the kernel stays. It takes superpackets whether or not it hands over any, and refuses
+ * those that it doesn't know, which a session finds out. */
+static DWORD
+keep_format(tun_device *device, int flags)
+{
+    int header_size = sizeof(virtio_header);
+    device->format = (tun_format){.virtio = (flags & IFF_VNET_HDR) != 0};
+    if (!device->format.virtio)
+        return ERROR_SUCCESS;
+    (void)tun_ioctl(device->fd, TUNGETVNETHDRSZ, &header_size);
+    if (header_size < (int)sizeof(virtio_header) || header_size > (int)VIRTIO_MAX_HEADER)
+    {
+        backend_log(WINTUN_LOG_ERR, "The virtio headers of \"%s\" have %d bytes, not %u to %u", device->name,
+                    header_size, (unsigned)sizeof(virtio_header), VIRTIO_MAX_HEADER);
+        return ERROR_INVALID_PARAMETER;
+    }
+    device->format.padding = (unsigned)header_size - (unsigned)sizeof(virtio_header);
+    device->format.offloads = atomic_load(&offloads_wanted) ? ALL_OFFLOADS : 0;
+    return ERROR_SUCCESS;
 }
 
 /* ---- Create and attach ---- */
@@ -249,7 +273,7 @@ tun_device_create(tun_device *device, const char *name)
     adopt_name(device, name);
     device->index = tun_link_index(device->control, device->name);
     negotiate_offloads(device, flags);
-    tun_device_set_carrier(device, false);
+    tun_link_set_carrier(device->fd, device->control, device->name, false);
     return ERROR_SUCCESS;
 
 failed:
@@ -272,7 +296,7 @@ attach_failure(int failure, const char *name)
                     "Attaching to the interface \"%s\" needs the capability CAP_NET_ADMIN or to be its owner", name);
         return ERROR_ACCESS_DENIED;
     case EINVAL:
-        backend_log(WINTUN_LOG_ERR, "The interface \"%s\" is no TUN interface, or one of several queues", name);
+        backend_log(WINTUN_LOG_ERR, "The interface \"%s\" is not a TUN interface", name);
         return ERROR_INVALID_PARAMETER;
     default:
         backend_log(WINTUN_LOG_ERR, "Attaching to the interface \"%s\" failed: %s", name, strerror(failure));
@@ -285,41 +309,6 @@ not_found(const char *name)
 {
     backend_log(WINTUN_LOG_ERR, "There is no interface named \"%s\"", name);
     return ERROR_NOT_FOUND;
-}
-
-DWORD
-tun_device_attach(tun_device *device, const char *name)
-{
-    DWORD code = open_descriptors(device, TUN_OPENED);
-    const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
-    if (device->control >= 0 && !index)
-        code = not_found(name);
-    else if (index && is_alternative_name(device->control, index, name))
-        code = ERROR_ALREADY_EXISTS;
-    if (code)
-        goto failed;
-    int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag();
-    if (!set_interface(device->fd, name, &flags))
-    {
-        code = attach_failure(errno, name);
-        goto failed;
-    }
-    /* Had it gone meanwhile, the kernel would have made a new one, which goes as we close it. */
-    if (tun_link_index(device->control, name) != index)
-    {
-        code = not_found(name);
-        goto failed;
-    }
-    adopt_name(device, name);
-    device->index = index;
-    negotiate_offloads(device, flags);
-    /* Attaching switches it on, before Linux 6.2. */
-    tun_device_set_carrier(device, false);
-    return ERROR_SUCCESS;
-
-failed:
-    tun_device_close(device);
-    return code;
 }
 
 /* TUNGETIFF can't tell: in its answer, IFF_NO_PI's bit is set as well for what has no filter (IFF_NOFILTER). But zeros
@@ -335,6 +324,75 @@ has_packet_information(int fd, int flags)
     if ((flags & IFF_VNET_HDR) && (tun_ioctl(fd, TUNGETVNETHDRSZ, &header_size) != 0 || header_size > 60))
         header_size = sizeof(virtio_header);
     return write(fd, zeros, (size_t)header_size + 4) >= 0 || errno == EIO;
+}
+
+/* Agrees with the kernel on how packets look, unless somebody else has: the flags that we asked for are nothing then. */
+static DWORD
+agree_on_format(tun_device *device, int flags)
+{
+    struct ifreq found = {0};
+    if (!tun_device_is_shared(device))
+    {
+        negotiate_offloads(device, flags);
+        /* Attaching switches it on, before Linux 6.2. */
+        tun_link_set_carrier(device->fd, device->control, device->name, false);
+        return ERROR_SUCCESS;
+    }
+    if (tun_ioctl(device->fd, TUNGETIFF, &found) != 0 || has_packet_information(device->fd, found.ifr_flags))
+    {
+        backend_log(WINTUN_LOG_ERR,
+                    "Whoever is attached to the interface \"%s\" reads packet information, 4 bytes before each packet "
+                    "(it lacks IFF_NO_PI)",
+                    device->name);
+        return ERROR_INVALID_PARAMETER;
+    }
+    return keep_format(device, found.ifr_flags);
+}
+
+/* An interface of several queues takes the flag that says so, and others don't. */
+static bool
+attach_to(tun_device *device, const char *name, int *flags)
+{
+    const int wanted = *flags;
+    if (set_interface(device->fd, name, flags))
+        return true;
+    *flags = wanted | IFF_MULTI_QUEUE;
+    device->multi_queue = errno == EINVAL && set_interface(device->fd, name, flags);
+    return device->multi_queue;
+}
+
+DWORD
+tun_device_attach(tun_device *device, const char *name)
+{
+    DWORD code = open_descriptors(device, TUN_OPENED);
+    const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
+    if (device->control >= 0 && !index)
+        code = not_found(name);
+    else if (index && is_alternative_name(device->control, index, name))
+        code = ERROR_ALREADY_EXISTS;
+    if (code)
+        goto failed;
+    int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | virtio_flag();
+    if (!attach_to(device, name, &flags))
+    {
+        code = attach_failure(errno, name);
+        goto failed;
+    }
+    /* Had it gone meanwhile, the kernel would have made a new one, which goes as we close it. */
+    if (tun_link_index(device->control, name) != index)
+    {
+        code = not_found(name);
+        goto failed;
+    }
+    adopt_name(device, name);
+    device->index = index;
+    code = agree_on_format(device, flags);
+    if (!code)
+        return ERROR_SUCCESS;
+
+failed:
+    tun_device_close(device);
+    return code;
 }
 
 /* What is wrong with a descriptor that was attached elsewhere, or NULL. */
@@ -374,16 +432,29 @@ tun_device_adopt(tun_device *device, int fd)
     device->home = tun_namespace_here();
     adopt_name(device, request.ifr_name);
     device->index = tun_link_index(device->control, device->name);
-    negotiate_offloads(device, request.ifr_flags);
-    (void)tun_device_refresh(device);
-    return ERROR_SUCCESS;
+    device->multi_queue = (request.ifr_flags & IFF_MULTI_QUEUE) != 0;
+    code = keep_format(device, request.ifr_flags);
+    if (code)
+        tun_device_close(device);
+    else
+        (void)tun_device_refresh(device);
+    return code;
+}
+
+/* Whether somebody else is attached to the interface. */
+bool
+tun_device_is_shared(const tun_device *device)
+{
+    tun_link_state state;
+    return device->multi_queue && tun_netlink_read(device->control, device->index, &state) && state.queues > 1;
 }
 
 void
 tun_device_close(tun_device *device)
 {
+    const bool ours = device->origin != TUN_ADOPTED && !device->left;
     /* A persistent interface keeps them, and its next user may not know of superpackets. */
-    if (device->format.virtio)
+    if (device->format.virtio && ours && !tun_device_is_shared(device))
         (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
     device->format = (tun_format){0};
     os_fd_close(device->fd);
@@ -452,20 +523,47 @@ tun_device_namespace(const tun_device *device)
 
 /* ---- Link, queue and driver ---- */
 
-void
-tun_device_set_carrier(tun_device *device, bool up)
-{
-    tun_link_set_carrier(device->fd, device->control, device->name, up);
-}
-
-void
-tun_device_drain(tun_device *device)
+static void
+drain(const tun_device *device)
 {
     /* A short buffer takes a whole packet as well. */
     char start[16];
     int left = tun_link_queue_length(device->control, device->name);
     while (left-- > 0 && read(device->fd, start, sizeof(start)) >= 0)
         continue;
+}
+
+void
+tun_device_begin(tun_device *device)
+{
+    tun_link_state state;
+    if (device->origin != TUN_ADOPTED)
+        drain(device);
+    /* An interface that we made has no other state than ours, whatever anybody did to it. */
+    if (device->origin != TUN_MADE && tun_netlink_read(device->control, device->index, &state) && state.carrier)
+        return;
+    device->lit = true;
+    tun_link_set_carrier(device->fd, device->control, device->name, true);
+}
+
+void
+tun_device_end(tun_device *device)
+{
+    if (!device->lit || device->left || device->origin == TUN_ADOPTED || tun_device_is_shared(device))
+        return;
+    device->lit = false;
+    tun_link_set_carrier(device->fd, device->control, device->name, false);
+}
+
+bool
+tun_device_is_dark(const tun_device *device)
+{
+    struct ifreq request = tun_link_request(device->name);
+    tun_link_state state;
+    /* The flag follows the link a little later, so it isn't enough. */
+    return tun_ioctl(device->control, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) &&
+           !(request.ifr_flags & IFF_RUNNING) && tun_netlink_read(device->control, device->index, &state) &&
+           !state.carrier;
 }
 
 DWORD

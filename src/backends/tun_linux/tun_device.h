@@ -15,6 +15,7 @@
 typedef struct tun_format
 {
     bool virtio;       /* a virtio header stands before each, and what is read may be a superpacket */
+    unsigned padding;  /* bytes between that header and the packet */
     unsigned offloads; /* OFFLOAD_ flags: superpackets that may be written */
 } tun_format;
 
@@ -29,6 +30,9 @@ typedef enum tun_origin
 typedef struct tun_device
 {
     tun_origin origin;
+    bool multi_queue;    /* others may be attached to the interface as well */
+    bool lit;            /* it was we who switched the link on */
+    bool left;           /* somebody else goes on with it: it stays as it is */
     int fd;              /* of /dev/net/tun, non-blocking; -1 once closed */
     int control;         /* a route socket in the interface's namespace, for ioctls and netlink */
     int home;            /* that namespace; -1 if the system doesn't tell */
@@ -50,13 +54,17 @@ int tun_device_system_error(void);
  * ERROR_FILE_NOT_FOUND without /dev/net/tun, ERROR_TOO_MANY_OPEN_FILES; each with a line in the log. */
 DWORD tun_device_create(tun_device *device, const char *name);
 
-/* Attaches to an interface that exists. As above, and ERROR_NOT_FOUND; ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN
- * interface of one queue; ERROR_ALREADY_INITIALIZED if some process is attached to it. */
+/* Attaches to an interface that exists: to a queue of its own if that has several. As above, and ERROR_NOT_FOUND;
+ * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN interface, or somebody reads other
+ * packets from it; ERROR_ALREADY_INITIALIZED if some process is attached to it and it has one queue. */
 DWORD tun_device_attach(tun_device *device, const char *name);
 
-/* Takes a descriptor that somebody has attached already, of which it makes a copy. ERROR_INVALID_PARAMETER, with a line in
+/* Takes a descriptor that somebody has attached already, of which it makes a copy, and leaves the interface as it is. ERROR_INVALID_PARAMETER, with a line in
  * the log, if it is none of a TUN interface without packet information. */
 DWORD tun_device_adopt(tun_device *device, int fd);
+
+/* Whether somebody else is attached to the interface. */
+bool tun_device_is_shared(const tun_device *device);
 
 /* Lets the interface go: the kernel removes it unless it is persistent. Idempotent. */
 void tun_device_close(tun_device *device);
@@ -68,11 +76,14 @@ bool tun_device_refresh(tun_device *device);
 /* Whether an interface of this name, seen from the calling thread's namespace, is this one. */
 bool tun_device_is_named(tun_device *device, const char *name);
 
-/* Switches the link and waits until the kernel's queues have followed. */
-void tun_device_set_carrier(tun_device *device, bool up);
+/* For the first session: throws away what the kernel has queued, unless the descriptor is somebody else's too, and
+ * switches the link on if it is off. */
+void tun_device_begin(tun_device *device);
+/* After the last one: switches it off if that is ours to do, and nobody else is attached. */
+void tun_device_end(tun_device *device);
 
-/* Throws away what the kernel has queued, at most one queue's length. */
-void tun_device_drain(tun_device *device);
+/* Whether the link is off although the interface is up. Costs little while all is well. */
+bool tun_device_is_dark(const tun_device *device);
 
 /* A descriptor of the interface's namespace, for the caller to close; -1. */
 int tun_device_namespace(const tun_device *device);

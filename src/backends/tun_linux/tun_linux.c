@@ -19,11 +19,15 @@
 #include "platform/utf16.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Longer than any name that the kernel takes: a fault is logged with what was asked for. */
 #define NAME_BYTES (3 * 127 + 1)
 /* Of an interface's alias. */
 #define ALIAS_BYTES 256
+
+/* Milliseconds between two looks at a session's link. */
+#define LOOK_EVERY 100
 
 /* ---- Adapters ---- */
 
@@ -87,6 +91,30 @@ read_event(WINTUN_SESSION_HANDLE session)
     return (HANDLE)(intptr_t)session->read_event;
 }
 
+/* A session that finds nothing looks now and then whether its link is still on. */
+static void
+watch_link(WINTUN_SESSION_HANDLE session)
+{
+    const DWORD before = GetLastError();
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    const int64_t time = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (time < atomic_load_explicit(&session->look_at, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&session->look_at, time + LOOK_EVERY, memory_order_relaxed);
+    tun_adapter_watch_link(session);
+    SetLastError(before);
+}
+
+static DWORD
+receive(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
+{
+    const DWORD taken = tun_receive(session, slots, count);
+    if (taken == 0)
+        watch_link(session);
+    return taken;
+}
+
 static void
 count_session(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
 {
@@ -105,13 +133,15 @@ const backend_operations backend = {
     .index = tun_adapter_index,
     .name = tun_adapter_name,
     .space = tun_adapter_namespace,
+    .descriptor = tun_adapter_descriptor,
+    .shared = tun_adapter_shared,
     .set_option = set_option,
     .start = tun_adapter_start_session,
     .detach = detach_session,
     .end = end_session,
     .read_event = read_event,
     .count = count_session,
-    .receive = tun_receive,
+    .receive = receive,
     .release = tun_release,
     .allocate = tun_allocate,
     .send = tun_send,
@@ -123,6 +153,8 @@ const tunring_backend TunringBackend = {
     FRONT_ENTRIES,
     .system_error = tun_device_system_error,
     .name = "tun_linux",
+    .adapter_descriptor = front_adapter_descriptor,
+    .adapter_shared = front_adapter_shared,
     .adopt = front_adopt,
     .start_session = front_start_session,
 };

@@ -12,6 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* IFLA_TUN_NUM_QUEUES, which older headers don't have. */
+#define TUN_QUEUES 8
+
 typedef struct link_request
 {
     struct nlmsghdr header;
@@ -87,26 +90,55 @@ tun_netlink_set_alias(int control, DWORD index, const char *alias)
     return result < 0 ? (int)-result : 0;
 }
 
+static const struct rtattr *
+find(const struct rtattr *attribute, int left, uint16_t type)
+{
+    for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
+    {
+        if ((attribute->rta_type & NLA_TYPE_MASK) == type)
+            return attribute;
+    }
+    return NULL;
+}
+
+static const struct rtattr *
+find_inside(const struct rtattr *outer, uint16_t type)
+{
+    return outer ? find(RTA_DATA(outer), (int)RTA_PAYLOAD(outer), type) : NULL;
+}
+
+/* A number of the kernel's byte order; 0 if there is none. */
+static uint32_t
+number_in(const struct rtattr *attribute)
+{
+    uint32_t number = 0;
+    if (attribute && RTA_PAYLOAD(attribute) == 1)
+        return *(const uint8_t *)RTA_DATA(attribute);
+    if (attribute && RTA_PAYLOAD(attribute) == sizeof(number))
+        memcpy(&number, RTA_DATA(attribute), sizeof(number));
+    return number;
+}
+
 bool
-tun_netlink_dropped(int control, DWORD index, uint64_t *dropped)
+tun_netlink_read(int control, DWORD index, tun_link_state *state)
 {
     link_request request;
     link_answer answer;
     start_request(&request, RTM_GETLINK, 0, index);
     if (exchange(control, &request, &answer) <= 0)
         return false;
-    int left = (int)IFLA_PAYLOAD(&answer.header);
-    const struct rtattr *attribute = IFLA_RTA((struct ifinfomsg *)NLMSG_DATA(&answer.header));
-    for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
-    {
-        struct rtnl_link_stats64 stats = {0};
-        if (attribute->rta_type != IFLA_STATS64)
-            continue;
-        /* Kernels append fields, so that either may know more of them. */
-        const size_t size = RTA_PAYLOAD(attribute);
-        memcpy(&stats, RTA_DATA(attribute), size < sizeof(stats) ? size : sizeof(stats));
-        *dropped = stats.tx_dropped;
-        return true;
-    }
-    return false;
+    const int size = (int)IFLA_PAYLOAD(&answer.header);
+    const struct rtattr *first = IFLA_RTA((struct ifinfomsg *)NLMSG_DATA(&answer.header));
+    const struct rtattr *counted = find(first, size, IFLA_STATS64);
+    const struct rtattr *tun = find_inside(find(first, size, IFLA_LINKINFO), IFLA_INFO_DATA);
+    struct rtnl_link_stats64 stats = {0};
+    /* Kernels append fields, so that either may know more of them. */
+    if (counted)
+        memcpy(&stats, RTA_DATA(counted), RTA_PAYLOAD(counted) < sizeof(stats) ? RTA_PAYLOAD(counted) : sizeof(stats));
+    *state = (tun_link_state){
+        .dropped = stats.tx_dropped,
+        .carrier = number_in(find(first, size, IFLA_CARRIER)) != 0,
+        .queues = number_in(find_inside(tun, TUN_QUEUES)),
+    };
+    return counted != NULL;
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MOST (sizeof(virtio_header) + WINTUN_MAX_IP_PACKET_SIZE)
+#define MOST (VIRTIO_MAX_HEADER + WINTUN_MAX_IP_PACKET_SIZE)
 /* More than it takes, and no power of two, so that the buffers' beginnings lie in different sets of the cache. */
 #define STRIDE (0x10000u + 0x180u)
 
@@ -19,9 +19,9 @@
 WINTUN_ASSERT(STRIDE >= MOST, "a buffer holds the largest packet");
 
 bool
-tun_reader_open(tun_reader *reader, bool virtio)
+tun_reader_open(tun_reader *reader, uint32_t header)
 {
-    *reader = (tun_reader){.virtio = virtio, .burst = 1};
+    *reader = (tun_reader){.header = header, .burst = 1};
     reader->buffers = malloc(TUN_BURST * (size_t)STRIDE);
     return reader->buffers != NULL;
 }
@@ -37,7 +37,7 @@ static bool
 is_superpacket(const tun_reader *reader, unsigned index)
 {
     virtio_header header;
-    if (!reader->virtio || reader->lengths[index] < (int32_t)sizeof(header))
+    if (!reader->header || reader->lengths[index] < (int32_t)sizeof(header))
         return false;
     memcpy(&header, reader->buffers + index * (size_t)STRIDE, sizeof(header));
     return header.gso_type != VIRTIO_GSO_NONE;
@@ -115,7 +115,7 @@ find_packet(tun_reader *reader)
 int
 tun_reader_refill(tun_reader *reader, int fd)
 {
-    const uint32_t size = reader->virtio ? MOST : WINTUN_MAX_IP_PACKET_SIZE;
+    const uint32_t size = reader->header + WINTUN_MAX_IP_PACKET_SIZE;
     reader->next = 0;
     if (reader->burst == 1 || !read_burst(reader, fd, size))
     {
@@ -137,10 +137,10 @@ tun_reader_next(tun_reader *reader, virtio_header *virtio, uint32_t *length)
     const BYTE *packet = reader->buffers + index * (size_t)STRIDE;
     uint32_t size = (uint32_t)reader->lengths[index];
     *virtio = (virtio_header){0};
-    if (reader->virtio)
+    if (reader->header)
     {
-        const uint32_t header = size < sizeof(*virtio) ? size : sizeof(*virtio);
-        memcpy(virtio, packet, header);
+        const uint32_t header = size < reader->header ? size : reader->header;
+        memcpy(virtio, packet, header < sizeof(*virtio) ? header : sizeof(*virtio));
         packet += header;
         size -= header;
     }

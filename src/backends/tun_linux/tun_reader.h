@@ -15,7 +15,7 @@
 
 typedef struct tun_reader
 {
-    bool virtio;      /* a header precedes each packet */
+    uint32_t header;  /* bytes before each packet: 0, or a virtio header and its padding */
     tun_uring *uring; /* NULL until a burst is wanted */
     bool no_uring;    /* it can't be had here */
     BYTE *buffers;
@@ -26,7 +26,7 @@ typedef struct tun_reader
 } tun_reader;
 
 /* False when out of memory. */
-bool tun_reader_open(tun_reader *reader, bool virtio);
+bool tun_reader_open(tun_reader *reader, uint32_t header);
 void tun_reader_close(tun_reader *reader);
 
 /* The next packet, valid until the one after it is asked for; NULL if none waits. Without virtio headers *virtio says

@@ -66,9 +66,29 @@ write_bytes(tun_session *session, const BYTE *packet, uint32_t size)
     return outcome_of(session, result);
 }
 
+/* The same with padding behind the virtio header, with which the first piece begins. */
+static written
+write_padded(tun_session *session, const offload_frame *frame)
+{
+    static const BYTE padding[VIRTIO_MAX_HEADER];
+    const struct iovec *first = frame->pieces;
+    struct iovec pieces[3 + OFFLOAD_RUN];
+    ssize_t result;
+    pieces[0] = (struct iovec){first->iov_base, sizeof(virtio_header)};
+    pieces[1] = (struct iovec){(void *)(uintptr_t)padding, session->padding};
+    pieces[2] = (struct iovec){(BYTE *)first->iov_base + sizeof(virtio_header), first->iov_len - sizeof(virtio_header)};
+    memcpy(pieces + 3, first + 1, (frame->count - 1) * sizeof(*pieces));
+    do
+        result = writev(session->send.fd, pieces, (int)frame->count + 2);
+    while (result < 0 && errno == EINTR);
+    return outcome_of(session, result);
+}
+
 static written
 write_frame(tun_session *session, const offload_frame *frame)
 {
+    if (session->padding)
+        return write_padded(session, frame);
     ssize_t result;
     do
         result = writev(session->send.fd, frame->pieces, (int)frame->count);

@@ -94,7 +94,7 @@ tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code)
     *code = ERROR_NOT_ENOUGH_MEMORY;
     if (!session)
         return NULL;
-    if (!tun_reader_open(&session->receive.reader, format->virtio))
+    if (!tun_reader_open(&session->receive.reader, format->virtio ? sizeof(virtio_header) + format->padding : 0))
         goto free_session;
     *code = ring_pair_open(&session->rings, capacity);
     if (*code)
@@ -106,6 +106,7 @@ tun_session_open(int fd, const tun_format *format, DWORD capacity, DWORD *code)
     }
     session->receive.fd = session->send.fd = fd;
     session->virtio = format->virtio;
+    session->padding = format->padding;
     session->send.offloads = format->virtio ? format->offloads : 0;
     if (!open_read_event(session))
     {

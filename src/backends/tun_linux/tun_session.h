@@ -52,13 +52,16 @@ typedef struct _TUN_SESSION
     struct tun_adapter *adapter; /* NULL once detached; tun_adapter.c's */
     uint64_t dropped_before;     /* by the kernel when the session started; tun_adapter.c's */
     uint64_t dropped;            /* by the kernel since; tun_adapter.c's */
+    bool dark;                   /* the log has that the link is off; tun_adapter.c's */
     char name[IFNAMSIZ];         /* the interface's when the session started, for the log */
 
     ring_pair rings;
-    bool virtio;      /* see tun_format */
-    int read_event;   /* an epoll descriptor over `receive.fd` and `signal` */
-    os_event signal;  /* set while `over`, or while something read is unread */
-    atomic_bool over; /* detached, or the interface is gone: both directions say ERROR_HANDLE_EOF */
+    bool virtio;             /* see tun_format */
+    unsigned padding;        /* likewise */
+    _Atomic int64_t look_at; /* when the link is to be looked at next, see tun_linux.c */
+    int read_event;          /* an epoll descriptor over `receive.fd` and `signal` */
+    os_event signal;         /* set while `over`, or while something read is unread */
+    atomic_bool over;        /* detached, or the interface is gone: both directions say ERROR_HANDLE_EOF */
     _Atomic uint64_t filtered;
     _Atomic uint64_t write_errors;
 
