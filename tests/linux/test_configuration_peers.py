@@ -13,6 +13,8 @@ from running import eventually
 from tunring._system.netlink_linux import Netlink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netns import Namespace
 
 pytestmark = pytest.mark.root
@@ -143,12 +145,12 @@ def test_without_ipv6_it_is_said(adapter: tunring.Adapter, given: dict[str, Any]
 
 
 @pytest.fixture
-def eager(namespace: Namespace, adapter: tunring.Adapter) -> tunring.Adapter:
+def eager(namespace: Namespace, create: Callable[..., tunring.Adapter]) -> tunring.Adapter:
     """An adapter whose interface is as the kernel makes one: with an address of its own, and looking for routers."""
-    namespace.write_sysctl("net/ipv6/conf/tun0/addr_gen_mode", "0")
-    namespace.write_sysctl("net/ipv6/conf/tun0/router_solicitations", "-1")
-    namespace.write_sysctl("net/ipv6/conf/tun0/router_solicitation_interval", "1")
-    return adapter
+    for scope in ("all", "default"):
+        namespace.write_sysctl(f"net/ipv6/conf/{scope}/addr_gen_mode", "0")
+        namespace.write_sysctl(f"net/ipv6/conf/{scope}/router_solicitations", "-1")
+    return create()
 
 
 def link_local(adapter: tunring.Adapter) -> list[str]:
