@@ -68,6 +68,43 @@ def test_what_it_had_comes_back(adapter: tunring.Adapter, resolved: FakeResolved
     assert resolved.links[2] == PACKED[:1]
 
 
+def test_domains(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    resolved.domains[2] = [("old.example", False)]
+    wanted = ["Corp.example.", "~lab.example", "bücher.example"]
+    for _ in range(2):
+        found = adapter.configure(dns=SERVERS, domains=wanted)
+        assert found.domains == ("corp.example", "~lab.example", "xn--bcher-kva.example")
+    assert resolved.domains[2] == [("corp.example", False), ("lab.example", True), ("xn--bcher-kva.example", False)]
+    assert resolved.calls.count("SetLinkDomains") == 1
+    assert "SetLinkDefaultRoute" not in resolved.calls
+    assert adapter.configure(dns=["9.9.9.9"]).domains == found.domains
+    adapter.close()
+    assert (resolved.links[2], resolved.domains[2]) == ([], [("old.example", False)])
+
+
+def test_the_domain_of_everything(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
+    assert adapter.configure(dns=SERVERS, domains=["~."]).domains == ("~.",)
+    assert (resolved.domains[2], resolved.default_routes[2]) == ([(".", True)], True)
+    adapter.configure(domains=["corp.example"])
+    assert resolved.default_routes[2] is False
+    adapter.configure(domains=["~."])
+    adapter.close()
+    assert (resolved.domains[2], resolved.default_routes[2]) == ([], False)
+
+
+@pytest.mark.parametrize("domain", ["", ".", "~", "a..b", "-a.example", "a" * 64, "a.b c", "x." * 127 + "xx", "~~a"])
+def test_refused_domains(adapter: tunring.Adapter, domain: str) -> None:
+    with pytest.raises(ValueError, match=r"a DNS domain must look like 'corp\.example', '~corp\.example' or '~\.'"):
+        adapter.configure(domains=[domain])
+
+
+def test_domains_of_the_wrong_type(adapter: tunring.Adapter) -> None:
+    with pytest.raises(TypeError, match=r"a list of domains, not 'corp\.example' alone"):
+        adapter.configure(domains="corp.example")
+    with pytest.raises(TypeError, match="a DNS domain must be a str, not 7"):
+        adapter.configure(domains=[7])  # type: ignore[list-item]
+
+
 def test_a_new_interface_is_waited_for(adapter: tunring.Adapter, resolved: FakeResolved) -> None:
     resolved.late = 20
     assert adapter.configure(dns=SERVERS).dns == SERVERS
