@@ -124,7 +124,7 @@ class BatchIterator:
 
 @final
 class AeadLibrary:
-    def __init__(self, name: str, path: str, loaded: bool = False) -> None: ...
+    def __new__(cls, name: str, path: str, loaded: bool = False) -> AeadLibrary: ...
     @property
     def name(self) -> Literal["libcrypto", "ipsec-mb"]: ...
     @property
@@ -135,8 +135,8 @@ class AeadLibrary:
 
 @final
 class Sealer:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         algorithm: Algorithm,
         key: Buffer,
         *,
@@ -147,7 +147,7 @@ class Sealer:
         pad_limit: SupportsIndex | None = None,
         authenticate_header: bool = True,
         byteorder: Literal["little", "big"] = "little",
-    ) -> None: ...
+    ) -> Sealer: ...
     @property
     def algorithm(self) -> Algorithm: ...
     @property
@@ -164,8 +164,8 @@ class Sealer:
 
 @final
 class Opener:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         algorithm: Algorithm,
         key: Buffer,
         *,
@@ -176,7 +176,7 @@ class Opener:
         strip_padding: bool = False,
         authenticate_header: bool = True,
         byteorder: Literal["little", "big"] = "little",
-    ) -> None: ...
+    ) -> Opener: ...
     @property
     def algorithm(self) -> Algorithm: ...
     @property
