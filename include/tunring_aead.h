@@ -164,6 +164,14 @@ typedef struct tunring_datagram
  * counters, in order. ERROR_HANDLE_EOF when closed, ERROR_NOT_ENOUGH_MEMORY: nothing was changed. */
 DWORD tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, uint32_t *opened);
 
+/* Opens datagrams of a lease, or of a part of it, where they lie. Afterwards only *opened can read the slots of those that
+ * it took: all but the foreign ones, which stay as they are. *opened has the packets that were opened, NULL if there are
+ * none; free() ends it. Nothing is changed on failure: ERROR_BUSY if something else uses packet *index;
+ * ERROR_ALREADY_EXISTS if that was opened before; ERROR_INVALID_HANDLE if the lease is released; ERROR_HANDLE_EOF when
+ * closed; ERROR_NOT_ENOUGH_MEMORY. */
+DWORD tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_part *part, tunring_part **opened,
+                        uint32_t *index);
+
 /* ---- Stores: core/store.c ----------------------------------------------------------------------------------------- */
 
 /* A source that nothing is received from: memory that batches are written into. */

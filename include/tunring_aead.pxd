@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from tunring cimport tunring_lease, tunring_packet, tunring_path_char
+from tunring cimport tunring_lease, tunring_packet, tunring_part, tunring_path_char
 from wintun cimport BYTE, DWORD
 
 
@@ -65,6 +65,9 @@ cdef extern from "tunring_aead.h" nogil:
     void tunring_opener_close(tunring_opener *opener) noexcept
     void tunring_opener_free(tunring_opener *opener) noexcept
     void tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *counts) noexcept
+
+    DWORD tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_part *part,
+                            tunring_part **opened, uint32_t *index) noexcept
 
     ctypedef struct tunring_store:
         pass

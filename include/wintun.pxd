@@ -28,6 +28,7 @@ cdef extern from "wintun.h" nogil:
         ERROR_BUSY
         ERROR_NOT_SUPPORTED
         ERROR_NOT_FOUND
+        ERROR_ALREADY_EXISTS
         ERROR_MOD_NOT_FOUND
         WAIT_TIMEOUT
         ERROR_NO_MORE_ITEMS

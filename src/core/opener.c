@@ -193,6 +193,18 @@ judge(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count)
     return counts[TUNRING_OPENED];
 }
 
+/* Opens groups, then judges them all. Returns how many are packets to deliver. */
+static uint32_t
+open_all(tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count)
+{
+    for (uint32_t done = 0; done < count; done += AEAD_GROUP)
+    {
+        const uint32_t left = count - done;
+        open_group(opener, context, datagrams + done, left < AEAD_GROUP ? left : AEAD_GROUP);
+    }
+    return judge(opener, datagrams, count);
+}
+
 DWORD
 tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, uint32_t *opened)
 {
@@ -200,12 +212,120 @@ tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count
     DWORD code = aead_key_enter(&opener->key, &context);
     if (code != ERROR_SUCCESS)
         return code;
-    for (uint32_t done = 0; done < count; done += AEAD_GROUP)
-    {
-        const uint32_t left = count - done;
-        open_group(opener, context, datagrams + done, left < AEAD_GROUP ? left : AEAD_GROUP);
-    }
-    *opened = judge(opener, datagrams, count);
+    *opened = open_all(opener, context, datagrams, count);
     aead_key_leave(&opener->key, context);
     return ERROR_SUCCESS;
+}
+
+/* What is opened in place: the slots of `from` that are not foreign. */
+typedef struct in_place
+{
+    tunring_lease *lease;
+    const tunring_part *from; /* NULL: the whole lease */
+    tunring_part *ours;       /* the slots to open; then what was opened */
+    tunring_datagram *datagrams;
+} in_place;
+
+static uint32_t
+count_of(const in_place *what)
+{
+    return what->from ? what->from->count : what->lease->count;
+}
+
+/* Lists the slots that are not foreign. ERROR_INVALID_HANDLE if the lease is released; ERROR_ALREADY_EXISTS. */
+static DWORD
+choose(const tunring_opener *opener, const in_place *what, uint32_t *index)
+{
+    const tunring_slot *slots = what->from ? what->from->slots : what->lease->slots;
+    const DWORD code = tunring_lease_enter(what->lease, what->from, index);
+    if (code != ERROR_SUCCESS)
+        return code == ERROR_BUSY ? ERROR_ALREADY_EXISTS : ERROR_INVALID_HANDLE;
+    for (uint32_t i = 0; i < count_of(what); i++)
+        if (tunring_opener_takes(opener, slots[i].data, slots[i].length))
+            tunring_part_append(what->ours, &slots[i], what->from ? slots[i].root : i);
+    tunring_lease_leave(what->lease, what->from);
+    return ERROR_SUCCESS;
+}
+
+/* Where the packet at `index` of what was chosen is in what it was chosen from. */
+static uint32_t
+index_from(const in_place *what, uint32_t index)
+{
+    const uint32_t root = what->ours->slots[index].root;
+    uint32_t at = root;
+    if (what->from)
+        for (at = 0; what->from->slots[at].root != root; at++)
+            ;
+    return at;
+}
+
+/* Claims the slots that were chosen. */
+static DWORD
+claim(const in_place *what, uint32_t *index)
+{
+    const DWORD code = tunring_lease_open(what->lease, what->ours, index);
+    if (code == ERROR_SUCCESS)
+        return code;
+    if (code == ERROR_HANDLE_EOF)
+        return ERROR_INVALID_HANDLE;
+    *index = index_from(what, *index);
+    return code;
+}
+
+/* Opens what was claimed, and keeps of `ours` what was opened. */
+static void
+open_claimed(tunring_opener *opener, aead_context *context, const in_place *what)
+{
+    tunring_part *ours = what->ours;
+    const uint32_t count = ours->count;
+    for (uint32_t i = 0; i < count; i++)
+        what->datagrams[i] = (tunring_datagram){.data = ours->slots[i].data, .length = ours->slots[i].length};
+    open_all(opener, context, what->datagrams, count);
+    tunring_lease_opened(what->lease);
+    ours->level++;
+    ours->count = 0;
+    ours->bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+    {
+        const tunring_slot slot = {.data = what->datagrams[i].data, .length = what->datagrams[i].length};
+        if (what->datagrams[i].result == TUNRING_OPENED)
+            tunring_part_append(ours, &slot, ours->slots[i].root);
+    }
+}
+
+static void
+count_foreign(tunring_opener *opener, uint32_t foreign)
+{
+    if (foreign)
+        atomic_fetch_add_explicit(&opener->foreign, foreign, memory_order_relaxed);
+}
+
+DWORD
+tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_part *part, tunring_part **opened,
+                  uint32_t *index)
+{
+    in_place what = {.lease = lease, .from = part};
+    aead_context *context;
+    const uint32_t count = count_of(&what);
+    *opened = NULL;
+    DWORD code = aead_key_enter(&opener->key, &context);
+    if (code != ERROR_SUCCESS)
+        return code;
+    what.ours = tunring_part_new(count, part ? part->level : 0);
+    what.datagrams = malloc((count + 1) * sizeof(*what.datagrams));
+    code = what.ours && what.datagrams ? choose(opener, &what, index) : ERROR_NOT_ENOUGH_MEMORY;
+    const uint32_t chosen = code == ERROR_SUCCESS ? what.ours->count : 0;
+    if (chosen)
+        code = claim(&what, index);
+    if (code == ERROR_SUCCESS)
+        count_foreign(opener, count - chosen);
+    if (code == ERROR_SUCCESS && chosen)
+        open_claimed(opener, context, &what);
+    aead_key_leave(&opener->key, context);
+    free(what.datagrams);
+    if (code == ERROR_SUCCESS && what.ours->count)
+        *opened = what.ours;
+    else
+        free(what.ours);
+    return code;
 }

@@ -253,12 +253,16 @@ cdef class Sealer:
         SessionClosed
             The Sealer is closed, or its parent process's.
         """
-        cdef _Packets held = _held_for_aead(packets, "seal", "sealed", TUNRING_AEAD_MAX_PACKET)
+        cdef _Packets held
         cdef tunring_sealer *sealer = self.sealer  # freed with us, and the caller holds us
         cdef Batch batch = Batch.__new__(Batch)
         cdef Lease lease = Lease.__new__(Lease)
         cdef tunring_store *store
         cdef DWORD code
+        if isinstance(packets, Batch):
+            held = _held_batch(packets, "sealed", False)
+        else:
+            held = _packets_from_items(packets, "seal", TUNRING_AEAD_MAX_PACKET)
         # `held` keeps the packets in place.
         with nogil:
             code = tunring_store_shared(&store)
@@ -284,12 +288,6 @@ cdef class Sealer:
         Batches that it made stay.
         """
         tunring_sealer_close(self.sealer)
-
-
-cdef _Packets _held_for_aead(packets, str verb, str done, Py_ssize_t limit):
-    if isinstance(packets, Batch):
-        return _held_batch(packets, done, False)
-    return _packets_from_items(packets, verb, limit)
 
 
 @cython.final
@@ -368,12 +366,15 @@ cdef class Opener:
     def open(self, datagrams) -> Batch:
         """Decrypt datagrams into a batch of the packets that are authentic and new, in order.
 
+        A Batch is opened in place. Views of it that were handed out end, as by :meth:`Batch.release`, and its datagrams
+        can't be read any more, other than by the batch returned, which is a part of it; foreign ones stay as they are.
+        Of bytes-like objects copies are opened.
+
         Any number of threads may call it at once. All tags of a call are checked before its counters are looked at.
 
         Parameters
         ----------
         datagrams : Batch, or iterable of bytes-like objects
-            They are only read.
 
         Returns
         -------
@@ -382,10 +383,17 @@ cdef class Opener:
 
         Raises
         ------
+        BufferError
+            Something still uses a datagram: a slice of a view, a numpy array, a call in another thread. Nothing was
+            opened.
+        ValueError
+            The batch was released, or a datagram was opened before. Nothing was opened.
         SessionClosed
             The Opener is closed, or its parent process's.
         """
-        cdef _Packets held = _held_for_aead(datagrams, "open", "opened", TUNRING_AEAD_MAX_DATAGRAM)
+        if isinstance(datagrams, Batch):
+            return self.open_in_place(datagrams)
+        cdef _Packets held = _packets_from_items(datagrams, "open", TUNRING_AEAD_MAX_DATAGRAM)
         cdef tunring_opener *opener = self.opener  # freed with us, and the caller holds us
         cdef Batch batch = Batch.__new__(Batch)
         cdef Lease lease = Lease.__new__(Lease)
@@ -401,6 +409,40 @@ cdef class Opener:
         batch.lease = lease
         batch.live = True
         return batch
+
+    cdef Batch open_in_place(self, Batch datagrams):
+        cdef Batch result = Batch.__new__(Batch)
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef tunring_opener *opener = self.opener  # freed with us, and the caller holds us
+        cdef tunring_lease *slots
+        cdef const tunring_part *part
+        cdef uint32_t index = 0
+        cdef DWORD code = ERROR_SUCCESS
+        datagrams.check("opened")
+        result.whole = datagrams if datagrams.whole is None else datagrams.whole
+        result.from_socket = datagrams.from_socket
+        if result.whole.views is not None:
+            result.whole.views.end()
+        slots = datagrams.lease.slots
+        part = datagrams.lease.part
+        if slots:
+            # `datagrams` keeps the tables, and the operation that this begins the slots.
+            with nogil:
+                code = tunring_open_part(opener, slots, part, &lease.part, &index)
+        if code == ERROR_BUSY:
+            raise BufferError(f"datagram {index} is still used: by what was made of a view of it, or by another call")
+        if code == ERROR_ALREADY_EXISTS:
+            raise ValueError(f"packet {index} was opened through another batch and can't be opened")
+        if code == ERROR_INVALID_HANDLE:
+            raise ValueError("the batch was released and can't be opened")
+        if code != ERROR_SUCCESS:
+            raise _aead_failure(code, "Opener", self.generation)
+        if lease.part:
+            lease.whole = datagrams.lease if datagrams.lease.whole is None else datagrams.lease.whole
+            lease.slots = slots
+        result.lease = lease
+        result.live = True
+        return result
 
     @property
     def rejected(self) -> int:

@@ -282,7 +282,7 @@ cdef _Packets _packets_from_packed(buffer, lengths, Py_ssize_t limit=0):
 cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
     """From a batch, which can't be let go meanwhile. What is no IP packet is skipped and counted."""
     cdef _Packets result = _held_batch(batch, "sent", True)
-    if result.batch is not None and result.batch.lease.slots.sealed:
+    if batch.sealed():
         raise TypeError("the batch holds sealed datagrams, which are no packets for a session: send them by a socket")
     if result.count < batch.size():
         tunring_session_count_skipped(session, batch.size() - result.count)

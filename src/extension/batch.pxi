@@ -223,6 +223,10 @@ cdef class Batch:
             raise ValueError(f"the batch was released and can't be {verb}")
         return True
 
+    cdef bint sealed(self) noexcept:
+        """True for datagrams that a Sealer made, but not for what was opened of them in place."""
+        return self.lease.slots and self.lease.slots.sealed and not (self.lease.part and self.lease.part.level)
+
     cdef void leave(self) noexcept:
         tunring_lease_leave(self.lease.slots, self.lease.part)
 

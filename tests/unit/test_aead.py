@@ -338,7 +338,7 @@ def test_no_copies(copied: Callable[[object], object]) -> None:
 def test_close() -> None:
     sealer, opener = pair()
     datagrams = sealer.seal([b"packet"])
-    packets = opener.open(datagrams)
+    packets = opener.open(sealer.seal([b"packet"]))
     for _ in range(2):
         sealer.close()
         opener.close()
@@ -346,7 +346,7 @@ def test_close() -> None:
         with pytest.raises(SessionClosed) as caught:
             call([b""])
         assert caught.value.reason == "closed"
-    assert sealer.counter == 1
+    assert sealer.counter == 2
     assert opener.rejected == 0
     assert packets.tobytes() == [b"packet"]
     del sealer, opener

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening in place: of a whole lease, of a part, of what several openers share; what is used, opened before, or released.
+ */
+/* build: parts=core flags=-ldl */
+#include "aead_libraries.h"
+
+#include "core/source.h"
+
+#include <pthread.h>
+
+#define PACKETS 150
+#define HEADER 2u
+
+static const BYTE key[AEAD_MAX_KEY] = {8};
+static const tunring_aead_format one = {.header = (const BYTE *)"1.", .header_size = HEADER};
+static const tunring_aead_format two = {.header = (const BYTE *)"2.", .header_size = HEADER};
+static const tunring_aead_format any = {.header_size = HEADER};
+static tunring_sealer *sealers[2];
+static tunring_opener *openers[2], *any_opener;
+static tunring_store *store;
+
+static void
+begin(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    CHECK_EQUAL(tunring_sealer_new(library, algorithm, key, &one, 1, UINT32_MAX, 0, &sealers[0]), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_sealer_new(library, algorithm, key, &two, 1, UINT32_MAX, 5000, &sealers[1]), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_opener_new(library, algorithm, key, &one, 8192, false, &openers[0]), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_opener_new(library, algorithm, key, &two, 8192, false, &openers[1]), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_opener_new(library, algorithm, key, &any, 8192, false, &any_opener), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_store_new(&store), ERROR_SUCCESS);
+}
+
+static void
+finish(void)
+{
+    CHECK_EQUAL(atomic_load(&tunring_store_source(store)->counts.pinned_packets), 0);
+    tunring_source_close(tunring_store_source(store));
+    tunring_source_drop(tunring_store_source(store));
+    for (int i = 0; i < 2; i++)
+    {
+        tunring_sealer_free(sealers[i]);
+        tunring_opener_free(openers[i]);
+    }
+    tunring_opener_free(any_opener);
+}
+
+static uint32_t numbers[PACKETS];
+
+static tunring_lease *
+seal(tunring_sealer *sealer, uint32_t count)
+{
+    tunring_packet packets[PACKETS];
+    tunring_lease *lease;
+    for (uint32_t i = 0; i < count; i++)
+    {
+        numbers[i] = i;
+        packets[i] = (tunring_packet){(const BYTE *)&numbers[i], sizeof(numbers[i])};
+    }
+    CHECK_EQUAL(tunring_store_seal(store, sealer, packets, count, &lease), ERROR_SUCCESS);
+    return lease;
+}
+
+/* Turns every second datagram into one of the other header: both openers have the same key, and no additional data says
+ * which it is, so the tag is wrong. What matters is whose it seems to be. */
+static void
+mark_foreign(tunring_lease *lease)
+{
+    for (uint32_t i = 1; i < lease->count; i += 2)
+        lease->slots[i].data[0] = '2';
+}
+
+static void
+let_go(tunring_lease *lease)
+{
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
+}
+
+static uint32_t
+number_at(const tunring_part *part, uint32_t index)
+{
+    uint32_t number;
+    CHECK_EQUAL(part->slots[index].length, sizeof(number));
+    memcpy(&number, part->slots[index].data, sizeof(number));
+    return number;
+}
+
+static void
+test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    tunring_part *opened, *again;
+    uint32_t index = 7;
+    begin(library, algorithm);
+    tunring_lease *lease = seal(sealers[0], PACKETS);
+    lease->slots[3].data[lease->slots[3].length - 1] ^= 1;
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(opened->level, 1);
+    CHECK_EQUAL(opened->count, PACKETS - 1);
+    CHECK_EQUAL(opened->bytes, (PACKETS - 1) * sizeof(uint32_t));
+    for (uint32_t i = 0; i < opened->count; i++)
+    {
+        CHECK_EQUAL(number_at(opened, i), i < 3 ? i : i + 1);
+        CHECK_EQUAL(opened->slots[i].root, i < 3 ? i : i + 1);
+        CHECK(tunring_lease_hold(lease, opened->slots[i].root, 1));
+        tunring_lease_unhold(lease, opened->slots[i].root);
+    }
+    /* Nothing else can read them, the rejected one included. */
+    for (uint32_t i = 0; i < PACKETS; i++)
+        CHECK(!tunring_lease_hold(lease, i, 0));
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &again, &index), ERROR_ALREADY_EXISTS);
+    CHECK(!again);
+    /* What was opened is no datagram, but may be opened again: then it is rejected. */
+    CHECK_EQUAL(tunring_open_part(any_opener, lease, opened, &again, &index), ERROR_SUCCESS);
+    CHECK(!again);
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, opened, &again, &index), ERROR_ALREADY_EXISTS);
+    free(opened);
+    let_go(lease);
+    finish();
+}
+
+/* A tunnel in a tunnel: what was opened is opened once more. */
+static void
+test_twice(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    tunring_packet packets[PACKETS];
+    tunring_lease *outer;
+    tunring_part *first, *second;
+    uint32_t index;
+    begin(library, algorithm);
+    tunring_lease *inner = seal(sealers[1], PACKETS);
+    for (uint32_t i = 0; i < PACKETS; i++)
+        packets[i] = (tunring_packet){inner->slots[i].data, inner->slots[i].length};
+    CHECK_EQUAL(tunring_store_seal(store, sealers[0], packets, PACKETS, &outer), ERROR_SUCCESS);
+    let_go(inner);
+    CHECK_EQUAL(tunring_open_part(openers[0], outer, NULL, &first, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_open_part(openers[1], outer, first, &second, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(second->count, PACKETS);
+    CHECK_EQUAL(second->level, 2);
+    for (uint32_t i = 0; i < PACKETS; i++)
+        CHECK_EQUAL(number_at(second, i), i);
+    CHECK_EQUAL(tunring_lease_enter(outer, first, &index), ERROR_BUSY);
+    CHECK_EQUAL(tunring_lease_enter(outer, second, &index), ERROR_SUCCESS);
+    tunring_lease_leave(outer, second);
+    free(first);
+    free(second);
+    let_go(outer);
+    finish();
+}
+
+static void
+test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    tunring_part *mine, *theirs;
+    tunring_opener_counts counts;
+    uint32_t index;
+    begin(library, algorithm);
+    tunring_lease *lease = seal(sealers[0], PACKETS);
+    mark_foreign(lease);
+    const BYTE byte = lease->slots[1].data[HEADER + TUNRING_AEAD_COUNTER];
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &mine, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(mine->count, PACKETS / 2);
+    for (uint32_t i = 0; i < PACKETS / 2; i++)
+        CHECK_EQUAL(mine->slots[i].root, 2 * i);
+    tunring_opener_counts_read(openers[0], &counts);
+    CHECK_EQUAL(counts.foreign, PACKETS / 2);
+    /* The others are as they were, and can be held, or opened through a part of them. */
+    CHECK_EQUAL(lease->slots[1].data[HEADER + TUNRING_AEAD_COUNTER], byte);
+    CHECK(tunring_lease_hold(lease, 1, 0));
+    tunring_part *rest = tunring_part_new(PACKETS, 0);
+    for (uint32_t i = 1; i < PACKETS; i += 2)
+        tunring_part_append(rest, &lease->slots[i], i);
+    CHECK_EQUAL(tunring_open_part(openers[1], lease, rest, &theirs, &index), ERROR_BUSY);
+    CHECK_EQUAL(index, 0);
+    tunring_lease_unhold(lease, 1);
+    CHECK(tunring_lease_hold(lease, 9, 0));
+    CHECK_EQUAL(tunring_open_part(openers[1], lease, rest, &theirs, &index), ERROR_BUSY);
+    CHECK_EQUAL(index, 4); /* of the part */
+    tunring_lease_unhold(lease, 9);
+    CHECK_EQUAL(tunring_open_part(openers[1], lease, rest, &theirs, &index), ERROR_SUCCESS);
+    CHECK(!theirs); /* their header is not the one that was sealed */
+    tunring_opener_counts_read(openers[1], &counts);
+    CHECK_EQUAL(counts.rejected, PACKETS / 2);
+    CHECK_EQUAL(counts.foreign, 0);
+    free(mine);
+    free(rest);
+    let_go(lease);
+    finish();
+}
+
+static void
+test_refused(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    tunring_part *opened;
+    tunring_opener_counts counts;
+    uint32_t index;
+    begin(library, algorithm);
+    tunring_lease *lease = seal(sealers[0], PACKETS);
+    /* Held by an export, then by an operation. */
+    CHECK(tunring_lease_hold(lease, 70, 0));
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_BUSY);
+    CHECK_EQUAL(index, 70);
+    tunring_lease_unhold(lease, 70);
+    CHECK_EQUAL(tunring_lease_enter(lease, NULL, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_BUSY);
+    tunring_lease_leave(lease, NULL);
+    /* Nothing was changed: no counter is taken for seen. */
+    tunring_opener_close(openers[1]);
+    CHECK_EQUAL(tunring_open_part(openers[1], lease, NULL, &opened, &index), ERROR_HANDLE_EOF);
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(opened->count, PACKETS);
+    tunring_opener_counts_read(openers[0], &counts);
+    CHECK_EQUAL(counts.rejected + counts.replayed + counts.foreign, 0);
+    free(opened);
+    tunring_lease_release(lease);
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_INVALID_HANDLE);
+    CHECK(!opened);
+    tunring_lease_free(lease);
+    finish();
+}
+
+#define THREADS 4
+
+static tunring_lease *shared;
+static _Atomic uint32_t successes, packets_opened;
+
+static void *
+open_shared(void *argument)
+{
+    tunring_part *opened;
+    uint32_t index;
+    (void)argument;
+    for (int turn = 0; turn < 50; turn++)
+    {
+        const DWORD code = tunring_open_part(openers[0], shared, NULL, &opened, &index);
+        if (code == ERROR_SUCCESS)
+        {
+            atomic_fetch_add(&successes, 1);
+            atomic_fetch_add(&packets_opened, opened->count);
+        }
+        else
+            CHECK(code == ERROR_BUSY || code == ERROR_ALREADY_EXISTS || code == ERROR_INVALID_HANDLE);
+        free(opened);
+    }
+    return NULL;
+}
+
+static void *
+read_shared(void *argument)
+{
+    uint32_t index, read = 0;
+    (void)argument;
+    for (int turn = 0; turn < 50; turn++)
+    {
+        const DWORD code = tunring_lease_enter(shared, NULL, &index);
+        if (code != ERROR_SUCCESS)
+            continue;
+        for (uint32_t i = 0; i < shared->count; i++)
+            read += shared->slots[i].data[0];
+        tunring_lease_leave(shared, NULL);
+    }
+    CHECK_EQUAL(read % '1', 0);
+    return NULL;
+}
+
+/* One of the openers gets it, whole; readers see it before, or not at all; a release meanwhile takes its turn. */
+static void
+test_threads(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    begin(library, algorithm);
+    for (int round = 0; round < 20; round++)
+    {
+        pthread_t threads[THREADS];
+        atomic_store(&successes, 0);
+        atomic_store(&packets_opened, 0);
+        shared = seal(sealers[0], PACKETS);
+        for (int i = 0; i < THREADS; i++)
+            CHECK(pthread_create(&threads[i], NULL, i ? open_shared : read_shared, NULL) == 0);
+        if (round % 2)
+            tunring_lease_release(shared);
+        for (int i = 0; i < THREADS; i++)
+            pthread_join(threads[i], NULL);
+        CHECK(atomic_load(&successes) <= 1);
+        CHECK_EQUAL(atomic_load(&packets_opened), atomic_load(&successes) * PACKETS);
+        CHECK(round % 2 || atomic_load(&successes) == 1);
+        let_go(shared);
+    }
+    finish();
+}
+
+int
+main(void)
+{
+    with_each(test_whole);
+    with_each(test_twice);
+    with_each(test_foreign);
+    with_each(test_refused);
+    with_each(test_threads);
+    return 0;
+}
