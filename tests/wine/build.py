@@ -81,7 +81,7 @@ def _c(root: Path, target: Path, *arguments: str | Path) -> Path:
 def race(root: Path) -> Path:
     """Builds the race for the lost wake-up, over the core."""
     core = sources.c_files(ROOT, "windows", "core")
-    return _c(root, root / "race.exe", "-municode", ROOT / "tests/wine/race.c", *core)
+    return _c(root, root / "race.exe", "-municode", ROOT / "tests/wine/race.c", *core, "-lws2_32")
 
 
 def plain_loop(root: Path) -> Path:

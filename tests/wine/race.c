@@ -203,12 +203,16 @@ wmain(int count, wchar_t **arguments)
     code = tunring_session_start(adapter, 0x20000, NULL, &session);
     if (code)
         fail("no session", code);
+    WINTUN_ADAPTER_HANDLE handle;
+    code = tunring_adapter_lend(adapter, &handle);
+    if (code)
+        fail("no handle", code);
     start_pulses();
     tally all = {0}, calm = {0};
     for (uint64_t i = 1; i <= sends; i++)
     {
         forget_standstills();
-        const int64_t lay = send_one(session, tunring_adapter_handle(adapter), i);
+        const int64_t lay = send_one(session, handle, i);
         note(&all, lay);
         note(&calm, lay > STRANDED ? lay - longest_standstill() : lay);
         spin_until(os_now() + EARLIEST + random_number() % (LATEST - EARLIEST));
@@ -218,6 +222,7 @@ wmain(int count, wchar_t **arguments)
            (unsigned long long)sends, guarded ? "with the guard" : "without it", (unsigned long long)all.stranded,
            (long long)(all.longest / MICROSECOND), (unsigned long long)calm.stranded,
            (long long)(calm.longest / MICROSECOND));
+    tunring_adapter_give_back(adapter);
     tunring_source_close(tunring_session_source(session));
     tunring_source_drop(tunring_session_source(session));
     tunring_adapter_close(adapter);

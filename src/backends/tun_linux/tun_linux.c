@@ -150,11 +150,11 @@ const backend_operations backend = {
 };
 
 const tunring_backend TunringBackend = {
-    FRONT_ENTRIES,
-    .system_error = tun_device_system_error,
     .name = "tun_linux",
     .adapter_descriptor = front_adapter_descriptor,
     .adapter_shared = front_adapter_shared,
     .adopt = front_adopt,
     .start_session = front_start_session,
+    .system_error = tun_device_system_error,
+    FRONT_ENTRIES,
 };
