@@ -376,22 +376,22 @@ typedef struct tunring_socket_figures
 /* The socket's own figures. At any time. */
 void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figures);
 
-/* ---- Alarms: core/alarm.c --------------------------------------------------------------------------------------- */
+/* ---- Notifiers: core/notifier.c --------------------------------------------------------------------------------- */
 
-/* Tells an event loop that can't wait for a read event itself: a thread of the caller's sits in tunring_alarm_wait. It
- * keeps the session's struct, but is a call in flight only while it is armed. */
-typedef struct tunring_alarm tunring_alarm;
+/* Notifies an event loop that can't wait for a read event itself: a thread of the caller's sits in
+ * tunring_notifier_wait. It keeps the session's struct, but is a call in flight only while it is armed. */
+typedef struct tunring_notifier tunring_notifier;
 
-DWORD tunring_alarm_open(tunring_source *source, tunring_alarm **alarm);
-/* Waits until the alarm is armed, and then until a receive would return a packet or fail; that disarms it.
- * ERROR_HANDLE_EOF once the session is closed or the alarm ended. One thread at a time. */
-DWORD tunring_alarm_wait(tunring_alarm *alarm);
-/* Not again before tunring_alarm_wait has returned. Any time. */
-void tunring_alarm_arm(tunring_alarm *alarm);
-/* Ends tunring_alarm_wait for good. Any time. */
-void tunring_alarm_end(tunring_alarm *alarm);
-/* Nobody may be in tunring_alarm_wait. Any time. */
-void tunring_alarm_free(tunring_alarm *alarm);
+DWORD tunring_notifier_open(tunring_source *source, tunring_notifier **notifier);
+/* Waits until the notifier is armed, and then until a receive would return a packet or fail; that disarms it.
+ * ERROR_HANDLE_EOF once the session is closed or the notifier ended. One thread at a time. */
+DWORD tunring_notifier_wait(tunring_notifier *notifier);
+/* Not again before tunring_notifier_wait has returned. Any time. */
+void tunring_notifier_arm(tunring_notifier *notifier);
+/* Ends tunring_notifier_wait for good. Any time. */
+void tunring_notifier_end(tunring_notifier *notifier);
+/* Nobody may be in tunring_notifier_wait. Any time. */
+void tunring_notifier_free(tunring_notifier *notifier);
 
 /* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------------------------ */
 

@@ -232,13 +232,13 @@ cdef extern from "tunring.h" nogil:
     DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
                           const tunring_wait *wait, tunring_lease **lease) noexcept
 
-    ctypedef struct tunring_alarm:
+    ctypedef struct tunring_notifier:
         pass
-    DWORD tunring_alarm_open(tunring_source *source, tunring_alarm **watch) noexcept
-    DWORD tunring_alarm_wait(tunring_alarm *watch) noexcept
-    void tunring_alarm_arm(tunring_alarm *watch) noexcept
-    void tunring_alarm_end(tunring_alarm *watch) noexcept
-    void tunring_alarm_free(tunring_alarm *watch) noexcept
+    DWORD tunring_notifier_open(tunring_source *source, tunring_notifier **watch) noexcept
+    DWORD tunring_notifier_wait(tunring_notifier *watch) noexcept
+    void tunring_notifier_arm(tunring_notifier *watch) noexcept
+    void tunring_notifier_end(tunring_notifier *watch) noexcept
+    void tunring_notifier_free(tunring_notifier *watch) noexcept
 
     ctypedef struct tunring_pcapng_file:
         pass

@@ -49,7 +49,7 @@ struct tunring_source
     os_event stop;                   /* set for good by the first close; none if nothing is received */
     life_word life;                  /* calls in flight, and closing */
     _Atomic uint32_t pins;           /* what keeps the memory of slots: the open source itself, and each lease */
-    _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each alarm */
+    _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each notifier */
     _Atomic bool removed;            /* a call failed with ERROR_HANDLE_EOF although nobody closed the source */
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */

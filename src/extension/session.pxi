@@ -102,7 +102,7 @@ cdef class _Session(_Source):
         options.keep_queue = keep_queue
         self.adapter = adapter
         self.reservations = set()
-        self._waiters = {}
+        self._tasks = {}
         self.closes_adapter = closes_adapter
         # `handle` holds the adapter, whose close waits for this call; nobody else has `self` yet.
         with nogil:
@@ -158,7 +158,7 @@ cdef class _Session(_Source):
         >>> asyncio.run(main())
         3
         """
-        return receive_in_loop(self, None, max_packets, check_timeout(timeout))
+        return receive_in_task(self, None, max_packets, check_timeout(timeout))
 
     def batches_async(self, max_packets=256):
         """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
@@ -298,13 +298,13 @@ cdef class _Session(_Source):
         >>> asyncio.run(main())
         1
         """
-        return send_in_loop(self._outgoing(packets, None, on_full), None, check_timeout(timeout))
+        return send_in_task(self._outgoing(packets, None, on_full), None, check_timeout(timeout))
 
     def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
         """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
         if lengths is None:
             raise TypeError("lengths must be integers, not NoneType")
-        return send_in_loop(self._outgoing(buffer, lengths, on_full), None, check_timeout(timeout))
+        return send_in_task(self._outgoing(buffer, lengths, on_full), None, check_timeout(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.

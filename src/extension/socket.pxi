@@ -133,7 +133,7 @@ cdef class _UdpSocket(_Source):
         self.ipv6 = ipv6
         self.ipv6_only = ipv6_only
         self.datagrams = True
-        self._waiters = {}
+        self._tasks = {}
         code = tunring_socket_open(&wanted, &self.socket)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, "can't open a UDP socket")

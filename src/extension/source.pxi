@@ -82,7 +82,7 @@ cdef class _Source:
     cdef tunring_source *source   # set once, and freed by __dealloc__: a call's own `self` holds it
     cdef bint close_called        # the C core's state tells of a removed adapter first
     cdef bint datagrams           # its packets have sources
-    cdef readonly dict _waiters   # of each event loop that was used with it: tunring._loops.waiters.Waiters
+    cdef readonly dict _tasks     # by event loop, tunring._loops.tasks.Tasks: told when it is closed
     cdef object __weakref__
 
     def __dealloc__(self):
@@ -247,14 +247,14 @@ cdef class _Source:
             with nogil:  # `self` holds the source
                 tunring_source_close(source)
         finally:
-            self.tell_waiters()
+            self.tell_tasks()
         return 0
 
-    cdef int tell_waiters(self) except -1:
+    cdef int tell_tasks(self) except -1:
         failure = None
-        for waiters in list(self._waiters.values()):
+        for tasks in list(self._tasks.values()):
             try:
-                waiters.session_closed()
+                tasks.session_closed()
             except BaseException as error:  # say a signal handler's, which the others' tasks must not wait for
                 failure = error
         if failure is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunring import _loops  # noqa: F401  # it shows the extension the way to event loops
 from tunring._adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
 from tunring._core import Batch, Endpoint, Library, Reservation, Session, UdpSocket
 from tunring._library import DriverVersion, delete_driver, load, running_driver_version

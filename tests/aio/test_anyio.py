@@ -17,7 +17,7 @@ import tunring.testing
 from packets import number_of, packet
 from running import check_script
 from tasks import cancel_everywhere, numbered, rest, served_in_turn
-from tunring._loops.waiters import Waiters
+from tunring._loops.tasks import Tasks
 from tunring.contrib import anyio as helper
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def turns(count: int = 10) -> None:
 
 async def waiting(session: tunring.Session, count: int = 1) -> None:
     """Returns once so many tasks wait for packets."""
-    while sum(len(waiters._waiting) for waiters in session._waiters.values()) != count:
+    while sum(len(tasks._waiting) for tasks in session._tasks.values()) != count:
         await anyio.lowlevel.checkpoint()
 
 
@@ -224,7 +224,7 @@ def test_cancelled_it_loses_nothing(pair: Pair, run: Run) -> None:
                 tasks.cancel_scope.cancel()
         seen.extend(rest(right))
         assert seen == list(range(sent))
-        assert not any(waiters._waiting for waiters in right._waiters.values())
+        assert not any(tasks._waiting for tasks in right._tasks.values())
 
     run(main)
 
@@ -266,8 +266,8 @@ def test_close_ends_every_wait(pair: Pair, run: Run, thread: bool) -> None:
 def test_the_loop_is_woken_once_a_burst(pair: Pair, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = pair
     fires: list[None] = []
-    original = Waiters.fired
-    monkeypatch.setattr(Waiters, "fired", lambda self: (fires.append(None), original(self)))
+    original = Tasks.fired
+    monkeypatch.setattr(Tasks, "fired", lambda self: (fires.append(None), original(self)))
 
     async def main() -> None:
         async def take() -> None:
@@ -287,8 +287,8 @@ def test_the_loop_is_woken_once_a_burst(pair: Pair, run: Run, monkeypatch: pytes
 def test_tasks_that_wait_are_served_in_order(pair: Pair, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = pair
     fires: list[None] = []
-    original = Waiters.fired
-    monkeypatch.setattr(Waiters, "fired", lambda self: (fires.append(None), original(self)))
+    original = Tasks.fired
+    monkeypatch.setattr(Tasks, "fired", lambda self: (fires.append(None), original(self)))
 
     async def main() -> list[int]:
         async with anyio.create_task_group() as tasks:
@@ -308,7 +308,7 @@ def test_one_session_in_run_after_run(pair: Pair, run: Run) -> None:
 
     for _ in range(3):
         run(main)
-    assert len(right._waiters) == 1
+    assert len(right._tasks) == 1
 
 
 def test_without_anyio_the_error_names_the_extra() -> None:
@@ -333,7 +333,7 @@ def test_a_program_ends_after_a_run_of_trio() -> None:
         """
 import anyio
 import anyio.lowlevel
-from tunring._loops.waiters import Waiters
+from tunring._loops.tasks import Tasks
 from tunring.contrib import anyio as helper
 left, right = tunring.testing.pair()
 async def main():

@@ -130,7 +130,7 @@ def test_one_session_in_loop_after_loop(pair: Pair, run: Run) -> None:
 
     for _ in range(5):
         run(main())
-    assert len(right._waiters) == 1, "those of closed loops are forgotten"
+    assert len(right._tasks) == 1, "those of closed loops are forgotten"
 
 
 def test_a_session_that_is_dropped_takes_its_thread_along(run: Run) -> None:
@@ -193,7 +193,7 @@ def test_descriptors_and_threads_go_with_the_session(run: Run) -> None:
 
     run(main())
     gc.collect()
-    assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "tunring-waiter"])
+    assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "tunring-notifier"])
 
 
 def test_two_loops_in_two_threads(pair: Pair, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:

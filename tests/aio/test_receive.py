@@ -10,8 +10,8 @@ import pytest
 
 import tunring
 from packets import number_of, packet
-from tasks import cancel_everywhere, numbered, rest, served_in_turn, turns, waiters, waiting
-from tunring._loops.waiters import Waiters
+from tasks import cancel_everywhere, numbered, rest, served_in_turn, tasks_here, turns, waiting
+from tunring._loops.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -74,7 +74,7 @@ def test_times_out(pair: Pair, run: Run) -> None:
         began = asyncio.get_running_loop().time()
         assert not await right.receive_async(timeout=0.05)
         assert asyncio.get_running_loop().time() - began > 0.04
-        assert not waiters(right)._waiting
+        assert not tasks_here(right)._waiting
 
     run(main())
 
@@ -96,13 +96,13 @@ def test_refuses_bad_arguments(pair: Pair, run: Run, arguments: dict[str, Any]) 
 def fires(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One item for each time that a loop was told of packets."""
     found: list[None] = []
-    original = Waiters.fired
+    original = Tasks.fired
 
-    def fired(self: Waiters) -> None:
+    def fired(self: Tasks) -> None:
         found.append(None)
         original(self)
 
-    monkeypatch.setattr(Waiters, "fired", fired)
+    monkeypatch.setattr(Tasks, "fired", fired)
     return found
 
 
@@ -222,7 +222,7 @@ def test_cancelled_at_every_turn_it_loses_nothing(pair: Pair, run: Run) -> None:
         seen.extend(rest(right))
         assert seen == list(range(sent))
         loop = asyncio.get_running_loop()
-        assert loop not in right._waiters or not waiters(right)._waiting
+        assert loop not in right._tasks or not tasks_here(right)._waiting
 
     async def main() -> None:
         assert await cancel_everywhere(right.receive_async, check, send) >= 3
@@ -231,7 +231,7 @@ def test_cancelled_at_every_turn_it_loses_nothing(pair: Pair, run: Run) -> None:
         first, second = (asyncio.create_task(right.receive_async()) for _ in range(2))
         await waiting(right, 2)
         left.send(numbered(sent, 5))
-        while not waiters(right).woken:
+        while not tasks_here(right).woken:
             await asyncio.sleep(0)
         first.cancel()
         assert len(await second) == 5

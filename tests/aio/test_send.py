@@ -9,7 +9,7 @@ import pytest
 
 import tunring
 from packets import number_of, packet
-from tasks import cancel_everywhere, numbered, rest, turns, waiters
+from tasks import cancel_everywhere, numbered, rest, tasks_here, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -147,7 +147,7 @@ def test_cancelled_at_every_turn_it_sends_a_beginning_and_holds_nothing(pair: Pa
         seen.clear()
         assert found == list(range(len(found)))
         assert sent is None or len(found) == sent == MANY
-        assert asyncio.get_running_loop() not in left._waiters or not waiters(left).sending
+        assert asyncio.get_running_loop() not in left._tasks or not tasks_here(left).sending
         data.append(0)  # a BufferError, were it still held
         data.pop()
 

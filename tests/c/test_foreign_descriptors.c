@@ -70,29 +70,29 @@ a_session_without_its_event(void)
 }
 
 static void *
-wait_for_alarm(void *alarm)
+wait_for_notifier(void *notifier)
 {
-    return (void *)(intptr_t)tunring_alarm_wait(alarm);
+    return (void *)(intptr_t)tunring_notifier_wait(notifier);
 }
 
 static void
-an_alarm_without_the_event(void)
+a_notifier_without_the_event(void)
 {
     ends pair;
-    tunring_alarm *alarm;
+    tunring_notifier *notifier;
     pthread_t thread;
     void *code;
     open_ends(&api, &pair, CAPACITY);
     int number = descriptor(tunring_source_read_event(tunring_session_source(pair.sessions[1])));
-    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
+    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     int kept = fcntl(number, F_DUPFD_CLOEXEC, 100);
     close(number);
-    tunring_alarm_arm(alarm);
-    CHECK(pthread_create(&thread, NULL, wait_for_alarm, alarm) == 0);
+    tunring_notifier_arm(notifier);
+    CHECK(pthread_create(&thread, NULL, wait_for_notifier, notifier) == 0);
     pthread_join(thread, &code);
     CHECK_EQUAL((intptr_t)code, ERROR_HANDLE_EOF);
     CHECK(tunring_source_state(tunring_session_source(pair.sessions[1])) == TUNRING_REMOVED);
-    tunring_alarm_free(alarm);
+    tunring_notifier_free(notifier);
     dup2(kept, number);
     close(kept);
     close_ends(&pair);
@@ -128,7 +128,7 @@ main(void)
     api = linked_api();
     a_wait_for_a_closed_one();
     a_session_without_its_event();
-    an_alarm_without_the_event();
+    a_notifier_without_the_event();
     an_event_that_is_always_ready();
     return 0;
 }

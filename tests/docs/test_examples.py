@@ -35,7 +35,7 @@ MODULES = (
     "tunring.testing._responder_tcp",
     "tunring._stats",
     "tunring.testing",
-    "tunring._loops.waiters",
+    "tunring._loops.tasks",
 )
 
 

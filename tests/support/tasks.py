@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     import tunring
-    from tunring._loops.waiters import Waiters
+    from tunring._loops.tasks import Tasks
 
 
 def numbered(first: int, count: int, size: int = 20) -> list[bytes]:
@@ -32,9 +32,9 @@ def rest(session: tunring.Session) -> list[int]:
     return found
 
 
-def waiters(session: tunring.Session) -> Waiters:
+def tasks_here(session: tunring.Session) -> Tasks:
     """Those of the loop that runs."""
-    return session._waiters[asyncio.get_running_loop()]
+    return session._tasks[asyncio.get_running_loop()]
 
 
 async def turns(count: int = 10) -> None:
@@ -46,7 +46,7 @@ async def turns(count: int = 10) -> None:
 async def waiting(session: tunring.Session, count: int = 1) -> None:
     """Returns once so many tasks wait for packets."""
     loop = asyncio.get_running_loop()
-    while loop not in session._waiters or len(waiters(session)._waiting) != count:
+    while loop not in session._tasks or len(tasks_here(session)._waiting) != count:
         await asyncio.sleep(0)
 
 
@@ -70,7 +70,7 @@ async def served_in_turn(
 
     for index in range(8):
         start(take(index))
-        while sum(len(waiters._waiting) for waiters in right._waiters.values()) != index + 1:
+        while sum(len(tasks._waiting) for tasks in right._tasks.values()) != index + 1:
             await sleep(0)
     for number in range(8):
         left.send([packet(number=number)])

@@ -11,15 +11,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from tunring._loops.waiters import ThreadReadiness, Waiters
+from tunring import _core
+from tunring._loops.tasks import Tasks, ThreadWatch
 from tunring.errors import SessionClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import SupportsIndex
 
-    from tunring._core import Batch, Cancel, Session
-    from tunring._loops.waiters import Event, Readiness
+    from tunring._core import Session
+    from tunring._loops.tasks import Event, Watch
 
 Key = TypeVar("Key")
 
@@ -36,7 +36,7 @@ def _copy(descriptor: int) -> int:
     raise NotImplementedError
 
 
-class DescriptorReadiness:
+class DescriptorWatch:
     """The loop's own watch over a copy of the session's descriptor.
 
     The session may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
@@ -85,8 +85,8 @@ class DescriptorReadiness:
             close(descriptor)
 
 
-class LoopWaiters(Waiters):
-    """The tasks of an asyncio loop that wait in a session."""
+class LoopTasks(Tasks):
+    """The tasks of an asyncio loop that use a session."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -104,11 +104,11 @@ class LoopWaiters(Waiters):
         """An ``asyncio.Event``."""
         return asyncio.Event()
 
-    def make_readiness(self, session: Session) -> Readiness:
+    def make_watch(self, session: Session) -> Watch:
         """The loop's own, where it has one."""
         if use_threads:
-            return ThreadReadiness(session, self)
-        return DescriptorReadiness(session, self._loop, self.fired)
+            return ThreadWatch(session, self)
+        return DescriptorWatch(session, self._loop, self.fired)
 
     async def wait(self, event: Event, seconds: float) -> None:
         """Wait by the loop's clock."""
@@ -123,25 +123,21 @@ class LoopWaiters(Waiters):
         await asyncio.sleep(0)
 
 
-def waiters_of(session: Session, key: Key, make: Callable[[Key], Waiters]) -> Waiters:
+def tasks_of(session: Session, key: Key, make: Callable[[Key], Tasks]) -> Tasks:
     """Those of the session and the loop that ``key`` stands for. Those of loops that are closed are forgotten."""
-    waiters = session._waiters.get(key)  # noqa: SLF001
-    if waiters is None:
-        for other, its in list(session._waiters.items()):  # noqa: SLF001
+    tasks = session._tasks.get(key)  # noqa: SLF001
+    if tasks is None:
+        for other, its in list(session._tasks.items()):  # noqa: SLF001
             if its.finished():
                 its.end()
-                session._waiters.pop(other, None)  # noqa: SLF001
-        waiters = session._waiters.setdefault(key, make(key))  # noqa: SLF001
-    return waiters
+                session._tasks.pop(other, None)  # noqa: SLF001
+        tasks = session._tasks.setdefault(key, make(key))  # noqa: SLF001
+    return tasks
 
 
-async def receive_or_cancel(session: Session, max_packets: SupportsIndex, cancel: Cancel) -> Batch:
-    """Receive; an empty batch once ``cancel`` is set and :meth:`Waiters.look_again` was called."""
-    waiters = waiters_of(session, asyncio.get_running_loop(), LoopWaiters)
-    if waiters.turn_is_over():
-        await waiters.yield_turn()
-    if not waiters.woken:
-        batch = session._poll(max_packets)  # noqa: SLF001
-        if batch or cancel.called:
-            return batch
-    return await waiters.receive_later(session, max_packets, None, cancel)
+def make_tasks(session: Session, loop: asyncio.AbstractEventLoop) -> Tasks:
+    """Make those of the session and an asyncio loop, unless they are there."""
+    return tasks_of(session, loop, LoopTasks)
+
+
+_core.use_loops(asyncio.get_running_loop, make_tasks)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from tunring._adapter import Adapter
-from tunring._core import Cancel
-from tunring._loops import aio
+from tunring._core import Cancel, receive_in_task
 from tunring.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Device:
 
     async def _receive_async(self, max_packets: int) -> Batch:
         session, cancel = self._running()
-        return await aio.receive_or_cancel(session, max_packets, cancel)
+        return await receive_in_task(session, None, max_packets, None, cancel)
 
     async def async_read(self) -> bytes | None:
         """Read one bare packet in an asyncio task. None if :meth:`cancel_read` was called."""
@@ -83,8 +82,8 @@ class Device:
             return
         session, cancel = up
         cancel.set()
-        for waiters in tuple(session._waiters.values()):  # noqa: SLF001
-            waiters.look_again()
+        for tasks in tuple(session._tasks.values()):  # noqa: SLF001
+            tasks.look_again()
 
     def close(self) -> None:
         """Take the interface away. Any number of times."""

@@ -1,7 +1,7 @@
 """Sessions in anyio tasks, under trio as well as asyncio: ``pip install anyio``.
 
 Each function is a checkpoint: before it takes or sends anything it lets other tasks run, and raises if its task is
-cancelled. Under asyncio they share their waiters with :meth:`Session.receive_async` and its like.
+cancelled. Under asyncio they share their lines with :meth:`Session.receive_async` and its like.
 
 Examples
 --------
@@ -23,10 +23,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tunring._core import check_timeout, receive_in_loop, send_in_loop
+from tunring._core import check_timeout, receive_in_task, send_in_task
 from tunring._extras import import_advice
 from tunring._loops import aio
-from tunring._loops.waiters import Waiters
+from tunring._loops.tasks import Tasks
 from tunring.errors import SessionClosed
 
 try:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from tunring._buffers import Buffer
     from tunring._core import Batch, Outgoing, Session
-    from tunring._loops.waiters import Event
+    from tunring._loops.tasks import Event
 
     OnFull = Literal["wait", "partial", "drop", "raise"]
 
@@ -53,8 +53,8 @@ def _nothing() -> None:
     pass
 
 
-class _TrioWaiters(Waiters):
-    """The tasks of a run of trio that wait in a session."""
+class _TrioTasks(Tasks):
+    """The tasks of a run of trio that use a session."""
 
     def __init__(self, token: EventLoopToken) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class _TrioWaiters(Waiters):
         await checkpoint()
 
 
-def _waiters(session: Session) -> Waiters:
+def _tasks(session: Session) -> Tasks:
     # Quicker than anyio's own token. In trio's guest mode asyncio's loop runs as well, but none of its tasks does.
     try:
         loop = asyncio.get_running_loop()
@@ -94,19 +94,19 @@ def _waiters(session: Session) -> Waiters:
         pass
     else:
         if asyncio.current_task(loop) is not None:
-            return aio.waiters_of(session, loop, aio.LoopWaiters)
-    return aio.waiters_of(session, current_token(), _TrioWaiters)
+            return aio.make_tasks(session, loop)
+    return aio.tasks_of(session, current_token(), _TrioTasks)
 
 
-async def _checkpoint(session: Session) -> Waiters:
-    """Let other tasks run, and raise if this one is cancelled. Returns the session's waiters of the loop that runs.
+async def _checkpoint(session: Session) -> Tasks:
+    """Let other tasks run, and raise if this one is cancelled. Returns the session's tasks of the loop that runs.
 
     Nothing is taken yet. After that, a shielded checkpoint would do under trio, but the shield doesn't keep asyncio's
     own ``Task.cancel()`` off, and what was taken would be lost.
     """
-    waiters = _waiters(session)
-    await waiters.yield_turn()
-    return waiters
+    tasks = _tasks(session)
+    await tasks.yield_turn()
+    return tasks
 
 
 async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: float | None = None) -> Batch:
@@ -115,8 +115,8 @@ async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: f
     A task that is cancelled has taken nothing. Parameters, result and errors are those of :meth:`Session.receive`.
     """
     timeout = check_timeout(timeout)
-    waiters = await _checkpoint(session)
-    return await receive_in_loop(session, waiters, max_packets, timeout)
+    tasks = await _checkpoint(session)
+    return await receive_in_task(session, tasks, max_packets, timeout)
 
 
 async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
@@ -158,7 +158,7 @@ async def send_packed(
 async def _send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
     try:
         timeout = check_timeout(timeout)
-        waiters = await _checkpoint(session)
-        return await send_in_loop(outgoing, waiters, timeout)
+        tasks = await _checkpoint(session)
+        return await send_in_task(outgoing, tasks, timeout)
     finally:
         outgoing.let_go()

@@ -1,16 +1,31 @@
-# What event loops need of the core: turns of tasks that find packets or room at once, sends that go on where they
-# stopped, and an alarm. Included by _core.pyx.
+# What event loops need of the core: calls that find packets or room at once, sends that go on where they stopped, and a
+# wait that a thread of theirs sits in. Who waits, in which order and how, is for Tasks, in tunring._loops.tasks.
+# Included by _core.pyx.
 
 cdef enum:
     # Nanoseconds that a task may go on before it lets the loop's other tasks run.
     SLICE = 1000000
 
-cdef object _aio = None
 cdef object _running_loop = None
+cdef object _make_tasks = None
 
 
-cdef class Turns:
-    """Whose turn it is among the tasks of an event loop that use a session: the part that each call looks at."""
+def use_loops(running_loop, make_tasks):
+    """Set what returns the asyncio loop that runs, and what makes a session's Tasks for it."""
+    global _running_loop, _make_tasks
+    _running_loop = running_loop
+    _make_tasks = make_tasks
+
+
+cdef Turn _tasks_here(_Session session):
+    """The session's Tasks in the asyncio loop that runs."""
+    loop = _running_loop()
+    tasks = session._tasks.get(loop)
+    return _make_tasks(session, loop) if tasks is None else tasks
+
+
+cdef class Turn:
+    """Whose turn it is among a loop's tasks that use a session: the part of its Tasks that each call looks at."""
     cdef int64_t slice_ends
     cdef public bint sending
     """Whether a task waits for room."""
@@ -24,37 +39,45 @@ cdef class Turns:
         """Other tasks have just had their turn."""
         self.slice_ends = os_deadline(SLICE)
 
-    cpdef bint turn_is_over(self) noexcept:
-        """Whether a task has gone on for long enough, and should let others run."""
+    cdef bint is_over(self) noexcept:
+        """True if a task has gone on for long enough, and should let others run."""
         return os_deadline(0) > self.slice_ends
 
 
-cdef Turns _waiters_here(_Session session):
-    """The session's :class:`tunring._loops.waiters.Waiters` of the asyncio loop that runs."""
-    global _aio, _running_loop
-    if _aio is None:  # imported when it is first needed
-        import asyncio
-        from tunring._loops import aio
-        _running_loop = asyncio.get_running_loop
-        _aio = aio
-    loop = _running_loop()
-    waiters = session._waiters.get(loop)
-    return _aio.waiters_of(session, loop, _aio.LoopWaiters) if waiters is None else waiters
+async def receive_in_task(_Session session not None, Turn tasks, max_packets, timeout, Cancel cancel=None,
+                          Batches batches=None):
+    """Take packets, waiting for the first one: :meth:`Session.receive` in a task of any loop.
 
-
-async def receive_in_loop(_Session session not None, Turns waiters, max_packets, timeout):
-    """:meth:`Session.receive_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
-    cdef Batch batch
+    Parameters
+    ----------
+    session, max_packets, timeout
+        As there.
+    tasks : tunring._loops.tasks.Tasks, optional
+        Those of the loop; by default of the asyncio loop that runs.
+    cancel : Cancel, optional
+        Ends the wait, with an empty batch, once it is set and the tasks were told to look again.
+    batches : Batches, optional
+        The iterator whose next batch it is.
+    """
+    cdef Batch batch = None
     session.get()
-    if waiters is None:
-        waiters = _waiters_here(session)
-    if waiters.turn_is_over():
-        await waiters.yield_turn()
-    if not waiters.woken or timeout == 0:
-        batch = session.receive_until(max_packets, 0, True)
-        if batch.size() or timeout == 0:
-            return batch
-    return await waiters.receive_later(session, max_packets, timeout)
+    try:
+        if tasks is None:
+            tasks = _tasks_here(session)
+        if tasks.is_over():
+            await tasks.yield_turn()
+        if not tasks.woken or timeout == 0:
+            batch = session.receive_until(max_packets, 0, True)
+        if batch is None or not (batch.size() or timeout == 0 or (cancel is not None and cancel.called)):
+            batch = await tasks.receive_in_line(session, max_packets, timeout, cancel)
+    except SessionClosed:
+        if batches is None:
+            raise
+        raise StopAsyncIteration from None
+    if batches is not None:
+        batches.batch = batch
+        batches.tasks = tasks
+    return batch
 
 
 @cython.final
@@ -63,7 +86,7 @@ cdef class Batches:
     cdef _Session session
     cdef object max_packets
     cdef Batch batch     # the last one, or None
-    cdef Turns waiters   # None before the first; an iterator stays with the loop that began it
+    cdef Turn tasks      # None before the first; an iterator stays with the loop that began it
 
     def __init__(self):
         raise TypeError("Session.batches_async() makes these")
@@ -77,41 +100,27 @@ cdef class Batches:
         self.check()
         return self
 
-    async def __anext__(self):
+    def __anext__(self):
         self.check()
         cdef Batch batch = self.batch
         if batch is not None:
             self.batch = None
             batch.end()
-        # As receive_in_loop() does, without a coroutine of its own.
-        try:
-            if self.waiters is None:
-                self.waiters = _waiters_here(self.session)
-            if self.waiters.turn_is_over():
-                await self.waiters.yield_turn()
-            batch = None
-            if not self.waiters.woken:
-                batch = self.session.receive_until(self.max_packets, 0, True)
-            if batch is None or not batch.size():
-                batch = await self.waiters.receive_later(self.session, self.max_packets, None)
-        except SessionClosed:
-            raise StopAsyncIteration from None
-        self.batch = batch
-        return batch
+        return receive_in_task(self.session, self.tasks, self.max_packets, None, None, self)
 
 
-async def send_in_loop(Outgoing outgoing not None, Turns waiters, timeout):
-    """:meth:`Session.send_async`, with the waiters of any loop; None for those of the asyncio loop that runs."""
+async def send_in_task(Outgoing outgoing not None, Turn tasks, timeout):
+    """Send packets, waiting for room, as :meth:`Session.send` in a task; ``tasks`` as for :func:`receive_in_task`."""
     cdef bint in_line
     outgoing.check()
     try:
-        if waiters is None:
-            waiters = _waiters_here(outgoing.session)
-        if waiters.turn_is_over():
-            await waiters.yield_turn()
-        in_line = waiters.sending and outgoing.mode == WAIT and timeout != 0
+        if tasks is None:
+            tasks = _tasks_here(outgoing.session)
+        if tasks.is_over():
+            await tasks.yield_turn()
+        in_line = tasks.sending and outgoing.mode == WAIT and timeout != 0
         if in_line or not (outgoing.proceed() or timeout == 0):
-            await waiters.send_later(outgoing, timeout)
+            await tasks.send_in_line(outgoing, timeout)
         return outgoing.sent
     finally:
         outgoing.packets = None  # an exception may keep this frame
@@ -166,32 +175,32 @@ cdef class Outgoing:
 
 @cython.final
 @cython.no_gc
-cdef class Alarm:
+cdef class Notifier:
     """Waits for packets in a thread, for an event loop. It doesn't keep the Session."""
-    cdef tunring_alarm *alarm  # ours
+    cdef tunring_notifier *notifier  # ours
 
     def __cinit__(self, _Session session not None):
-        cdef DWORD code = tunring_alarm_open(tunring_session_source(session.get()), &self.alarm)
+        cdef DWORD code = tunring_notifier_open(tunring_session_source(session.get()), &self.notifier)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, "can't watch the session")
 
     def __dealloc__(self):
-        if self.alarm:
-            tunring_alarm_free(self.alarm)
+        if self.notifier:
+            tunring_notifier_free(self.notifier)
 
     def wait(self) -> bool:
         """Wait until :meth:`arm` was called and packets are there, or the session fails. False once it is over."""
         cdef DWORD code
-        with nogil:  # the caller's reference to `self` holds the alarm
-            code = tunring_alarm_wait(self.alarm)
+        with nogil:  # the caller's reference to `self` holds the notifier
+            code = tunring_notifier_wait(self.notifier)
         if code not in (ERROR_SUCCESS, ERROR_HANDLE_EOF):
             raise error_from_code(code, "can't wait for packets")
         return code == ERROR_SUCCESS
 
     def arm(self) -> None:
         """Let :meth:`wait` go on. Not again before it has returned."""
-        tunring_alarm_arm(self.alarm)
+        tunring_notifier_arm(self.notifier)
 
     def end(self) -> None:
         """End :meth:`wait` for good."""
-        tunring_alarm_end(self.alarm)
+        tunring_notifier_end(self.notifier)

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-struct tunring_alarm
+struct tunring_notifier
 {
     tunring_source *source; /* a use of it */
     os_event armed;
@@ -16,54 +16,54 @@ struct tunring_alarm
 };
 
 DWORD
-tunring_alarm_open(tunring_source *source, tunring_alarm **result)
+tunring_notifier_open(tunring_source *source, tunring_notifier **result)
 {
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
-    tunring_alarm *alarm = calloc(1, sizeof(*alarm));
-    if (!alarm)
+    tunring_notifier *notifier = calloc(1, sizeof(*notifier));
+    if (!notifier)
         goto failed;
-    if (!os_event_open(&alarm->armed))
+    if (!os_event_open(&notifier->armed))
     {
         code = GetLastError();
-        goto free_alarm;
+        goto free_notifier;
     }
-    if (!os_event_open(&alarm->ended))
+    if (!os_event_open(&notifier->ended))
     {
         code = GetLastError();
         goto close_armed;
     }
-    alarm->source = source;
+    notifier->source = source;
     source_use(source);
-    *result = alarm;
+    *result = notifier;
     return ERROR_SUCCESS;
 
 close_armed:
-    os_event_close(&alarm->armed);
-free_alarm:
-    free(alarm);
+    os_event_close(&notifier->armed);
+free_notifier:
+    free(notifier);
 failed:
     return code;
 }
 
 void
-tunring_alarm_free(tunring_alarm *alarm)
+tunring_notifier_free(tunring_notifier *notifier)
 {
-    os_event_close(&alarm->ended);
-    os_event_close(&alarm->armed);
-    source_put(alarm->source);
-    free(alarm);
+    os_event_close(&notifier->ended);
+    os_event_close(&notifier->armed);
+    source_put(notifier->source);
+    free(notifier);
 }
 
 void
-tunring_alarm_arm(tunring_alarm *alarm)
+tunring_notifier_arm(tunring_notifier *notifier)
 {
-    os_event_set(&alarm->armed);
+    os_event_set(&notifier->armed);
 }
 
 void
-tunring_alarm_end(tunring_alarm *alarm)
+tunring_notifier_end(tunring_notifier *notifier)
 {
-    os_event_set(&alarm->ended);
+    os_event_set(&notifier->ended);
 }
 
 /* The index of the handle that ended the wait, or the reason why there was none in *code. */
@@ -76,9 +76,9 @@ wait_for_ever(tunring_source *source, const HANDLE *handles, unsigned count, DWO
 }
 
 static DWORD
-wait_until_readable(tunring_alarm *alarm)
+wait_until_readable(tunring_notifier *notifier)
 {
-    tunring_source *source = alarm->source;
+    tunring_source *source = notifier->source;
     enum
     {
         READ = 2
@@ -86,10 +86,10 @@ wait_until_readable(tunring_alarm *alarm)
     DWORD code;
     if (!source_enter(source))
         return ERROR_HANDLE_EOF;
-    const HANDLE handles[] = {source->stop.wait, alarm->ended.wait, source->read_event};
+    const HANDLE handles[] = {source->stop.wait, notifier->ended.wait, source->read_event};
     int index = wait_for_ever(source, handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
-     * before it arms the alarm again. */
+     * before it arms the notifier again. */
     if (index == READ && source->auto_reset)
         wait_rearm(source->read_event);
     source_leave(source);
@@ -99,21 +99,21 @@ wait_until_readable(tunring_alarm *alarm)
 }
 
 DWORD
-tunring_alarm_wait(tunring_alarm *alarm)
+tunring_notifier_wait(tunring_notifier *notifier)
 {
     enum
     {
         ENDED
     };
     DWORD code;
-    const HANDLE handles[] = {alarm->ended.wait, alarm->armed.wait};
-    if (alarm->source->generation != os_generation())
+    const HANDLE handles[] = {notifier->ended.wait, notifier->armed.wait};
+    if (notifier->source->generation != os_generation())
         return ERROR_HANDLE_EOF;
-    int index = wait_for_ever(alarm->source, handles, 2, &code);
+    int index = wait_for_ever(notifier->source, handles, 2, &code);
     if (code != ERROR_SUCCESS)
         return code;
     if (index == ENDED)
         return ERROR_HANDLE_EOF;
-    os_event_clear(&alarm->armed);
-    return wait_until_readable(alarm);
+    os_event_clear(&notifier->armed);
+    return wait_until_readable(notifier);
 }

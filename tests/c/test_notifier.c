@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * An alarm rings once for each time it is armed, when packets are there or the session is over, and ends at any time.
+ * A notifier returns once for each time it is armed, when packets are there or the session is over, and ends at any time.
  */
 /* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
@@ -13,9 +13,9 @@ static ends pair;
 static void *
 wait_and_count(void *argument)
 {
-    tunring_alarm *alarm = argument;
+    tunring_notifier *notifier = argument;
     intptr_t rings = 0;
-    while (tunring_alarm_wait(alarm) == ERROR_SUCCESS)
+    while (tunring_notifier_wait(notifier) == ERROR_SUCCESS)
         rings++;
     return (void *)rings;
 }
@@ -42,43 +42,43 @@ take_one(void)
 static void
 test_rings_once_an_arming(void)
 {
-    tunring_alarm *alarm;
+    tunring_notifier *notifier;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
+    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     for (int i = 0; i < 100; i++)
     {
-        tunring_alarm_arm(alarm);
+        tunring_notifier_arm(notifier);
         send_one();
-        CHECK(tunring_alarm_wait(alarm) == ERROR_SUCCESS);
+        CHECK(tunring_notifier_wait(notifier) == ERROR_SUCCESS);
         take_one();
     }
-    tunring_alarm_end(alarm);
-    CHECK(tunring_alarm_wait(alarm) == ERROR_HANDLE_EOF);
-    tunring_alarm_free(alarm);
+    tunring_notifier_end(notifier);
+    CHECK(tunring_notifier_wait(notifier) == ERROR_HANDLE_EOF);
+    tunring_notifier_free(notifier);
     close_ends(&pair);
 }
 
 static void
 test_ends_at_any_time(bool armed, bool by_close)
 {
-    tunring_alarm *alarm;
+    tunring_notifier *notifier;
     pthread_t thread;
     void *rings;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
-    CHECK(pthread_create(&thread, NULL, wait_and_count, alarm) == 0);
+    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
     if (armed)
-        tunring_alarm_arm(alarm);
+        tunring_notifier_arm(notifier);
     if (by_close)
         close_ends(&pair);
-    /* An unarmed alarm leaves the session alone, and so doesn't see it close. */
+    /* An unarmed notifier leaves the session alone, and so doesn't see it close. */
     if (!by_close || !armed)
-        tunring_alarm_end(alarm);
+        tunring_notifier_end(notifier);
     CHECK(pthread_join(thread, &rings) == 0);
     CHECK(rings == NULL);
-    tunring_alarm_arm(alarm);
-    CHECK(tunring_alarm_wait(alarm) == ERROR_HANDLE_EOF);
-    tunring_alarm_free(alarm);
+    tunring_notifier_arm(notifier);
+    CHECK(tunring_notifier_wait(notifier) == ERROR_HANDLE_EOF);
+    tunring_notifier_free(notifier);
     if (!by_close)
         close_ends(&pair);
 }
@@ -87,20 +87,20 @@ test_ends_at_any_time(bool armed, bool by_close)
 static void
 test_closing_in_between(int round)
 {
-    tunring_alarm *alarm;
+    tunring_notifier *notifier;
     pthread_t thread;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_alarm_open(tunring_session_source(pair.sessions[1]), &alarm) == ERROR_SUCCESS);
-    CHECK(pthread_create(&thread, NULL, wait_and_count, alarm) == 0);
-    tunring_alarm_arm(alarm);
+    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
+    tunring_notifier_arm(notifier);
     if (round % 2)
         send_one();
     for (int i = 0; i < round % 5; i++)
         os_yield();
     close_ends(&pair);
-    tunring_alarm_end(alarm);
+    tunring_notifier_end(notifier);
     CHECK(pthread_join(thread, NULL) == 0);
-    tunring_alarm_free(alarm);
+    tunring_notifier_free(notifier);
 }
 
 int

@@ -1,8 +1,8 @@
-"""Tasks of an event loop that wait in a session, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
+"""Tasks of an event loop that use a session, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
 
-Nothing here takes packets: a task that was woken looks for itself, so that one which is cancelled loses none. What
-tells that packets are there, a :class:`Readiness`, is armed for each wait and fires once. In an idle session nobody
-waits and nothing is armed.
+The extension can look for packets, send what there is room for, and wait in a thread. Who waits, in which order and for
+how long is decided here. Nothing takes packets for another task: one that was woken looks for itself, so that one which
+is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; in an idle session nothing is armed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import time
 import weakref
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from tunring._core import Alarm, Turns
+from tunring._core import Notifier, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunring._core import Batch, Cancel, Outgoing, Session
 
 #: Times that a task which waits for room lets the loop run before it sleeps.
-_TURNS = 8
+_ROUNDS = 8
 
 #: Seconds of a sleep while the ring is full: at first, and at most.
 _SHORTEST = 0.001
@@ -32,7 +32,7 @@ _LONGEST = 0.016
 
 
 def _deadline(timeout: float | None) -> float:
-    return math.inf if timeout is None else time.monotonic() + timeout
+    return math.inf if timeout is None else monotonic() + timeout
 
 
 class Event(Protocol):
@@ -45,17 +45,8 @@ class Event(Protocol):
         """Wait until somebody calls :meth:`set`."""
 
 
-class _Waiter:
-    """A task in the line for packets."""
-
-    __slots__ = ("event",)
-
-    def __init__(self, event: Event) -> None:
-        self.event = event  # a new one for each wait: anyio's can't be cleared
-
-
-class Readiness(Protocol):
-    """Calls a function in the loop's thread once packets are there, or the session is over."""
+class Watch(Protocol):
+    """Calls :meth:`Tasks.fired` in the loop's thread once packets are there, or the session is over."""
 
     def arm(self) -> None:
         """Watch until it fires. It isn't armed before."""
@@ -67,26 +58,26 @@ class Readiness(Protocol):
         """Stop watching for good."""
 
 
-class ThreadReadiness:
+class ThreadWatch:
     """A thread that waits for the session's read event, for loops that can't.
 
     Parameters
     ----------
     session : Session
         The session. The thread doesn't keep it, and ends with it.
-    waiters : Waiters
-        Whose tasks to wake.
+    tasks : Tasks
+        Whom to wake.
     """
 
-    def __init__(self, session: Session, waiters: Waiters) -> None:
-        self._alarm = Alarm(session)
+    def __init__(self, session: Session, tasks: Tasks) -> None:
+        self._notifier = Notifier(session)
         # A daemon, since a session may be open when the program ends.
-        arguments = (self._alarm, weakref.ref(waiters))
-        threading.Thread(target=_watch, args=arguments, name="tunring-waiter", daemon=True).start()
+        arguments = (self._notifier, weakref.ref(tasks))
+        threading.Thread(target=_watch, args=arguments, name="tunring-notifier", daemon=True).start()
 
     def arm(self) -> None:
         """Let the thread wait."""
-        self._alarm.arm()
+        self._notifier.arm()
 
     def disarm(self) -> bool:
         """It can't: the thread is in its wait."""
@@ -94,29 +85,38 @@ class ThreadReadiness:
 
     def close(self) -> None:
         """End the thread."""
-        self._alarm.end()
+        self._notifier.end()
 
 
-def _watch(alarm: Alarm, reference: weakref.ref[Waiters]) -> None:
-    while alarm.wait():
-        waiters = reference()
-        if waiters is None:
+def _watch(notifier: Notifier, reference: weakref.ref[Tasks]) -> None:
+    while notifier.wait():
+        tasks = reference()
+        if tasks is None:
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody will arm the alarm any more
-            waiters.soon(waiters.fired)
-        del waiters
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody will arm the notifier any more
+            tasks.soon(tasks.fired)
+        del tasks
 
 
-class Waiters(Turns):
-    """The tasks of one event loop that wait in one session. All methods but one are for the loop's thread."""
+class _Waiter:
+    """A task in the line for packets."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: Event) -> None:
+        self.event = event  # a new one for each wait: anyio's can't be cleared
+
+
+class Tasks(Turn):
+    """The tasks of one event loop that use one session. All methods but two are for the loop's thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Waiter] = deque()  # for packets, in order
-        self._pausing: set[Event] = set()  # for room
-        self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
+        self._watch: Watch | None = None
         self._armed = False
+        self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
+        self._pausing: set[Event] = set()  # its sleep
         self._ended = False
-        self._readiness: Readiness | None = None
 
     # ---- What differs from loop to loop.
 
@@ -132,9 +132,9 @@ class Waiters(Turns):
         """An event of the loop's."""
         raise NotImplementedError
 
-    def make_readiness(self, session: Session) -> Readiness:
+    def make_watch(self, session: Session) -> Watch:
         """What calls :meth:`fired` once packets are there."""
-        return ThreadReadiness(session, self)
+        return ThreadWatch(session, self)
 
     async def wait(self, event: Event, seconds: float) -> None:
         """Wait for an event, but no longer than that."""
@@ -144,7 +144,7 @@ class Waiters(Turns):
         """Let the loop run once."""
         raise NotImplementedError
 
-    # ---- Packets
+    # ---- Turns
 
     async def yield_turn(self) -> None:
         """Let the loop run once, whose other tasks may take a while."""
@@ -153,13 +153,12 @@ class Waiters(Turns):
         finally:  # a task that is cancelled here each time would never get on
             self.begin_turn()
 
-    async def receive_later(
-        self, session: Session, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel | None = None
-    ) -> Batch:
-        """Line up for packets and take them; empty when the time is up, or once ``cancel`` is set.
+    # ---- Packets
 
-        :meth:`Session._poll` has found none before, or :attr:`woken` is set.
-        """
+    async def receive_in_line(
+        self, session: Session, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel | None
+    ) -> Batch:
+        """Line up for packets and take them. Empty when the time is up, or once ``cancel`` is set."""
         deadline = _deadline(timeout)
         waiter = _Waiter(self.make_event())
         self._waiting.append(waiter)
@@ -168,7 +167,7 @@ class Waiters(Turns):
                 self._arm(session)
                 await self._wait_until(waiter.event, deadline)
                 self.begin_turn()
-                in_time = time.monotonic() < deadline
+                in_time = monotonic() < deadline
                 batch = session._poll(max_packets)  # noqa: SLF001
                 if batch or not in_time or (cancel is not None and cancel.called):
                     return batch
@@ -194,14 +193,14 @@ class Waiters(Turns):
         # A session that is closed meanwhile wakes everybody.
         if self._armed or self.woken or self._ended or self.finished():
             return
-        if self._readiness is None:
-            self._readiness = self.make_readiness(session)
-        self._readiness.arm()
+        if self._watch is None:
+            self._watch = self.make_watch(session)
+        self._watch.arm()
         self._armed = True
 
     def _disarm(self) -> None:
-        if self._armed and self._readiness is not None and not (self._ended or self.finished()):
-            self._armed = not self._readiness.disarm()
+        if self._armed and self._watch is not None and not (self._ended or self.finished()):
+            self._armed = not self._watch.disarm()
 
     def fired(self) -> None:
         """Wake the task that has waited longest. It keeps its place until it has looked."""
@@ -212,23 +211,23 @@ class Waiters(Turns):
 
     # ---- Room
 
-    async def send_later(self, outgoing: Outgoing, timeout: float | None) -> None:
+    async def send_in_line(self, outgoing: Outgoing, timeout: float | None) -> None:
         """Wait for room and send the rest, or what there is room for until the time is up."""
         deadline = _deadline(timeout)
         if not await self._line_up(deadline):
             return
         try:
-            turn, before, began = 0, outgoing.sent, time.monotonic()
+            rounds, before, began = 0, outgoing.sent, monotonic()
             while not outgoing.proceed():
-                now = time.monotonic()
+                now = monotonic()
                 if now >= deadline:
                     return
                 if outgoing.sent != before:
-                    turn, before, began = 0, outgoing.sent, now
-                await self._pause(turn, now - began, deadline - now)
-                turn += 1
+                    rounds, before, began = 0, outgoing.sent, now
+                await self._pause(rounds, now - began, deadline - now)
+                rounds += 1
         finally:
-            self._pass_on_turn()
+            self._pass_on()
 
     async def _line_up(self, deadline: float) -> bool:
         """Wait until no other task waits for room. False when the time is up before."""
@@ -241,7 +240,7 @@ class Waiters(Turns):
             await self._wait_until(event, deadline)
         except BaseException:
             if not self._leave_line(event):
-                self._pass_on_turn()
+                self._pass_on()
             raise
         return not self._leave_line(event)
 
@@ -252,15 +251,15 @@ class Waiters(Turns):
         self._senders.remove(event)
         return True
 
-    def _pass_on_turn(self) -> None:
+    def _pass_on(self) -> None:
         if self._senders and not self.finished():
             self._senders.popleft().set()
         else:
             self.sending = False
 
-    async def _pause(self, turn: int, waited: float, left: float) -> None:
+    async def _pause(self, rounds: int, waited: float, left: float) -> None:
         """Wait a little for room, which nothing announces: longer, the longer it has taken."""
-        if turn < _TURNS:
+        if rounds < _ROUNDS:
             await self.yield_turn()
             return
         event = self.make_event()
@@ -274,7 +273,7 @@ class Waiters(Turns):
         if deadline == math.inf:
             await event.wait()
         else:
-            await self.wait(event, max(0.0, deadline - time.monotonic()))
+            await self.wait(event, max(0.0, deadline - monotonic()))
 
     # ---- The end
 
@@ -293,9 +292,9 @@ class Waiters(Turns):
     def end(self) -> None:
         """Wake everybody, and stop watching for good."""
         self._ended = True
-        if self._readiness is not None:
-            self._readiness.close()
-            self._readiness = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if not self.finished():
             self._wake_all()
 
