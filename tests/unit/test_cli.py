@@ -289,6 +289,8 @@ def test_a_table_is_redrawn_in_its_place(columns: int, monkeypatch: pytest.Monke
     print("before", file=terminal)
     flows = [CountedFlow("tunA > tunB", 1 << 22), CountedFlow("tunB > tunA", 1 << 22)]
     display = RichDisplay(flows, Limit(seconds=50.0), terminal)
+    for rates in display._rates:
+        rates._last = now  # they had looked at the other clock
     for _ in range(3):
         for flow in flows:
             flow.count(1234567, 1 << 22)
@@ -296,7 +298,7 @@ def test_a_table_is_redrawn_in_its_place(columns: int, monkeypatch: pytest.Monke
         display.update()
         before, *table = terminal.lines(columns)
         assert (before, len(table)) == ("before", 4)
-        assert all(re.search(r"1,23\d,\d\d\d", line) for line in table[1:3])
+        assert all("1,234,567" in line for line in table[1:3])
     terminal.write("^C")
     display.end()
     print("after", file=terminal)
