@@ -74,7 +74,8 @@ HANDLE os_timer_start(int64_t nanoseconds);
 unsigned os_cpu_count(void);
 /* A number of this thread's own, which no other thread of the process ever has, not even when this one has ended. */
 uint64_t os_thread_number(void);
-/* Starts a thread that nobody joins. False if there can be none. */
+/* Starts a thread that nobody joins, and that no signal of the program's is delivered to: those are for the threads that
+ * wait for them. False if there can be none. */
 bool os_thread_detached(void (*run)(void *), void *argument);
 
 /* Zeroed, page-aligned memory, private to this process (after a fork each side has its own copy). */

@@ -5,6 +5,7 @@
 #include "platform/os.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -135,6 +136,16 @@ thread_main(void *parameter)
     return NULL;
 }
 
+/* All but those that tell of a thread's own faults, as faulthandler reports them. */
+static void
+program_signals(sigset_t *signals)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigfillset(signals);
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+        sigdelset(signals, faults[i]);
+}
+
 bool
 os_thread_detached(void (*run)(void *), void *argument)
 {
@@ -143,7 +154,13 @@ os_thread_detached(void (*run)(void *), void *argument)
         return false;
     *start = (struct thread_start){run, argument};
     pthread_t thread;
-    if (pthread_create(&thread, NULL, thread_main, start) != 0)
+    sigset_t blocked, before;
+    program_signals(&blocked);
+    /* The new thread takes over the mask of this one. */
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    const int failure = pthread_create(&thread, NULL, thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failure)
     {
         free(start);
         return false;
