@@ -393,10 +393,11 @@ void tunring_notifier_end(tunring_notifier *notifier);
 /* Nobody may be in tunring_notifier_wait. Any time. */
 void tunring_notifier_free(tunring_notifier *notifier);
 
-/* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------------------------ */
+/* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------- */
 
-/* A pcapng file that is being written, by any number of threads. Each call writes whole blocks; the first failure ends
- * it for good, with the file cut off after its last whole block. */
+/* A pcapng file that is being written, by any number of threads. They fill a buffer, and a thread of the file's own takes
+ * it to the system: nobody else ever waits for a disk, or for who reads a pipe. The first failure ends the file for good,
+ * cut off after its last whole block. */
 typedef struct tunring_pcapng_file tunring_pcapng_file;
 
 /* As the program sees it. The values are pcapng's. */
@@ -407,12 +408,12 @@ typedef enum tunring_direction
     TUNRING_SENT = 2
 } tunring_direction;
 
-/* Takes a copy of the handle, outside Windows a descriptor, and of `application`, the writer's name. Nothing is written
- * yet. */
+/* Takes a copy of the handle, outside Windows a descriptor, and of `application`, the writer's name. */
 DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file);
-/* Describes an interface, in UTF-8; the first is number 0. Packets are cut to `snaplen` bytes. Codes as below. */
+/* Describes an interface, in UTF-8; the first is number 0. Packets are cut to `snaplen` bytes. ERROR_INVALID_PARAMETER if
+ * there are too many; else as tunring_pcapng_write(). */
 DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
-                                   uint32_t snaplen, uint32_t *number);
+                                   uint32_t snaplen, const tunring_wait *wait, uint32_t *number);
 uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file);
 
 /* What to write: either packets or slots. */
@@ -427,22 +428,35 @@ typedef struct tunring_captured
     bool one_time;
 } tunring_captured;
 
-/* Writes the packets from *done on, which counts them up. If their reader doesn't keep up: waits for it if `wait` is
- * given, else ERROR_BUFFER_OVERFLOW; packets before *done may still be in the buffer then, and go out with the next
- * call. ERROR_GEN_FAILURE: see tunring_pcapng_failure; ERROR_HANDLE_EOF: it is closed, or of another process. */
+/* Puts the packets from *done on, which counts them up, into the buffer. When that is full: waits for room if `wait` is
+ * given, else ERROR_BUFFER_OVERFLOW. ERROR_GEN_FAILURE: see tunring_pcapng_failure(); ERROR_HANDLE_EOF: it is closed, or
+ * of another process, or the process exits. */
 DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
                            uint32_t *done);
-/* Closes the file; what its reader has not taken is lost. Any number of times. */
-void tunring_pcapng_close(tunring_pcapng_file *file);
-/* Gives up the caller's reference. The file is closed with the last one: each session that is captured to it holds one
- * too. */
+/* Bytes that were put into the buffer so far; and a wait until the system has taken that many. WAIT_TIMEOUT if it has not
+ * when the time is up, or at once if `wait` is NULL; else as tunring_pcapng_write(). */
+uint64_t tunring_pcapng_position(tunring_pcapng_file *file);
+DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const tunring_wait *wait);
+/* Takes nothing more, and waits until the system has taken everything and the file is closed: 0 or ERROR_GEN_FAILURE
+ * then. WAIT_TIMEOUT as above. Any number of times. */
+DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait);
+/* The same without a wait: what the system has not taken is lost. A thread that is stuck in a write keeps its file until
+ * that returns. Any time. */
+void tunring_pcapng_give_up(tunring_pcapng_file *file);
+/* Gives up the caller's reference; each session that is captured to the file holds one too. With the last one a file that
+ * is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. Any time. */
 void tunring_pcapng_drop(tunring_pcapng_file *file);
 
 /* Any time: the system's error that ended it (errno; on Windows its last error), or 0; packets that are in the file or
- * the buffer; and packets of captures that are not. */
+ * the buffer; and those that are lost: there was no room for what a session received or sent, or the file failed or was
+ * given up before it took them. */
 int tunring_pcapng_failure(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
+
+/* For the end of the process: no file takes anything from here on. Waits until what they have taken is written; WAIT_TIMEOUT
+ * as above. */
+DWORD tunring_pcapng_exit(const tunring_wait *wait);
 
 /* Starts a capture: from here on the session's calls write what they receive and send. They never wait for a reader and
  * never fail because of a capture: what can't be written is counted. *number is what ends this capture and no other.

@@ -256,15 +256,19 @@ cdef extern from "tunring.h" nogil:
         bint one_time
     DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file) noexcept
     DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
-                                       uint32_t snaplen, uint32_t *number) noexcept
+                                       uint32_t snaplen, const tunring_wait *wait, uint32_t *number) noexcept
     uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file) noexcept
     DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
                                uint32_t *done) noexcept
-    void tunring_pcapng_close(tunring_pcapng_file *file) noexcept
+    uint64_t tunring_pcapng_position(tunring_pcapng_file *file) noexcept
+    DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const tunring_wait *wait) noexcept
+    DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait) noexcept
+    void tunring_pcapng_give_up(tunring_pcapng_file *file) noexcept
     void tunring_pcapng_drop(tunring_pcapng_file *file) noexcept
     int tunring_pcapng_failure(const tunring_pcapng_file *file) noexcept
     uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file) noexcept
     uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file) noexcept
+    DWORD tunring_pcapng_exit(const tunring_wait *wait) noexcept
     DWORD tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id,
                                   bint received, bint sent, uint32_t *number) noexcept
     void tunring_session_capture_end(tunring_session *session, uint32_t number) noexcept

@@ -1,37 +1,41 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writing captures: packets become blocks in a buffer, and a write takes the buffer to the file. A file takes all of it
- * each time. A pipe takes what its reader has made room for; the rest waits in the buffer.
+ * pcapng_file.h, for those who have packets to write.
  */
 #include "core/pcapng_file.h"
 
 #include "core/pcapng.h"
-#include "core/session.h"
-#include "platform/file.h"
+#include "core/pcapng_exit.h"
+#include "core/source.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of the buffer: a batch of 256 large packets goes out in one write. */
-#define BUFFER 0x100000u
+/* Nanoseconds for which a session waits, at most, until a file that it is too fast for has taken one more chunk. */
+#define MOMENT 10000000
 
-struct tunring_pcapng_file
+static void
+count_block(tunring_pcapng_file *self, size_t size)
 {
-    file file;
-    unsigned generation;   /* of the process that opened it */
-    _Atomic uint32_t refs; /* the caller's, and one of each session that is captured to it */
-    os_mutex lock;         /* guards what follows; never held over a wait for a reader */
-    bool closed;
-    unsigned waiters; /* calls that wait for the reader without the lock; the last one closes the file */
-    size_t whole;     /* where in the buffer the first block begins that is not written as a whole */
-    size_t begin;     /* what is written */
-    size_t end;       /* what is filled */
-    BYTE *buffer;
-    uint32_t snaplens[PCAPNG_MAX_INTERFACES];
-    _Atomic uint32_t interfaces;
-    _Atomic int failure;
-    _Atomic uint64_t packets, dropped;
-};
+    pcapng_buffer_add(&self->buffer, size);
+    self->appended += size;
+}
+
+static DWORD
+start_thread(tunring_pcapng_file *self)
+{
+    self->generation = os_generation();
+    os_mutex_init(&self->lock);
+    atomic_init(&self->users, 1);
+    atomic_init(&self->refs, 2);
+    /* It has a header to write. */
+    pcapng_mark_unfinished(self);
+    if (os_thread_detached(pcapng_thread, self))
+        return ERROR_SUCCESS;
+    pcapng_mark_finished(self);
+    os_mutex_destroy(&self->lock);
+    return ERROR_NOT_ENOUGH_MEMORY;
+}
 
 DWORD
 tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **result)
@@ -40,126 +44,163 @@ tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_fil
     tunring_pcapng_file *self = calloc(1, sizeof(*self));
     if (!self)
         return code;
-    self->buffer = malloc(BUFFER);
-    if (!self->buffer)
-        goto failed;
+    if (!pcapng_buffer_open(&self->buffer))
+        goto free_self;
     code = file_open(&self->file, original);
     if (code != ERROR_SUCCESS)
-        goto failed;
-    os_mutex_init(&self->lock);
-    self->generation = os_generation();
-    atomic_init(&self->refs, 1);
-    self->end = pcapng_section(self->buffer, application);
+        goto close_buffer;
+    if (!progress_open(&self->progress))
+    {
+        code = GetLastError();
+        goto close_file;
+    }
+    if (!os_event_open(&self->wake))
+    {
+        code = GetLastError();
+        goto close_progress;
+    }
+    count_block(self, pcapng_section(pcapng_buffer_room(&self->buffer, PCAPNG_MAX_HEADER), application));
+    code = start_thread(self);
+    if (code != ERROR_SUCCESS)
+        goto close_wake;
     *result = self;
     return ERROR_SUCCESS;
-failed:
-    free(self->buffer);
+
+close_wake:
+    os_event_close(&self->wake);
+close_progress:
+    progress_close(&self->progress);
+close_file:
+    file_close(&self->file);
+close_buffer:
+    pcapng_buffer_close(&self->buffer);
+free_self:
     free(self);
     return code;
 }
 
-/* Locks it, unless it is closed or of another process. */
+void
+pcapng_file_release(tunring_pcapng_file *self)
+{
+    if (atomic_fetch_sub(&self->refs, 1) != 1)
+        return;
+    os_mutex_destroy(&self->lock);
+    os_event_close(&self->wake);
+    progress_close(&self->progress);
+    pcapng_buffer_close(&self->buffer);
+    free(self);
+}
+
 static bool
+foreign(const tunring_pcapng_file *self)
+{
+    return self->generation != os_generation();
+}
+
+bool
+pcapng_file_is_urgent(const tunring_pcapng_file *self)
+{
+    return self->closing || pcapng_buffer_has_full(&self->buffer) || self->passed < self->wanted;
+}
+
+/* Unlocks it, and wakes the thread if it rests and has something to do. */
+static void
+leave(tunring_pcapng_file *self)
+{
+    const bool sleeps = self->rest == PCAPNG_ASLEEP;
+    if (sleeps && pcapng_buffer_is_empty(&self->buffer))
+        pcapng_mark_finished(self);
+    const bool wake = self->rest != PCAPNG_AWAKE &&
+                      (pcapng_file_is_urgent(self) || (sleeps && !pcapng_buffer_is_empty(&self->buffer)));
+    if (wake)
+        self->rest = PCAPNG_AWAKE;
+    os_mutex_unlock(&self->lock);
+    if (wake)
+        os_event_set(&self->wake);
+}
+
+/* Locks it for somebody who has more to write. 0, or why nothing is taken. */
+static DWORD
 enter(tunring_pcapng_file *self)
 {
-    if (self->generation != os_generation())
-        return false;
+    if (foreign(self))
+        return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&self->lock);
-    if (!self->closed)
-        return true;
-    os_mutex_unlock(&self->lock);
-    return false;
-}
-
-/* Passes over the blocks that are written as a whole. */
-static void
-find_whole(tunring_pcapng_file *self)
-{
-    while (self->whole < self->begin)
+    if (self->closing)
+        code = ERROR_HANDLE_EOF;
+    else if (atomic_load(&self->failure))
+        code = ERROR_GEN_FAILURE;
+    else
     {
-        size_t next = self->whole + pcapng_block_size(self->buffer + self->whole);
-        if (next > self->begin)
-            return;
-        self->whole = next;
+        pcapng_mark_unfinished(self);
+        if (pcapng_exiting())
+            code = ERROR_HANDLE_EOF;
     }
+    if (code != ERROR_SUCCESS)
+        leave(self);
+    return code;
 }
 
-/* Gives up what is not written as a whole. Returns how much of it is in the file. */
-static size_t
-discard(tunring_pcapng_file *self)
-{
-    find_whole(self);
-    size_t torn = self->begin - self->whole;
-    uint64_t lost = 0;
-    for (size_t at = self->whole; at < self->end; at += pcapng_block_size(self->buffer + at))
-        lost += pcapng_block_is_packet(self->buffer + at);
-    count_sub(&self->packets, lost);
-    count_add(&self->dropped, lost);
-    self->whole = self->begin = self->end = 0;
-    return torn;
-}
-
-/* Writes the buffer out, as far as the reader takes it. */
 static DWORD
-drain(tunring_pcapng_file *self)
+add_interface(tunring_pcapng_file *self, const char *name, const char *description, uint32_t snaplen, uint32_t *number)
 {
-    size_t written;
-    if (atomic_load(&self->failure))
-        return ERROR_GEN_FAILURE;
-    int failure = file_write(&self->file, self->buffer + self->begin, self->end - self->begin, &written);
-    self->begin += written;
-    if (failure == FILE_FULL)
+    const uint32_t count = atomic_load(&self->interfaces);
+    if (count == PCAPNG_MAX_INTERFACES)
+        return ERROR_INVALID_PARAMETER;
+    BYTE *room = pcapng_buffer_room(&self->buffer, PCAPNG_MAX_HEADER);
+    if (!room)
         return ERROR_BUFFER_OVERFLOW;
-    if (failure)
-    {
-        file_cut(&self->file, discard(self));
-        atomic_store(&self->failure, failure);
-        return ERROR_GEN_FAILURE;
-    }
-    self->whole = self->begin = self->end = 0;
+    count_block(self, pcapng_interface(room, name, description, snaplen));
+    self->snaplens[count] = snaplen;
+    *number = count;
+    atomic_store(&self->interfaces, count + 1);
     return ERROR_SUCCESS;
 }
 
-/* Room for one block more. */
+/* Packets from *done on, into the buffer. */
 static DWORD
-make_room(tunring_pcapng_file *self, size_t size)
+append(tunring_pcapng_file *self, const tunring_captured *what, uint32_t *done)
 {
-    if (BUFFER - self->end >= size)
-        return ERROR_SUCCESS;
-    DWORD code = drain(self);
-    if (code != ERROR_BUFFER_OVERFLOW)
-        return code;
-    find_whole(self);
-    memmove(self->buffer, self->buffer + self->whole, self->end - self->whole);
-    self->begin -= self->whole;
-    self->end -= self->whole;
-    self->whole = 0;
-    return BUFFER - self->end >= size ? ERROR_SUCCESS : ERROR_BUFFER_OVERFLOW;
+    const uint32_t snaplen = self->snaplens[what->interface_id];
+    const uint32_t first = *done;
+    DWORD code = ERROR_SUCCESS;
+    uint32_t i = first;
+    for (; i < what->count; i++)
+    {
+        const BYTE *data = what->slots ? what->slots[i].data : what->packets[i].data;
+        const uint32_t length = what->slots ? what->slots[i].length : what->packets[i].length;
+        const uint32_t captured = length < snaplen ? length : snaplen;
+        BYTE *room = pcapng_buffer_room(&self->buffer, pcapng_packet_size(captured));
+        if (!room)
+        {
+            code = ERROR_BUFFER_OVERFLOW;
+            break;
+        }
+        count_block(self, pcapng_packet(room, data, captured, length, what->interface_id, what->direction,
+                                        what->times[what->one_time ? 0 : i]));
+    }
+    count_add(&self->packets, i - first);
+    *done = i;
+    return code;
 }
 
 DWORD
 tunring_pcapng_add_interface(tunring_pcapng_file *self, const char *name, const char *description, uint32_t snaplen,
-                             uint32_t *number)
+                             const tunring_wait *wait, uint32_t *number)
 {
-    DWORD code = ERROR_INVALID_PARAMETER;
-    if (!enter(self))
-        return ERROR_HANDLE_EOF;
-    uint32_t count = atomic_load(&self->interfaces);
-    if (count == PCAPNG_MAX_INTERFACES)
-        goto unlock;
-    code = make_room(self, PCAPNG_MAX_HEADER);
-    if (code != ERROR_SUCCESS)
-        goto unlock;
-    self->end += pcapng_interface(self->buffer + self->end, name, description, snaplen);
-    code = drain(self);
-    if (code == ERROR_GEN_FAILURE)
-        goto unlock;
-    code = ERROR_SUCCESS;
-    self->snaplens[count] = snaplen;
-    *number = count;
-    atomic_store(&self->interfaces, count + 1);
-unlock:
-    os_mutex_unlock(&self->lock);
+    uint64_t seen;
+    DWORD code;
+    do
+    {
+        seen = progress_look(&self->progress);
+        code = enter(self);
+        if (code != ERROR_SUCCESS)
+            return code;
+        code = add_interface(self, name, description, snaplen, number);
+        leave(self);
+    } while (code == ERROR_BUFFER_OVERFLOW && wait &&
+             (code = progress_wait(&self->progress, seen, wait)) == ERROR_SUCCESS);
     return code;
 }
 
@@ -169,110 +210,184 @@ tunring_pcapng_interfaces(const tunring_pcapng_file *self)
     return atomic_load(&self->interfaces);
 }
 
-/* Packets from *done on, into the buffer, and whenever that is full to the file. */
-static DWORD
-append(tunring_pcapng_file *self, const tunring_captured *what, uint32_t *done)
+DWORD
+tunring_pcapng_write(tunring_pcapng_file *self, const tunring_captured *what, const tunring_wait *wait, uint32_t *done)
 {
-    uint32_t snaplen = self->snaplens[what->interface_id];
-    DWORD code = ERROR_SUCCESS;
-    for (; *done < what->count; ++*done)
+    uint64_t seen;
+    DWORD code;
+    do
     {
-        uint32_t i = *done;
-        const BYTE *data = what->slots ? what->slots[i].data : what->packets[i].data;
-        uint32_t length = what->slots ? what->slots[i].length : what->packets[i].length;
-        uint32_t captured = length < snaplen ? length : snaplen;
-        code = make_room(self, pcapng_packet_size(captured));
+        seen = progress_look(&self->progress);
+        code = enter(self);
         if (code != ERROR_SUCCESS)
-            break;
-        self->end += pcapng_packet(self->buffer + self->end, data, captured, length, what->interface_id,
-                                   what->direction, what->times[what->one_time ? 0 : i]);
-        /* At once, so that giving the buffer up finds them counted. */
-        count_add(&self->packets, 1);
-    }
-    return code;
-}
-
-static DWORD
-write_now(tunring_pcapng_file *self, const tunring_captured *what, uint32_t *done)
-{
-    if (!enter(self))
-        return ERROR_HANDLE_EOF;
-    DWORD code = ERROR_GEN_FAILURE;
-    if (!atomic_load(&self->failure))
+            return code;
         code = append(self, what, done);
-    if (code == ERROR_SUCCESS)
-        code = drain(self);
-    os_mutex_unlock(&self->lock);
+        leave(self);
+    } while (code == ERROR_BUFFER_OVERFLOW && wait &&
+             (code = progress_wait(&self->progress, seen, wait)) == ERROR_SUCCESS);
     return code;
 }
 
-static DWORD
-wait_for_reader(tunring_pcapng_file *self, const tunring_wait *wait)
+/* True for a file that gets on, if not as fast as its buffer fills. */
+static bool
+is_behind(const tunring_pcapng_file *self)
 {
-    if (!enter(self))
-        return ERROR_HANDLE_EOF;
-    self->waiters++;
-    os_mutex_unlock(&self->lock);
-    DWORD code = file_wait(&self->file, wait->interrupt, wait->deadline);
+    return self->file.regular && pcapng_buffer_is_half_full(&self->buffer) && self->passed != self->stuck_at;
+}
+
+bool
+pcapng_file_write_or_drop(tunring_pcapng_file *self, const tunring_captured *what)
+{
+    uint32_t done = 0;
+    bool behind = false;
+    if (enter(self) == ERROR_SUCCESS)
+    {
+        append(self, what, &done);
+        behind = is_behind(self);
+        leave(self);
+    }
+    count_add(&self->dropped, what->count - done);
+    return behind;
+}
+
+void
+pcapng_file_give_way(tunring_pcapng_file *self)
+{
+    const tunring_wait moment = {.deadline = os_now() + MOMENT};
+    const uint64_t seen = progress_look(&self->progress);
     os_mutex_lock(&self->lock);
-    if (--self->waiters == 0 && self->closed)
-        file_close(&self->file);
+    const bool behind = is_behind(self);
+    const uint64_t passed = self->passed;
     os_mutex_unlock(&self->lock);
+    if (!behind || progress_wait(&self->progress, seen, &moment) == ERROR_SUCCESS)
+        return;
+    /* Nobody waits for this file again before it has got on. */
+    os_mutex_lock(&self->lock);
+    self->stuck_at = passed;
+    os_mutex_unlock(&self->lock);
+}
+
+uint64_t
+tunring_pcapng_position(tunring_pcapng_file *self)
+{
+    if (foreign(self))
+        return 0;
+    os_mutex_lock(&self->lock);
+    const uint64_t position = self->appended;
+    os_mutex_unlock(&self->lock);
+    return position;
+}
+
+static DWORD
+flushed(tunring_pcapng_file *self, uint64_t position)
+{
+    DWORD code = WAIT_TIMEOUT;
+    os_mutex_lock(&self->lock);
+    if (atomic_load(&self->failure))
+        code = ERROR_GEN_FAILURE;
+    else if (self->closing)
+        code = ERROR_HANDLE_EOF;
+    else if (self->passed >= position)
+        code = ERROR_SUCCESS;
+    else if (self->wanted < position)
+        self->wanted = position;
+    leave(self);
     return code;
 }
 
 DWORD
-tunring_pcapng_write(tunring_pcapng_file *self, const tunring_captured *what, const tunring_wait *wait, uint32_t *done)
+tunring_pcapng_flush(tunring_pcapng_file *self, uint64_t position, const tunring_wait *wait)
 {
+    uint64_t seen;
+    DWORD code;
+    if (foreign(self))
+        return ERROR_HANDLE_EOF;
+    do
+    {
+        seen = progress_look(&self->progress);
+        code = flushed(self, position);
+    } while (code == WAIT_TIMEOUT && wait && (code = progress_wait(&self->progress, seen, wait)) == ERROR_SUCCESS);
+    return code;
+}
+
+/* Takes nothing from here on. True once the thread is done, or no longer waited for. */
+static bool
+close_now(tunring_pcapng_file *self)
+{
+    os_mutex_lock(&self->lock);
+    const bool first = !self->closing;
+    self->closing = true;
+    const bool over = self->ended || (self->pace == PCAPNG_GIVEN_UP && !atomic_load(&self->failure));
+    leave(self);
+    /* For those who wait for room. */
+    if (first)
+        progress_made(&self->progress);
+    return over;
+}
+
+DWORD
+tunring_pcapng_close(tunring_pcapng_file *self, const tunring_wait *wait)
+{
+    if (foreign(self))
+        return ERROR_HANDLE_EOF;
     for (;;)
     {
-        DWORD code = write_now(self, what, done);
-        if (code != ERROR_BUFFER_OVERFLOW || !wait)
-            return code;
-        code = wait_for_reader(self, wait);
+        const uint64_t seen = progress_look(&self->progress);
+        if (close_now(self))
+            return atomic_load(&self->failure) ? ERROR_GEN_FAILURE : ERROR_SUCCESS;
+        const DWORD code = wait ? progress_wait(&self->progress, seen, wait) : WAIT_TIMEOUT;
         if (code != ERROR_SUCCESS)
             return code;
     }
 }
 
 void
-pcapng_file_write_or_drop(tunring_pcapng_file *self, const tunring_captured *what)
+pcapng_file_give_up(tunring_pcapng_file *self)
 {
-    uint32_t done = 0;
-    tunring_pcapng_write(self, what, NULL, &done);
-    count_add(&self->dropped, what->count - done);
+    if (self->pace == PCAPNG_GIVEN_UP)
+        return;
+    uint64_t lost = pcapng_buffer_discard(&self->buffer);
+    if (self->writing)
+        lost += pcapng_chunk_packets(self->writing, pcapng_chunk_whole(self->writing, self->written));
+    count_sub(&self->packets, lost);
+    count_add(&self->dropped, lost);
+    self->pace = PCAPNG_GIVEN_UP;
 }
 
 void
-tunring_pcapng_close(tunring_pcapng_file *self)
+tunring_pcapng_give_up(tunring_pcapng_file *self)
 {
-    if (!enter(self))
+    if (foreign(self))
         return;
-    self->closed = true;
-    discard(self);
-    if (self->waiters == 0)
-        file_close(&self->file);
+    os_mutex_lock(&self->lock);
+    self->closing = true;
+    if (!self->ended)
+        pcapng_file_give_up(self);
+    pcapng_mark_finished(self);
     os_mutex_unlock(&self->lock);
+    os_event_set(&self->wake);
+    progress_made(&self->progress);
 }
 
 void
 pcapng_file_hold(tunring_pcapng_file *self)
 {
-    atomic_fetch_add(&self->refs, 1);
+    atomic_fetch_add(&self->users, 1);
 }
 
 void
 tunring_pcapng_drop(tunring_pcapng_file *self)
 {
-    if (atomic_fetch_sub(&self->refs, 1) != 1)
+    /* The child of a fork has neither the thread nor, perhaps, an unlocked lock: it leaves everything as it is. */
+    if (foreign(self) || atomic_fetch_sub(&self->users, 1) != 1)
         return;
-    if (self->generation == os_generation())
-    {
-        tunring_pcapng_close(self);
-        os_mutex_destroy(&self->lock);
-    }
-    free(self->buffer);
-    free(self);
+    os_mutex_lock(&self->lock);
+    self->closing = true;
+    if (self->pace == PCAPNG_PATIENT)
+        self->pace = PCAPNG_HURRIED;
+    os_mutex_unlock(&self->lock);
+    os_event_set(&self->wake);
+    pcapng_file_release(self);
 }
 
 int

@@ -25,6 +25,7 @@ session_capture_write(session_capture *self, tunring_direction direction, int64_
                       const tunring_slot *slots, uint32_t count)
 {
     const uint64_t stamp = (uint64_t)time;
+    tunring_pcapng_file *behind = NULL;
     os_mutex_lock(&self->lock);
     if (self->file && session_captures(self, direction))
     {
@@ -37,9 +38,17 @@ session_capture_write(session_capture *self, tunring_direction direction, int64_
             .times = &stamp,
             .one_time = true,
         };
-        pcapng_file_write_or_drop(self->file, &what);
+        if (pcapng_file_write_or_drop(self->file, &what))
+        {
+            behind = self->file;
+            pcapng_file_hold(behind);
+        }
     }
     os_mutex_unlock(&self->lock);
+    if (!behind)
+        return;
+    pcapng_file_give_way(behind);
+    tunring_pcapng_drop(behind);
 }
 
 static bool

@@ -6,9 +6,48 @@ cdef struct _PcapngWriting:
     uint32_t done
 
 
+cdef struct _PcapngDescribing:
+    tunring_pcapng_file *file
+    const char *name
+    const char *description
+    uint32_t snaplen
+    uint32_t number
+
+
+cdef struct _PcapngFlushing:
+    tunring_pcapng_file *file
+    uint64_t position
+
+
 cdef DWORD _pcapng_write(void *state, const tunring_wait *wait) noexcept nogil:
     cdef _PcapngWriting *call = <_PcapngWriting *>state
     return tunring_pcapng_write(call.file, &call.what, wait, &call.done)
+
+
+cdef DWORD _pcapng_describe(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _PcapngDescribing *call = <_PcapngDescribing *>state
+    return tunring_pcapng_add_interface(call.file, call.name, call.description, call.snaplen, wait, &call.number)
+
+
+cdef DWORD _pcapng_flush(void *state, const tunring_wait *wait) noexcept nogil:
+    cdef _PcapngFlushing *call = <_PcapngFlushing *>state
+    return tunring_pcapng_flush(call.file, call.position, wait)
+
+
+cdef DWORD _pcapng_close(void *state, const tunring_wait *wait) noexcept nogil:
+    return tunring_pcapng_close(<tunring_pcapng_file *>state, wait)
+
+
+cdef DWORD _pcapng_exit(void *state, const tunring_wait *wait) noexcept nogil:
+    return tunring_pcapng_exit(wait)
+
+
+def finish_pcapng_files(timeout) -> bool:
+    """For the interpreter's exit: let no file take anything more, and wait until what they have is written.
+
+    Returns false if it was not within that many seconds.
+    """
+    return _wait_for(_pcapng_exit, NULL, _deadline(timeout)) == ERROR_SUCCESS
 
 
 @cython.final
@@ -85,7 +124,8 @@ cdef class PcapngFile:
 
     cdef int check(self, DWORD code) except -1:
         if code == ERROR_HANDLE_EOF:
-            raise ValueError("the capture is closed, or was opened by the process that forked this one")
+            raise ValueError(f"{self.file_name}: the capture is closed, was opened by the process that forked this "
+                             "one, or the interpreter exits")
         if code == ERROR_GEN_FAILURE:
             raise self.failure
         if code != ERROR_SUCCESS:
@@ -111,32 +151,34 @@ cdef class PcapngFile:
 
     @property
     def packets(self) -> int:
-        """Packets written so far."""
+        """Packets that the file has or is about to get."""
         return tunring_pcapng_packets(self.get())
 
     @property
     def dropped(self) -> int:
-        """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a session."""
+        """Packets that are missing: there was no room for them, or the file failed or was given up before."""
         return tunring_pcapng_dropped(self.get())
 
     def add(self, str name not None, str description not None, unsigned int snaplen) -> int:
-        """Describe an interface; its number is returned."""
-        cdef tunring_pcapng_file *file = self.get()
+        """Describe an interface, and return its number."""
         cdef bytes name_bytes = name.encode()
         cdef bytes description_bytes = description.encode()
-        cdef const char *name_text = name_bytes
-        cdef const char *description_text = description_bytes
-        cdef uint32_t number = 0
+        cdef _PcapngDescribing call
         cdef DWORD code
-        with nogil:
-            code = tunring_pcapng_add_interface(file, name_text, description_text, snaplen, &number)
+        call.file = self.get()
+        call.name = name_bytes
+        call.description = description_bytes
+        call.snaplen = snaplen
+        call.number = 0
+        # The caller's reference to `self` holds the file, this function's the texts.
+        code = _wait_for(_pcapng_describe, &call, TUNRING_FOREVER)
         if code == ERROR_INVALID_PARAMETER:
             raise ValueError("a capture has at most 64 interfaces")
         self.check(code)
-        return number
+        return call.number
 
     def write(self, packets, int direction, timestamps, unsigned int interface) -> int:
-        """Write packets, and wait for their reader if it lags; how many is returned."""
+        """Put packets into the buffer, waiting for room there, and return their number."""
         cdef _Times times = _Times(timestamps)
         cdef _Packets held = None
         cdef Batch batch
@@ -166,6 +208,7 @@ cdef class PcapngFile:
                 raise ValueError(f"{call.what.count} packets need as many timestamps, not {times.count}")
             call.what.times = times.each if times.each else &times.one
             call.what.one_time = times.each == NULL
+            # The caller's reference to `self` holds the file; `held`, or the lease in its operation, the packets.
             self.check(_wait_for(_pcapng_write, &call, TUNRING_FOREVER))
         finally:
             if entered:
@@ -173,23 +216,35 @@ cdef class PcapngFile:
         return call.done
 
     def flush(self, timeout) -> bool:
-        """Wait until the reader has taken everything, or for so many seconds; whether it has."""
-        cdef _PcapngWriting call
+        """Wait until the system has taken what was written so far; false if it has not within that many seconds."""
+        cdef int64_t deadline = _deadline(timeout)
+        cdef _PcapngFlushing call
         cdef DWORD code
         call.file = self.get()
-        call.done = 0
-        call.what.packets = NULL
-        call.what.slots = NULL
-        call.what.count = 0
-        call.what.interface_id = 0
-        code = _wait_for(_pcapng_write, &call, _deadline(timeout))
-        if code == WAIT_TIMEOUT or code == ERROR_BUFFER_OVERFLOW:
+        call.position = tunring_pcapng_position(call.file)
+        # The caller's reference to `self` holds the file.
+        code = _wait_for(_pcapng_flush, &call, deadline)
+        if code == WAIT_TIMEOUT:
             return False
         self.check(code)
         return True
 
-    def end(self) -> None:
-        """Close the file."""
+    def close(self, timeout) -> bool:
+        """Take nothing more, and wait until the file is closed; false if it is not within that many seconds.
+
+        The error that has ended the file is not raised: see ``failure``.
+        """
+        cdef int64_t deadline = _deadline(timeout)
+        cdef DWORD code
+        # The caller's reference to `self` holds the file.
+        code = _wait_for(_pcapng_close, self.get(), deadline)
+        if code == ERROR_HANDLE_EOF:
+            self.check(code)
+        return code != WAIT_TIMEOUT
+
+    def give_up(self) -> None:
+        """Take nothing more, and write nothing more."""
         cdef tunring_pcapng_file *file = self.get()
+        # The caller's reference to `self` holds the file.
         with nogil:
-            tunring_pcapng_close(file)
+            tunring_pcapng_give_up(file)

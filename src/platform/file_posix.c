@@ -12,9 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* How long file_wait() waits at a time. */
-#define SLICE 50000000
-
 static int
 descriptor(const file *self)
 {
@@ -62,24 +59,23 @@ write_some(const file *self, const BYTE *data, size_t size)
 }
 
 int
-file_write(file *self, const BYTE *data, size_t size, size_t *written)
+file_write(const file *self, const BYTE *data, size_t size, size_t *written)
 {
-    *written = 0;
-    while (*written < size)
-    {
-        ssize_t some = write_some(self, data + *written, size - *written);
-        if (some >= 0)
-            *written += (size_t)some;
-        else if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return FILE_FULL;
-        else if (errno != EINTR)
-            return errno;
-    }
-    return 0;
+    ssize_t some;
+    do
+        some = write_some(self, data, size);
+    while (some < 0 && errno == EINTR);
+    *written = some > 0 ? (size_t)some : 0;
+    if (some > 0 || size == 0)
+        return 0;
+    /* A device that takes nothing would be asked for ever. */
+    if (some == 0)
+        return EIO;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? FILE_FULL : errno;
 }
 
 void
-file_cut(file *self, size_t size)
+file_cut(const file *self, size_t size)
 {
     off_t end = self->regular ? lseek(descriptor(self), 0, SEEK_CUR) : -1;
     struct stat about;
@@ -90,19 +86,13 @@ file_cut(file *self, size_t size)
         (void)lseek(descriptor(self), end - (off_t)size, SEEK_SET);
 }
 
-DWORD
-file_wait(const file *self, HANDLE interrupt, int64_t deadline)
+void
+file_wait(const file *self, const os_event *wake)
 {
     struct pollfd polls[] = {
-        {.fd = interrupt ? (int)(intptr_t)interrupt : -1, .events = POLLIN},
+        {.fd = (int)(intptr_t)wake->wait, .events = POLLIN},
         {.fd = descriptor(self), .events = POLLOUT},
     };
-    int64_t left = deadline - os_now();
-    if (left <= 0)
-        return WAIT_TIMEOUT;
-    if (left > SLICE)
-        left = SLICE;
-    if (poll(polls, 2, (int)((left + 999999) / 1000000)) > 0 && polls[0].revents)
-        return ERROR_OPERATION_ABORTED;
-    return ERROR_SUCCESS;
+    /* Whatever it returns, the caller looks again. */
+    (void)poll(polls, 2, -1);
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * file.h for Windows. There is no way to ask a pipe for room, so a write to one waits for its reader.
+ * file.h for Windows. There is no way to ask a pipe for room, so a write to one waits for its reader, unless it is in
+ * PIPE_NOWAIT mode.
  */
 #include "platform/file.h"
 
 /* A pipe may refuse more at once. */
-#define MOST 0x100000u
+#define MAX_WRITE 0x100000u
+/* Milliseconds between two looks for room in a pipe that never blocks. */
+#define PAUSE 10
 
 DWORD
 file_open(file *self, HANDLE original)
@@ -25,22 +28,19 @@ file_close(file *self)
 }
 
 int
-file_write(file *self, const BYTE *data, size_t size, size_t *written)
+file_write(const file *self, const BYTE *data, size_t size, size_t *written)
 {
-    *written = 0;
-    while (*written < size)
-    {
-        size_t left = size - *written;
-        DWORD some = 0;
-        if (!WriteFile(self->handle, data + *written, left < MOST ? (DWORD)left : MOST, &some, NULL))
-            return (int)GetLastError();
-        *written += some;
-    }
-    return 0;
+    DWORD some = 0;
+    const bool done = WriteFile(self->handle, data, size < MAX_WRITE ? (DWORD)size : MAX_WRITE, &some, NULL) != 0;
+    *written = some;
+    if (!done)
+        return (int)GetLastError();
+    /* A pipe in PIPE_NOWAIT mode. */
+    return some == 0 && size > 0 ? FILE_FULL : 0;
 }
 
 void
-file_cut(file *self, size_t size)
+file_cut(const file *self, size_t size)
 {
     LARGE_INTEGER back = {.QuadPart = -(LONGLONG)size};
     LARGE_INTEGER end;
@@ -54,11 +54,10 @@ file_cut(file *self, size_t size)
         SetEndOfFile(self->handle);
 }
 
-DWORD
-file_wait(const file *self, HANDLE interrupt, int64_t deadline)
+void
+file_wait(const file *self, const os_event *wake)
 {
     (void)self;
-    (void)interrupt;
-    (void)deadline;
-    return ERROR_SUCCESS;
+    /* No event tells of a pipe's room. */
+    (void)WaitForSingleObject(wake->wait, PAUSE);
 }

@@ -15,6 +15,7 @@ Examples
 
 from __future__ import annotations
 
+import atexit
 import operator
 import os
 import sys
@@ -36,7 +37,16 @@ __all__ = ["Recording", "Writer"]
 #: Bytes of the largest IP packet: none is cut.
 MAX_SNAPLEN = 65535
 
+#: Seconds that a new file may take for its header before the writer goes on without knowing.
+_HEADER_TIMEOUT = 1.0
+
+#: Seconds that the interpreter's exit waits for what is still to be written.
+_EXIT_TIMEOUT = 5.0
+
 _DIRECTIONS = {None: 0, "in": 1, "out": 2}
+
+
+atexit.register(_core.finish_pcapng_files, _EXIT_TIMEOUT)
 
 
 class _HasDescriptor(Protocol):
@@ -55,13 +65,22 @@ def _system_handle(descriptor: int) -> int:
 class Writer:
     """Writes a pcapng file of IP packets (LINKTYPE_RAW), with times in nanoseconds.
 
-    Each call writes whole blocks straight from the packets' memory, without a Python object a packet and without the
-    GIL, from any number of threads. When it fails, the disk being full say, the file is cut off after its last whole
-    block, so that it stays readable, and the capture is over: every later call raises the same error.
+    Each call copies whole blocks straight from the packets' memory into a buffer of 16 MiB, without a Python object per
+    packet and without the GIL, from any number of threads. A thread of the writer's own, in C, takes the buffer to the
+    file: nobody else waits for a slow disk, or for the reader of a pipe or socket.
 
-    A pipe or socket is fine as well. :meth:`write` waits for its reader. A session that is captured
-    (:meth:`tunring.Session.capture`) never does: up to a megabyte waits in a buffer until the next call, and what
-    doesn't fit is dropped and counted.
+    When the buffer is full, :meth:`write` waits for room. A session that is captured
+    (:meth:`tunring.Session.capture`) does not: what doesn't fit is counted in :attr:`dropped`. Only a regular file that
+    is half a buffer behind may slow it down, by at most 10 ms for each megabyte that the file takes, so that a disk of
+    100 MB/s or more gets every packet.
+
+    When the file fails, on a full disk for example, it is cut off after its last whole block, so that it stays
+    readable. The capture is over then: the next call of :meth:`write` raises the error, and so does every later one, as
+    do :meth:`flush` and :meth:`close`.
+
+    At the interpreter's exit a writer that is still open takes nothing more, and the exit waits until its file has
+    everything, for at most five seconds. The child of a fork has no part in its parent's writers: each call raises
+    ValueError there, and nothing is written.
 
     Parameters
     ----------
@@ -82,7 +101,7 @@ class Writer:
     FileExistsError
         There is such a file, and it is not to be overwritten.
     OSError
-        The file can't be written.
+        The file can't be written, or takes no header.
     """
 
     #: Also of one that could not be opened.
@@ -125,13 +144,25 @@ class Writer:
         self._closed = False
         try:
             self._file.add(*described)
+            # A disk that is full is an error now rather than later. A pipe may be full for a while.
+            self._file.flush(_HEADER_TIMEOUT)
         except BaseException:
             self._closed = True
-            self._file.end()
+            self._end(_HEADER_TIMEOUT)
             raise
 
+    def _end(self, timeout: float | None) -> bool:
+        """Close the file, within so many seconds or, returning false, by giving up what is left."""
+        closed = False
+        try:
+            closed = self._file.close(timeout)
+        finally:
+            if not closed:
+                self._file.give_up()
+        return closed
+
     def add_interface(self, name: str, *, mtu: int | None = None, snaplen: int = MAX_SNAPLEN) -> int:
-        """Describe one more interface, of at most 64; its number is returned."""
+        """Describe one more interface, of at most 64, and return its number."""
         return self._file.add(*_describe(name, mtu, snaplen))
 
     def write(
@@ -142,7 +173,7 @@ class Writer:
         *,
         interface: int = 0,
     ) -> int:
-        """Write packets.
+        """Write packets, waiting for room in the buffer.
 
         Parameters
         ----------
@@ -159,46 +190,67 @@ class Writer:
         Returns
         -------
         int
-            How many were written: all.
+            How many there were. All of them are in the file or about to be: :meth:`flush` waits for that.
 
         Raises
         ------
         TypeError, ValueError
             An argument is refused; nothing was written. A ValueError also if the writer is closed.
         OSError
-            The file can't be written any further.
+            The file can't be written any further. Packets of an earlier call may have been lost by the same error.
         """
         if direction not in _DIRECTIONS:
             raise ValueError(f'direction must be "in", "out" or None, not {direction!r}')
         return self._file.write(packets, _DIRECTIONS[direction], timestamps, _check_interface(interface))
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until a pipe's reader has taken everything, or for so many seconds; whether it has."""
-        return self._file.flush(timeout)
-
-    def close(self, timeout: float | None = 5.0) -> None:
-        """Close the file. Any number of times.
+        """Wait until the file has everything that was written so far.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait until a pipe's reader has taken the rest; None waits for ever.
+            Seconds to wait; None waits for ever.
+
+        Returns
+        -------
+        bool
+            False if it has not when the time is up, since a pipe's reader lags behind, say.
+
+        Raises
+        ------
+        OSError
+            The file can't be written any further.
+        ValueError
+            The writer is closed.
+        """
+        return self._file.flush(timeout)
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Close the file. Any number of times, from any thread; the first call raises what there is to raise.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait until the file has everything that was written; None waits for ever.
 
         Raises
         ------
         TimeoutError
-            It has not; the rest is lost. The writer is closed all the same, as with the next.
+            It has not, since a pipe's reader lags behind or a disk is slow; the rest is lost, and counted in
+            :attr:`dropped`. The writer is closed all the same. A write that is stuck in the kernel keeps the file open
+            until it returns.
         OSError
-            The capture had failed before.
+            The file had failed before. The writer is closed all the same.
         """
         if self._closed:
+            self._file.close(timeout)
             return
         self._closed = True
-        try:
-            if not self._file.flush(timeout):
-                raise TimeoutError(f"{self._file_name}: the reader has not taken the end of the capture")
-        finally:
-            self._file.end()
+        closed = self._end(timeout)
+        if (failure := self.failure) is not None:
+            raise failure
+        if not closed:
+            raise TimeoutError(f"{self._file_name}: the file has not taken the end of the capture within {timeout} s")
 
     @property
     def closed(self) -> bool:
@@ -207,12 +259,17 @@ class Writer:
 
     @property
     def packets(self) -> int:
-        """Packets written so far."""
+        """Packets that are in the file, or in the buffer and about to be."""
         return self._file.packets
 
     @property
     def dropped(self) -> int:
-        """Packets that are missing: after a failure, or because a pipe's reader didn't keep up with a session."""
+        """Packets that are missing.
+
+        There was no room for what a captured session received or sent; or the file failed, or was given up by
+        :meth:`close`, before it had them. Each packet of a successful :meth:`write` is counted here or in
+        :attr:`packets`.
+        """
         return self._file.dropped
 
     @property
@@ -265,7 +322,7 @@ class Recording:
         Raises
         ------
         OSError
-            The file has failed in the meantime. The first call raises it.
+            The file is known to have failed. The first call raises it; what fails later, :meth:`Writer.close` raises.
         """
         closed, self._closed = self._closed, True
         self._session._end_capture(self._number)  # noqa: SLF001

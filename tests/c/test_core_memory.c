@@ -5,7 +5,9 @@
 /* build: parts=core,loopback,common,os,ring flags=-DKEPT_ROOM=0u -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
 #include "core_api.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -119,11 +121,36 @@ test_packets(const tunring_api *api)
     close_ends(&pair);
 }
 
+static void
+test_capture(void)
+{
+    const int fd = open("/dev/null", O_WRONLY);
+    int failing = 0;
+    for (;;)
+    {
+        tunring_pcapng_file *file;
+        countdown = failing++;
+        const DWORD code = tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file);
+        const bool none_failed = countdown >= 0;
+        countdown = -1;
+        CHECK(code == (none_failed ? ERROR_SUCCESS : ERROR_NOT_ENOUGH_MEMORY));
+        if (code != ERROR_SUCCESS)
+            continue;
+        CHECK(tunring_pcapng_close(file, &FOREVER) == ERROR_SUCCESS);
+        tunring_pcapng_drop(file);
+        break;
+    }
+    CHECK(failing > 3); /* the file, its buffer, and its thread */
+    CHECK(tunring_pcapng_exit(&POLL) == ERROR_SUCCESS);
+    close(fd);
+}
+
 int
 main(void)
 {
     tunring_api api = linked_api();
     test_open(&api);
+    test_capture();
     test_packets(&api);
     return 0;
 }

@@ -59,12 +59,15 @@ def _options(body: bytes) -> dict[int, bytes]:
 def parse(data: bytes) -> File:
     """Everything in it; an AssertionError or struct.error if a byte is not as it should be."""
     result = File()
-    while data:
-        kind, size = struct.unpack_from("<II", data)
+    at = 0
+    while at < len(data):
+        assert len(data) >= at + 12, "a torn block"
+        kind, size = struct.unpack_from("<II", data, at)
         assert size % 4 == 0
-        assert len(data) >= size >= 12, "a torn block"
-        assert struct.unpack_from("<I", data, size - 4) == (size,)
-        body, data = data[8 : size - 4], data[size:]
+        assert 12 <= size <= len(data) - at, "a torn block"
+        assert struct.unpack_from("<I", data, at + size - 4) == (size,)
+        body = data[at + 8 : at + size - 4]
+        at += size
         if kind == 0x0A0D0D0A:
             assert not result.application
             assert struct.unpack_from("<IHHq", body) == (0x1A2B3C4D, 1, 0, -1)
@@ -89,3 +92,11 @@ def parse(data: bytes) -> File:
 
 def read(path: Path | str) -> File:
     return parse(Path(path).read_bytes())
+
+
+def read_so_far(path: Path | str) -> list[bytes]:
+    """The packets of a file that is still being written; none while its last block is torn."""
+    try:
+        return read(path).data
+    except AssertionError:
+        return []

@@ -50,12 +50,9 @@ class Capture:
             raise
 
     def look(self) -> None:
-        """Push on what a pipe's reader has left behind, and tell of a failure, once."""
-        if self.failure is None:
-            try:
-                self._writer.flush(0)
-            except OSError as error:
-                self._tell(error)
+        """Report a failure, once."""
+        if (error := self._writer.failure) is not None:
+            self._tell(error)
 
     def close(self) -> None:
         """Close the file. Any number of times."""
