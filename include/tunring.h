@@ -68,8 +68,9 @@ typedef struct tunring_session tunring_session;
 /* What lends slots: a session is one. */
 typedef struct tunring_source tunring_source;
 
+/* Options that the library doesn't have are ignored; NULL: all zeros. */
 DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
-                             tunring_adapter **adapter);
+                             const tunring_adapter_options *options, tunring_adapter **adapter);
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
 /* ERROR_NOT_SUPPORTED by a library that has no descriptors. */
 DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter);

@@ -55,8 +55,10 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_session:
         pass
+    ctypedef struct tunring_adapter_options:
+        DWORD queues
     DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
-                                 tunring_adapter **adapter) noexcept
+                                 const tunring_adapter_options *options, tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter) noexcept
     DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter) noexcept
     int tunring_adapter_system_error(const tunring_api *api) noexcept

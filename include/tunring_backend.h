@@ -68,6 +68,12 @@ typedef struct tunring_slot
     };
 } tunring_slot;
 
+/* What WintunCreateAdapter has no parameters for. Zeros are what it does. */
+typedef struct tunring_adapter_options
+{
+    DWORD queues; /* more than 1: others may attach to queues of their own, by WintunOpenAdapter too */
+} tunring_adapter_options;
+
 /* Which packets a session puts together on their way to the host. */
 typedef enum tunring_coalesce
 {
@@ -120,6 +126,10 @@ typedef struct tunring_backend
     /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
      * a value out of range. tun_linux: "offloads", 0 or 1. */
     DWORD (*set_option)(const char *Name, DWORD Value);
+
+    /* WintunCreateAdapter with options. NULL where there are none. */
+    WINTUN_ADAPTER_HANDLE (*create_adapter)(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID,
+                                            const tunring_adapter_options *Options);
 
     /* WintunStartSession with options. NULL where none of them has a meaning: they are ignored then. */
     WINTUN_SESSION_HANDLE (*start_session)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity,

@@ -30,14 +30,17 @@ wrap_handle(const tunring_api *api, WINTUN_ADAPTER_HANDLE handle, tunring_adapte
 
 DWORD
 tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
-                       tunring_adapter **adapter)
+                       const tunring_adapter_options *options, tunring_adapter **adapter)
 {
     later_run();
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
     api_prime_last_error();
-    return wrap_handle(api, api->WintunCreateAdapter(name, tunnel_type, guid), made, adapter);
+    const WINTUN_ADAPTER_HANDLE handle = options && api->backend && api->backend->create_adapter
+                                             ? api->backend->create_adapter(name, tunnel_type, guid, options)
+                                             : api->WintunCreateAdapter(name, tunnel_type, guid);
+    return wrap_handle(api, handle, made, adapter);
 }
 
 DWORD

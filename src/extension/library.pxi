@@ -44,8 +44,9 @@ cdef class Library:
     def __repr__(self):
         return f"<tunring.Library {self.name!r} from {self.path!r}>"
 
-    def create_adapter(self, str name not None, str tunnel_type not None, bytes guid):
+    def create_adapter(self, str name not None, str tunnel_type not None, bytes guid, unsigned int queues=1):
         """Create an adapter; ``guid`` is 16 bytes or None. For :meth:`tunring.Adapter.create`."""
+        cdef tunring_adapter_options options
         cdef AdapterHandle handle = AdapterHandle.__new__(AdapterHandle)
         cdef bytes wide_name = _utf16(name)
         cdef bytes wide_type = _utf16(tunnel_type)
@@ -59,10 +60,11 @@ cdef class Library:
             if len(guid) != sizeof(GUID):
                 raise ValueError(f"guid must have {sizeof(GUID)} bytes, not {len(guid)}")
             guid_chars = guid
+        options.queues = queues
         with nogil:  # here and below: our own names hold the strings, and the api is never freed
             tunring_log_forget()
             code = tunring_adapter_create(self.api, <LPCWSTR>name_chars, <LPCWSTR>type_chars,
-                                          <const GUID *>guid_chars, &adapter)
+                                          <const GUID *>guid_chars, &options, &adapter)
             number = tunring_adapter_system_error(self.api)
         if code != ERROR_SUCCESS:
             raise error_from_code(code, f"can't create adapter {name!r}", _last_log_lines(), number)

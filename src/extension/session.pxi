@@ -82,6 +82,7 @@ cdef class _Session(_Source):
     cdef readonly object adapter    # kept alive by its session
     cdef set reservations           # weak references to the open reservations
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
+    cdef AdapterHandle queue        # of several, the one that is the session's own and goes with it, or None
     cdef bint leak_told             # a warning has said that the rings can't be freed
 
     def __init__(self):
@@ -92,7 +93,7 @@ cdef class _Session(_Source):
 
     @staticmethod
     def _start(adapter, AdapterHandle handle not None, unsigned int capacity, coalesce, bint keep_queue,
-               bint closes_adapter):
+               bint closes_adapter, AdapterHandle queue):
         """For :meth:`tunring.Adapter.start_session`."""
         cdef _Session self = Session.__new__(Session)
         cdef tunring_adapter *target = handle.get()
@@ -104,6 +105,7 @@ cdef class _Session(_Source):
         self.reservations = set()
         self._tasks = {}
         self.closes_adapter = closes_adapter
+        self.queue = queue
         # `handle` holds the adapter, whose close waits for this call; nobody else has `self` yet.
         with nogil:
             tunring_log_forget()
@@ -477,6 +479,8 @@ cdef class _Session(_Source):
         finally:
             if self.closes_adapter:
                 self.adapter.close()
+            if self.queue is not None:
+                self.adapter._close_queue(self.queue)
 
     cdef int end(self) except -1:
         """Close the session, but not an adapter of its own. Each call returns when the first is done."""

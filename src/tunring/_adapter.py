@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import sys
 import warnings
 from functools import partial
@@ -31,6 +32,9 @@ MAX_CAPACITY = 0x4000000
 #: UTF-16 units that the ABI allows.
 _NAME_UNITS = 127
 _TYPE_UNITS = 128
+
+#: That Linux allows for an interface.
+_MAX_QUEUES = 256
 
 
 def _check_text(text: object, what: str, most: int) -> str:
@@ -90,6 +94,20 @@ def _locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name
     return Target(name, index, luid, handle.open_namespace(), library.name, library.official)
 
 
+def _check_queues(count: int, what: str, most: int) -> int:
+    value = operator.index(count)
+    if not 1 <= value <= most:
+        raise ValueError(f"{what} must be 1 to {most}, not {count}")
+    return value
+
+
+def _require_queues(library: _core.Library) -> None:
+    if library.name != "tun_linux":
+        raise NotImplementedError(
+            f"adapters of {library.name} have one queue; only those of tun_linux can have several"
+        )
+
+
 class Adapter:
     """A network interface that this program serves. :meth:`create` and :meth:`open` make it.
 
@@ -116,6 +134,8 @@ class Adapter:
         self._name = name
         self._library = library
         self._luid = handle.luid
+        self._queues = 1 if origin == "adopted" else _MAX_QUEUES  # as many as the system allows
+        self._own_queues: list[_core.AdapterHandle] = []  # of sessions, beside the first
         self._configurator = Configurator(
             partial(_locate, handle, library, self._luid, name),
             stays=origin != "created",
@@ -132,6 +152,7 @@ class Adapter:
         *,
         guid: uuid.UUID | str | None = None,
         if_exists: IfExists = "error",
+        queues: int = 1,
         library: _core.Library | None = None,
     ) -> Adapter:
         """Create an adapter, which goes away when it is closed or the process ends.
@@ -150,6 +171,8 @@ class Adapter:
             What to do about an adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
             :meth:`open` does. ``"recreate"``: remove it, if it is a leftover that no process uses; on Windows that is
             one whose process has died, and takes up to 5 seconds, on Linux a persistent TUN interface.
+        queues : int
+            1 to 256: how many sessions it can have at a time, see :meth:`start_sessions`. More than 1 on Linux only.
         library : Library, optional
             What to create it with; :func:`tunring.load` by default.
 
@@ -160,7 +183,9 @@ class Adapter:
         AccessDenied
             The privilege is lacking (a PermissionError); the message says which.
         ValueError
-            A name is refused.
+            A name, or the number of queues, is refused.
+        NotImplementedError
+            The library's adapters have one queue.
         """
         from tunring._creation import check_if_exists, create_handle
 
@@ -168,10 +193,16 @@ class Adapter:
         _check_text(tunnel_type, "tunnel_type", _TYPE_UNITS)
         guid_bytes = _check_guid(guid)
         check_if_exists(if_exists)
+        count = _check_queues(queues, "queues", _MAX_QUEUES)
         library = the_library(library)
+        if count > 1:
+            _require_queues(library)
         ours = {luid for path, luid in list(cls._open_adapters.values()) if path == library.path}
-        handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours)
-        return cls(handle, name, library, origin="opened" if stays else "created")
+        handle, stays = create_handle(library, name, tunnel_type, guid_bytes, if_exists, ours, count)
+        adapter = cls(handle, name, library, origin="opened" if stays else "created")
+        if not stays:
+            adapter._queues = count
+        return adapter
 
     @classmethod
     def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
@@ -418,9 +449,89 @@ class Adapter:
         return self._start(capacity, coalesce, closes_adapter=False)
 
     def _start(self, capacity: int, coalesce: Coalesce = "all", *, closes_adapter: bool) -> _core.Session:
+        return self._start_on(self._handle, capacity, coalesce, closes_adapter)
+
+    def _start_on(
+        self,
+        handle: _core.AdapterHandle,
+        capacity: int,
+        coalesce: Coalesce,
+        closes_adapter: bool = False,
+        queue: _core.AdapterHandle | None = None,
+    ) -> _core.Session:
         size = _check_capacity(capacity)
-        keep_queue = self._configurator.queue_length is not None
-        return _core.Session._start(self, self._handle, size, coalesce, keep_queue, closes_adapter)  # noqa: SLF001
+        keep = self._configurator.queue_length is not None
+        return _core.Session._start(self, handle, size, coalesce, keep, closes_adapter, queue)  # noqa: SLF001
+
+    def start_sessions(
+        self, count: int, capacity: int = 0x400000, *, coalesce: Coalesce = "all"
+    ) -> list[_core.Session]:
+        """Start sessions, each on a queue of its own, for as many threads or processors: all of them or none.
+
+        The kernel gives each flow to one queue: to the one that last sent a packet of it, or else to any. A queue that
+        nobody reads loses its share, so close them together. ``host_dropped`` of each is the interface's. On Linux,
+        for adapters with several queues; each queue but the first takes the privilege that opening the adapter takes.
+
+        Parameters
+        ----------
+        count : int
+            1 to the adapter's ``queues``; of an adapter that was opened as many as the system allows.
+        capacity, coalesce
+            As for :meth:`start_session`, and so is what it raises.
+
+        Raises
+        ------
+        ValueError
+            The adapter hasn't so many queues.
+        NotImplementedError
+            The library's adapters have one queue.
+
+        Examples
+        --------
+        >>> import threading, tunring
+        >>> def serve(adapter, work):
+        ...     sessions = adapter.start_sessions(4)
+        ...     threads = [threading.Thread(target=work, args=[session]) for session in sessions]
+        ...     for thread in threads:
+        ...         thread.start()
+        """
+        value = _check_queues(count, "count", self._queues)
+        if value > 1:
+            _require_queues(self._library)
+        sessions = [self._start(capacity, coalesce, closes_adapter=False)]
+        try:
+            while len(sessions) < value:
+                sessions.append(self._start_on_another_queue(capacity, coalesce))
+        except BaseException:
+            for session in reversed(sessions):
+                session.close()
+            raise
+        return sessions
+
+    def _start_on_another_queue(self, capacity: int, coalesce: Coalesce) -> _core.Session:
+        from tunring._system.namespace_linux import call_in_network
+
+        namespace = self._handle.open_namespace()
+        try:
+            queue = call_in_network(namespace, lambda: self._library.open_adapter(self.name))
+        finally:
+            if namespace >= 0:
+                os.close(namespace)
+        # Lists first: a close() that has looked through the list before has shut the adapter's own door before that.
+        self._own_queues.append(queue)
+        try:
+            if self._closed:
+                queue.close()
+            return self._start_on(queue, capacity, coalesce, queue=queue)
+        except BaseException:
+            self._close_queue(queue)
+            raise
+
+    def _close_queue(self, queue: _core.AdapterHandle) -> None:
+        """For sessions: what they have of their own goes with them."""
+        queue.close()
+        if queue in self._own_queues:
+            self._own_queues.remove(queue)
 
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
@@ -432,8 +543,11 @@ class Adapter:
         self._open_adapters.pop(id(self), None)
         problem = None
         try:
-            self._handle.close_sessions()
+            for handle in (self._handle, *self._own_queues):
+                handle.close_sessions()
         finally:
+            for handle in list(self._own_queues):
+                self._close_queue(handle)
             try:
                 problem = self._configurator.close()
             finally:

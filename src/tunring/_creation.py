@@ -34,7 +34,13 @@ def check_if_exists(if_exists: str) -> None:
 
 
 def create_handle(
-    library: _core.Library, name: str, tunnel_type: str, guid: bytes | None, if_exists: IfExists, ours: set[int]
+    library: _core.Library,
+    name: str,
+    tunnel_type: str,
+    guid: bytes | None,
+    if_exists: IfExists,
+    ours: set[int],
+    queues: int,
 ) -> tuple[_core.AdapterHandle, bool]:
     """Create an adapter, or open the one that is there; returns it, and whether it was there.
 
@@ -42,6 +48,8 @@ def create_handle(
     ----------
     ours : set of int
         LUIDs of the adapters of this library that this process has open, which are no leftovers.
+    queues : int
+        More than 1 only for ``tun_linux``.
     """
     with explained(library):
         if if_exists != "error" and (found := _open(library, name)):
@@ -49,7 +57,7 @@ def create_handle(
                 return found, True
             _remove(library, name, found, ours)
         if not library.official:
-            return library.create_adapter(name, tunnel_type, guid), False
+            return library.create_adapter(name, tunnel_type, guid, queues), False
         _refuse_taken_name(library, name)
         handle = library.create_adapter(name, tunnel_type, guid or _stable_guid(name))
         _refuse_other_name(handle, name)

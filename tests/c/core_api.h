@@ -42,7 +42,7 @@ open_ends(const tunring_api *api, ends *pair, DWORD capacity)
     static const GUID cable = {.Data1 = 1};
     for (int i = 0; i < 2; i++)
     {
-        CHECK(tunring_adapter_create(api, names[i], type, &cable, &pair->adapters[i]) == ERROR_SUCCESS);
+        CHECK(tunring_adapter_create(api, names[i], type, &cable, NULL, &pair->adapters[i]) == ERROR_SUCCESS);
         CHECK(tunring_session_start(pair->adapters[i], capacity, NULL, &pair->sessions[i]) == ERROR_SUCCESS);
     }
 }

@@ -130,7 +130,7 @@ round_of_threads(int number)
     };
     pthread_t threads[THREADS];
     tunring_adapter *adapter;
-    CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
+    CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
     CHECK(tunring_simulate_attach(adapter) == ERROR_SUCCESS);
     for (int i = 0; i < THREADS - CLOSERS; i++)
         CHECK(pthread_create(&threads[i], NULL, work[i], adapter) == 0);
@@ -154,7 +154,7 @@ round_of_closers(void)
     pthread_t threads[2];
     tunring_adapter *adapter;
     tunring_session *session;
-    CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
+    CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
     CHECK(pthread_create(&threads[0], NULL, close_session, session) == 0);
     CHECK(pthread_create(&threads[1], NULL, close_adapter, adapter) == 0);

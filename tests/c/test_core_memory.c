@@ -49,7 +49,7 @@ attempt_open(const tunring_api *api, int failing)
     tunring_adapter *adapter = NULL;
     tunring_session *session = NULL;
     countdown = failing;
-    DWORD code = tunring_adapter_create(api, name, name, NULL, &adapter);
+    DWORD code = tunring_adapter_create(api, name, name, NULL, NULL, &adapter);
     if (code == ERROR_SUCCESS)
         code = tunring_session_start(adapter, 0x20000, NULL, &session);
     bool none_failed = countdown >= 0;

@@ -115,7 +115,7 @@ main(void)
     };
     tunring_adapter *adapter;
     tunring_session *session;
-    CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
+    CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
 
     BYTE bytes[64] = {0x45};

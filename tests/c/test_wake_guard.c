@@ -109,7 +109,7 @@ open_session(void)
 {
     static const WCHAR name[] = {'a', 0};
     tunring_session *session;
-    CHECK(tunring_adapter_create(&api, name, name, NULL, &adapter) == ERROR_SUCCESS);
+    CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
     atomic_store(&fillers, 0);
     atomic_store(&packets, 0);

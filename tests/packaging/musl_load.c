@@ -48,7 +48,7 @@ test_tun_linux(const char *path)
     load(&api, path);
     CHECK_EQUAL(tunring_api_driver_version(&api, &version), ERROR_SUCCESS);
     CHECK(version >> 16 >= 3);
-    CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, &adapter), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, NULL, &adapter), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_session_start(adapter, 0x20000, NULL, &session), ERROR_SUCCESS);
     char name[16] = "";
     CHECK_EQUAL(tunring_adapter_name(adapter, name, sizeof(name)), ERROR_SUCCESS);

@@ -170,3 +170,13 @@ def test_an_adapter_without_a_peer_drops_and_counts(adapter: tunring.Adapter) ->
     with adapter.start_session() as session:
         assert session.send([packet()] * 3) == 3
         assert session.stats().host_dropped == told(session, 3)
+
+
+def test_other_libraries_have_one_queue(library: tunring.Library, name: str) -> None:
+    with pytest.raises(NotImplementedError, match="one queue"):
+        tunring.Adapter.create(name, queues=2, library=library)
+    with tunring.Adapter.create(name, queues=1, library=library) as adapter:
+        [session] = adapter.start_sessions(1, tunring.MIN_CAPACITY)
+        session.close()
+        with pytest.raises(ValueError, match="count must be 1 to 1, not 2"):
+            adapter.start_sessions(2)

@@ -197,7 +197,7 @@ wmain(int count, wchar_t **arguments)
     if (code)
         fail(detail, code);
     tunring_wake_guard_enable(guarded);
-    code = tunring_adapter_create(&api, L"race", L"Tunring", NULL, &adapter);
+    code = tunring_adapter_create(&api, L"race", L"Tunring", NULL, NULL, &adapter);
     if (code)
         fail("no adapter", code);
     code = tunring_session_start(adapter, 0x20000, NULL, &session);

@@ -55,18 +55,24 @@ name_valid(LPCWSTR name)
 
 /* ---- Adapters ---- */
 
-WINTUN_ADAPTER_HANDLE WINAPI
-WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID)
+WINTUN_ADAPTER_HANDLE
+front_create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options)
 {
     const DWORD before = GetLastError();
     WINTUN_ADAPTER_HANDLE adapter = NULL;
     DWORD code = ERROR_INVALID_PARAMETER;
-    if (name_valid(Name) && text_valid(TunnelType, MAX_TUNNEL_TYPE_UNITS, "tunnel type"))
-        code = backend.create(Name, TunnelType, RequestedGUID, &adapter);
+    if (name_valid(name) && text_valid(tunnel_type, MAX_TUNNEL_TYPE_UNITS, "tunnel type"))
+        code = backend.create(name, tunnel_type, guid, options, &adapter);
     if (!code)
         finish_object(adapter);
     leave(before, code);
     return adapter;
+}
+
+WINTUN_ADAPTER_HANDLE WINAPI
+WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID)
+{
+    return front_create_adapter(Name, TunnelType, RequestedGUID, &(tunring_adapter_options){0});
 }
 
 WINTUN_ADAPTER_HANDLE WINAPI

@@ -21,7 +21,8 @@ typedef struct backend_operations
     /* If false, it logs what is allowed. NULL where every name of 1 to 127 UTF-16 units is. */
     bool (*name_valid)(LPCWSTR name);
     /* Names are valid, and tunnel types have 1 to 128 units. */
-    DWORD (*create)(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, WINTUN_ADAPTER_HANDLE *adapter);
+    DWORD (*create)(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
+                    WINTUN_ADAPTER_HANDLE *adapter);
     DWORD (*open)(LPCWSTR name, WINTUN_ADAPTER_HANDLE *adapter);
     DWORD (*adopt)(int descriptor, WINTUN_ADAPTER_HANDLE *adapter); /* NULL where there are no descriptors */
     void (*close)(WINTUN_ADAPTER_HANDLE adapter);
@@ -71,6 +72,8 @@ DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packe
 DWORD front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor);
 BOOL front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter);
 DWORD front_adopt(int descriptor, WINTUN_ADAPTER_HANDLE *adapter);
+WINTUN_ADAPTER_HANDLE front_create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
+                                           const tunring_adapter_options *options);
 WINTUN_SESSION_HANDLE front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity,
                                           const tunring_session_options *options);
 

@@ -37,8 +37,10 @@ logged(DWORD code, const char *what, LPCWSTR name)
 /* ---- Adapters ---- */
 
 static DWORD
-create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, WINTUN_ADAPTER_HANDLE *adapter)
+create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
+               WINTUN_ADAPTER_HANDLE *adapter)
 {
+    (void)options;
     (void)tunnel_type;
     return logged(loopback_create(name, guid, adapter), "create", name);
 }

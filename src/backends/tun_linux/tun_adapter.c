@@ -7,6 +7,7 @@
 #include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_device.h"
 #include "backends/tun_linux/tun_link.h"
+#include "backends/tun_linux/tun_namespace.h"
 #include "backends/tun_linux/tun_netlink.h"
 
 #include <fcntl.h>
@@ -97,6 +98,34 @@ update_dropped(tun_session *session)
         session->dropped = now - session->dropped_before;
 }
 
+/* Whether both are queues of one interface. */
+static bool
+same_interface(const tun_device *first, const tun_device *second)
+{
+    return first->index == second->index &&
+           (first->home < 0 || second->home < 0 || tun_namespace_same(first->home, second->home));
+}
+
+/* After a session of this adapter: the link goes off with the last session on the interface, unless others are attached,
+ * and if it was us who switched it on. */
+static void
+end_link(tun_adapter *ended)
+{
+    unsigned ours = 0;
+    tun_device *lit = NULL;
+    for (tun_adapter *adapter = adapters; adapter; adapter = adapter->next)
+    {
+        if (!same_interface(&adapter->device, &ended->device))
+            continue;
+        if (adapter->session)
+            return;
+        ours++;
+        lit = adapter->device.lit ? &adapter->device : lit;
+    }
+    if (lit)
+        tun_device_end(lit, ours);
+}
+
 static void
 detach(tun_session *session, tun_device *closing)
 {
@@ -105,9 +134,9 @@ detach(tun_session *session, tun_device *closing)
         return;
     update_dropped(session);
     tun_session_detach(session);
-    if (tun_device_refresh(&adapter->device))
-        tun_device_end(&adapter->device);
     adapter->session = NULL;
+    if (tun_device_refresh(&adapter->device))
+        end_link(adapter);
     session->adapter = NULL;
     drop_use(adapter, closing);
 }
@@ -184,22 +213,23 @@ typedef struct creation
 {
     const char *name;
     const char *tunnel_type;
+    bool multi_queue;
 } creation;
 
 static DWORD
 create_device(tun_device *device, const void *argument)
 {
     const creation *wanted = argument;
-    const DWORD code = tun_device_create(device, wanted->name);
+    const DWORD code = tun_device_create(device, wanted->name, wanted->multi_queue);
     if (!code)
         set_alias(device, wanted->tunnel_type);
     return code;
 }
 
 DWORD
-tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle)
+tun_adapter_create(const char *name, const char *tunnel_type, bool multi_queue, WINTUN_ADAPTER_HANDLE *handle)
 {
-    return add_adapter(create_device, &(creation){name, tunnel_type}, true, handle);
+    return add_adapter(create_device, &(creation){name, tunnel_type, multi_queue}, true, handle);
 }
 
 static DWORD
@@ -396,7 +426,7 @@ bool
 tun_adapter_shared(WINTUN_ADAPTER_HANDLE handle)
 {
     os_mutex_lock(&lock);
-    const bool shared = tun_device_is_shared(&handle->adapter->device);
+    const bool shared = tun_device_is_shared(&handle->adapter->device, 1);
     os_mutex_unlock(&lock);
     return shared;
 }

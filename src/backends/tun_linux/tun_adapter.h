@@ -9,7 +9,7 @@
 #include "backends/tun_linux/tun_session.h"
 
 /* Either gives a new handle, or an error as tun_device_create() and tun_device_attach() do. */
-DWORD tun_adapter_create(const char *name, const char *tunnel_type, WINTUN_ADAPTER_HANDLE *handle);
+DWORD tun_adapter_create(const char *name, const char *tunnel_type, bool multi_queue, WINTUN_ADAPTER_HANDLE *handle);
 DWORD tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle);
 
 /* The same for a descriptor that another process attached: see tun_device_adopt(). */

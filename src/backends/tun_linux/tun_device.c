@@ -251,7 +251,7 @@ is_alternative_name(int control, DWORD index, const char *name)
 }
 
 DWORD
-tun_device_create(tun_device *device, const char *name)
+tun_device_create(tun_device *device, const char *name, bool multi_queue)
 {
     DWORD code = open_descriptors(device, TUN_MADE);
     /* Whether the name is taken can be told even if no interface may be made. */
@@ -265,6 +265,9 @@ tun_device_create(tun_device *device, const char *name)
     if (code)
         goto failed;
     int flags = IFF_TUN | IFF_NO_PI | IFF_NO_CARRIER | IFF_TUN_EXCL | virtio_flag();
+    device->multi_queue = multi_queue;
+    if (multi_queue)
+        flags |= IFF_MULTI_QUEUE;
     if (!set_interface(device->fd, name, &flags))
     {
         code = create_failure(errno, name);
@@ -331,7 +334,7 @@ static DWORD
 agree_on_format(tun_device *device, int flags)
 {
     struct ifreq found = {0};
-    if (!tun_device_is_shared(device))
+    if (!tun_device_is_shared(device, 1))
     {
         negotiate_offloads(device, flags);
         /* Attaching switches it on, before Linux 6.2. */
@@ -443,10 +446,10 @@ tun_device_adopt(tun_device *device, int fd)
 
 /* Whether somebody else is attached to the interface. */
 bool
-tun_device_is_shared(const tun_device *device)
+tun_device_is_shared(const tun_device *device, unsigned ours)
 {
     tun_link_state state;
-    return device->multi_queue && tun_netlink_read(device->control, device->index, &state) && state.queues > 1;
+    return device->multi_queue && tun_netlink_read(device->control, device->index, &state) && state.queues > ours;
 }
 
 void
@@ -454,7 +457,7 @@ tun_device_close(tun_device *device)
 {
     const bool ours = device->origin != TUN_ADOPTED && !device->left;
     /* A persistent interface keeps them, and its next user may not know of superpackets. */
-    if (device->format.virtio && ours && !tun_device_is_shared(device))
+    if (device->format.virtio && ours && !tun_device_is_shared(device, 1))
         (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
     device->format = (tun_format){0};
     os_fd_close(device->fd);
@@ -547,9 +550,9 @@ tun_device_begin(tun_device *device)
 }
 
 void
-tun_device_end(tun_device *device)
+tun_device_end(tun_device *device, unsigned ours)
 {
-    if (!device->lit || device->left || device->origin == TUN_ADOPTED || tun_device_is_shared(device))
+    if (!device->lit || device->left || device->origin == TUN_ADOPTED || tun_device_is_shared(device, ours))
         return;
     device->lit = false;
     tun_link_set_carrier(device->fd, device->control, device->name, false);

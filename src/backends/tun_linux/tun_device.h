@@ -52,7 +52,7 @@ int tun_device_system_error(void);
 
 /* Makes a new interface, its carrier down. ERROR_INVALID_PARAMETER, ERROR_ALREADY_EXISTS, ERROR_ACCESS_DENIED,
  * ERROR_FILE_NOT_FOUND without /dev/net/tun, ERROR_TOO_MANY_OPEN_FILES; each with a line in the log. */
-DWORD tun_device_create(tun_device *device, const char *name);
+DWORD tun_device_create(tun_device *device, const char *name, bool multi_queue);
 
 /* Attaches to an interface that exists: to a queue of its own if that has several. As above, and ERROR_NOT_FOUND;
  * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN interface, or somebody reads other
@@ -63,8 +63,8 @@ DWORD tun_device_attach(tun_device *device, const char *name);
  * the log, if it is none of a TUN interface without packet information. */
 DWORD tun_device_adopt(tun_device *device, int fd);
 
-/* Whether somebody else is attached to the interface. */
-bool tun_device_is_shared(const tun_device *device);
+/* Whether more than `ours` descriptors are attached to the interface. */
+bool tun_device_is_shared(const tun_device *device, unsigned ours);
 
 /* Lets the interface go: the kernel removes it unless it is persistent. Idempotent. */
 void tun_device_close(tun_device *device);
@@ -79,8 +79,8 @@ bool tun_device_is_named(tun_device *device, const char *name);
 /* For the first session: throws away what the kernel has queued, unless the descriptor is somebody else's too, and
  * switches the link on if it is off. */
 void tun_device_begin(tun_device *device);
-/* After the last one: switches it off if that is ours to do, and nobody else is attached. */
-void tun_device_end(tun_device *device);
+/* After the last one: switches it off if that is ours to do, and nobody is attached but us by `ours` descriptors. */
+void tun_device_end(tun_device *device, unsigned ours);
 
 /* Whether the link is off although the interface is up. Costs little while all is well. */
 bool tun_device_is_dark(const tun_device *device);

@@ -40,14 +40,15 @@ name_valid(LPCWSTR wide)
 }
 
 static DWORD
-create_adapter(LPCWSTR wide, LPCWSTR tunnel_type, const GUID *guid, WINTUN_ADAPTER_HANDLE *adapter)
+create_adapter(LPCWSTR wide, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
+               WINTUN_ADAPTER_HANDLE *adapter)
 {
     char name[IFNAMSIZ];
     char alias[ALIAS_BYTES];
     (void)guid;
     (void)utf16_to_utf8(name, sizeof(name), wide);
     (void)utf16_to_utf8(alias, sizeof(alias), tunnel_type);
-    return tun_adapter_create(name, alias, adapter);
+    return tun_adapter_create(name, alias, options->queues > 1, adapter);
 }
 
 static DWORD
@@ -154,6 +155,7 @@ const tunring_backend TunringBackend = {
     .adapter_descriptor = front_adapter_descriptor,
     .adapter_shared = front_adapter_shared,
     .adopt = front_adopt,
+    .create_adapter = front_create_adapter,
     .start_session = front_start_session,
     .system_error = tun_device_system_error,
     FRONT_ENTRIES,
