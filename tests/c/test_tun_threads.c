@@ -21,6 +21,7 @@ typedef struct box
 typedef struct shared
 {
     WINTUN_SESSION_HANDLE session;
+    HANDLE read_event; /* asked for once, as the core does: detach() closes it */
     atomic_uint received, sent, stop;
     atomic_bool seen[PACKETS];
     box held;
@@ -48,7 +49,7 @@ receive_all(void *context)
         if (!packet)
         {
             CHECK(GetLastError() == ERROR_NO_MORE_ITEMS);
-            (void)readable(WintunGetReadWaitEvent(all->session), 20);
+            (void)readable(all->read_event, 20);
             continue;
         }
         if (size == 28 + 1000)
@@ -118,6 +119,7 @@ stress(ending how)
     configure4("tt0");
     all.session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
     CHECK(all.session);
+    all.read_event = WintunGetReadWaitEvent(all.session);
     int in = bound_socket(AF_INET), out = udp_socket(AF_INET);
     for (size_t i = 0; i < 5; i++)
         CHECK(pthread_create(&threads[i], NULL, jobs[i], &all) == 0);
