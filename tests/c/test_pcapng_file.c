@@ -212,6 +212,7 @@ test_dropped(void)
     close(ends[1]);
     write_some(capture, 10);
     tunring_pcapng_drop(capture);
+    os_sleep(500000000); /* for the thread to find the pipe full before somebody reads it */
     const size_t bytes = drain_pipe(ends[0]);
     CHECK(bytes > 0 && bytes < 10 * 60000);
     close(ends[0]);
