@@ -29,7 +29,7 @@ MACHINES = {"win-amd64": "amd64", "win-arm64": "arm64", "win32": "x86", "win-arm
 
 def fetch(machine: str) -> None:
     """Fetch both files."""
-    builds = runpy.run_path(str(PACKAGE / "official.py"))["BUILDS"]
+    builds = runpy.run_path(str(PACKAGE / "_system/official.py"))["BUILDS"]
     [digest] = (digest for digest, build in builds.items() if build.machine == machine)
     wanted = {
         f"{FOLDER}/bin/{machine}/wintun.dll": ("wintun.dll", digest),
