@@ -37,6 +37,9 @@ __all__ = ["Recording", "Writer"]
 #: Bytes of the largest IP packet: none is cut.
 MAX_SNAPLEN = 65535
 
+#: Bytes, which leave room for the MTU.
+_MAX_DESCRIPTION = 1000
+
 #: Seconds that a new file may take for its header before the writer goes on without knowing.
 _HEADER_TIMEOUT = 1.0
 
@@ -89,6 +92,8 @@ class Writer:
         copy of its descriptor, and the file isn't closed with it.
     name : str
         Of the first interface, which has the number 0.
+    description : str
+        More about it, of at most 1000 bytes.
     mtu : int, optional
         Its MTU in bytes, which goes into its description.
     snaplen : int
@@ -112,11 +117,12 @@ class Writer:
         file: str | os.PathLike[str] | BinaryIO | _HasDescriptor,
         *,
         name: str = "tunring",
+        description: str = "",
         mtu: int | None = None,
         snaplen: int = MAX_SNAPLEN,
         overwrite: bool = False,
     ) -> None:
-        described = _describe(name, mtu, snaplen)
+        described = _describe(name, description, mtu, snaplen)
         if isinstance(file, (str, os.PathLike)):
             self._file_name = os.fspath(file)
             with open(self._file_name, "wb" if overwrite else "xb", buffering=0) as opened:
@@ -161,9 +167,16 @@ class Writer:
                 self._file.give_up()
         return closed
 
-    def add_interface(self, name: str, *, mtu: int | None = None, snaplen: int = MAX_SNAPLEN) -> int:
-        """Describe one more interface, of at most 64, and return its number."""
-        return self._file.add(*_describe(name, mtu, snaplen))
+    def add_interface(
+        self, name: str, *, description: str = "", mtu: int | None = None, snaplen: int = MAX_SNAPLEN
+    ) -> int:
+        """Describe one more interface, of at most 64, and return its number.
+
+        Wireshark, tshark, scapy and others read such a file. tcpdump, like all that uses libpcap up to 1.10, does not:
+        "an interface has a type 101 different from the type of the first interface". It needs a file for each
+        interface, or one interface and the packets' directions.
+        """
+        return self._file.add(*_describe(name, description, mtu, snaplen))
 
     def write(
         self,
@@ -349,14 +362,21 @@ def _check_interface(interface: int) -> int:
     return number
 
 
-def _describe(name: str, mtu: int | None, snaplen: int) -> tuple[str, str, int]:
+def _describe(name: str, description: str, mtu: int | None, snaplen: int) -> tuple[str, str, int]:
     """An interface's name, description and snaplen, checked."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not 1 <= len(name.encode("utf-8", "replace")) <= 1024 or "\0" in name:
         raise ValueError(f"name must have 1 to 1024 bytes and no NUL, not {name!r}")
+    if not isinstance(description, str):
+        raise TypeError(f"description must be a str, not {type(description).__name__}")
+    if len(description.encode("utf-8", "replace")) > _MAX_DESCRIPTION or "\0" in description:
+        raise ValueError(f"description must have at most {_MAX_DESCRIPTION} bytes and no NUL, not {description!r}")
     if mtu is not None and not 1 <= operator.index(mtu) <= MAX_SNAPLEN:
         raise ValueError(f"mtu must be 1 to {MAX_SNAPLEN} bytes, not {mtu}")
     if not 1 <= operator.index(snaplen) <= MAX_SNAPLEN:
         raise ValueError(f"snaplen must be 1 to {MAX_SNAPLEN} bytes, not {snaplen}")
-    return name, "" if mtu is None else f"MTU {mtu}", operator.index(snaplen)
+    parts = [description] if description else []
+    if mtu is not None:
+        parts.append(f"MTU {operator.index(mtu)}")
+    return name, ", ".join(parts), operator.index(snaplen)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from readers import LIBRARIES, tcpdump
 from tshark import fields, tshark
 
 from pcapng_reader import read
@@ -41,11 +42,27 @@ WITHOUT_RICH = [
 Pair = tuple["Namespace", "Namespace"]
 
 
+def set_up_sides(process: subprocess.Popen[Any], namespaces: Pair) -> str:
+    """Moves tunB and gives both sides addresses, once the bridge is there. Returns what it printed until then."""
+    near, far = namespaces
+    said = ""
+    assert process.stderr
+    while "Ctrl-C ends" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line if isinstance(line, str) else line.decode()
+    near.ip(f"link set tunB netns /proc/{os.getpid()}/fd/{far.fileno()}")
+    for number, (name, namespace) in enumerate(zip(("tunA", "tunB"), namespaces, strict=True), 1):
+        namespace.ip(f"link set {name} txqueuelen 10000")
+        namespace.set_up(name, f"10.9.0.{number}/24", f"fd09::{number}/64")
+    return said
+
+
 class Bridge:
     """A bridge between tunA, in the first namespace, and tunB, which is moved to the second."""
 
     def __init__(self, namespaces: Pair, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        near, far = namespaces
+        near, _ = namespaces
         self._near = near
         with near.entered():
             self.process = subprocess.Popen(
@@ -54,16 +71,7 @@ class Bridge:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        self.said = ""
-        assert self.process.stderr
-        while "Ctrl-C ends" not in self.said:
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-        near.ip(f"link set tunB netns /proc/{os.getpid()}/fd/{far.fileno()}")
-        for number, (name, namespace) in enumerate(zip(("tunA", "tunB"), namespaces, strict=True), 1):
-            namespace.ip(f"link set {name} txqueuelen 10000")
-            namespace.set_up(name, f"10.9.0.{number}/24", f"fd09::{number}/64")
+        self.said = set_up_sides(self.process, namespaces)
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, dict[str, Any], str]:
         """Its exit code, its figures, and what it said at last."""
@@ -130,13 +138,19 @@ def test_bridge(namespaces: Pair, tmp_path: Path) -> None:
     assert (result["capture"]["dropped"], result["capture"]["error"]) == (0, None)
     got = fields(path, "frame.interface_name", "frame.packet_flags_direction", "frame.len")
     assert len(got) == result["packets"]
-    assert sum(name == "tunA" for name, _, _ in got) == left["received"]
-    assert {int(direction, 16) for _, direction, _ in got} == {1}
+    directions = [int(direction, 16) for _, direction, _ in got]
+    assert (directions.count(1), directions.count(2)) == (left["received"], right["received"])
+    assert {name for name, _, _ in got} == {"tunA"}
     assert sum(int(length) for _, _, length in got) == result["bytes"]
     assert len(tshark(path, "-Y", "icmp.type == 8")) == len(tshark(path, "-Y", "icmp.type == 0")) == 20
     assert len(tshark(path, "-Y", "icmpv6.type == 128")) == len(tshark(path, "-Y", "icmpv6.type == 129")) == 20
     assert tshark(path, "-Y", "_ws.malformed || tcp.analysis.ack_lost_segment") == []
-    assert [interface.options[3] for interface in read(path).interfaces] == [b"MTU 1400"] * 2
+    assert [interface.options[3] for interface in read(path).interfaces] == [b"bridge to tunB, MTU 1400"]
+    # And by others: whole packets, in the same order.
+    written = read(path).data
+    assert len(tcpdump(path)) == len(written) == result["packets"]
+    for by_library in LIBRARIES:
+        assert by_library(path.read_bytes()) == written, by_library
 
 
 def stream(namespaces: Pair) -> int:
@@ -201,6 +215,35 @@ def test_a_capture_to_a_pipe(namespaces: Pair, tmp_path: Path) -> None:
     found = re.search(r"captured ([\d,]+) packets, 0 dropped", err)
     assert found, err
     assert len(tshark(path)) == int(found[1].replace(",", ""))
+
+
+def test_tcpdump_reads_along(namespaces: Pair) -> None:
+    """The packets of both sides, as they come."""
+    near, _ = namespaces
+    reader = ["env", "-u", "LD_PRELOAD", "tcpdump", "-Z", "root", "-n", "-l", "-r", "-", "icmp"]
+    with near.entered():
+        bridging = subprocess.Popen(
+            [*COMMAND, "bridge", "tunA", "tunB", "-w", "-", "--display", "none"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        reading = subprocess.Popen(
+            reader, stdin=bridging.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    try:
+        set_up_sides(bridging, namespaces)
+        ping(near, "10.9.0.2")
+        assert reading.stdout
+        lines = [reading.stdout.readline() for _ in range(40)]
+        bridging.send_signal(signal.SIGINT)
+        _, err = reading.communicate(timeout=NEVER)
+    finally:
+        for process in (bridging, reading):
+            process.kill()
+            process.communicate()
+    assert (bridging.returncode, reading.returncode) == (0, 0), err
+    assert sum("10.9.0.1 > 10.9.0.2: ICMP echo request" in line for line in lines) == 20
+    assert sum("10.9.0.2 > 10.9.0.1: ICMP echo reply" in line for line in lines) == 20
 
 
 def test_its_own_ends(namespaces: Pair, tmp_path: Path) -> None:

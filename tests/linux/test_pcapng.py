@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from readers import LIBRARIES, tcpdump
 from tshark import fields, tshark
 
 import tunring
@@ -65,6 +66,26 @@ def test_what_tshark_reads(tmp_path: Path) -> None:
     assert (got[600][1], int(got[600][2], 16)) == ("second", 2)
     # Nothing that it wonders about.
     assert tshark(path, "-Y", "_ws.expert || _ws.malformed") == []
+
+
+def test_what_others_read(tmp_path: Path) -> None:
+    """One interface, IPv4 and IPv6, both directions, a packet that is cut."""
+    path = tmp_path / "test.pcapng"
+    left, right = tunring.testing.pair()
+    sent = [datagram(number, 200) for number in range(100)]
+    ipv6 = bytes([0x60, 0, 0, 0, 0, 0, 59, 64]) + bytes(32)
+    with left, right, Writer(path, name="tun0", mtu=1420, snaplen=150) as writer, left.capture(writer):
+        left.send(sent)
+        right.send([*sent[:10], ipv6])
+        left.receive().release()
+    written = read(path).data
+    assert written == [data[:150] for data in [*sent, *sent[:10], ipv6]]
+    lines = tcpdump(path)
+    assert len(lines) == 111
+    assert sum("IP 10.0.0.1.50123 > 10.0.0.2.50124: UDP, length 200" in line for line in lines) == 110
+    assert " IP6 " in lines[-1]
+    for by_library in LIBRARIES:
+        assert by_library(path.read_bytes()) == written, by_library
 
 
 @pytest.mark.root

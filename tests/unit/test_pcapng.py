@@ -33,14 +33,20 @@ def path(tmp_path: Path) -> Path:
 def test_headers(path: Path) -> None:
     with Writer(path, name="tun0", mtu=1420) as writer:
         assert writer.add_interface("Büro", snaplen=100) == 1
+        assert writer.add_interface("hall", description="to the left") == 2
+        assert writer.add_interface("attic", description="stairs", mtu=1280) == 3
     written = read(path)
     assert written.application == f"tunring {tunring.__version__}"
     assert [(each.name, each.link_type, each.snaplen) for each in written.interfaces] == [
         ("tun0", 101, 65535),
         ("Büro", 101, 100),
+        ("hall", 101, 65535),
+        ("attic", 101, 65535),
     ]
     assert written.interfaces[0].options[3] == b"MTU 1420"
     assert 3 not in written.interfaces[1].options
+    assert written.interfaces[2].options[3] == b"to the left"
+    assert written.interfaces[3].options[3] == b"stairs, MTU 1280"
     assert written.packets == []
 
 
@@ -331,6 +337,8 @@ def test_threads(pair: Pair, path: Path) -> None:
         ({"name": ""}, "name must have 1 to 1024 bytes"),
         ({"name": "a\0b"}, "no NUL"),
         ({"name": "x" * 1025}, "1 to 1024 bytes"),
+        ({"description": "x" * 1001}, "description must have at most 1000 bytes"),
+        ({"description": "a\0b"}, "no NUL"),
         ({"mtu": 0}, "mtu must be 1 to 65535 bytes, not 0"),
         ({"mtu": 65536}, "mtu must be 1 to 65535 bytes"),
         ({"snaplen": 0}, "snaplen must be 1 to 65535 bytes, not 0"),
@@ -351,6 +359,8 @@ def test_bad_files(path: Path) -> None:
         Writer(path / "there" / "is" / "none")
     with pytest.raises(TypeError, match="name must be a str, not int"):
         Writer(path, name=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="description must be a str, not bytes"):
+        Writer(path, description=b"x")  # type: ignore[arg-type]
 
 
 def test_bad_arguments(pair: Pair, path: Path) -> None:

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("A", "B"):
         text = "an interface: a new one, or a persistent TUN interface"
         parser.add_argument(f"name_{name.lower()}", metavar=name, help=text)
-    parser.add_argument("-w", "--write", metavar="FILE", help='capture to a pcapng file; "-" is standard output')
+    parser.add_argument(
+        "-w", "--write", metavar="FILE", help='capture to a pcapng file, as seen on A; "-" is standard output'
+    )
     parser.add_argument("--overwrite", action="store_true", help="the file may be there already")
     parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="most bytes of a packet")
     parser.add_argument("--count", type=count, metavar="N", help="end after the batch that makes it N packets")
@@ -148,7 +150,7 @@ class _Bridge:
         self._capture: Capture | None = None
         if arguments.write is not None:
             snaplen, overwrite = arguments.snaplen, arguments.overwrite
-            self._capture = Capture(arguments.write, self._sessions, snaplen=snaplen, overwrite=overwrite)
+            self._capture = Capture(arguments.write, *self._sessions, snaplen=snaplen, overwrite=overwrite)
             stack.callback(self._capture.close)
         kind = "none" if self._json else arguments.display
         self._display: Display = make_display(kind, self._flows, self._limit, self._stream)

@@ -9,42 +9,43 @@ from tunring.cli.report import reason_of, say
 from tunring.pcapng import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tunring import Session
 
 
 class Capture:
-    """A pcapng file of what sessions receive.
+    """A pcapng file of what passes between two sessions.
+
+    It has one interface, the near session's: what comes from there is inbound, and what comes from the far one is
+    outbound. libpcap up to 1.10, and with it tcpdump, refuses a file with two interfaces of raw IP packets, whose link
+    type has another number in libpcap than in the file.
 
     Parameters
     ----------
     file : str
         Its path, or "-" for standard output.
-    sessions : sequence of Session
-        Whose packets.
+    near, far : Session
+        The sessions between which everything is passed on.
     snaplen : int
         Most bytes of a packet to keep.
     overwrite : bool
         Whether the file may be there already.
     """
 
-    def __init__(self, file: str, sessions: Sequence[Session], *, snaplen: int, overwrite: bool) -> None:
+    def __init__(self, file: str, near: Session, far: Session, *, snaplen: int, overwrite: bool) -> None:
         self._file = file
         #: What went wrong, in one line; or None.
         self.failure: str | None = None
         target = sys.stdout.buffer if file == "-" else file
-        names = [(session.adapter.name, session.adapter.configuration().mtu) for session in sessions]
-        name, mtu = names[0]
+        name, mtu = near.adapter.name, near.adapter.configuration().mtu
+        description = f"bridge to {far.adapter.name}"
         try:
-            self._writer = Writer(target, name=name, mtu=mtu, snaplen=snaplen, overwrite=overwrite)
+            self._writer = Writer(
+                target, name=name, description=description, mtu=mtu, snaplen=snaplen, overwrite=overwrite
+            )
         except FileExistsError as error:
             raise FileExistsError(error.errno, "is there already; --overwrite replaces it", file) from error
         try:
-            for name, mtu in names[1:]:
-                self._writer.add_interface(name, mtu=mtu, snaplen=snaplen)
-            for number, session in enumerate(sessions):
-                session.capture(self._writer, interface=number, sent=False)
+            near.capture(self._writer)
         except BaseException:
             self.close()
             raise
