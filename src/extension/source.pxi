@@ -236,6 +236,7 @@ cdef class _Source:
         SessionClosed
             It is closed.
         """
+        self.lender()
         if os.name == "nt":
             raise io.UnsupportedOperation("no descriptor on Windows; wait for read_event")
         return self.read_event

@@ -295,7 +295,8 @@ def test_tasks_that_wait_are_served_in_order(pair: Pair, run: Run, monkeypatch: 
             return await served_in_turn(left, right, lambda: helper.receive(right), anyio.sleep, tasks.start_soon)
 
     assert run(main) == list(range(8))
-    assert len(fires) == 8
+    # The official DLL's event may be set for packets that a task has just taken, which costs a wake-up each.
+    assert len(fires) == 8 or (right.adapter.library.official and len(fires) < 17)
 
 
 def test_one_session_in_run_after_run(pair: Pair, run: Run) -> None:

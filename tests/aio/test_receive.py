@@ -131,7 +131,8 @@ def test_tasks_that_wait_are_served_in_order(pair: Pair, run: Run, fires: list[N
             )
 
     assert run(main()) == list(range(8))
-    assert len(fires) == 8
+    # The official DLL's event may be set for packets that a task has just taken, which costs a wake-up each.
+    assert len(fires) == 8 or (right.adapter.library.official and len(fires) < 17)
 
 
 def test_a_task_that_comes_takes_nothing_from_one_that_was_woken(pair: Pair, run: Run, fires: list[None]) -> None:

@@ -26,6 +26,9 @@ _IFLA_NET_NS_FD = 28
 _IFF_UP = 1
 _MESSAGE = struct.Struct("=IHHIIBxHiII")
 
+#: Threads that have a device of their own open, which a child of a fork in another thread rightly inherits.
+handing_over: set[int] = set()
+
 #: What the kernel says of an interface that is gone.
 _GONE = (tunring.SessionClosed, tunring.NotFound, ValueError)
 
@@ -130,8 +133,10 @@ def hand_a_descriptor_over(actor: Actor) -> None:
     from fcntl import ioctl
 
     name = actor.world.name()
-    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    handing_over.add(threading.get_ident())
+    device = -1
     try:
+        device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         ioctl(device, 0x400454CA, struct.pack("16sH", name.encode(), 0x0001 | 0x1000))  # IFF_TUN | IFF_NO_PI
         with tunring.Adapter.from_fd(device, library=actor.world.library) as adapter:
             if adapter.name != name:
@@ -139,4 +144,6 @@ def hand_a_descriptor_over(actor: Actor) -> None:
             with adapter.start_session(tunring.MIN_CAPACITY) as session:
                 session.receive(timeout=0.002).release()
     finally:
-        os.close(device)
+        if device >= 0:
+            os.close(device)
+        handing_over.discard(threading.get_ident())

@@ -43,8 +43,12 @@ def _run(actor: Actor, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         actor.engine.fail(f"uncaught in a loop: {context['message']}", context.get("exception"))
 
     loop.set_exception_handler(uncaught)
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(main())
+    coroutine = main()
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(coroutine)
+    finally:
+        coroutine.close()  # a runner that lacks descriptors never starts it
 
 
 async def _receive(actor: Actor, end: End, name: object) -> None:

@@ -277,7 +277,7 @@ def test_echo_ends_with_its_interface(namespace: Namespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("lo", "no TUN interface"), ("a/b", "'/'"), ("sixteen-letters-", "15 bytes")]
+    ("name", "reason"), [("lo", "not a TUN interface"), ("a/b", "'/'"), ("sixteen-letters-", "15 bytes")]
 )
 def test_echo_refuses(namespace: Namespace, name: str, reason: str) -> None:
     with namespace.entered():

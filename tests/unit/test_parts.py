@@ -58,7 +58,7 @@ def test_parts_of_parts(batch: tunring.Batch) -> None:
 
 @pytest.mark.parametrize(
     "indices",
-    [[4, 0], array.array("B", [4, 0]), np.array([4, 0], np.int64), (i for i in (4, 0)), np.array([4, 0], ">i4")],
+    [[4, 0], array.array("B", [4, 0]), np.array([4, 0], np.int64), {4: "", 0: ""}, np.array([4, 0], ">i4")],
 )
 def test_a_selection_by_indices(batch: tunring.Batch, indices: object) -> None:
     assert numbers(batch.select(indices)) == [4, 0]
