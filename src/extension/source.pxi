@@ -253,6 +253,9 @@ cdef class _Source:
 
     cdef int tell_tasks(self) except -1:
         failure = None
+        # A forked child has none of its parent's loops, and a lock of theirs may have been held at the fork.
+        if tunring_source_state(self.source) == TUNRING_FORKED:
+            return 0
         for tasks in list(self._tasks.values()):
             try:
                 tasks.session_closed()

@@ -490,3 +490,26 @@ for thread in threads:
 left.close(); right.close()
 """
     )
+
+
+def test_a_child_does_not_call_its_parents_event_loops() -> None:
+    """One of their locks may have been held by another thread at the fork."""
+    check_script(
+        BEGIN
+        + """
+import asyncio
+from tunring._loops.tasks import Tasks
+async def main():
+    waiting = asyncio.create_task(right.receive_async())
+    await asyncio.sleep(0.01)
+    Tasks.session_closed = lambda self: os._exit(3)
+    child(right.close)
+    waiting.cancel()
+original = Tasks.session_closed
+try:
+    asyncio.run(main())
+finally:
+    Tasks.session_closed = original
+left.close(); right.close()
+"""
+    )
