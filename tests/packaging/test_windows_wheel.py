@@ -56,7 +56,7 @@ def test_the_extension_exports_its_initialiser_and_nothing_else(unpacked: Path) 
 
 
 def test_libraries_need_the_system_and_python_only(unpacked: Path) -> None:
-    allowed = r"(?i)(kernel32|advapi32|ntdll|ucrtbase|vcruntime140(_1)?|python3\d*|api-ms-win-crt-[\w-]+)\.dll"
+    allowed = r"(?i)(kernel32|advapi32|ntdll|ws2_32|ucrtbase|vcruntime140(_1)?|python3\d*|api-ms-win-crt-[\w-]+)\.dll"
     for path in [*unpacked.glob("tunring/*.pyd"), *unpacked.glob("tunring/_backends/*.dll")]:
         needed = re.findall(r"DLL Name: (\S+)", dump(path))
         assert needed

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: Of its class, rather than uses of an object.
 _SKIPPED = {
     "__new__", "__init__", "__init_subclass__", "__doc__", "__module__", "__slots__", "__del__", "__weakref__",
-    "__reduce_cython__", "__setstate_cython__", "__pyx_vtable__", "__buffer__", "__release_buffer__",
+    "bind", "from_socket", "__reduce_cython__", "__setstate_cython__", "__pyx_vtable__", "__buffer__",
+    "__release_buffer__",
 }  # fmt: skip
 
 _OPERATIONS = (len, iter, next, repr, list, bytes, memoryview, aiter, anext)

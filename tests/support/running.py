@@ -125,9 +125,14 @@ def run_script(source: str, *options: str, library: str = "") -> subprocess.Comp
     """
     source = _PREAMBLE + (libraries.for_scripts(library) if library else "") + source
     command = [sys.executable, *options, "-c", source]
+    return _started(command, capture_output=True, text=True, timeout=60)
+
+
+def _started(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """The outcome of a program, which is started again where the system fails to."""
     for _ in range(3):
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            return subprocess.run(command, check=False, **options)
         except OSError as error:
             # Wine's own, rarely: the program hasn't begun.
             if getattr(error, "winerror", None) != _INTERNAL_ERROR:
@@ -144,8 +149,8 @@ def check_script(source: str, *options: str, library: str = "") -> str:
 
 def check_program(*command: str | Path, **options: Any) -> str:
     """Runs a program that must succeed, outside the tree, and returns its output."""
-    done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    done = _started(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         **{"cwd": "/", **options},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

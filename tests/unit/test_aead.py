@@ -406,7 +406,6 @@ def test_close_while_threads_seal() -> None:
         assert all(results)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows doesn't fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_child_never_seals() -> None:
     sealer, opener = pair()

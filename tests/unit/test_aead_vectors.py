@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import sys
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,7 @@ FILES = {
 KEY_BITS = {"chacha20-poly1305": 256, "aes-256-gcm": 256, "aes-128-gcm": 128}
 
 
-@pytest.fixture(params=["libcrypto", "ipsec-mb"], autouse=True)
+@pytest.fixture(params=["libcrypto"] if sys.platform == "win32" else ["libcrypto", "ipsec-mb"], autouse=True)
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNRING_AEAD", request.param)
     if request.param == "ipsec-mb" and providers()["aes-256-gcm"].name is None:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 #: What pytest is asked for in order to list tests.
 LIST = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 
-#: What tests come in variants of, as systems have them: libraries, event loops, ways to wait in one. All count as one.
+#: What tests come in variants of, as systems have them: libraries, event loops, ways to wait in one.
+#: All count as one.
 _VARIANTS = {
     r"\bwintun\b": "loopback",
     r"\b(proactor|selector|uvloop)(-thread)?\b(?=[^/]*\]$)": "loop",
     r"\btrio\b(?=[^/]*\]$)": "asyncio",
+    r"\bipsec-mb\b(?=[^/]*\]$)": "libcrypto",
     r"(test_the_program_ends\[.*)-(True|False)\]$": r"\1]",
 }
 
