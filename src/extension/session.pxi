@@ -386,7 +386,8 @@ cdef class _Session(_Source):
     def capture(self, writer, *, interface=0, received=True, sent=True):
         """Write what the session receives and sends to a file, until the end of a ``with`` block.
 
-        The calls themselves, sync or async, copy each batch into the writer's buffer, without a Python object per packet.
+        The calls themselves, sync or async, copy each batch into the writer's buffer, without a Python object per
+        packet.
         They never fail because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted
         in the writer's ``dropped``. What went wrong with the file is raised at the end of the block, or by
         :meth:`tunring.pcapng.Writer.close`.
