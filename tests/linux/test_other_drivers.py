@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from running import SANITIZED
+
 if TYPE_CHECKING:
     from netns import Namespace
 
@@ -133,6 +135,9 @@ def test_tun_may_not_be_opened(
             assert "devices.allow" in said
 
 
+#: The address sanitizer itself reads /proc, and ends the program where there is none.
+without_proc = pytest.mark.skipif(SANITIZED, reason="the address sanitizer needs /proc")
+
 #: Neither /proc nor /sys, as in a chroot of a program's own.
 BARE = "mount -t tmpfs none /sys && mount -t tmpfs none /proc"
 
@@ -143,6 +148,7 @@ assert ctypes.CDLL(None).capset(struct.pack("=Ii", 0x20080522, 0), data) == 0
 """
 
 
+@without_proc
 @pytest.mark.parametrize("privilege", ["", KEEP_NET_ADMIN], ids=["root", "CAP_NET_ADMIN"])
 def test_without_proc_and_sys(namespace: Namespace, privilege: str) -> None:
     script = "import tunring\nassert tunring.is_elevated()\n" + EXCHANGE
@@ -150,6 +156,7 @@ def test_without_proc_and_sys(namespace: Namespace, privilege: str) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, EXCHANGED), done.stderr
 
 
+@without_proc
 def test_not_elevated_without_proc(namespace: Namespace) -> None:
     script = """
     import os, tunring
@@ -161,6 +168,7 @@ def test_not_elevated_without_proc(namespace: Namespace) -> None:
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
+@without_proc
 def test_commands_without_proc_and_sys(namespace: Namespace) -> None:
     for command in (["doctor"], ["demo", "--seconds", "0.3"]):
         done = run(namespace, *COMMAND, *command, mounts=BARE)
@@ -169,6 +177,7 @@ def test_commands_without_proc_and_sys(namespace: Namespace) -> None:
     assert "tun_linux" in done.stdout
 
 
+@without_proc
 def test_elsewhere_without_proc(namespaces: tuple[Namespace, Namespace]) -> None:
     """An adapter is still configured in its own namespace when the caller has moved to another."""
     here, there = namespaces
