@@ -277,6 +277,9 @@ class Engine(Generic[W]):
                 self.fail(f"{arguments.thread} died", arguments.exc_value)
 
         def unraisable(arguments: Any) -> None:
+            # CPython's own: a signal handler that raises out of Thread.start() makes the thread's table wrong.
+            if isinstance(arguments.exc_value, KeyError) and "thread started" in (arguments.err_msg or ""):
+                return
             if not self.explained_by_shortage(arguments.exc_value, self.shortages - 1):
                 self.fail(
                     f"{arguments.err_msg or 'an exception was ignored in'} {arguments.object!r}", arguments.exc_value
