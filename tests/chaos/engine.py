@@ -19,6 +19,7 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -277,10 +278,9 @@ class Engine(Generic[W]):
                 self.fail(f"{arguments.thread} died", arguments.exc_value)
 
         def unraisable(arguments: Any) -> None:
-            # CPython's own: a signal handler that raises out of Thread.start() makes the thread's table wrong.
-            if isinstance(arguments.exc_value, KeyError) and "thread started" in (arguments.err_msg or ""):
-                return
-            if not self.explained_by_shortage(arguments.exc_value, self.shortages - 1):
+            if _concerns_tunring(arguments) and not self.explained_by_shortage(
+                arguments.exc_value, self.shortages - 1
+            ):
                 self.fail(
                     f"{arguments.err_msg or 'an exception was ignored in'} {arguments.object!r}", arguments.exc_value
                 )
@@ -331,6 +331,19 @@ class Engine(Generic[W]):
 
     def never_performed(self) -> list[str]:
         return [name for name, counter in self.counts.items() if not counter["done"]]
+
+
+def _concerns_tunring(ignored: Any) -> bool:
+    """Whether an exception that was ignored passed through the package, or through a method of one of its objects.
+
+    The rest is CPython's own: signal handlers raise anywhere, so also between two lines of ``Thread.start()`` or of an
+    event loop's constructor, and leave these half made.
+    """
+    owner = getattr(ignored.object, "__module__", None) or type(ignored.object).__module__
+    files = [frame.filename for frame in traceback.extract_tb(ignored.exc_traceback)]
+    return owner.startswith("tunring") or any(
+        "tunring" in Path(file).parts or file.endswith((".pyx", ".pxi")) for file in files
+    )
 
 
 class Deadline:
