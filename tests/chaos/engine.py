@@ -39,6 +39,10 @@ class Skip(Exception):
     """There is nothing to do an operation on at present. It counts as not performed."""
 
 
+class Kick(Exception):
+    """What a signal handler raises while the main thread wants it to."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """Something that a thread may do."""
@@ -278,9 +282,7 @@ class Engine(Generic[W]):
                 self.fail(f"{arguments.thread} died", arguments.exc_value)
 
         def unraisable(arguments: Any) -> None:
-            if _concerns_tunring(arguments) and not self.explained_by_shortage(
-                arguments.exc_value, self.shortages - 1
-            ):
+            if _concerns_tunring(arguments) and not self.explained_by_shortage(arguments.exc_value, self.shortages - 1):
                 self.fail(
                     f"{arguments.err_msg or 'an exception was ignored in'} {arguments.object!r}", arguments.exc_value
                 )
@@ -334,15 +336,19 @@ class Engine(Generic[W]):
 
 
 def _concerns_tunring(ignored: Any) -> bool:
-    """Whether an exception that was ignored passed through the package, or through a method of one of its objects.
+    """Whether tunring had a part in an exception that was ignored.
 
-    The rest is CPython's own: signal handlers raise anywhere, so also between two lines of ``Thread.start()`` or of an
-    event loop's constructor, and leave these half made.
+    Signal handlers raise anywhere, so also in a finalizer, which ignores it, and between two lines of
+    ``Thread.start()`` or of an event loop's constructor, which CPython leaves half made.
     """
+    if isinstance(ignored.exc_value, Kick):
+        return False
     owner = getattr(ignored.object, "__module__", None) or type(ignored.object).__module__
     files = [frame.filename for frame in traceback.extract_tb(ignored.exc_traceback)]
-    return owner.startswith("tunring") or any(
-        "tunring" in Path(file).parts or file.endswith((".pyx", ".pxi")) for file in files
+    return (
+        not files  # C code's, such as the descriptor for wake-ups, which tunring sets
+        or owner.startswith("tunring")
+        or any("tunring" in Path(file).parts or file.endswith((".pyx", ".pxi")) for file in files)
     )
 
 

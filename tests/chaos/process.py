@@ -16,7 +16,7 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from engine import Deadline, Skip, operation
+from engine import Deadline, Kick, Skip, operation
 from kernel import handing_over
 from ledger import Wrong
 from traffic import offer, sizes
@@ -142,10 +142,6 @@ def run_a_program(actor: Actor) -> None:
 # ---- Signals
 
 
-class _Kick(Exception):
-    """What a signal handler raises while the main thread wants it to."""
-
-
 class Signals:
     """The handler of SIGUSR1: does something at random, in the main thread, whatever that is in the middle of."""
 
@@ -164,7 +160,7 @@ class Signals:
         actor = self.actor
         if self.raises:
             self.raises = False
-            raise _Kick
+            raise Kick
         if self._depth or actor is None or actor.engine.over:
             return
         self._depth += 1
@@ -222,7 +218,7 @@ def _kick_during(actor: Actor, call: Callable[[], object]) -> None:
             call()
         finally:
             signals.raises = False
-    except _Kick:
+    except Kick:
         actor.note(f"kicked after {seconds * 1000:.1f} ms or before")
     with contextlib.suppress(RuntimeError):  # the kick came before it was started
         kick.join()
