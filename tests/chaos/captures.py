@@ -16,6 +16,7 @@ from traffic import offer, receive
 import pcapng_reader
 import tunring
 import tunring.pcapng
+import tunring.testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,48 @@ def capture_to_a_pipe(actor: Actor) -> None:
         finally:
             with contextlib.suppress(TimeoutError, BrokenPipeError):
                 writer.close(timeout=0.01)
+
+
+def _give_up(writer: tunring.pcapng.Writer) -> None:
+    with contextlib.suppress(TimeoutError):
+        writer.close(timeout=0.01)
+
+
+def _send_more_than_a_capture_holds(pair: tuple[tunring.Session, tunring.Session]) -> None:
+    sender, receiver = pair
+    burst = [b"\x45" + bytes(65534)] * 32  # 2 MiB; the capture's buffer has 16, a pipe 64 KiB
+    for _ in range(10):
+        sender.send(burst, timeout=5)
+        while len(receiver.receive(64, timeout=0)):
+            pass
+
+
+@operation(weight=2)
+def capture_sessions_to_one_pipe(actor: Actor) -> None:
+    """Nobody reads it, and two threads fill it: neither sessions nor their ends wait for that."""
+    end_of_reader, end_of_writer = os.pipe()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, end_of_reader)
+        file = stack.enter_context(open(end_of_writer, "wb", buffering=0))
+        writer = tunring.pcapng.Writer(file)
+        stack.callback(_give_up, writer)
+        with contextlib.ExitStack() as sessions:
+            threads = []
+            for _ in range(2):
+                pair = tunring.testing.pair()
+                sessions.callback(pair[0].close)
+                sessions.callback(pair[1].close)
+                pair[0].capture(writer, received=False)
+                threads.append(threading.Thread(target=_send_more_than_a_capture_holds, args=(pair,)))
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if not writer.dropped:
+            raise Wrong(f"nothing was dropped of {writer.packets} packets that nobody reads")
+    if time.monotonic() - began > 15:
+        raise Wrong("a capture holds its sessions up")
 
 
 @operation(tunring.SessionClosed, weight=12)
