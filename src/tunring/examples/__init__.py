@@ -4,7 +4,7 @@
 ``icmp_echo``  answer pings by writing each answer over its request, in the ring
 ``count``      count packets by protocol with numpy, without an object per packet
 ``capture``    write all that goes through an interface to a pcapng file
-``tunnel``     an encrypted UDP tunnel between two hosts: AES-GCM from ring to datagram and back
+``tunnel``     an encrypted UDP tunnel between two hosts: a thread a direction, which hands on batches
 =============  =========================================================================================
 
 Each creates the interface that it is given the name of, which requires root or an administrator. Ctrl-C or SIGTERM ends

@@ -1,66 +1,80 @@
-"""A tunnel between two hosts, encrypted, over UDP: the skeleton of a VPN. It requires ``pip install cryptography``.
+"""A tunnel between two hosts, encrypted, over UDP: the skeleton of a VPN.
 
 Make a key, and give both hosts the file::
 
     python -m tunring.examples.tunnel --make-key tunnel.key
 
-Then on one host, which anybody may reach at port 5555, and on the other::
+Then on one host, which anybody may reach at port 5555, and on the other, which calls it::
 
     python -m tunring.examples.tunnel tun0 --address 10.8.0.1/24 --key tunnel.key --listen 0.0.0.0:5555
     python -m tunring.examples.tunnel tun0 --address 10.8.0.2/24 --key tunnel.key --peer 192.0.2.1:5555
 
-Packets are encrypted from the ring into the datagram, and decrypted from the datagram into the ring: no copy besides.
-Each run of a program has a key of its own, made of the hosts' key and a random salt, so that no nonce is ever used
-twice. There is no handshake: no forward secrecy, and an eavesdropper may send a recorded datagram once more. What is
-to be safe against that needs a protocol such as WireGuard's or Noise.
+Each direction is a thread that hands on whole batches: from the ring into datagrams back to back, which leave by one
+system call, and from datagrams, opened where they were received, into the ring.
+
+Each run of a program has a key of its own, made of the hosts' key, the direction and a salt, so that no nonce is ever
+used twice and nobody can send a host its own datagrams. The salt begins with the time at which the program started. A
+run is believed in once one of its datagrams is authentic, if it started later than every run before it; from then on
+each of its datagrams is accepted once, and none of an older run. The peer is followed to wherever authentic datagrams
+come from.
+
+There is no handshake, which leaves open what a protocol such as WireGuard's or Noise closes:
+
+- There is no forward secrecy: who learns the key reads everything, also what was recorded before.
+- A program that has just started knows of no run, and can't refuse a recorded one: it accepts each of its datagrams
+  once, and sends to whoever brings them, until it hears from the peer's present run. From then on it refuses them.
+- A peer that is restarted after its clock was set back is not heard until the clock has passed the start of the run
+  before, or until this program is restarted as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import hmac
 import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tunring
-from tunring.examples._program import import_failure, run
-
-try:
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-except ImportError as error:
-    raise import_failure(error, "cryptography", __name__) from error
+from tunring.aead import Opener, Sealer
+from tunring.examples._program import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Address = tuple[str, int]
+    from tunring.aead import Algorithm
 
 #: Bytes of the hosts' key.
 KEY = 32
 
-#: A datagram is the sender's salt, the number of its packet, and the packet encrypted, with a tag at the end.
+#: A datagram is the salt of the sender's run, the packet's number, and the packet encrypted, with a tag at the end.
 SALT, NUMBER, TAG = 16, 8, 16
-HEADER = SALT + NUMBER
-OVERHEAD = HEADER + TAG
+OVERHEAD = SALT + NUMBER + TAG
+
+#: Bytes of the salt that are the time at which the run started, in nanoseconds.
+TIME = 8
 
 #: So that a datagram with its own headers fits into the 1500 bytes of an Ethernet.
 MTU = 1500 - 40 - 8 - OVERHEAD
 
+#: What UDP carries at most.
+LARGEST_DATAGRAM = 65507
 
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
-    """Make the cipher of one run of one host."""
-    return AESGCM(HKDF(SHA256(), length=32, salt=salt, info=b"tunring.examples.tunnel").derive(key))
+#: Salts of unknown runs that are tried in a second: anybody can make some up, and each costs a key and a cipher.
+TRIES = 16
+
+CIPHERS: tuple[Algorithm, ...] = ("aes-256-gcm", "chacha20-poly1305")
 
 
-def _nonce(number: bytes | memoryview) -> bytes:
-    return bytes(4) + number
+def run_key(key: bytes, salt: bytes, purpose: str) -> bytes:
+    """Derive the key of one run by HKDF with SHA-256 (RFC 5869)."""
+    extracted = hmac.digest(salt, key, "sha256")
+    return hmac.digest(extracted, b"tunring.examples.tunnel " + purpose.encode() + b"\1", "sha256")
 
 
 class Tunnel:
@@ -70,79 +84,108 @@ class Tunnel:
     ----------
     session : tunring.Session
         Where packets come from and go to.
-    udp : socket.socket
-        It is given a timeout, after which it is seen whether the session is closed, and room for bursts.
+    udp : tunring.UdpSocket
+        What datagrams come from and leave by.
     key : bytes
         What both hosts know: :data:`KEY` bytes.
-    peer : tuple of str and int, optional
-        Where to send; without it, to whom the first good datagram came from. A peer that has moved is followed.
+    peer : tuple, optional
+        Whom to call, as the socket module has addresses. The other host has none: it is called.
+    cipher : str
+        One of :data:`CIPHERS`, the same on both hosts.
     """
 
-    def __init__(self, session: tunring.Session, udp: socket.socket, key: bytes, peer: Address | None = None) -> None:
+    def __init__(
+        self,
+        session: tunring.Session,
+        udp: tunring.UdpSocket,
+        key: bytes,
+        peer: tuple[Any, ...] | tunring.Endpoint | None = None,
+        *,
+        cipher: Algorithm = "aes-256-gcm",
+    ) -> None:
         self.session = session
         self.udp = udp
         self.key = key
         self.peer = peer
-        self.sent = self.received = self.rejected = 0  # packets, and datagrams
-        self.sending = threading.Thread(target=self.send_packets)
-        udp.settimeout(0.2)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # or what the system allows of it
+        self.cipher = cipher
+        ours, self.theirs = ("caller", "called") if peer else ("called", "caller")
+        salt = time.time_ns().to_bytes(TIME) + secrets.token_bytes(SALT - TIME)
+        self.sealer = Sealer(cipher, run_key(key, salt, f"{cipher} {ours}"), header=salt)
+        # The peer's run: of the year 1970, until it is heard of.
+        self.salt = bytes(SALT)
+        self.opener = self.opener_of(self.salt)
+        self.received = 0
+        self.next_try = 0.0
 
     def run(self) -> None:
-        """Move packets in both directions until the session is over."""
-        self.sending.start()
+        """Move packets in both directions until the session or the socket is closed; then both are."""
+        sending = threading.Thread(target=self.send_packets)
+        sending.start()
         try:
             self.receive_datagrams()
         finally:
-            self.session.close()  # ends the other thread as well
-            self.sending.join()
+            sending.join()
 
     def send_packets(self) -> None:
         """From the ring into datagrams."""
-        salt = secrets.token_bytes(SALT)
-        cipher = _cipher(self.key, salt)
-        datagram = memoryview(bytearray(salt + bytes(NUMBER + 65535 + TAG)))
-        header = datagram[:HEADER]
-        number = 0
-        for batch in self.session.batches():
-            for packet in batch:
-                if self.peer is None:
-                    continue
-                self.sent = number = number + 1
-                header[SALT:] = number.to_bytes(NUMBER, "big")
-                end = OVERHEAD + len(packet)
-                cipher.encrypt_into(_nonce(header[SALT:]), packet, header, datagram[HEADER:end])
-                with suppress(OSError):  # as lost on the way: too large, say, or the network is away for a moment
-                    self.udp.sendto(datagram[:end], self.peer)
+        with self.session, self.udp, suppress(tunring.SessionClosed):
+            for packets in self.session.batches():
+                if self.peer is not None:
+                    with self.sealer.seal(packets) as datagrams:
+                        self.send(datagrams, self.peer)
+
+    def send(self, datagrams: tunring.Batch, peer: tuple[Any, ...] | tunring.Endpoint) -> None:
+        """Send a batch, without what no datagram can hold."""
+        try:
+            self.udp.send(datagrams, peer)
+        except ValueError:
+            self.udp.send(datagrams.select([size <= LARGEST_DATAGRAM for size in datagrams.lengths]), peer)
 
     def receive_datagrams(self) -> None:
         """From datagrams into the ring."""
-        datagram = memoryview(bytearray(65535))
-        salt, cipher = b"", None
-        while self.sending.is_alive():  # until the session is over
-            try:
-                size, sender = self.udp.recvfrom_into(datagram)
-            except OSError:
-                continue  # the time was up, or word of a datagram that didn't arrive
-            header, body = datagram[:HEADER], datagram[HEADER:size]
-            if cipher is None or header[:SALT] != salt:
-                # Who sends this has just started, or is somebody else.
-                salt, cipher = bytes(header[:SALT]), _cipher(self.key, bytes(header[:SALT]))
-            try:
-                with self.session.reserve([len(body) - TAG], on_full="wait") as [slot]:
-                    cipher.decrypt_into(_nonce(header[SALT:]), body, header, slot)
-                    self.peer = sender  # before the system can answer
-                self.received += 1
-            except (InvalidTag, ValueError):  # which gives the slot back; a ValueError is for what is no packet at all
-                self.rejected += 1
-            except tunring.SessionClosed:
+        with self.session, self.udp, suppress(tunring.SessionClosed):
+            for datagrams in self.udp.batches():
+                salts = datagrams.headers(SALT).tobytes()
+                if salts != self.salt * len(datagrams):
+                    self.look_for_a_new_run(datagrams, salts)
+                with self.opener.open(datagrams) as packets:
+                    if packets:
+                        self.peer = packets[-1:].sources[0]  # before the system can answer
+                        self.received += len(packets)
+                        self.session.send(packets)
+
+    def look_for_a_new_run(self, datagrams: tunring.Batch, salts: bytes) -> None:
+        """Believe in a run of the peer's that is later than the one known, if a datagram proves it."""
+        now = time.monotonic()
+        if now < self.next_try:
+            return
+        for index in range(len(datagrams)):
+            salt = salts[index * SALT : (index + 1) * SALT]
+            if salt[:TIME] > self.salt[:TIME]:
+                self.next_try = now + 1 / TRIES
+                if self.opener_of(salt).open([datagrams[index]]):  # a copy, which is then opened like the others
+                    self.salt, self.opener = salt, self.opener_of(salt)
                 return
 
+    def opener_of(self, salt: bytes) -> Opener:
+        """Make what opens the datagrams of one run of the peer's. Its window begins anew: once a run, and no more."""
+        return Opener(self.cipher, run_key(self.key, salt, f"{self.cipher} {self.theirs}"), header=salt)
 
-def _address(text: str) -> Address:
+    @property
+    def sent(self) -> int:
+        """Packets encrypted so far."""
+        return self.sealer.counter
+
+    @property
+    def rejected(self) -> int:
+        """Datagrams that were forged, replayed, or somebody else's."""
+        return self.udp.stats().received_packets - self.received
+
+
+def _address(text: str) -> tuple[Any, ...]:
     host, _, port = text.rpartition(":")
     try:
-        return socket.gethostbyname(host), int(port)
+        return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0][4]
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}: {error}") from error
 
@@ -171,8 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--make-key", metavar="FILE", help="make a key, and nothing else")
     parser.add_argument("--key", metavar="FILE", help="the key of both hosts")
     parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.8.0.1/24")
-    parser.add_argument("--listen", type=_address, default=("0.0.0.0", 0), metavar="HOST:PORT")
-    parser.add_argument("--peer", type=_address, metavar="HOST:PORT", help="without it, whoever has the key and calls")
+    parser.add_argument("--listen", type=_address, metavar="HOST:PORT", help="own address (default: any, any port)")
+    parser.add_argument("--peer", type=_address, metavar="HOST:PORT", help="whom to call; one host is called, without")
+    parser.add_argument("--cipher", choices=CIPHERS, default=CIPHERS[0], help="of both hosts (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.make_key:
         _make_key(options.make_key)
@@ -180,15 +224,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.key:
         parser.error("--key is missing; --make-key makes one")
     key = _read_key(options.key)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(options.listen)
-        with tunring.Adapter.create(options.name) as adapter:
-            adapter.configure(options.address, mtu=MTU)
-            with adapter.start_session() as session:
-                tunnel = Tunnel(session, udp, key, options.peer)
-                print("ready; Ctrl-C ends", flush=True)
-                with suppress(KeyboardInterrupt):
-                    tunnel.run()
+    anywhere = "::" if options.peer and ":" in options.peer[0] else "0.0.0.0"
+    with (
+        tunring.UdpSocket.bind(options.listen or (anywhere, 0)) as udp,
+        tunring.Adapter.create(options.name) as adapter,
+    ):
+        adapter.configure(options.address, mtu=MTU)
+        with adapter.start_session() as session:
+            tunnel = Tunnel(session, udp, key, options.peer, cipher=options.cipher)
+            print("ready; Ctrl-C ends", flush=True)
+            with suppress(KeyboardInterrupt):
+                tunnel.run()
     print(f"{tunnel.sent:,} packets sent, {tunnel.received:,} received, {tunnel.rejected:,} datagrams rejected")
     return 0
 
