@@ -10,8 +10,9 @@ import pytest
 import tunring
 from running import SANITIZED
 
-#: Milliseconds of the processor within which the package has to be there.
-LIMIT = 30
+#: Milliseconds of the processor within which the package has to be there; and, since a busy machine takes longer for
+#: everything, of what a package of Python's own takes there. On a machine by itself it is less than a half.
+LIMIT, SHARE, OTHER = 30, 0.6, "asyncio"
 
 #: Modules that take long to load, or belong to what a program has to ask for.
 NOT_WANTED = """
@@ -70,8 +71,12 @@ def test_import_starts_no_program_and_loads_no_library() -> None:
 @pytest.mark.skipif(SANITIZED, reason="no speed is asked of a sanitized build")
 def test_import_takes_less_than_the_limit() -> None:
     # Of the processor, which others' work on the machine takes less from; and the best of a number.
-    script = "import time\nbegan = time.process_time()\nimport tunring\nprint((time.process_time() - began) * 1000)"
-    took: list[float] = []
-    while not took or min(took) >= LIMIT:
-        assert len(took) < 40, f"the quickest of {len(took)} imports took {min(took):.1f} ms"
-        took.append(float(run(script).stdout))
+    script = "import time\nbegan = time.process_time()\nimport {}\nprint((time.process_time() - began) * 1000)"
+    ours: list[float] = []
+    other: list[float] = []
+    while not ours or min(ours) >= LIMIT:
+        if len(ours) >= 10 and min(ours) < SHARE * min(other):
+            break
+        assert len(ours) < 40, f"the quickest of {len(ours)} imports took {min(ours):.1f} ms, {OTHER} {min(other):.1f}"
+        ours.append(float(run(script.format("tunring")).stdout))
+        other.append(float(run(script.format(OTHER)).stdout))
