@@ -379,13 +379,14 @@ void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figure
 
 /* ---- Notifiers: core/notifier.c --------------------------------------------------------------------------------- */
 
-/* Notifies an event loop that can't wait for a read event itself: a thread of the caller's sits in
- * tunring_notifier_wait. It keeps the session's struct, but is a call in flight only while it is armed. */
+/* Notifies an event loop that can't wait for an event itself: a thread of the caller's sits in tunring_notifier_wait.
+ * It keeps the source's struct, but is a call in flight only while it is armed. */
 typedef struct tunring_notifier tunring_notifier;
 
-DWORD tunring_notifier_open(tunring_source *source, tunring_notifier **notifier);
-/* Waits until the notifier is armed, and then until a receive would return a packet or fail; that disarms it.
- * ERROR_HANDLE_EOF once the session is closed or the notifier ended. One thread at a time. */
+/* `event` is the source's read event, or a socket's room event. */
+DWORD tunring_notifier_open(tunring_source *source, HANDLE event, tunring_notifier **notifier);
+/* Waits until the notifier is armed, and then until the event is ready; that disarms it. ERROR_HANDLE_EOF once the
+ * source is closed or the notifier ended. One thread at a time. */
 DWORD tunring_notifier_wait(tunring_notifier *notifier);
 /* Not again before tunring_notifier_wait has returned. Any time. */
 void tunring_notifier_arm(tunring_notifier *notifier);

@@ -236,7 +236,7 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_notifier:
         pass
-    DWORD tunring_notifier_open(tunring_source *source, tunring_notifier **watch) noexcept
+    DWORD tunring_notifier_open(tunring_source *source, HANDLE event, tunring_notifier **watch) noexcept
     DWORD tunring_notifier_wait(tunring_notifier *watch) noexcept
     void tunring_notifier_arm(tunring_notifier *watch) noexcept
     void tunring_notifier_end(tunring_notifier *watch) noexcept

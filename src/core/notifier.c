@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting for a read event on behalf of an event loop that can't: one thread sits here, without Python, and returns
- * once a burst. It is armed for each wait, since the loop has to look at the ring before the next one makes sense.
+ * Waiting for a source's event on behalf of an event loop that can't: one thread sits here, without Python, and returns
+ * once a burst. It is armed for each wait, since the loop has to look at the source before the next one makes sense.
  */
 #include "core/source.h"
 #include "platform/wait.h"
@@ -11,12 +11,13 @@
 struct tunring_notifier
 {
     tunring_source *source; /* a use of it */
+    HANDLE event;           /* the source's, which is waited for */
     os_event armed;
     os_event ended;
 };
 
 DWORD
-tunring_notifier_open(tunring_source *source, tunring_notifier **result)
+tunring_notifier_open(tunring_source *source, HANDLE event, tunring_notifier **result)
 {
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     tunring_notifier *notifier = calloc(1, sizeof(*notifier));
@@ -33,6 +34,7 @@ tunring_notifier_open(tunring_source *source, tunring_notifier **result)
         goto close_armed;
     }
     notifier->source = source;
+    notifier->event = event;
     source_use(source);
     *result = notifier;
     return ERROR_SUCCESS;
@@ -76,24 +78,24 @@ wait_for_ever(tunring_source *source, const HANDLE *handles, unsigned count, DWO
 }
 
 static DWORD
-wait_until_readable(tunring_notifier *notifier)
+wait_until_ready(tunring_notifier *notifier)
 {
     tunring_source *source = notifier->source;
     enum
     {
-        READ = 2
+        READY = 2
     };
     DWORD code;
     if (!source_enter(source))
         return ERROR_HANDLE_EOF;
-    const HANDLE handles[] = {source->stop.wait, notifier->ended.wait, source->read_event};
+    const HANDLE handles[] = {source->stop.wait, notifier->ended.wait, notifier->event};
     int index = wait_for_ever(source, handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
      * before it arms the notifier again. */
-    if (index == READ && source->auto_reset)
+    if (index == READY && notifier->event == source->read_event && source->auto_reset)
         wait_rearm(source->read_event);
     source_leave(source);
-    if (code == ERROR_SUCCESS && index != READ)
+    if (code == ERROR_SUCCESS && index != READY)
         code = ERROR_HANDLE_EOF;
     return code;
 }
@@ -115,5 +117,5 @@ tunring_notifier_wait(tunring_notifier *notifier)
     if (index == ENDED)
         return ERROR_HANDLE_EOF;
     os_event_clear(&notifier->armed);
-    return wait_until_readable(notifier);
+    return wait_until_ready(notifier);
 }

@@ -11,21 +11,21 @@ cdef object _make_tasks = None
 
 
 def use_loops(running_loop, make_tasks):
-    """Set what returns the asyncio loop that runs, and what makes a session's Tasks for it."""
+    """Set what returns the asyncio loop that runs, and what makes a source's Tasks for it."""
     global _running_loop, _make_tasks
     _running_loop = running_loop
     _make_tasks = make_tasks
 
 
-cdef Turn _tasks_here(_Session session):
-    """The session's Tasks in the asyncio loop that runs."""
+cdef Turn _tasks_here(_Source source):
+    """The source's Tasks in the asyncio loop that runs."""
     loop = _running_loop()
-    tasks = session._tasks.get(loop)
-    return _make_tasks(session, loop) if tasks is None else tasks
+    tasks = source._tasks.get(loop)
+    return _make_tasks(source, loop) if tasks is None else tasks
 
 
 cdef class Turn:
-    """Whose turn it is among a loop's tasks that use a session: the part of its Tasks that each call looks at."""
+    """Whose turn it is among a loop's tasks that use a source: the part of its Tasks that each call looks at."""
     cdef int64_t slice_ends
     cdef public bint sending
     """Whether a task waits for room."""
@@ -44,14 +44,14 @@ cdef class Turn:
         return os_deadline(0) > self.slice_ends
 
 
-async def receive_in_task(_Session session not None, Turn tasks, max_packets, timeout, Cancel cancel=None,
-                          Batches batches=None):
+async def receive_in_task(_Source source not None, Turn tasks, max_packets, timeout, Cancel cancel=None,
+                          Batches batches=None, min_packets=1, linger=0):
     """Take packets, waiting for the first one: :meth:`Session.receive` in a task of any loop.
 
     Parameters
     ----------
-    session, max_packets, timeout
-        As there.
+    source, max_packets, timeout, min_packets, linger
+        As there. Nothing is taken before the time to linger is over, so that a task which is cancelled loses nothing.
     tasks : tunring._loops.tasks.Tasks, optional
         Those of the loop; by default of the asyncio loop that runs.
     cancel : Cancel, optional
@@ -60,16 +60,19 @@ async def receive_in_task(_Session session not None, Turn tasks, max_packets, ti
         The iterator whose next batch it is.
     """
     cdef Batch batch = None
-    session.get()
+    cdef bint lingers = (_packet_count(min_packets, "min_packets") > 1 and _nanoseconds(linger, "linger") > 0
+                         and timeout != 0)
+    source.lender()
     try:
         if tasks is None:
-            tasks = _tasks_here(session)
+            tasks = _tasks_here(source)
         if tasks.is_over():
             await tasks.yield_turn()
-        if not tasks.woken or timeout == 0:
-            batch = session.receive_until(max_packets, 0, True)
+        if not (tasks.woken or lingers) or timeout == 0:
+            batch = source.receive_until(max_packets, 0, True)
         if batch is None or not (batch.size() or timeout == 0 or (cancel is not None and cancel.called)):
-            batch = await tasks.receive_in_line(session, max_packets, timeout, cancel)
+            batch = await tasks.receive_in_line(source, max_packets, timeout, cancel,
+                                                float(linger) if lingers else 0.0)
     except SessionClosed:
         if batches is None:
             raise
@@ -82,9 +85,12 @@ async def receive_in_task(_Session session not None, Turn tasks, max_packets, ti
 
 @cython.final
 cdef class Batches:
-    """Batches of a session as they come: what :meth:`Session.batches_async` gives."""
-    cdef _Session session
+    """Batches as they come: what :meth:`Session.batches_async` gives."""
+    cdef _Source source
     cdef object max_packets
+    cdef object timeout
+    cdef object min_packets
+    cdef object linger
     cdef Batch batch     # the last one, or None
     cdef Turn tasks      # None before the first; an iterator stays with the loop that began it
 
@@ -92,7 +98,7 @@ cdef class Batches:
         raise TypeError("Session.batches_async() makes these")
 
     cdef int check(self) except -1:
-        if self.session is None:
+        if self.source is None:
             raise TypeError("Session.batches_async() makes these")
         return 0
 
@@ -106,7 +112,8 @@ cdef class Batches:
         if batch is not None:
             self.batch = None
             batch.end()
-        return receive_in_task(self.session, self.tasks, self.max_packets, None, None, self)
+        return receive_in_task(self.source, self.tasks, self.max_packets, self.timeout, None, self, self.min_packets,
+                               self.linger)
 
 
 async def send_in_task(Outgoing outgoing not None, Turn tasks, timeout):
@@ -115,7 +122,7 @@ async def send_in_task(Outgoing outgoing not None, Turn tasks, timeout):
     outgoing.check()
     try:
         if tasks is None:
-            tasks = _tasks_here(outgoing.session)
+            tasks = _tasks_here(outgoing.source)
         if tasks.is_over():
             await tasks.yield_turn()
         in_line = tasks.sending and outgoing.mode == WAIT and timeout != 0
@@ -129,16 +136,17 @@ async def send_in_task(Outgoing outgoing not None, Turn tasks, timeout):
 @cython.final
 cdef class Outgoing:
     """Packets on their way: checked and held, and sent as far as there was room."""
-    cdef _Session session
+    cdef readonly _Source source
     cdef _Packets packets        # None once they were let go
+    cdef _Destinations where     # of a socket's datagrams
     cdef uint32_t count_sent     # packets that went out so far
-    cdef int mode                # what to do when the ring is full
+    cdef int mode                # what to do when there is no room
 
     def __init__(self):
         raise TypeError("Session.send_async() makes these")
 
     cdef int check(self) except -1:
-        if self.session is None:
+        if self.source is None:
             raise TypeError("Session.send_async() makes these")
         return 0
 
@@ -164,7 +172,7 @@ cdef class Outgoing:
             raise ValueError("the packets were let go")
         self.packets = None
         try:
-            self.session.send_rest(packets, PARTIAL if self.mode == WAIT else self.mode, 0)
+            self.source.send_rest(packets, self.where, PARTIAL if self.mode == WAIT else self.mode, 0)
         finally:
             self.count_sent = packets.sent
         if self.mode != WAIT or packets.sent == packets.count:
@@ -176,20 +184,25 @@ cdef class Outgoing:
 @cython.final
 @cython.no_gc
 cdef class Notifier:
-    """Waits for packets in a thread, for an event loop. It doesn't keep the Session."""
+    """Waits for packets, or for room, in a thread, for an event loop. It doesn't keep what it watches."""
     cdef tunring_notifier *notifier  # ours
 
-    def __cinit__(self, _Session session not None):
-        cdef DWORD code = tunring_notifier_open(tunring_session_source(session.get()), &self.notifier)
+    def __cinit__(self, _Source source not None, bint room=False):
+        cdef tunring_source *lender = source.lender()
+        cdef HANDLE event = source.room_event() if room else tunring_source_read_event(lender)
+        cdef DWORD code
+        if not event:
+            raise TypeError(f"{source!r} has no event for room")
+        code = tunring_notifier_open(lender, event, &self.notifier)
         if code != ERROR_SUCCESS:
-            raise error_from_code(code, "can't watch the session")
+            raise error_from_code(code, "can't watch for packets")
 
     def __dealloc__(self):
         if self.notifier:
             tunring_notifier_free(self.notifier)
 
     def wait(self) -> bool:
-        """Wait until :meth:`arm` was called and packets are there, or the session fails. False once it is over."""
+        """Wait until :meth:`arm` was called and the event is ready. False once it is over."""
         cdef DWORD code
         with nogil:  # the caller's reference to `self` holds the notifier
             code = tunring_notifier_wait(self.notifier)

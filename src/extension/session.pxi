@@ -134,52 +134,13 @@ cdef class _Session(_Source):
             raise TypeError("Adapter.start_session() makes sessions")
         return self.session
 
-    # -- Receiving by event loops
-
-    def receive_async(self, max_packets=256, timeout=None):
-        """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
-
-        Returns an awaitable of the batch. Any number of tasks and threads may receive from one session. A task that is
-        cancelled has taken nothing.
-
-        Parameters
-        ----------
-        max_packets, timeout
-            As for :meth:`receive`, and so is what it gives and raises.
-
-        Examples
-        --------
-        >>> import asyncio, tunring.testing
-        >>> async def main():
-        ...     left, right = tunring.testing.pair()
-        ...     with left, right:
-        ...         receiving = asyncio.create_task(right.receive_async())
-        ...         await left.send_async([bytes([0x45]) + bytes(19)] * 3)
-        ...         with await receiving as batch:
-        ...             return len(batch)
-        >>> asyncio.run(main())
-        3
-        """
-        return receive_in_task(self, None, max_packets, check_timeout(timeout))
-
-    def batches_async(self, max_packets=256):
-        """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
-
-        Releases each batch when the next is asked for, and ends silently when the session is over.
-        """
-        cdef Batches batches = Batches.__new__(Batches)
-        self.get()
-        batches.session = self
-        batches.max_packets = max_packets
-        return batches
-
     # -- Sending
 
     cdef object send_packets(self, _Packets packets, int on_full, int64_t deadline):
         self.check_thread()
-        return self.send_rest(packets, on_full, deadline)
+        return self.send_rest(packets, None, on_full, deadline)
 
-    cdef object send_rest(self, _Packets packets, int on_full, int64_t deadline):
+    cdef object send_rest(self, _Packets packets, _Destinations where, int on_full, int64_t deadline):
         """Send what was not sent before; returns how many of all were."""
         cdef _Sending call
         cdef DWORD code
@@ -262,7 +223,7 @@ cdef class _Session(_Source):
         cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
         self.get()
         outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
-        outgoing.session = self
+        outgoing.source = self
         if lengths is not None:
             outgoing.packets = _packets_from_packed(packets, lengths)
         elif isinstance(packets, Batch):

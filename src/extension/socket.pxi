@@ -147,6 +147,10 @@ cdef class _UdpSocket(_Source):
 
     cdef object send_datagrams(self, _Packets packets, to, index, ecn, int on_full, int64_t deadline):
         cdef _Destinations where = _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
+        return self.send_rest(packets, where, on_full, deadline)
+
+    cdef object send_rest(self, _Packets packets, _Destinations where, int on_full, int64_t deadline):
+        """Send what was not sent before; returns how many of all are dealt with."""
         cdef _SocketSending call
         cdef DWORD code
         self.lender()
@@ -157,7 +161,7 @@ cdef class _UdpSocket(_Source):
         call.what.index = where.index.values if where.index is not None else NULL
         call.what.ecn = where.ecns
         call.what.all_ecn = where.all_ecn
-        call.done = 0
+        call.done = packets.sent
         # `packets` and `where` hold the memory, `self` the socket.
         try:
             code = _wait_for(_send_datagrams, &call, deadline if on_full == WAIT else 0)
@@ -274,6 +278,58 @@ cdef class _UdpSocket(_Source):
             if packets.sent < packets.count:
                 break
         return sent
+
+    cdef HANDLE room_event(self) except? NULL:
+        self.lender()
+        if self.closed:
+            raise self.failure(ERROR_HANDLE_EOF, "no room")
+        return tunring_socket_room_event(self.socket)
+
+    def _outgoing(self, packets, lengths, on_full, to, index, ecn) -> Outgoing:
+        """For event loops: datagrams on their way, packed ones if there are lengths."""
+        cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
+        self.lender()
+        outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        outgoing.source = self
+        if lengths is not None:
+            outgoing.packets = _packets_from_packed(packets, lengths, MAX_DATAGRAM)
+        else:
+            outgoing.packets = _datagrams_from(packets)
+        outgoing.where = _destinations(to, index, ecn, self.ipv6, self.ipv6_only, outgoing.packets.count)
+        return outgoing
+
+    def send_async(self, packets, to, *, index=None, ecn=0, on_full="wait", timeout=None):
+        """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
+
+        Returns an awaitable. All datagrams and destinations are checked by the call itself, and can't be changed or
+        released until it is done. Tasks of one loop that wait for room get it in the order in which they asked.
+
+        Parameters
+        ----------
+        packets, to, index, ecn, on_full, timeout
+            As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
+            ``timeout`` it is told how many.
+
+        Examples
+        --------
+        >>> import asyncio, tunring
+        >>> async def main():
+        ...     with tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp:
+        ...         await udp.send_async([b"one", b"two"], udp.address)
+        ...         with await udp.receive_async(timeout=5) as batch:
+        ...             return batch.tobytes()
+        >>> asyncio.run(main())
+        [b'one', b'two']
+        """
+        outgoing = self._outgoing(packets, None, on_full, to, index, ecn)
+        return send_in_task(outgoing, None, check_timeout(timeout))
+
+    def send_packed_async(self, buffer, lengths, to, *, index=None, ecn=0, on_full="wait", timeout=None):
+        """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
+        if lengths is None:
+            raise TypeError("lengths must be integers, not NoneType")
+        outgoing = self._outgoing(buffer, lengths, on_full, to, index, ecn)
+        return send_in_task(outgoing, None, check_timeout(timeout))
 
     def stats(self):
         """The socket's figures so far, as a :class:`tunring.UdpStats`."""

@@ -214,6 +214,79 @@ cdef class _Source:
             finally:
                 batch.end()
 
+    # -- Receiving by event loops
+
+    def receive_async(self, max_packets=256, timeout=None, *, min_packets=1, linger=0):
+        """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
+
+        Returns an awaitable of the batch. Any number of tasks and threads may receive from one source. A task that is
+        cancelled has taken nothing: for that, packets stay where they are for as long as it lingers.
+
+        Parameters
+        ----------
+        max_packets, timeout
+            As for :meth:`receive`, and so is what it gives and raises.
+        min_packets, linger
+            Above 1 and 0, take packets only ``linger`` seconds after the first has come. ``timeout=0`` takes what is
+            there at once.
+
+        Examples
+        --------
+        >>> import asyncio, tunring.testing
+        >>> async def main():
+        ...     left, right = tunring.testing.pair()
+        ...     with left, right:
+        ...         receiving = asyncio.create_task(right.receive_async())
+        ...         await left.send_async([bytes([0x45]) + bytes(19)] * 3)
+        ...         with await receiving as batch:
+        ...             return len(batch)
+        >>> asyncio.run(main())
+        3
+        """
+        _packet_count(min_packets, "min_packets")
+        _nanoseconds(linger, "linger")
+        return receive_in_task(self, None, max_packets, check_timeout(timeout), None, None, min_packets, linger)
+
+    def batches_async(self, max_packets=256, *, timeout=None, min_packets=1, linger=0):
+        """:meth:`batches` for an asyncio task: ``async for batch in session.batches_async():``.
+
+        Releases each batch when the next is asked for, and ends silently when the session or socket is over.
+
+        Parameters
+        ----------
+        max_packets, min_packets, linger
+            As for :meth:`receive_async`.
+        timeout : float, optional
+            Seconds after which an empty batch comes, as a tick; None: never.
+        """
+        cdef Batches batches = Batches.__new__(Batches)
+        self.lender()
+        _packet_count(min_packets, "min_packets")
+        _nanoseconds(linger, "linger")
+        batches.source = self
+        batches.max_packets = max_packets
+        batches.timeout = check_timeout(timeout)
+        batches.min_packets = min_packets
+        batches.linger = linger
+        return batches
+
+    # -- What sending by event loops needs
+
+    cdef object send_rest(self, _Packets packets, _Destinations where, int on_full, int64_t deadline):
+        """Send what was not sent before; returns how many of all were. A Session and a UdpSocket each have their own."""
+        raise TypeError("nothing can be sent")
+
+    cdef HANDLE room_event(self) except? NULL:
+        """What is ready while there is room; NULL where only another try tells."""
+        self.lender()
+        return NULL
+
+    @property
+    def _room_event(self):
+        """For event loops: the descriptor of :meth:`room_event`, or None."""
+        cdef HANDLE event = self.room_event()
+        return None if event == NULL else <size_t>event
+
     # -- State
 
     @property

@@ -233,6 +233,8 @@ class Session:
         on_full: str,
     ) -> Outgoing: ...
     def _receive_or_cancel(self, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel) -> Batch: ...
+    @property
+    def _room_event(self) -> int | None: ...
     def _poll(self, max_packets: SupportsIndex) -> Batch: ...
     @staticmethod
     def _start(
@@ -268,9 +270,21 @@ class Session:
         linger: float = 0,
     ) -> Iterator[Batch]: ...
     def receive_async(
-        self, max_packets: SupportsIndex = 256, timeout: float | None = None
+        self,
+        max_packets: SupportsIndex = 256,
+        timeout: float | None = None,
+        *,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
     ) -> Coroutine[Any, Any, Batch]: ...
-    def batches_async(self, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]: ...
+    def batches_async(
+        self,
+        max_packets: SupportsIndex = 256,
+        *,
+        timeout: float | None = None,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> AsyncIterator[Batch]: ...
     def send(
         self,
         packets: Iterable[Buffer] | Batch,
@@ -348,6 +362,17 @@ class UdpSocket:
     @property
     def _tasks(self) -> dict[object, Tasks]: ...
     def _receive_or_cancel(self, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel) -> Batch: ...
+    @property
+    def _room_event(self) -> int | None: ...
+    def _outgoing(
+        self,
+        packets: Iterable[Buffer] | Batch | Buffer,
+        lengths: Buffer | Sequence[SupportsIndex] | None,
+        on_full: str,
+        to: _Destination | list[_Destination],
+        index: Buffer | Sequence[SupportsIndex] | None,
+        ecn: int | Buffer | Sequence[SupportsIndex],
+    ) -> Outgoing: ...
     def _poll(self, max_packets: SupportsIndex) -> Batch: ...
     @property
     def closed(self) -> bool: ...
@@ -370,6 +395,22 @@ class UdpSocket:
         min_packets: SupportsIndex = 1,
         linger: float = 0,
     ) -> Iterator[Batch]: ...
+    def receive_async(
+        self,
+        max_packets: SupportsIndex = 256,
+        timeout: float | None = None,
+        *,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> Coroutine[Any, Any, Batch]: ...
+    def batches_async(
+        self,
+        max_packets: SupportsIndex = 256,
+        *,
+        timeout: float | None = None,
+        min_packets: SupportsIndex = 1,
+        linger: float = 0,
+    ) -> AsyncIterator[Batch]: ...
     def send(
         self,
         packets: Iterable[Buffer] | Batch,
@@ -399,6 +440,27 @@ class UdpSocket:
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
     ) -> list[int]: ...
+    def send_async(
+        self,
+        packets: Iterable[Buffer] | Batch,
+        to: _Destination | list[_Destination],
+        *,
+        index: Buffer | Sequence[SupportsIndex] | None = None,
+        ecn: int | Buffer | Sequence[SupportsIndex] = 0,
+        on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, int]: ...
+    def send_packed_async(
+        self,
+        buffer: Buffer,
+        lengths: Buffer | Sequence[SupportsIndex],
+        to: _Destination | list[_Destination],
+        *,
+        index: Buffer | Sequence[SupportsIndex] | None = None,
+        ecn: int | Buffer | Sequence[SupportsIndex] = 0,
+        on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, int]: ...
     def stats(self) -> UdpStats: ...
     def close(self) -> None: ...
     def __enter__(self) -> UdpSocket: ...
@@ -438,14 +500,16 @@ class Turn:
     woken: bool
     def begin_turn(self) -> None: ...
 
-def use_loops(running_loop: Callable[[], Any], make_tasks: Callable[[Session, Any], Tasks] | None) -> None: ...
+def use_loops(running_loop: Callable[[], Any], make_tasks: Callable[[Any, Any], Tasks] | None) -> None: ...
 async def receive_in_task(
-    session: Session,
+    source: Session | UdpSocket,
     tasks: Tasks | None,
     max_packets: SupportsIndex,
     timeout: float | None,
     cancel: Cancel | None = None,
     batches: Batches | None = None,
+    min_packets: SupportsIndex = 1,
+    linger: float = 0,
 ) -> Batch: ...
 async def send_in_task(outgoing: Outgoing, tasks: Tasks | None, timeout: float | None) -> int: ...
 
@@ -459,6 +523,8 @@ class Batches:
 class Outgoing:
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
+    def source(self) -> Session | UdpSocket: ...
+    @property
     def sent(self) -> int: ...
     def proceed(self) -> bool: ...
     def let_go(self) -> None: ...
@@ -471,7 +537,7 @@ class Cancel:
 
 @final
 class Notifier:
-    def __new__(cls, session: Session) -> Notifier: ...
+    def __new__(cls, source: Session | UdpSocket, room: bool = False) -> Notifier: ...
     def wait(self) -> bool: ...
     def arm(self) -> None: ...
     def end(self) -> None: ...

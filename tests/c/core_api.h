@@ -47,6 +47,13 @@ open_ends(const tunring_api *api, ends *pair, DWORD capacity)
     }
 }
 
+/* A notifier of packets. */
+static inline DWORD
+open_notifier(tunring_source *source, tunring_notifier **notifier)
+{
+    return tunring_notifier_open(source, tunring_source_read_event(source), notifier);
+}
+
 static inline void
 close_ends(ends *pair)
 {

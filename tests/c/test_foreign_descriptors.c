@@ -84,7 +84,7 @@ a_notifier_without_the_event(void)
     void *code;
     open_ends(&api, &pair, CAPACITY);
     int number = descriptor(tunring_source_read_event(tunring_session_source(pair.sessions[1])));
-    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     int kept = fcntl(number, F_DUPFD_CLOEXEC, 100);
     close(number);
     tunring_notifier_arm(notifier);

@@ -44,7 +44,7 @@ test_rings_once_an_arming(void)
 {
     tunring_notifier *notifier;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     for (int i = 0; i < 100; i++)
     {
         tunring_notifier_arm(notifier);
@@ -65,7 +65,7 @@ test_ends_at_any_time(bool armed, bool by_close)
     pthread_t thread;
     void *rings;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
     if (armed)
         tunring_notifier_arm(notifier);
@@ -90,7 +90,7 @@ test_closing_in_between(int round)
     tunring_notifier *notifier;
     pthread_t thread;
     open_ends(&api, &pair, 0x20000);
-    CHECK(tunring_notifier_open(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
     tunring_notifier_arm(notifier);
     if (round % 2)

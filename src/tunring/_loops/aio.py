@@ -1,6 +1,6 @@
-"""Sessions in asyncio: what :meth:`Session.receive_async` and its like do when they have to wait.
+"""Sessions and sockets in asyncio: what :meth:`Session.receive_async` and its like do when they have to wait.
 
-On POSIX the loop watches a copy of the session's descriptor, and on Windows, whose default loop can't, a thread does.
+On POSIX the loop watches a copy of a descriptor of theirs, and on Windows, whose default loop can't, a thread does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from tunring.errors import SessionClosed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunring._core import Session
-    from tunring._loops.tasks import Event, Watch
+    from tunring._loops.tasks import Event, Source, Watch
 
 Key = TypeVar("Key")
 
@@ -37,24 +36,28 @@ def _copy(descriptor: int) -> int:
 
 
 class DescriptorWatch:
-    """The loop's own watch over a copy of the session's descriptor.
+    """The loop's own watch over a copy of a source's descriptor.
 
-    The session may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
+    The source may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
     doesn't keep the device.
     """
 
-    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop, fired: Callable[[], None]) -> None:
+    def __init__(
+        self, source: Source, loop: asyncio.AbstractEventLoop, fired: Callable[[], None], room: bool = False
+    ) -> None:
         self._loop = loop
         self._fired = fired
         self._descriptor = -1
         try:
-            self._descriptor = _copy(session.fileno())
+            descriptor = source._room_event if room else source.fileno()  # noqa: SLF001
+            assert descriptor is not None
+            self._descriptor = _copy(descriptor)
         except OSError as error:
-            if error.errno != errno.EBADF or not session.closed:
+            if error.errno != errno.EBADF or not source.closed:
                 raise
-        if session.closed:  # in between, so that the copy may be of something else
+        if source.closed:  # in between, so that the copy may be of something else
             self.close()
-            raise SessionClosed(38, "the session was closed")
+            raise SessionClosed(38, "the socket was closed" if room else "the session was closed")
 
     def arm(self) -> None:
         """Watch the descriptor."""
@@ -86,7 +89,7 @@ class DescriptorWatch:
 
 
 class LoopTasks(Tasks):
-    """The tasks of an asyncio loop that use a session."""
+    """The tasks of an asyncio loop that use a source."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -104,11 +107,11 @@ class LoopTasks(Tasks):
         """An ``asyncio.Event``."""
         return asyncio.Event()
 
-    def make_watch(self, session: Session) -> Watch:
+    def make_watch(self, source: Source, room: bool) -> Watch:
         """The loop's own, where it has one."""
         if use_threads:
-            return ThreadWatch(session, self)
-        return DescriptorWatch(session, self._loop, self.fired)
+            return ThreadWatch(source, self, room)
+        return DescriptorWatch(source, self._loop, self.room_came if room else self.fired, room)
 
     async def wait(self, event: Event, seconds: float) -> None:
         """Wait by the loop's clock."""
@@ -123,21 +126,21 @@ class LoopTasks(Tasks):
         await asyncio.sleep(0)
 
 
-def tasks_of(session: Session, key: Key, make: Callable[[Key], Tasks]) -> Tasks:
-    """Those of the session and the loop that ``key`` stands for. Those of loops that are closed are forgotten."""
-    tasks = session._tasks.get(key)  # noqa: SLF001
+def tasks_of(source: Source, key: Key, make: Callable[[Key], Tasks]) -> Tasks:
+    """Those of the source and the loop that ``key`` stands for. Those of loops that are closed are forgotten."""
+    tasks = source._tasks.get(key)  # noqa: SLF001
     if tasks is None:
-        for other, its in list(session._tasks.items()):  # noqa: SLF001
+        for other, its in list(source._tasks.items()):  # noqa: SLF001
             if its.finished():
                 its.end()
-                session._tasks.pop(other, None)  # noqa: SLF001
-        tasks = session._tasks.setdefault(key, make(key))  # noqa: SLF001
+                source._tasks.pop(other, None)  # noqa: SLF001
+        tasks = source._tasks.setdefault(key, make(key))  # noqa: SLF001
     return tasks
 
 
-def make_tasks(session: Session, loop: asyncio.AbstractEventLoop) -> Tasks:
-    """Make those of the session and an asyncio loop, unless they are there."""
-    return tasks_of(session, loop, LoopTasks)
+def make_tasks(source: Source, loop: asyncio.AbstractEventLoop) -> Tasks:
+    """Make those of the source and an asyncio loop, unless they are there."""
+    return tasks_of(source, loop, LoopTasks)
 
 
 _core.use_loops(asyncio.get_running_loop, make_tasks)

@@ -1,8 +1,8 @@
-"""Tasks of an event loop that use a session, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
+"""Tasks of an event loop that use a session or socket, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
 
 The extension can look for packets, send what there is room for, and wait in a thread. Who waits, in which order and for
 how long is decided here. Nothing takes packets for another task: one that was woken looks for itself, so that one which
-is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; in an idle session nothing is armed.
+is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; where nobody waits, nothing is armed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import threading
 import weakref
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex
 
-    from tunring._core import Batch, Cancel, Outgoing, Session
+    from tunring._core import Batch, Cancel, Outgoing, Session, UdpSocket
 
-#: Times that a task which waits for room lets the loop run before it sleeps.
+    #: What tasks receive from and send by.
+    Source = Session | UdpSocket
+
+#: Times that a task which waits for room in a ring lets the loop run before it sleeps.
 _ROUNDS = 8
 
 #: Seconds of a sleep while the ring is full: at first, and at most.
@@ -46,7 +50,7 @@ class Event(Protocol):
 
 
 class Watch(Protocol):
-    """Calls :meth:`Tasks.fired` in the loop's thread once packets are there, or the session is over."""
+    """Calls a function in the loop's thread once packets, or room, are there, or the source is over."""
 
     def arm(self) -> None:
         """Watch until it fires. It isn't armed before."""
@@ -59,20 +63,22 @@ class Watch(Protocol):
 
 
 class ThreadWatch:
-    """A thread that waits for the session's read event, for loops that can't.
+    """A thread that waits for an event of a source, for loops that can't.
 
     Parameters
     ----------
-    session : Session
-        The session. The thread doesn't keep it, and ends with it.
+    source : Session or UdpSocket
+        The source. The thread doesn't keep it, and ends with it.
     tasks : Tasks
         Whom to wake.
+    room : bool
+        Whether room is waited for, rather than packets.
     """
 
-    def __init__(self, session: Session, tasks: Tasks) -> None:
-        self._notifier = Notifier(session)
-        # A daemon, since a session may be open when the program ends.
-        arguments = (self._notifier, weakref.ref(tasks))
+    def __init__(self, source: Source, tasks: Tasks, room: bool = False) -> None:
+        self._notifier = Notifier(source, room)
+        # A daemon, since a source may be open when the program ends.
+        arguments = (self._notifier, weakref.ref(tasks), Tasks.room_came if room else Tasks.fired)
         threading.Thread(target=_watch, args=arguments, name="tunring-notifier", daemon=True).start()
 
     def arm(self) -> None:
@@ -88,13 +94,13 @@ class ThreadWatch:
         self._notifier.end()
 
 
-def _watch(notifier: Notifier, reference: weakref.ref[Tasks]) -> None:
+def _watch(notifier: Notifier, reference: weakref.ref[Tasks], fired: Callable[[Tasks], None]) -> None:
     while notifier.wait():
         tasks = reference()
         if tasks is None:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody will arm the notifier any more
-            tasks.soon(tasks.fired)
+            tasks.soon(partial(fired, tasks))
         del tasks
 
 
@@ -108,7 +114,7 @@ class _Waiter:
 
 
 class Tasks(Turn):
-    """The tasks of one event loop that use one session. All methods but two are for the loop's thread."""
+    """The tasks of one event loop that use one source. All methods but two are for the loop's thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Waiter] = deque()  # for packets, in order
@@ -116,6 +122,8 @@ class Tasks(Turn):
         self._armed = False
         self._senders: deque[Event] = deque()  # tasks in line behind the one that waits for room
         self._pausing: set[Event] = set()  # its sleep
+        self._room_watch: Watch | None = None
+        self._room_armed = False
         self._ended = False
 
     # ---- What differs from loop to loop.
@@ -132,9 +140,9 @@ class Tasks(Turn):
         """An event of the loop's."""
         raise NotImplementedError
 
-    def make_watch(self, session: Session) -> Watch:
-        """What calls :meth:`fired` once packets are there."""
-        return ThreadWatch(session, self)
+    def make_watch(self, source: Source, room: bool) -> Watch:
+        """What calls :meth:`fired` once packets are there, or :meth:`room_came` once there is room."""
+        return ThreadWatch(source, self, room)
 
     async def wait(self, event: Event, seconds: float) -> None:
         """Wait for an event, but no longer than that."""
@@ -156,19 +164,30 @@ class Tasks(Turn):
     # ---- Packets
 
     async def receive_in_line(
-        self, session: Session, max_packets: SupportsIndex, timeout: float | None, cancel: Cancel | None
+        self,
+        source: Source,
+        max_packets: SupportsIndex,
+        timeout: float | None,
+        cancel: Cancel | None,
+        linger: float = 0,
     ) -> Batch:
-        """Line up for packets and take them. Empty when the time is up, or once ``cancel`` is set."""
+        """Line up for packets and take them. Empty when the time is up, or once ``cancel`` is set.
+
+        The task lingers with the packets where they are: what it had taken would be lost if it is cancelled.
+        """
         deadline = _deadline(timeout)
         waiter = _Waiter(self.make_event())
         self._waiting.append(waiter)
         try:
             while True:
-                self._arm(session)
+                self._arm(source)
                 await self._wait_until(waiter.event, deadline)
-                self.begin_turn()
                 in_time = monotonic() < deadline
-                batch = session._poll(max_packets)  # noqa: SLF001
+                if linger and in_time and self.woken and not self._ended:
+                    waiter.event = self.make_event()  # the end sets this one
+                    await self._wait_until(waiter.event, monotonic() + linger)
+                self.begin_turn()
+                batch = source._poll(max_packets)  # noqa: SLF001
                 if batch or not in_time or (cancel is not None and cancel.called):
                     return batch
                 # Another thread took them. The task keeps its place in the line.
@@ -177,24 +196,24 @@ class Tasks(Turn):
                 waiter.event = self.make_event()
         finally:
             # Not before the poll: a thread would find the same packets again, and wake the next task for nothing.
-            self._leave(waiter, session)
+            self._leave(waiter, source)
 
-    def _leave(self, waiter: _Waiter, session: Session) -> None:
+    def _leave(self, waiter: _Waiter, source: Source) -> None:
         if self._waiting[0] is waiter:
             self.woken = False
         self._waiting.remove(waiter)
         # Whoever goes, woken or not, leaves the others with somebody to wake them.
         if self._waiting:
-            self._arm(session)
+            self._arm(source)
         else:
             self._disarm()
 
-    def _arm(self, session: Session) -> None:
-        # A session that is closed meanwhile wakes everybody.
+    def _arm(self, source: Source) -> None:
+        # A source that is closed meanwhile wakes everybody.
         if self._armed or self.woken or self._ended or self.finished():
             return
         if self._watch is None:
-            self._watch = self.make_watch(session)
+            self._watch = self.make_watch(source, False)
         self._watch.arm()
         self._armed = True
 
@@ -222,12 +241,45 @@ class Tasks(Turn):
                 now = monotonic()
                 if now >= deadline:
                     return
+                if await self._wait_for_room(outgoing.source, deadline):
+                    continue
                 if outgoing.sent != before:
                     rounds, before, began = 0, outgoing.sent, now
                 await self._pause(rounds, now - began, deadline - now)
                 rounds += 1
         finally:
             self._pass_on()
+
+    async def _wait_for_room(self, source: Source, deadline: float) -> bool:
+        """Wait for the event of room. False where there is none."""
+        if source._room_event is None:  # noqa: SLF001
+            return False
+        event = self.make_event()
+        self._pausing.add(event)
+        try:
+            self._arm_room(source)
+            await self._wait_until(event, deadline)
+        finally:
+            self._pausing.discard(event)
+            if self._room_armed and self._room_watch is not None and not (self._ended or self.finished()):
+                self._room_armed = not self._room_watch.disarm()
+        self.begin_turn()
+        return True
+
+    def _arm_room(self, source: Source) -> None:
+        # A source that is closed meanwhile wakes everybody.
+        if self._room_armed or self._ended or self.finished():
+            return
+        if self._room_watch is None:
+            self._room_watch = self.make_watch(source, True)
+        self._room_watch.arm()
+        self._room_armed = True
+
+    def room_came(self) -> None:
+        """Wake the task that waits for room."""
+        self._room_armed = False
+        for event in self._pausing:
+            event.set()
 
     async def _line_up(self, deadline: float) -> bool:
         """Wait until no other task waits for room. False when the time is up before."""
@@ -283,7 +335,7 @@ class Tasks(Turn):
             self.soon(self._wake_all)
 
     def session_closed(self) -> None:
-        """Wake everybody: the session is closed. From any thread, any number of times."""
+        """Wake everybody: the source is closed. From any thread, any number of times."""
         try:
             self.soon(self.end)
         except RuntimeError:
@@ -292,9 +344,10 @@ class Tasks(Turn):
     def end(self) -> None:
         """Wake everybody, and stop watching for good."""
         self._ended = True
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        for watch in (self._watch, self._room_watch):
+            if watch is not None:
+                watch.close()
+        self._watch = self._room_watch = None
         if not self.finished():
             self._wake_all()
 

@@ -1,4 +1,4 @@
-"""Sessions in anyio tasks, under trio as well as asyncio: ``pip install anyio``.
+"""Sessions and UDP sockets in anyio tasks, under trio as well as asyncio: ``pip install anyio``.
 
 Each function is a checkpoint: before it takes or sends anything it lets other tasks run, and raises if its task is
 cancelled. Under asyncio they share their lines with :meth:`Session.receive_async` and its like.
@@ -21,9 +21,9 @@ Examples
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-from tunring._core import check_timeout, receive_in_task, send_in_task
+from tunring._core import UdpSocket, check_timeout, receive_in_task, send_in_task
 from tunring._extras import import_advice
 from tunring._loops import aio
 from tunring._loops.tasks import Tasks
@@ -43,10 +43,13 @@ if TYPE_CHECKING:
     from anyio.lowlevel import EventLoopToken
 
     from tunring._buffers import Buffer
-    from tunring._core import Batch, Outgoing, Session
-    from tunring._loops.tasks import Event
+    from tunring._core import Batch, Endpoint, Outgoing, Session
+    from tunring._loops.tasks import Event, Source
 
     OnFull = Literal["wait", "partial", "drop", "raise"]
+    Destination = Endpoint | tuple[str, int] | tuple[str, int, int, int]
+    Destinations = Destination | list[Destination]
+    Integers = Buffer | Sequence[SupportsIndex]
 
 
 def _nothing() -> None:
@@ -54,7 +57,7 @@ def _nothing() -> None:
 
 
 class _TrioTasks(Tasks):
-    """The tasks of a run of trio that use a session."""
+    """The tasks of a run of trio that use a source."""
 
     def __init__(self, token: EventLoopToken) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class _TrioTasks(Tasks):
         await checkpoint()
 
 
-def _tasks(session: Session) -> Tasks:
+def _tasks(source: Source) -> Tasks:
     # Quicker than anyio's own token. In trio's guest mode asyncio's loop runs as well, but none of its tasks does.
     try:
         loop = asyncio.get_running_loop()
@@ -94,71 +97,146 @@ def _tasks(session: Session) -> Tasks:
         pass
     else:
         if asyncio.current_task(loop) is not None:
-            return aio.make_tasks(session, loop)
-    return aio.tasks_of(session, current_token(), _TrioTasks)
+            return aio.make_tasks(source, loop)
+    return aio.tasks_of(source, current_token(), _TrioTasks)
 
 
-async def _checkpoint(session: Session) -> Tasks:
-    """Let other tasks run, and raise if this one is cancelled. Returns the session's tasks of the loop that runs.
+async def _checkpoint(source: Source) -> Tasks:
+    """Let other tasks run, and raise if this one is cancelled. Returns the source's tasks of the loop that runs.
 
     Nothing is taken yet. After that, a shielded checkpoint would do under trio, but the shield doesn't keep asyncio's
     own ``Task.cancel()`` off, and what was taken would be lost.
     """
-    tasks = _tasks(session)
+    tasks = _tasks(source)
     await tasks.yield_turn()
     return tasks
 
 
-async def receive(session: Session, max_packets: SupportsIndex = 256, timeout: float | None = None) -> Batch:
+async def receive(
+    source: Source,
+    max_packets: SupportsIndex = 256,
+    timeout: float | None = None,
+    *,
+    min_packets: SupportsIndex = 1,
+    linger: float = 0,
+) -> Batch:
     """Take the packets that are there, waiting for the first one.
 
-    A task that is cancelled has taken nothing. Parameters, result and errors are those of :meth:`Session.receive`.
+    A task that is cancelled has taken nothing. Parameters, result and errors are those of
+    :meth:`Session.receive_async`; ``source`` is a Session or a UdpSocket.
     """
     timeout = check_timeout(timeout)
-    tasks = await _checkpoint(session)
-    return await receive_in_task(session, tasks, max_packets, timeout)
+    tasks = await _checkpoint(source)
+    return await receive_in_task(source, tasks, max_packets, timeout, None, None, min_packets, linger)
 
 
-async def batches(session: Session, max_packets: SupportsIndex = 256) -> AsyncIterator[Batch]:
+async def batches(
+    source: Source,
+    max_packets: SupportsIndex = 256,
+    *,
+    timeout: float | None = None,
+    min_packets: SupportsIndex = 1,
+    linger: float = 0,
+) -> AsyncIterator[Batch]:
     """Iterate over batches as they come, releasing each when the next is asked for.
 
-    Ends silently when the session is over.
+    Ends silently when the source is over. Parameters are those of :meth:`Session.batches_async`.
     """
     while True:
         try:
-            batch = await receive(session, max_packets)
+            batch = await receive(source, max_packets, timeout, min_packets=min_packets, linger=linger)
         except SessionClosed:
             return
         with batch:
             yield batch
 
 
+@overload
 async def send(
-    session: Session, packets: Iterable[Buffer] | Batch, *, on_full: OnFull = "wait", timeout: float | None = None
-) -> int:
-    """Send packets, in order, waiting for room.
-
-    A task that is cancelled may have sent some. Parameters, result and errors are those of :meth:`Session.send`.
-    """
-    return await _send(session, session._outgoing(packets, None, on_full), timeout)  # noqa: SLF001
-
-
-async def send_packed(
-    session: Session,
-    buffer: Buffer,
-    lengths: Buffer | Sequence[SupportsIndex],
+    source: Session, packets: Iterable[Buffer] | Batch, *, on_full: OnFull = ..., timeout: float | None = ...
+) -> int: ...
+@overload
+async def send(
+    source: UdpSocket,
+    packets: Iterable[Buffer] | Batch,
+    to: Destinations,
     *,
+    index: Integers | None = ...,
+    ecn: int | Integers = ...,
+    on_full: OnFull = ...,
+    timeout: float | None = ...,
+) -> int: ...
+async def send(
+    source: Source,
+    packets: Iterable[Buffer] | Batch,
+    to: Destinations | None = None,
+    *,
+    index: Integers | None = None,
+    ecn: int | Integers = 0,
+    on_full: OnFull = "wait",
+    timeout: float | None = None,
+) -> int:
+    """Send packets, in order, waiting for room; a UdpSocket's take their destination.
+
+    A task that is cancelled may have sent some. Parameters, result and errors are those of :meth:`Session.send` or
+    :meth:`UdpSocket.send`.
+    """
+    return await _send(_outgoing(source, packets, None, on_full, to, index, ecn), timeout)
+
+
+@overload
+async def send_packed(
+    source: Session, buffer: Buffer, lengths: Integers, *, on_full: OnFull = ..., timeout: float | None = ...
+) -> int: ...
+@overload
+async def send_packed(
+    source: UdpSocket,
+    buffer: Buffer,
+    lengths: Integers,
+    to: Destinations,
+    *,
+    index: Integers | None = ...,
+    ecn: int | Integers = ...,
+    on_full: OnFull = ...,
+    timeout: float | None = ...,
+) -> int: ...
+async def send_packed(
+    source: Source,
+    buffer: Buffer,
+    lengths: Integers,
+    to: Destinations | None = None,
+    *,
+    index: Integers | None = None,
+    ecn: int | Integers = 0,
     on_full: OnFull = "wait",
     timeout: float | None = None,
 ) -> int:
     """Send packets that lie back to back in one buffer, as :meth:`Session.send_packed` does, waiting for room."""
-    return await _send(session, session._outgoing(buffer, lengths, on_full), timeout)  # noqa: SLF001
+    return await _send(_outgoing(source, buffer, lengths, on_full, to, index, ecn), timeout)
 
 
-async def _send(session: Session, outgoing: Outgoing, timeout: float | None) -> int:
+def _outgoing(
+    source: Source,
+    packets: Iterable[Buffer] | Batch | Buffer,
+    lengths: Integers | None,
+    on_full: OnFull,
+    to: Destinations | None,
+    index: Integers | None,
+    ecn: int | Integers,
+) -> Outgoing:
+    if isinstance(source, UdpSocket):
+        if to is None:
+            raise TypeError("a UdpSocket sends to a destination: to must be given")
+        return source._outgoing(packets, lengths, on_full, to, index, ecn)  # noqa: SLF001
+    if to is not None or index is not None or ecn != 0:
+        raise TypeError("a Session takes no to, index or ecn: its packets have their destinations in them")
+    return source._outgoing(packets, lengths, on_full)  # noqa: SLF001
+
+
+async def _send(outgoing: Outgoing, timeout: float | None) -> int:
     try:
         timeout = check_timeout(timeout)
-        tasks = await _checkpoint(session)
+        tasks = await _checkpoint(outgoing.source)
         return await send_in_task(outgoing, tasks, timeout)
     finally:
         outgoing.let_go()
