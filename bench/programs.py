@@ -52,6 +52,18 @@ def go_program() -> str:
 
 
 @functools.cache
+def wireguard_program() -> str:
+    """Build wireguard-go; returns the program's path. ``wg`` and ``iperf3`` have to be there as well."""
+    for tool in ("wg", "iperf3"):
+        if not shutil.which(tool):
+            raise Missing(f"{tool} is not installed")
+    program = BUILT / "wireguard-go"
+    BUILT.mkdir(parents=True, exist_ok=True)
+    _run("go", "build", "-o", str(program), "golang.zx2c4.com/wireguard", folder=PEERS / "wireguard")
+    return str(program)
+
+
+@functools.cache
 def rust_program() -> str:
     target = BUILT / "rust"
     _run("cargo", "build", "--release", "--locked", "--target-dir", str(target), folder=PEERS / "rust")
