@@ -103,8 +103,9 @@ crypto_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *k
     return NULL;
 }
 
-/* The nonce by a parameter, without another Init, of which a message of 64 bytes feels as much as of its cipher. It
- * works for ChaCha20-Poly1305 only: the parameter was made for TLS, and means something else for GCM. */
+/* The nonce by a parameter, without another Init, of which a message of 64 bytes feels as much as of its cipher. The
+ * parameter was made for TLS, where GCM's has the first bytes of a nonce; of the size "-1", which is what
+ * EVP_CTRL_GCM_SET_IV_FIXED passes on for OpenSSH, it is all of it. */
 static aead_context *
 fast_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {
@@ -115,7 +116,8 @@ fast_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key
     crypto_context *context = (crypto_context *)crypto_start(base, algorithm, key, opens);
     if (!context)
         return NULL;
-    context->set[0] = (ossl_param){"tlsivfixed", PARAM_OCTET_STRING, NULL, AEAD_NONCE, 0};
+    const size_t size = algorithm == TUNRING_CHACHA20_POLY1305 ? AEAD_NONCE : (size_t)-1;
+    context->set[0] = (ossl_param){"tlsivfixed", PARAM_OCTET_STRING, NULL, size, 0};
     if (opens)
         context->set[1] = (ossl_param){"tag", PARAM_OCTET_STRING, NULL, TUNRING_AEAD_TAG, 0};
     context->get[0] = (ossl_param){"tag", PARAM_OCTET_STRING, NULL, TUNRING_AEAD_TAG, 0};
@@ -241,7 +243,6 @@ fast_open(aead_context *base, aead_message *messages, uint32_t count)
 
 static const aead_sequence plain = {crypto_start, crypto_end, plain_seal, plain_open};
 static const aead_sequence fast = {fast_start, crypto_end, fast_seal, fast_open};
-static const aead_sequence *const any[] = {&plain, NULL};
 static const aead_sequence *const fast_first[] = {&fast, &plain, NULL};
 
 /* LibreSSL, BoringSSL and AWS-LC have some of the same functions; older AWS-LC says "OpenSSL ... (compatible; ...)". */
@@ -296,8 +297,8 @@ libcrypto_load(void *module, bool ours, tunring_aead **result, char *detail, siz
         library->OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL);
     snprintf(library->base.version, sizeof(library->base.version), "%s", version);
     library->base.candidates[TUNRING_CHACHA20_POLY1305] = fast_first;
-    library->base.candidates[TUNRING_AES_256_GCM] = any;
-    library->base.candidates[TUNRING_AES_128_GCM] = any;
+    library->base.candidates[TUNRING_AES_256_GCM] = fast_first;
+    library->base.candidates[TUNRING_AES_128_GCM] = fast_first;
     *result = &library->base;
     return ERROR_SUCCESS;
 }
