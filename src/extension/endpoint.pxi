@@ -6,6 +6,10 @@ cdef int _AF_INET = 2
 cdef int _AF_INET6 = 10
 
 
+# In place of a host, for one whose value is written directly.
+cdef object _VALUE_FOLLOWS = object()
+
+
 cdef int _find_addresses() except -1:
     """Import what converts addresses when it is first needed."""
     global _inet_pton, _inet_ntop, _AF_INET, _AF_INET6
@@ -69,6 +73,8 @@ cdef class Endpoint:
     cdef object _hash            # None before it is asked for
 
     def __cinit__(self, host, port, *, interface=0):
+        if host is _VALUE_FOLLOWS:
+            return
         cdef long long number = operator.index(port)
         cdef long long scope = operator.index(interface)
         if not 0 <= number <= 65535:
@@ -127,7 +133,7 @@ def _make_endpoint(host, port, interface):
 
 
 cdef Endpoint _endpoint_from(const tunring_endpoint *value):
-    cdef Endpoint endpoint = Endpoint("0.0.0.0", 0)
+    cdef Endpoint endpoint = Endpoint.__new__(Endpoint, _VALUE_FOLLOWS, 0)
     endpoint.value = value[0]
     return endpoint
 

@@ -309,10 +309,24 @@ cdef _Words _origin_numbers(Batch batch):
     return words
 
 
+cdef bint _has_one_value(_Words words) noexcept:
+    """Whether there are words, and all are equal."""
+    cdef Py_ssize_t i = 1
+    if not words.count:
+        return False
+    while i < words.count and words.values[i] == words.values[0]:
+        i += 1
+    return i == words.count
+
+
 cdef tuple _sources(Batch batch):
     """The distinct endpoints, and each packet's index among them."""
     cdef tunring_origins *origins = _origins(batch)
     cdef _Words words = _origin_numbers(batch)
+    if _has_one_value(words):
+        source = _endpoint_from(&origins.list[words.values[0]].from_)
+        memset(words.values, 0, words.count * sizeof(uint32_t))
+        return [source], PyMemoryView_FromObject(words)
     cdef dict known = {}, numbers = {}
     cdef Py_ssize_t i
     cdef uint32_t last_origin = 0, last_source = 0
