@@ -145,27 +145,34 @@ class Tunnel:
         """From datagrams into the ring."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
             for datagrams in self.udp.batches():
-                salts = datagrams.headers(SALT).tobytes()
-                if salts != self.salt * len(datagrams):
-                    self.look_for_a_new_run(datagrams, salts)
-                with self.opener.open(datagrams) as packets:
-                    if packets:
-                        self.peer = packets[-1:].sources[0]  # before the system can answer
-                        self.received += len(packets)
-                        self.session.send(packets)
+                foreign = self.opener.foreign
+                self.deliver(datagrams)
+                if self.opener.foreign != foreign:
+                    self.look_for_a_new_run(datagrams)
 
-    def look_for_a_new_run(self, datagrams: tunring.Batch, salts: bytes) -> None:
+    def deliver(self, datagrams: tunring.Batch) -> None:
+        """Open what is of the run that is believed in."""
+        with self.opener.open(datagrams) as packets:
+            if packets:
+                self.peer = packets[-1:].sources[0]  # before the system can answer
+                self.received += len(packets)
+                self.session.send(packets)
+
+    def look_for_a_new_run(self, datagrams: tunring.Batch) -> None:
         """Believe in a run of the peer's that is later than the one known, if a datagram proves it."""
         now = time.monotonic()
         if now < self.next_try:
             return
         for index in range(len(datagrams)):
-            salt = salts[index * SALT : (index + 1) * SALT]
-            if salt[:TIME] > self.salt[:TIME]:
-                self.next_try = now + 1 / TRIES
-                if self.opener_of(salt).open([datagrams[index]]):  # a copy, which is then opened like the others
-                    self.salt, self.opener = salt, self.opener_of(salt)
-                return
+            with suppress(ValueError):  # this one has been opened
+                datagram = datagrams[index : index + 1]
+                salt = datagram.headers(SALT).tobytes()
+                if salt[:TIME] > self.salt[:TIME] and now >= self.next_try:
+                    self.next_try = now + 1 / TRIES
+                    if self.opener_of(salt).open(datagram.tobytes()):  # a copy; it is opened once more to be delivered
+                        self.salt, self.opener = salt, self.opener_of(salt)
+                if salt == self.salt:
+                    self.deliver(datagram)
 
     def opener_of(self, salt: bytes) -> Opener:
         """Make what opens the datagrams of one run of the peer's. Its window begins anew: once a run, and no more."""
