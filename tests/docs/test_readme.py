@@ -43,35 +43,9 @@ def test_first_program() -> None:
     run(IN_NAMESPACE + block("Adapter.create"), "-X", "dev")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="UdpSocket is for Linux")
 def test_tunnel() -> None:
     assert run(block("def outgoing"), "-X", "dev") == "10 packets came back\n"
-
-
-#: The network is away for a moment, and strangers send what is not a packet.
-BAD_MOMENT = """
-import socket
-class Flaky(socket.socket):
-    sends = receives = 0
-    def sendto(self, data, peer):
-        self.sends += 1
-        if self.sends in (2, 5):
-            raise OSError(101, "Network is unreachable")
-        return super().sendto(data, peer)
-    def recv(self, size):
-        self.receives += 1
-        if self.receives in (1, 4):
-            raise ConnectionResetError(104, "Connection reset by peer")
-        return (b"", b"no packet")[self.receives % 2] if self.receives < 4 else super().recv(size)
-    def settimeout(self, timeout):
-        super().settimeout(0.05)
-socket.socket = Flaky
-"""
-
-
-def test_tunnel_survives_a_bad_moment() -> None:
-    """Two of ten datagrams can't be sent: the others go through."""
-    code = block("def outgoing").replace("timeout=5", "timeout=0.5")
-    assert run(BAD_MOMENT + code, "-X", "dev") == "8 packets came back\n"
 
 
 def test_asyncio() -> None:

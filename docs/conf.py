@@ -1,0 +1,57 @@
+"""Configuration of Sphinx. `make docs` builds the documentation with it, into build/docs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+# Imported before autodoc looks: newer versions load _core.pyi in place of the compiled module, without its docstrings.
+import tunring
+import tunring.aead
+import tunring.compat
+import tunring.configuration
+import tunring.contrib.anyio
+import tunring.contrib.scapy
+import tunring.errors
+import tunring.pcapng
+import tunring.testing
+import tunring.testing.responder
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "tunring"
+author = "tunring contributors"
+version = release = tunring.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+source_suffix = {".md": "markdown"}
+nitpicky = False  # without an inventory of Python's own documentation its types cannot be resolved
+
+autodoc_typehints = "none"  # numpy-style docstrings describe the parameters
+autodoc_member_order = "groupwise"
+autodoc_default_options = {"members": True, "inherited-members": "int, tuple", "show-inheritance": False}
+autodoc_class_signature = "mixed"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = "tunring"
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", drop_signature)
+
+
+def drop_signature(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Removes the line with name and type with which Cython begins the docstrings of properties."""
+    if lines and re.match(r"_?\w+\.\w+: \w+$", lines[0]):
+        del lines[0]
