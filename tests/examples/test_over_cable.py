@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pkgutil
 import re
 import struct
@@ -21,11 +22,13 @@ from packets import packet
 from running import NEVER, Threads, eventually, run_script
 from tunring import examples
 from tunring.examples import capture, count, icmp_echo
+from tunring.examples import filter as filter_
 from tunring.pcapng import Writer
 from tunring.testing.checksum import checksum
 from tunring.testing.responder import Responder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     Pair = tuple[tunring.Session, tunring.Session]
@@ -139,6 +142,82 @@ def test_both_directions_are_captured(pair: Pair, tmp_path: Path) -> None:
     assert sorted((each[ICMP].seq, each[ICMP].type) for each in found) == sorted(
         (number, kind) for number in range(5) for kind in (0, 8)
     )
+
+
+# ---- filter
+
+
+def headers(version: int, protocol: int, port: int, fragment: int, options: int) -> bytes:
+    """A packet with ports, which says what it is."""
+    ports = struct.pack("!HH", 7, port)
+    if version == 6:
+        return bytes([0x60, 0, 0, 0, 0, 4, protocol, 64]) + bytes(32) + ports
+    return (
+        struct.pack("!BBHHHBBH", 0x45 + options, 0, 24 + 4 * options, 1, fragment, 64, protocol, 0)
+        + bytes(8 + 4 * options)
+        + ports
+    )
+
+
+KINDS = st.tuples(
+    st.sampled_from([4, 6]),
+    st.sampled_from([1, 6, 17, 58]),
+    st.sampled_from([0, 25, 53, 255, 256, 65535]),
+    st.sampled_from([0, 1, 185, 0x2000, 0x2001, 0x4000]),
+    st.integers(0, 10),
+)
+RULES = st.lists(st.tuples(st.sampled_from([1, 6, 17, 58]), st.sampled_from([None, 25, 53, 65535])), max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(KINDS, min_size=1, max_size=50), RULES)
+def test_rules_drop_what_they_say(
+    pair: Pair, kinds: list[tuple[int, int, int, int, int]], rules: list[tuple[int, int | None]]
+) -> None:
+    expected = []
+    for version, protocol, port, fragment, _ in kinds:
+        has_port = version == 6 or fragment & 0x1FFF == 0
+        expected.append(any(p == protocol and (n is None or (n == port and has_port)) for p, n in rules))
+    pair[0].send([headers(*kind) for kind in kinds])
+    seen: list[bool] = []
+    while len(seen) < len(kinds):
+        with pair[1].receive(timeout=NEVER) as batch:
+            seen += filter_.dropped(batch, rules).tolist()
+    assert seen == expected
+
+
+def test_what_may_pass_passes_in_order(pair: Pair, make_pair: Callable[[], Pair]) -> None:
+    other = make_pair()
+    direction = filter_.Direction(pair[1], other[1], [filter_.rule("udp:53")])
+    with Threads() as threads, other[0], other[1]:
+        threads.start(direction.run)
+        sent = [headers(4, 17, port, 0, 0) for port in (53, 54, 53, 53, 55, 56)]
+        pair[0].send(sent)
+        came: list[bytes] = []
+        while len(came) < 3:
+            with other[0].receive(timeout=NEVER) as batch:
+                came += batch.tobytes()
+        assert came == [sent[1], sent[4], sent[5]]
+        other[1].close()
+        pair[0].send(sent)  # it ends where it can't send any more
+        threads.join()
+        assert pair[1].closed
+    assert (direction.passed, direction.dropped) == (6, 6)
+
+
+@pytest.mark.parametrize("text", ["", "udp:", "udp:x", "udp:65536", "icmp:5", "sctp", "17", "tcp:-1", "tcp:²"])
+def test_a_bad_rule_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
+        filter_.rule(text)
+
+
+def test_rules() -> None:
+    assert [filter_.rule(text) for text in ("icmp", "udp", "tcp:25", "udp:65535")] == [
+        (1, None),
+        (17, None),
+        (6, 25),
+        (17, 65535),
+    ]
 
 
 # ---- What is missing, wrong or in the way

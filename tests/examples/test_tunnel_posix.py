@@ -18,13 +18,22 @@ import tunring.testing
 from packets import number_of, packet
 from running import NEVER, Threads, eventually
 from tunring.aead import Sealer
-from tunring.examples import tunnel
+from tunring.examples import tunnel, tunnel_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 KEY = bytes(range(32))
+
+
+#: What every datagram of KEY's begins with.
+NAME_OF_KEY = tunnel.derive(KEY, b"", "name")[: tunnel.NAME]
+
+#: Where the salt begins and ends, and the packet's number.
+AT_SALT, AT_NUMBER = tunnel.NAME, tunnel.NAME + tunnel.SALT
+
+KINDS = pytest.mark.parametrize("kind", [tunnel.Tunnel, tunnel_asyncio.Tunnel])
 
 
 class Host:
@@ -35,7 +44,8 @@ class Host:
         stack.enter_context(self.system)
         udp = tunring.UdpSocket.bind(("127.0.0.1", 0))
         self.address = udp.address
-        self.tunnel = tunnel.Tunnel(session, udp, *(arguments or (KEY,)), **options)
+        kind = options.pop("kind", tunnel.Tunnel)
+        self.tunnel = kind(session, udp, *(arguments or (KEY,)), **options)
         threads.start(self.tunnel.run)
         stack.callback(session.close)
 
@@ -108,10 +118,11 @@ def scene() -> Iterator[Scene]:
         yield Scene(stack, threads)
 
 
+@KINDS
 @pytest.mark.parametrize("cipher", tunnel.CIPHERS)
-def test_packets_go_through_and_back(cipher: str) -> None:
+def test_packets_go_through_and_back(cipher: str, kind: type[tunnel.Tunnel]) -> None:
     with hosts() as (stack, threads):
-        called = Host(stack, threads, cipher=cipher)
+        called = Host(stack, threads, cipher=cipher, kind=kind)
         caller = Host(stack, threads, KEY, called.address, cipher=cipher)
         for start in range(0, 200, 8):
             sent = [packet(20 + 7 * number, number=number) for number in range(start, start + 8)]
@@ -127,18 +138,20 @@ def test_packets_go_through_and_back(cipher: str) -> None:
         assert (called.tunnel.sent, called.tunnel.received, called.tunnel.rejected) == (200, 201, 0)
 
 
-def test_a_packet_too_large_for_a_datagram_is_lost_and_nothing_else() -> None:
+@KINDS
+def test_a_packet_too_large_for_a_datagram_is_lost_and_nothing_else(kind: type[tunnel.Tunnel]) -> None:
     with hosts() as (stack, threads):
         called = Host(stack, threads)
-        caller = Host(stack, threads, KEY, called.address)
+        caller = Host(stack, threads, KEY, called.address, kind=kind)
         caller.system.send([packet(30, number=1), packet(65535), packet(30, number=3)])
         assert called.take(2) == [packet(30, number=1), packet(30, number=3)]
 
 
+@KINDS
 @pytest.mark.parametrize("closed", ["session", "udp"])
-def test_the_end_of_either_side_ends_both(closed: str) -> None:
+def test_the_end_of_either_side_ends_both(closed: str, kind: type[tunnel.Tunnel]) -> None:
     with hosts() as (stack, threads):
-        host = Host(stack, threads)
+        host = Host(stack, threads, kind=kind)
         getattr(host.tunnel, closed).close()
         threads.join()
         assert (host.tunnel.session.closed, host.tunnel.udp.closed) == (True, True)
@@ -147,14 +160,14 @@ def test_the_end_of_either_side_ends_both(closed: str) -> None:
 def test_what_is_forged_is_rejected(scene: Scene) -> None:
     secret = packet(200, number=0x5EC4E7)
     datagram, again = scene.record([secret, secret])
-    header = tunnel.SALT + tunnel.NUMBER
+    header = AT_NUMBER + tunnel.NUMBER
     assert len(datagram) == len(secret) + tunnel.OVERHEAD
     assert secret[8:40] not in datagram
-    assert datagram[: tunnel.SALT] == again[: tunnel.SALT]
+    assert datagram[:AT_NUMBER] == again[:AT_NUMBER]
     assert datagram[header:] != again[header:], "a nonce was used twice"
 
     forged = [b"", b"x", datagram[:header], datagram[: tunnel.OVERHEAD], datagram[:-1], datagram + b"x"]
-    flipped = (0, tunnel.TIME, tunnel.SALT, tunnel.SALT + 7, header, len(datagram) - 1)
+    flipped = (0, AT_SALT, AT_SALT + tunnel.TIME, AT_NUMBER, AT_NUMBER + 7, header, len(datagram) - 1)
     forged += [datagram[:at] + bytes([datagram[at] ^ 1]) + datagram[at + 1 :] for at in flipped]
     for data in forged:
         time.sleep(1 / tunnel.TRIES)  # each is tried
@@ -240,7 +253,7 @@ def test_a_host_does_not_hear_itself(scene: Scene) -> None:
     scene.called.take(1)
     scene.called.system.send([packet(number=7)] * 3)
     own = [scene.wires[0].recv(2000) for _ in range(3)]
-    assert own[0][: tunnel.TIME] < datagrams[0][: tunnel.TIME]
+    assert own[0][AT_SALT:AT_NUMBER] < datagrams[0][AT_SALT:AT_NUMBER]
     scene.rejects(own, wire=1)
     restarted = Host(scene.stack, scene.threads)
     for datagram in own:
@@ -256,7 +269,7 @@ def test_the_peer_is_where_authentic_datagrams_come_from(scene: Scene) -> None:
     scene.inject(datagrams[:1])
     assert scene.called.take(1)
     # Forged, replayed and spoofed datagrams don't move it; one that is new and authentic does.
-    spoofed = (time.time_ns() + 10**9).to_bytes(tunnel.TIME) + bytes(60)
+    spoofed = NAME_OF_KEY + (time.time_ns() + 10**9).to_bytes(tunnel.TIME) + bytes(60)
     scene.rejects([datagrams[1][:-1] + b"x", datagrams[0], spoofed], wire=1)
     scene.called.system.send([packet(number=8)])
     assert len(first.recv(2000)) == 20 + tunnel.OVERHEAD
@@ -271,8 +284,8 @@ def test_the_peer_is_where_authentic_datagrams_come_from(scene: Scene) -> None:
 def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 a second, each later than the peer's."""
     tried = []
-    make = tunnel.Tunnel.opener_of
-    monkeypatch.setattr(tunnel.Tunnel, "opener_of", lambda self, salt: tried.append(salt) or make(self, salt))
+    make = tunnel.Protocol.opener_of
+    monkeypatch.setattr(tunnel.Protocol, "opener_of", lambda self, salt: tried.append(salt) or make(self, salt))
     caller = Host(scene.stack, scene.threads, KEY, scene.called.address)
     caller.system.send([packet()])
     scene.called.take(1)
@@ -286,7 +299,7 @@ def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypat
             due = min(spoofed, int((time.monotonic() - began) / seconds * spoofed))
             for number in range(sent, due):
                 salt = (time.time_ns() + 10**12).to_bytes(tunnel.TIME) + number.to_bytes(8)
-                scene.wires[1].sendto(salt + bytes(200), scene.called.address)
+                scene.wires[1].sendto(NAME_OF_KEY + salt + bytes(200), scene.called.address)
             sent = due
             time.sleep(0.002)
         return sent
@@ -315,14 +328,14 @@ def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypat
 def test_a_run_that_is_expected_in_the_midst_of_made_up_salts_is_heard(scene: Scene) -> None:
     """What comes of it competes with what else is there: each try takes whichever comes first."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
-    sealer = Sealer("aes-256-gcm", tunnel.run_key(KEY, salt, "aes-256-gcm caller"), header=salt)
+    sealer = Sealer("aes-256-gcm", tunnel.derive(KEY, salt, "aes-256-gcm caller"), header=NAME_OF_KEY + salt)
     datagrams = sealer.seal([packet(number=number) for number in range(2000)]).tobytes()
     ended = threading.Event()
 
     def spoof() -> None:
         while not ended.is_set():
             salt = (time.time_ns() + 10**12).to_bytes(tunnel.TIME) + bytes(8)
-            scene.wires[1].sendto(salt + bytes(200), scene.called.address)
+            scene.wires[1].sendto(NAME_OF_KEY + salt + bytes(200), scene.called.address)
             time.sleep(0.001)
 
     with Threads() as threads:
@@ -343,13 +356,13 @@ def test_run_keys_are_those_of_hkdf() -> None:
 
     salt = bytes(range(16))
     expected = HKDF(SHA256(), length=32, salt=salt, info=b"tunring.examples.tunnel x").derive(KEY)
-    assert tunnel.run_key(KEY, salt, "x") == expected
+    assert tunnel.derive(KEY, salt, "x") == expected
 
 
 def test_a_hand_made_run_is_understood(scene: Scene) -> None:
     """The format, as the docstring has it."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
-    sealer = Sealer("aes-256-gcm", tunnel.run_key(KEY, salt, "aes-256-gcm caller"), header=salt)
+    sealer = Sealer("aes-256-gcm", tunnel.derive(KEY, salt, "aes-256-gcm caller"), header=NAME_OF_KEY + salt)
     scene.inject(sealer.seal([packet(40)]).tobytes())
     assert scene.called.take(1) == [packet(40)]
 
@@ -398,8 +411,8 @@ def test_a_bad_endpoint_is_wrong_usage(address: str) -> None:
 
 
 def test_endpoints_of_either_family() -> None:
-    assert tunnel._address("127.0.0.1:5555") == ("127.0.0.1", 5555)
-    assert tunnel._address("[::1]:5555")[:2] == ("::1", 5555)
+    assert tunnel.address("127.0.0.1:5555") == ("127.0.0.1", 5555)
+    assert tunnel.address("[::1]:5555")[:2] == ("::1", 5555)
 
 
 def test_an_unknown_cipher_is_wrong_usage() -> None:

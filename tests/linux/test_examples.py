@@ -108,8 +108,36 @@ def test_what_cannot_begin_says_so_in_a_sentence(namespace: Namespace) -> None:
         assert "is taken" in fails(namespace, example, "lo")
 
 
-@pytest.fixture
-def hosts(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[tuple[Namespace, Namespace]]:
+def test_filter(namespaces: tuple[Namespace, Namespace]) -> None:
+    here, there = namespaces
+    with ExitStack() as stack:
+        output = stack.enter_context(program(here, "filter", "tun0", "tun1", "--drop", "udp:53"))
+        descriptor = there.fileno()
+        with here.entered():
+            command = ["env", "-u", "LD_PRELOAD", "ip", "link", "set", "tun1", "netns", f"/proc/self/fd/{descriptor}"]
+            subprocess.run(command, check=True, pass_fds=[descriptor])
+        here.set_up("tun0", "10.9.0.1/24")
+        there.set_up("tun1", "10.9.0.2/24")
+        here.ping("10.9.0.2")
+        with here.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, ExitStack() as sockets:
+            receivers = {}
+            for port in (53, 54):
+                receivers[port] = sockets.enter_context(there.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                receivers[port].bind(("10.9.0.2", port))
+                for number in range(50):
+                    sender.sendto(bytes([number]), ("10.9.0.2", port))
+            assert [receivers[54].recv(10) for _ in range(50)] == [bytes([number]) for number in range(50)]
+            receivers[53].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                receivers[53].recv(10)
+    # Pings, both ways, and datagrams.
+    assert output[-1] == "56 packets passed, 50 dropped"
+
+
+@pytest.fixture(params=["tunnel", "tunnel_asyncio"])
+def hosts(
+    namespaces: tuple[Namespace, Namespace], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[Namespace, Namespace]]:
     """Two namespaces with a cable between them, 192.0.2.1 and .2, and a tunnel over it, 10.8.0.1 and .2."""
     here, there = namespaces
     with ExitStack() as stack:
@@ -122,7 +150,7 @@ def hosts(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[t
             host.set_up("veth0", f"192.0.2.{number}/24")
         key = tmp_path / "tunnel.key"
         subprocess.run([sys.executable, "-m", "tunring.examples.tunnel", "--make-key", key], check=True)
-        common = ("tunnel", "tun0", "--key", str(key), "--address")
+        common = (request.param, "tun0", "--key", str(key), "--address")
         called = program(here, *common, "10.8.0.1/24", "--listen", "0.0.0.0:5555", number=signal.SIGTERM)
         caller = program(there, *common, "10.8.0.2/24", "--peer", "192.0.2.1:5555")
         outputs = [stack.enter_context(host) for host in (called, caller)]

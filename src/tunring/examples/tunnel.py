@@ -20,6 +20,7 @@ come from.
 
 There is no handshake, which leaves open what a protocol such as WireGuard's or Noise closes:
 
+- Every datagram begins with a name made of the key, by which a server finds the key, and anybody can tell hosts apart.
 - There is no forward secrecy: who learns the key reads everything, also what was recorded before.
 - A program that has just started knows of no run, and can't refuse a recorded one: it accepts each of its datagrams
   once, and sends to whoever brings them, until it hears from the peer's present run. From then on it refuses them.
@@ -45,16 +46,18 @@ from tunring.aead import Opener, Sealer
 from tunring.examples._program import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tunring.aead import Algorithm
+
+    Address = tuple[Any, ...]
 
 #: Bytes of the hosts' key.
 KEY = 32
 
-#: A datagram is the salt of the sender's run, the packet's number, and the packet encrypted, with a tag at the end.
-SALT, NUMBER, TAG = 16, 8, 16
-OVERHEAD = SALT + NUMBER + TAG
+#: A datagram is the key's name, the salt of the sender's run, the packet's number, the packet encrypted, and a tag.
+NAME, SALT, NUMBER, TAG = 4, 16, 8, 16
+OVERHEAD = NAME + SALT + NUMBER + TAG
 
 #: Bytes of the salt that are the time at which the run started, in nanoseconds.
 TIME = 8
@@ -71,10 +74,67 @@ TRIES = 16
 CIPHERS: tuple[Algorithm, ...] = ("aes-256-gcm", "chacha20-poly1305")
 
 
-def run_key(key: bytes, salt: bytes, purpose: str) -> bytes:
-    """Derive the key of one run by HKDF with SHA-256 (RFC 5869)."""
+def derive(key: bytes, salt: bytes, purpose: str) -> bytes:
+    """Derive a key from the hosts' key by HKDF with SHA-256 (RFC 5869)."""
     extracted = hmac.digest(salt, key, "sha256")
     return hmac.digest(extracted, b"tunring.examples.tunnel " + purpose.encode() + b"\1", "sha256")
+
+
+class Protocol:
+    """Makes datagrams of packets, and packets of the peer's datagrams: what is on the wire, without what moves it.
+
+    Parameters
+    ----------
+    key : bytes
+        What both hosts know: :data:`KEY` bytes.
+    calls : bool
+        One of the two hosts calls the other.
+    cipher : str
+        One of :data:`CIPHERS`, the same on both hosts.
+    """
+
+    def __init__(self, key: bytes, *, calls: bool, cipher: Algorithm = "aes-256-gcm") -> None:
+        self.key = key
+        self.cipher = cipher
+        self.name = derive(key, b"", "name")[:NAME]
+        ours, self.theirs = ("caller", "called") if calls else ("called", "caller")
+        salt = time.time_ns().to_bytes(TIME) + secrets.token_bytes(SALT - TIME)
+        self.sealer = Sealer(cipher, derive(key, salt, f"{cipher} {ours}"), header=self.name + salt)
+        # The peer's run: of the year 1970, until it is heard of.
+        self.salt = bytes(SALT)
+        self.opener = self.opener_of(self.salt)
+        self.next_try = 0.0
+
+    def opener_of(self, salt: bytes) -> Opener:
+        """Make what opens one run of the peer's. Its window begins anew: a run gets one that counts, and no more."""
+        return Opener(self.cipher, derive(self.key, salt, f"{self.cipher} {self.theirs}"), header=self.name + salt)
+
+    def open(self, datagrams: tunring.Batch) -> Iterator[tunring.Batch]:
+        """Yield packets of the peer's present run: one batch, or several where a new run begins."""
+        foreign = self.opener.foreign
+        with self.opener.open(datagrams) as packets:
+            if packets:
+                yield packets
+        if self.opener.foreign != foreign and time.monotonic() >= self.next_try:
+            yield from self.open_new_run(datagrams)
+
+    def open_new_run(self, datagrams: tunring.Batch) -> Iterator[tunring.Batch]:
+        """Believe in a run that is later than the one known, if a datagram proves it."""
+        now = time.monotonic()
+        for index in range(len(datagrams)):
+            datagram = datagrams[index : index + 1]
+            try:
+                salt = datagram.headers(NAME + SALT).tobytes()[NAME:]
+            except ValueError:  # it has been opened
+                continue
+            if salt[:TIME] > self.salt[:TIME] and now >= self.next_try:
+                self.next_try = now + 1 / TRIES
+                if self.opener_of(salt).open(datagram.tobytes()):  # a copy; it is opened once more to be delivered
+                    self.salt, self.opener = salt, self.opener_of(salt)
+            if salt == self.salt:
+                with self.opener.open(datagram) as packets:
+                    if packets:
+                        yield packets
 
 
 class Tunnel:
@@ -99,23 +159,15 @@ class Tunnel:
         session: tunring.Session,
         udp: tunring.UdpSocket,
         key: bytes,
-        peer: tuple[Any, ...] | tunring.Endpoint | None = None,
+        peer: Address | None = None,
         *,
         cipher: Algorithm = "aes-256-gcm",
     ) -> None:
         self.session = session
         self.udp = udp
-        self.key = key
-        self.peer = peer
-        self.cipher = cipher
-        ours, self.theirs = ("caller", "called") if peer else ("called", "caller")
-        salt = time.time_ns().to_bytes(TIME) + secrets.token_bytes(SALT - TIME)
-        self.sealer = Sealer(cipher, run_key(key, salt, f"{cipher} {ours}"), header=salt)
-        # The peer's run: of the year 1970, until it is heard of.
-        self.salt = bytes(SALT)
-        self.opener = self.opener_of(self.salt)
+        self.peer: Address | tunring.Endpoint | None = peer
+        self.protocol = Protocol(key, calls=peer is not None, cipher=cipher)
         self.received = 0
-        self.next_try = 0.0
 
     def run(self) -> None:
         """Move packets in both directions until the session or the socket is closed; then both are."""
@@ -131,57 +183,29 @@ class Tunnel:
         with self.session, self.udp, suppress(tunring.SessionClosed):
             for packets in self.session.batches():
                 if self.peer is not None:
-                    with self.sealer.seal(packets) as datagrams:
-                        self.send(datagrams, self.peer)
-
-    def send(self, datagrams: tunring.Batch, peer: tuple[Any, ...] | tunring.Endpoint) -> None:
-        """Send a batch, without what no datagram can hold."""
-        try:
-            self.udp.send(datagrams, peer)
-        except ValueError:
-            self.udp.send(datagrams.select([size <= LARGEST_DATAGRAM for size in datagrams.lengths]), peer)
+                    with self.protocol.sealer.seal(packets) as datagrams:
+                        try:
+                            self.udp.send(datagrams, self.peer)
+                        except ValueError:
+                            self.udp.send(sendable(datagrams), self.peer)
 
     def receive_datagrams(self) -> None:
         """From datagrams into the ring."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
             for datagrams in self.udp.batches():
-                foreign = self.opener.foreign
-                self.deliver(datagrams)
-                if self.opener.foreign != foreign:
-                    self.look_for_a_new_run(datagrams)
+                for packets in self.protocol.open(datagrams):
+                    self.heard(packets)
+                    self.session.send(packets)
 
-    def deliver(self, datagrams: tunring.Batch) -> None:
-        """Open what is of the run that is believed in."""
-        with self.opener.open(datagrams) as packets:
-            if packets:
-                self.peer = packets[-1:].sources[0]  # before the system can answer
-                self.received += len(packets)
-                self.session.send(packets)
-
-    def look_for_a_new_run(self, datagrams: tunring.Batch) -> None:
-        """Believe in a run of the peer's that is later than the one known, if a datagram proves it."""
-        now = time.monotonic()
-        if now < self.next_try:
-            return
-        for index in range(len(datagrams)):
-            with suppress(ValueError):  # this one has been opened
-                datagram = datagrams[index : index + 1]
-                salt = datagram.headers(SALT).tobytes()
-                if salt[:TIME] > self.salt[:TIME] and now >= self.next_try:
-                    self.next_try = now + 1 / TRIES
-                    if self.opener_of(salt).open(datagram.tobytes()):  # a copy; it is opened once more to be delivered
-                        self.salt, self.opener = salt, self.opener_of(salt)
-                if salt == self.salt:
-                    self.deliver(datagram)
-
-    def opener_of(self, salt: bytes) -> Opener:
-        """Make what opens the datagrams of one run of the peer's. Its window begins anew: once a run, and no more."""
-        return Opener(self.cipher, run_key(self.key, salt, f"{self.cipher} {self.theirs}"), header=salt)
+    def heard(self, packets: tunring.Batch) -> None:
+        """Follow the peer to where it was heard last, before the system can answer."""
+        self.peer = packets[-1:].sources[0]
+        self.received += len(packets)
 
     @property
     def sent(self) -> int:
         """Packets encrypted so far."""
-        return self.sealer.counter
+        return self.protocol.sealer.counter
 
     @property
     def rejected(self) -> int:
@@ -189,7 +213,13 @@ class Tunnel:
         return self.udp.stats().received_packets - self.received
 
 
-def _address(text: str) -> tuple[Any, ...]:
+def sendable(datagrams: tunring.Batch) -> tunring.Batch:
+    """Leave out what is too large for UDP. There is nothing as long as the interface has an MTU of :data:`MTU`."""
+    return datagrams.select([size <= LARGEST_DATAGRAM for size in datagrams.lengths])
+
+
+def address(text: str) -> Address:
+    """HOST:PORT, as the socket module has addresses."""
     host, _, port = text.rpartition(":")
     try:
         return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0][4]
@@ -214,15 +244,15 @@ def _make_key(file: str) -> None:
         target.write(secrets.token_hex(KEY))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, kind: type[Tunnel] = Tunnel) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="An encrypted tunnel between two hosts.")
     parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
     parser.add_argument("--make-key", metavar="FILE", help="make a key, and nothing else")
     parser.add_argument("--key", metavar="FILE", help="the key of both hosts")
     parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.8.0.1/24")
-    parser.add_argument("--listen", type=_address, metavar="HOST:PORT", help="own address (default: any, any port)")
-    parser.add_argument("--peer", type=_address, metavar="HOST:PORT", help="whom to call; one host is called, without")
+    parser.add_argument("--listen", type=address, metavar="HOST:PORT", help="own address (default: any, any port)")
+    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="whom to call; one host is called, without")
     parser.add_argument("--cipher", choices=CIPHERS, default=CIPHERS[0], help="of both hosts (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.make_key:
@@ -238,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         adapter.configure(options.address, mtu=MTU)
         with adapter.start_session() as session:
-            tunnel = Tunnel(session, udp, key, options.peer, cipher=options.cipher)
+            tunnel = kind(session, udp, key, options.peer, cipher=options.cipher)
             print("ready; Ctrl-C ends", flush=True)
             with suppress(KeyboardInterrupt):
                 tunnel.run()
