@@ -26,7 +26,8 @@ typedef wchar_t tunring_path_char;
 typedef char tunring_path_char;
 #endif
 
-/* One loaded library. It is never unloaded, and the struct has to stay as long: helper threads use it to the very end. */
+/* One loaded library. It is never unloaded, and the struct has to stay as long: helper threads use it to the very
+ * end. */
 typedef struct tunring_api
 {
     void *module;
@@ -56,7 +57,8 @@ typedef struct tunring_wait
     int64_t deadline; /* in os_now() nanoseconds; 0 polls and settles the read event, TUNRING_FOREVER has no end */
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
     HANDLE cancel;    /* ready: a receive that finds nothing returns ERROR_CANCELLED; NULL for none */
-    /* A receive that has fewer packets than `min_packets` waits for more, `linger` nanoseconds from the first one on. */
+    /* A receive that has fewer packets than `min_packets` waits for more, `linger` nanoseconds from the first one
+     * on. */
     uint32_t min_packets;
     int64_t linger;
 } tunring_wait;
@@ -90,8 +92,9 @@ DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *hand
 /* Any time. */
 void tunring_adapter_give_back(tunring_adapter *adapter);
 
-/* The descriptor of the adapter's interface, which stays the adapter's; or if `leave`, a copy that is the caller's, and from
- * now on sessions and the adapter end without changing the interface. ERROR_NOT_SUPPORTED by a library that has none. */
+/* The descriptor of the adapter's interface, which stays the adapter's; or if `leave`, a copy that is the caller's, and
+ * from now on sessions and the adapter end without changing the interface. ERROR_NOT_SUPPORTED by a library that has
+ * none. */
 DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *descriptor);
 
 /* Whether others are attached to the adapter's interface; false if it is closed, or the library can't tell. */
@@ -127,8 +130,8 @@ void tunring_wake_guard_enable(bool enabled);
 tunring_source *tunring_session_source(tunring_session *session);
 
 /* Closes the source: wakes every waiter, waits for the calls in flight, and ends what it is made of unless leases still
- * pin it (then the last of them does). May be called from any thread, any number of times: each call returns when the first
- * is done. */
+ * pin it (then the last of them does). May be called from any thread, any number of times: each call returns when the
+ * first is done. */
 void tunring_source_close(tunring_source *source);
 /* Gives up the caller's pointer; closes the source if it is open. May be called at any time: a helper thread does what
  * could block. */
@@ -180,8 +183,8 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
 /* ---- The driver simulator: core/simulate.c ---------------------------------------------------------------------- */
 
-/* Has a table that another module exports, a struct tunring_simulator, play the driver for a library that has none of its
- * own. Codes as for tunring_api_load(). */
+/* Has a table that another module exports, a struct tunring_simulator, play the driver for a library that has none of
+ * its own. Codes as for tunring_api_load(). */
 DWORD tunring_simulator_load(tunring_api *api, const tunring_path_char *path, const char *symbol, char *detail,
                              size_t detail_size);
 /* Any time. */
@@ -252,9 +255,10 @@ void tunring_lease_unhold(tunring_lease *lease, uint32_t index);
 DWORD tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_leave(tunring_lease *lease, const tunring_part *part);
 
-/* Begins to open a part in place, or all if `part` is NULL: afterwards only a part of the next level can read the slots.
- * Nothing is changed on failure: ERROR_HANDLE_EOF if it is released; ERROR_BUSY if something else uses the packet *index;
- * ERROR_ALREADY_EXISTS if that was opened through another batch. tunring_lease_opened() ends the operation. At any time. */
+/* Begins to open a part in place, or all if `part` is NULL: afterwards only a part of the next level can read the
+ * slots. Nothing is changed on failure: ERROR_HANDLE_EOF if it is released; ERROR_BUSY if something else uses the
+ * packet *index; ERROR_ALREADY_EXISTS if that was opened through another batch. tunring_lease_opened() ends the
+ * operation. At any time. */
 DWORD tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_opened(tunring_lease *lease);
 
@@ -312,8 +316,8 @@ uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
 /* The largest max_packets. */
 #define TUNRING_MAX_BATCH 65536u
 
-/* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT when the time is up;
- * after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
+/* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT when the
+ * time is up; after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
  * anything is taken. An error in mid-batch is left for the next call. */
 DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
@@ -357,8 +361,8 @@ typedef struct tunring_sending
     uint8_t all_ecn;
 } tunring_sending;
 
-/* Sends datagrams. *done counts those that are dealt with: accepted by the system, or refused by it and counted. When it
- * has no room: waits if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
+/* Sends datagrams. *done counts those that are dealt with: accepted by the system, or refused by it and counted. When
+ * it has no room: waits if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
 DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
                           uint32_t *done);
 
@@ -397,9 +401,9 @@ void tunring_notifier_free(tunring_notifier *notifier);
 
 /* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------- */
 
-/* A pcapng file that is being written, by any number of threads. They fill a buffer, and a thread of the file's own takes
- * it to the system: nobody else ever waits for a disk, or for who reads a pipe. The first failure ends the file for good,
- * cut off after its last whole block. */
+/* A pcapng file that is being written, by any number of threads. They fill a buffer, and a thread of the file's own
+ * takes it to the system: nobody else ever waits for a disk, or for who reads a pipe. The first failure ends the file
+ * for good, cut off after its last whole block. */
 typedef struct tunring_pcapng_file tunring_pcapng_file;
 
 /* As the program sees it. The values are pcapng's. */
@@ -412,8 +416,8 @@ typedef enum tunring_direction
 
 /* Takes a copy of the handle, outside Windows a descriptor, and of `application`, the writer's name. */
 DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file);
-/* Describes an interface, in UTF-8; the first is number 0. Packets are cut to `snaplen` bytes. ERROR_INVALID_PARAMETER if
- * there are too many; else as tunring_pcapng_write(). */
+/* Describes an interface, in UTF-8; the first is number 0. Packets are cut to `snaplen` bytes. ERROR_INVALID_PARAMETER
+ * if there are too many; else as tunring_pcapng_write(). */
 DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
                                    uint32_t snaplen, const tunring_wait *wait, uint32_t *number);
 uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file);
@@ -431,22 +435,23 @@ typedef struct tunring_captured
 } tunring_captured;
 
 /* Puts the packets from *done on, which counts them up, into the buffer. When that is full: waits for room if `wait` is
- * given, else ERROR_BUFFER_OVERFLOW. ERROR_GEN_FAILURE: see tunring_pcapng_failure(); ERROR_HANDLE_EOF: it is closed, or
- * of another process, or the process exits. */
+ * given, else ERROR_BUFFER_OVERFLOW. ERROR_GEN_FAILURE: see tunring_pcapng_failure(); ERROR_HANDLE_EOF: it is closed,
+ * or of another process, or the process exits. */
 DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
                            uint32_t *done);
-/* Bytes that were put into the buffer so far; and a wait until the system has taken that many. WAIT_TIMEOUT if it has not
- * when the time is up, or at once if `wait` is NULL; else as tunring_pcapng_write(). */
+/* Bytes that were put into the buffer so far; and a wait until the system has taken that many. WAIT_TIMEOUT if it has
+ * not when the time is up, or at once if `wait` is NULL; else as tunring_pcapng_write(). */
 uint64_t tunring_pcapng_position(tunring_pcapng_file *file);
 DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const tunring_wait *wait);
 /* Takes nothing more, and waits until the system has taken everything and the file is closed: 0 or ERROR_GEN_FAILURE
  * then. WAIT_TIMEOUT as above. Any number of times. */
 DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait);
-/* The same without a wait: what the system has not taken is lost. A thread that is stuck in a write keeps its file until
- * that returns. Any time. */
+/* The same without a wait: what the system has not taken is lost. A thread that is stuck in a write keeps its file
+ * until that returns. Any time. */
 void tunring_pcapng_give_up(tunring_pcapng_file *file);
-/* Gives up the caller's reference; each session that is captured to the file holds one too. With the last one a file that
- * is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. Any time. */
+/* Gives up the caller's reference; each session that is captured to the file holds one too. With the last one a file
+ * that is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. Any
+ * time. */
 void tunring_pcapng_drop(tunring_pcapng_file *file);
 
 /* Any time: the system's error that ended it (errno; on Windows its last error), or 0; packets that are in the file or
@@ -456,8 +461,8 @@ int tunring_pcapng_failure(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
 
-/* For the end of the process: no file takes anything from here on. Waits until what they have taken is written; WAIT_TIMEOUT
- * as above. */
+/* For the end of the process: no file takes anything from here on. Waits until what they have taken is written;
+ * WAIT_TIMEOUT as above. */
 DWORD tunring_pcapng_exit(const tunring_wait *wait);
 
 /* Starts a capture: from here on the session's calls write what they receive and send. They never wait for a reader and

@@ -13,7 +13,7 @@
 
 #include "tunring.h"
 
-/* ---- Libraries: core/aead_libcrypto.c, core/aead_ipsec.c, core/aead_check.c --------------------------------------- */
+/* ---- Libraries: core/aead_libcrypto.c, core/aead_ipsec.c, core/aead_check.c -------------------------------------- */
 
 typedef enum tunring_aead_algorithm
 {
@@ -39,9 +39,9 @@ DWORD tunring_aead_load(tunring_aead_kind kind, const tunring_path_char *path, b
                         char *detail, size_t detail_size);
 /* As the library puts it. */
 const char *tunring_aead_version(const tunring_aead *library);
-/* 0 once the library has passed the known-answer test of this algorithm: 64 messages, sealed, opened and forged, through
- * one context by the very calls that are made later. The first call runs it. ERROR_NOT_SUPPORTED if the library lacks
- * the algorithm, ERROR_INVALID_DATA if its answers are wrong, ERROR_NOT_ENOUGH_MEMORY. */
+/* 0 once the library has passed the known-answer test of this algorithm: 64 messages, sealed, opened and forged,
+ * through one context by the very calls that are made later. The first call runs it. ERROR_NOT_SUPPORTED if the library
+ * lacks the algorithm, ERROR_INVALID_DATA if its answers are wrong, ERROR_NOT_ENOUGH_MEMORY. */
 DWORD tunring_aead_check(tunring_aead *library, tunring_aead_algorithm algorithm);
 
 /* Bytes of a key. */
@@ -63,7 +63,7 @@ typedef struct tunring_aead_text
 DWORD tunring_aead_message(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens,
                            const tunring_aead_text *text);
 
-/* ---- Sealers: core/sealer.c --------------------------------------------------------------------------------------- */
+/* ---- Sealers: core/sealer.c -------------------------------------------------------------------------------------- */
 
 #define TUNRING_AEAD_COUNTER 8u
 #define TUNRING_AEAD_TAG 16u
@@ -118,7 +118,7 @@ DWORD tunring_seal(tunring_sealing *call, const tunring_packet *packets, uint32_
                    tunring_slot *slots);
 void tunring_seal_end(tunring_sealing *call);
 
-/* ---- Openers: core/opener.c --------------------------------------------------------------------------------------- */
+/* ---- Openers: core/opener.c -------------------------------------------------------------------------------------- */
 
 #define TUNRING_AEAD_MAX_WINDOW (1u << 20)
 
@@ -164,15 +164,15 @@ typedef struct tunring_datagram
  * counters, in order. ERROR_HANDLE_EOF when closed, ERROR_NOT_ENOUGH_MEMORY: nothing was changed. */
 DWORD tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, uint32_t *opened);
 
-/* Opens datagrams of a lease, or of a part of it, where they lie. Afterwards only *opened can read the slots of those that
- * it took: all but the foreign ones, which stay as they are. *opened has the packets that were opened, NULL if there are
- * none; free() ends it. Nothing is changed on failure: ERROR_BUSY if something else uses packet *index;
+/* Opens datagrams of a lease, or of a part of it, where they lie. Afterwards only *opened can read the slots of those
+ * that it took: all but the foreign ones, which stay as they are. *opened has the packets that were opened, NULL if
+ * there are none; free() ends it. Nothing is changed on failure: ERROR_BUSY if something else uses packet *index;
  * ERROR_ALREADY_EXISTS if that was opened before; ERROR_INVALID_HANDLE if the lease is released; ERROR_HANDLE_EOF when
  * closed; ERROR_NOT_ENOUGH_MEMORY. */
 DWORD tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_part *part, tunring_part **opened,
                         uint32_t *index);
 
-/* ---- Stores: core/store.c ----------------------------------------------------------------------------------------- */
+/* ---- Stores: core/store.c ---------------------------------------------------------------------------------------- */
 
 /* A source that nothing is received from: memory that batches are written into. */
 typedef struct tunring_store tunring_store;

@@ -107,11 +107,13 @@ typedef struct tunring_backend
     /* The adapter's name in UTF-8 as the system knows it now, and its interface index (0: the system has none). */
     DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE Adapter, char *Name, DWORD Size);
     DWORD (*adapter_index)(WINTUN_ADAPTER_HANDLE Adapter, DWORD *Index);
-    /* A descriptor of the network namespace that the adapter lives in, the caller's to close; -1 where there is none. */
+    /* A descriptor of the network namespace that the adapter lives in, the caller's to close; -1 where there is
+     * none. */
     int (*adapter_namespace)(WINTUN_ADAPTER_HANDLE Adapter);
 
-    /* The descriptor of the adapter's interface, which stays the adapter's. If Leave, a copy instead, which is the caller's,
-     * and from now on sessions and the adapter end without changing the interface. NULL where there are none. */
+    /* The descriptor of the adapter's interface, which stays the adapter's. If Leave, a copy instead, which is the
+     * caller's, and from now on sessions and the adapter end without changing the interface. NULL where there are
+     * none. */
     DWORD (*adapter_descriptor)(WINTUN_ADAPTER_HANDLE Adapter, BOOL Leave, int *Descriptor);
 
     /* Whether others are attached to the adapter's interface, too. NULL where there are none. */
@@ -123,8 +125,8 @@ typedef struct tunring_backend
     /* Takes the system's own error number for what creating, opening or adopting an adapter failed with in the calling
      * thread; 0 if there was none since it was last taken. NULL where there never is one. */
     int (*system_error)(void);
-    /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER for
-     * a value out of range. tun_linux: "offloads", 0 or 1. */
+    /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER
+     * for a value out of range. tun_linux: "offloads", 0 or 1. */
     DWORD (*set_option)(const char *Name, DWORD Value);
 
     /* WintunCreateAdapter with options. NULL where there are none. */
@@ -135,13 +137,13 @@ typedef struct tunring_backend
     WINTUN_SESSION_HANDLE (*start_session)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity,
                                            const tunring_session_options *Options);
 
-    /* What as many calls of WintunReceivePacket and WintunReleaseReceivePacket would do, at the price of one. Fewer than
-     * Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */
+    /* What as many calls of WintunReceivePacket and WintunReleaseReceivePacket would do, at the price of one. Fewer
+     * than Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */
     DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
     void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
 
-    /* Allocates, copies and commits, in order, until all are sent or there is no more room: then the code is not 0. What
-     * finds the send ring empty may go to the host without being copied to it. */
+    /* Allocates, copies and commits, in order, until all are sent or there is no more room: then the code is not 0.
+     * What finds the send ring empty may go to the host without being copied to it. */
     DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
     const tunring_simulator *simulator; /* NULL but in loopback */

@@ -5,9 +5,9 @@
  *
  *     aead KIND PATH ALGORITHM SIZE PACKETS ROUNDS
  *
- * KIND is libcrypto or ipsec-mb, ALGORITHM a number of tunring_aead_algorithm. Each round seals and opens PACKETS packets
- * of SIZE bytes by the library alone and by tunring, in turns. It prints the smallest times, in nanoseconds per packet:
- * seal alone, seal, open alone, open.
+ * KIND is libcrypto or ipsec-mb, ALGORITHM a number of tunring_aead_algorithm. Each round seals and opens PACKETS
+ * packets of SIZE bytes by the library alone and by tunring, in turns. It prints the smallest times, in nanoseconds per
+ * packet: seal alone, seal, open alone, open.
  */
 #include "clock.h"
 #include "core/aead.h"
@@ -109,10 +109,10 @@ open_alone(bench *bench)
 static void
 open_by_tunring(bench *bench)
 {
-    uint32_t opened;
     for (uint32_t i = 0; i < bench->packets; i++)
         bench->datagrams[i] = (tunring_datagram){bench->slots[i].data, bench->slots[i].length, TUNRING_OPENED};
     const int64_t began = now();
+    uint32_t opened;
     if (tunring_open(bench->opener, bench->datagrams, bench->packets, &opened) != ERROR_SUCCESS)
         fail("can't open");
     note(&bench->best[3], began);
@@ -126,7 +126,6 @@ main(int count, char **words)
     static bench bench;
     static const BYTE key[AEAD_MAX_KEY] = {1, 2, 3};
     const tunring_aead_format format = {.header = (const BYTE *)"8 bytes.", .header_size = HEADER};
-    tunring_aead *library;
     char detail[256] = "";
     if (count != 7)
         fail("KIND PATH ALGORITHM SIZE PACKETS ROUNDS");
@@ -136,6 +135,7 @@ main(int count, char **words)
     bench.packets = (uint32_t)atoi(words[5]);
     if (algorithm >= TUNRING_AEAD_ALGORITHMS || bench.packets < 1 || bench.packets > MAX_PACKETS)
         fail("a number is out of range");
+    tunring_aead *library;
     if (tunring_aead_load(kind, words[2], false, &library, detail, sizeof(detail)) != ERROR_SUCCESS)
         fail(detail);
     if (tunring_aead_check(library, algorithm) != ERROR_SUCCESS ||

@@ -5,8 +5,8 @@
  *     count WORK SIZE
  *
  * does it once to warm up, then again within measured(), which is what callgrind looks at, and prints how many packets
- * that were. WORK is one of the names below. The core runs over loopback; in place of a TUN descriptor there is a socket
- * whose messages are packets, so no privilege is needed.
+ * that were. WORK is one of the names below. The core runs over loopback; in place of a TUN descriptor there is a
+ * socket whose messages are packets, so no privilege is needed.
  */
 #include "core_api.h"
 #include "backends/tun_linux/offload_coalesce.h"
@@ -115,7 +115,6 @@ open_tun(bool virtio)
     static const int room = 1 << 22;
     const tun_format format = {.virtio = virtio, .offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO};
     int fds[2];
-    DWORD code;
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds) == 0);
     for (int i = 0; i < 2; i++)
     {
@@ -123,6 +122,7 @@ open_tun(bool virtio)
         CHECK(fcntl(fds[i], F_SETFL, O_NONBLOCK) == 0);
     }
     kernel = fds[1];
+    DWORD code;
     CHECK((tun = tun_session_open(fds[0], &format, CAPACITY, &code)));
 }
 

@@ -5,8 +5,8 @@
  *
  *     loop LIBRARY SIZE PACKETS CAPACITY
  *
- * It opens both ends of a loopback cable. For each line on its standard input, a word and a number N, it does a round of
- * PACKETS packets of SIZE bytes and prints how long that took, in nanoseconds:
+ * It opens both ends of a loopback cable. For each line on its standard input, a word and a number N, it does a round
+ * of PACKETS packets of SIZE bytes and prints how long that took, in nanoseconds:
  *
  *     receive N   takes all from a ring that holds them, N at a time: receive, look at the length, release
  *     send N      N at a time, as tunring's core: allocate and copy, then commit in reverse order
@@ -155,8 +155,6 @@ have_had_threads(void)
 int
 main(int count, char **arguments)
 {
-    char word[16];
-    unsigned most;
     if (count != 5)
         return 2;
     have_had_threads();
@@ -171,6 +169,8 @@ main(int count, char **arguments)
         fail("out of memory");
     for (unsigned i = 0; i < BATCH; i++)
         source[(size_t)size * i] = 0x45;
+    char word[16];
+    unsigned most;
     while (scanf("%15s %u", word, &most) == 2 && most >= 1 && most <= MOST)
     {
         printf("%lld\n", (long long)take_round(word, packets, size, most));

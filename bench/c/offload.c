@@ -129,9 +129,7 @@ main(void)
 {
     static const uint32_t sizes[] = {64, 1400};
     for (int i = 0; i < 4; i++)
-    {
         for (int k = 0; k < 2; k++)
             report(i & 2 ? 6 : 4, i & 1 ? TCP : UDP, sizes[k] + (i == 3 && k == 0 ? 16 : 0));
-    }
     return 0;
 }

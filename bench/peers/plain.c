@@ -95,7 +95,6 @@ static void
 forward_both(char **namespaces)
 {
     static int ways[2][2];
-    pthread_t thread;
     for (int i = 0; i < 2; i++)
     {
         if (setns(atoi(namespaces[i]), CLONE_NEWNET) != 0)
@@ -103,6 +102,7 @@ forward_both(char **namespaces)
         ways[i][0] = ways[1 - i][1] = open_tun();
     }
     puts("ready");
+    pthread_t thread;
     if (pthread_create(&thread, NULL, forward, ways[0]) != 0)
         fail("thread");
     forward(ways[1]);
@@ -111,8 +111,6 @@ forward_both(char **namespaces)
 int
 main(int count, char **arguments)
 {
-    unsigned char packet[65536];
-    unsigned number;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count == 4)
         forward_both(arguments + 2);
@@ -122,7 +120,9 @@ main(int count, char **arguments)
     puts("ready");
     if (strcmp(arguments[1], "echo") == 0)
         echo(tun);
+    unsigned char packet[65536];
     const size_t size = count > 2 ? parse_packet(arguments[2], packet) : 0;
+    unsigned number;
     while (scanf("%u", &number) == 1)
     {
         const int64_t began = now();

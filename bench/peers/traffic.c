@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the peers are measured with: a source of UDP datagrams, and a client for echoes. It runs in the peer's namespace.
+ * What the peers are measured with: a source of UDP datagrams, and a client for echoes. It runs in the peer's
+ * namespace.
  *
  *     traffic flood SIZE SEGMENTS    sends without end; pause it with SIGSTOP
  *     traffic fill SIZE SEGMENTS     for each number on its standard input does so many sends, then says "done"
- *     traffic echo SIZE              for each number makes so many round trips and prints p50, p99, p99.9 in nanoseconds
+ *     traffic echo SIZE              for each number makes so many round trips; prints p50, p99, p99.9 in nanoseconds
  *
  * SIZE is that of the IP packet. With SEGMENTS of 1 each datagram is a packet of the sender's own; else a send is one
  * segmented superpacket of so many.
@@ -78,9 +79,9 @@ static void
 round_trips(int link, size_t length, unsigned count)
 {
     static int64_t taken[MOST_TRIPS];
-    char answer[65536];
     if (count > MOST_TRIPS)
         count = MOST_TRIPS;
+    char answer[65536];
     for (unsigned i = 0; i < count; i++)
     {
         const int64_t began = now();
@@ -96,7 +97,6 @@ round_trips(int link, size_t length, unsigned count)
 int
 main(int count, char **arguments)
 {
-    unsigned number;
     if (count < 3)
         return 2;
     const size_t size = (size_t)atoi(arguments[2]) - HEADERS;
@@ -107,6 +107,7 @@ main(int count, char **arguments)
     if (strcmp(arguments[1], "flood") == 0)
         for (;;)
             send_many(link, size * segments, VECTOR);
+    unsigned number;
     while (scanf("%u", &number) == 1)
     {
         if (strcmp(arguments[1], "echo") == 0)

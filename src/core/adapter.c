@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Adapters: the library's handle and who still needs it. A call that uses the handle registers in `door` or `life`, as a
- * session's calls do, and what uses it beyond a call has a pin. The last pin closes the library's adapter.
+ * Adapters: the library's handle and who still needs it. A call that uses the handle registers in `door` or `life`, as
+ * a session's calls do, and what uses it beyond a call has a pin. The last pin closes the library's adapter.
  */
 #include "core/session.h"
 
@@ -57,13 +57,13 @@ tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **ada
 DWORD
 tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter)
 {
-    WINTUN_ADAPTER_HANDLE handle = NULL;
     later_run();
     if (!api->backend || !api->backend->adopt)
         return ERROR_NOT_SUPPORTED;
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
+    WINTUN_ADAPTER_HANDLE handle = NULL;
     const DWORD code = api->backend->adopt(descriptor, &handle);
     if (code != ERROR_SUCCESS)
         SetLastError(code);
@@ -173,10 +173,10 @@ uint64_t
 tunring_adapter_pinned(const tunring_adapter *adapter)
 {
     tunring_adapter *self = (tunring_adapter *)adapter;
-    uint64_t pinned = 0;
     if (adapter->generation != os_generation())
         return 0;
     os_mutex_lock(&self->lock);
+    uint64_t pinned = 0;
     if (self->session && source_closing(&self->session->source))
         pinned = atomic_load(&self->session->source.counts.pinned_packets);
     os_mutex_unlock(&self->lock);

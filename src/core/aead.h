@@ -65,8 +65,9 @@ void aead_wipe(void *memory, size_t size);
 static inline bool
 aead_tags_equal(const BYTE *one, const BYTE *other)
 {
-    uint64_t a[2], b[2];
+    uint64_t a[2];
     memcpy(a, one, TUNRING_AEAD_TAG);
+    uint64_t b[2];
     memcpy(b, other, TUNRING_AEAD_TAG);
     return ((a[0] ^ b[0]) | (a[1] ^ b[1])) == 0;
 }
@@ -121,8 +122,9 @@ aead_headers_equal(const BYTE *one, const BYTE *other, uint32_t size)
         return memcmp(one, other, size) == 0;
     if (size >= 8)
     {
-        uint64_t a[2], b[2];
+        uint64_t a[2];
         memcpy(&a[0], one, 8);
+        uint64_t b[2];
         memcpy(&b[0], other, 8);
         memcpy(&a[1], one + size - 8, 8);
         memcpy(&b[1], other + size - 8, 8);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * ipsec-mb's jobs, whose struct changes within versions 1.x: they are used with those in which it is known, where they
- * take 100 ns less for a message than the functions do. A manager takes one job at a time, which it has done when it has
- * taken it. (Taking many at once gains nothing more: ChaCha20-Poly1305 is not computed side by side.)
+ * take 100 ns less for a message than the functions do. A manager takes one job at a time, which it has done when it
+ * has taken it. (Taking many at once gains nothing more: ChaCha20-Poly1305 is not computed side by side.)
  */
 #include "core/aead_ipsec.h"
 
@@ -46,7 +46,7 @@ typedef struct job_context
 } job_context;
 
 static aead_context *
-start(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
+jobs_start(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {
     job_context *context = os_secret_alloc(sizeof(*context));
     if (!context)
@@ -58,7 +58,7 @@ start(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, 
 }
 
 static void
-end(aead_context *base)
+jobs_end(aead_context *base)
 {
     aead_wipe(base, sizeof(job_context));
     os_secret_free(base, sizeof(job_context));
@@ -93,7 +93,7 @@ run(const job_context *context, ipsec_manager *manager, const aead_message *mess
 }
 
 static bool
-seal(aead_context *base, aead_message *messages, uint32_t count)
+jobs_seal(aead_context *base, aead_message *messages, uint32_t count)
 {
     const job_context *context = (const job_context *)base;
     ipsec_manager *manager = ipsec_take_manager(context->library);
@@ -106,7 +106,7 @@ seal(aead_context *base, aead_message *messages, uint32_t count)
 }
 
 static void
-open(aead_context *base, aead_message *messages, uint32_t count)
+jobs_open(aead_context *base, aead_message *messages, uint32_t count)
 {
     const job_context *context = (const job_context *)base;
     ipsec_manager *manager = ipsec_take_manager(context->library);
@@ -118,4 +118,4 @@ open(aead_context *base, aead_message *messages, uint32_t count)
         ipsec_give_manager(context->library, manager);
 }
 
-const aead_sequence ipsec_chacha_jobs = {start, end, seal, open};
+const aead_sequence ipsec_chacha_jobs = {jobs_start, jobs_end, jobs_seal, jobs_open};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * OpenSSL's libcrypto, 1.1.1 and later. One context serves message after message: the key is set once, a nonce for each.
+ * OpenSSL's libcrypto, 1.1.1 and later. One context serves message after message: the key is set once, a nonce for
+ * each.
  */
 #include "core/aead.h"
 
@@ -135,7 +136,6 @@ static inline bool
 encrypt(const crypto_context *context, const aead_message *message)
 {
     const libcrypto *library = context->library;
-    BYTE nothing[TUNRING_AEAD_TAG];
     int size;
     if (message->aad_length &&
         library->EVP_EncryptUpdate(context->evp, NULL, &size, message->aad, (int)message->aad_length) <= 0)
@@ -143,6 +143,7 @@ encrypt(const crypto_context *context, const aead_message *message)
     if (message->length &&
         library->EVP_EncryptUpdate(context->evp, message->out, &size, message->in, (int)message->length) <= 0)
         return false;
+    BYTE nothing[TUNRING_AEAD_TAG];
     return library->EVP_EncryptFinal_ex(context->evp, nothing, &size) > 0;
 }
 
@@ -150,7 +151,6 @@ static inline bool
 decrypt(const crypto_context *context, const aead_message *message)
 {
     const libcrypto *library = context->library;
-    BYTE nothing[TUNRING_AEAD_TAG];
     int size;
     if (message->aad_length &&
         library->EVP_DecryptUpdate(context->evp, NULL, &size, message->aad, (int)message->aad_length) <= 0)
@@ -158,6 +158,7 @@ decrypt(const crypto_context *context, const aead_message *message)
     if (message->length &&
         library->EVP_DecryptUpdate(context->evp, message->out, &size, message->in, (int)message->length) <= 0)
         return false;
+    BYTE nothing[TUNRING_AEAD_TAG];
     return library->EVP_DecryptFinal_ex(context->evp, nothing, &size) > 0;
 }
 
@@ -201,8 +202,8 @@ static bool
 plain_seal(aead_context *base, aead_message *messages, uint32_t count)
 {
     crypto_context *context = (crypto_context *)base;
-    bool good = true;
     context->library->ERR_set_mark();
+    bool good = true;
     for (uint32_t i = 0; i < count && good; i++)
         good = plain_seal_one(context, &messages[i]);
     context->library->ERR_pop_to_mark();
@@ -223,8 +224,8 @@ static bool
 fast_seal(aead_context *base, aead_message *messages, uint32_t count)
 {
     crypto_context *context = (crypto_context *)base;
-    bool good = true;
     context->library->ERR_set_mark();
+    bool good = true;
     for (uint32_t i = 0; i < count && good; i++)
         good = fast_seal_one(context, &messages[i]);
     context->library->ERR_pop_to_mark();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Memory that datagrams are received into and sealed into: chunks that count the slots they have lent and are used again,
- * the newest first, once all are back. A slot is a place in a chunk, so that a run of datagrams lies back to back.
+ * Memory that datagrams are received into and sealed into: chunks that count the slots they have lent and are used
+ * again, the newest first, once all are back. A slot is a place in a chunk, so that a run of datagrams lies back to
+ * back.
  */
 #ifndef TUNRING_ARENA_H
 #define TUNRING_ARENA_H

@@ -2,8 +2,8 @@
  *
  * Slots on loan. A slot goes back at its last hold; the lease itself is one holder of each. `state` is one word:
  * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
- * atomic operation per slot), LEASE_OPENED once slots were opened in place, and two numbers of C operations in progress,
- * during which a release has to wait its turn: those that read packets as they were received, and all others.
+ * atomic operation per slot), LEASE_OPENED once slots were opened in place, and two numbers of C operations in
+ * progress, during which a release has to wait its turn: those that read packets as they were received, and all others.
  *
  * A slot's `holds` has its level, the number of times it was opened, above the count: whoever holds a slot names the
  * level that he means to read, so that what was opened can't be read as it was before.
@@ -25,8 +25,8 @@
 #define HOLDS_LEVEL 0x1000000u
 #define HOLDS_COUNT (HOLDS_LEVEL - 1)
 
-/* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to see
- * each one end; a test that lets malloc() fail asks for none too. */
+/* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to
+ * see each one end; a test that lets malloc() fail asks for none too. */
 #if !defined(KEPT_ROOM)
 #if defined(__SANITIZE_ADDRESS__)
 #define KEPT_ROOM 0u
@@ -190,7 +190,8 @@ drop_holds(tunring_lease *lease, uint32_t first)
     slots_gone(lease, gone, bytes);
 }
 
-/* Nobody but the lease has held a slot, and nobody can any more: tunring_lease_hold() has seen the release, or comes to. */
+/* Nobody but the lease has held a slot, and nobody can any more: tunring_lease_hold() has seen the release, or comes
+ * to. */
 static void
 return_unheld(tunring_lease *lease)
 {
@@ -269,8 +270,8 @@ level_of(const tunring_lease *lease, uint32_t index)
     return atomic_load(&lease->slots[index].holds) / HOLDS_LEVEL;
 }
 
-/* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for readers
- * second; a reader has made itself known before it looks. */
+/* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for
+ * readers second; a reader has made itself known before it looks. */
 static bool
 all_of_level(const tunring_lease *lease, const tunring_part *part, uint32_t *index)
 {
@@ -324,11 +325,11 @@ tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *ind
     const uint32_t count = part ? part->count : lease->count;
     const uint32_t level = part ? part->level : 0;
     const uint32_t only_ours = level * HOLDS_LEVEL + 1;
-    DWORD code = ERROR_SUCCESS;
-    uint32_t i = 0;
     if (!begin(lease, LEASE_OPENING))
         return ERROR_HANDLE_EOF;
     atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
+    DWORD code = ERROR_SUCCESS;
+    uint32_t i = 0;
     for (; i < count && code == ERROR_SUCCESS; i++)
     {
         const uint32_t root = part ? part->slots[i].root : i;

@@ -64,13 +64,13 @@ enqueue(const tunring_log_line *line)
 static void
 take_line(uint32_t library, WINTUN_LOGGER_LEVEL level, DWORD64 time, LPCWSTR message)
 {
-    DWORD saved = GetLastError();
+    DWORD last_error = GetLastError();
     tunring_log_line line = {.library = library, .level = (uint32_t)level, .time = time};
     utf16_to_utf8(line.text, sizeof(line.text), message);
     remember(line.text);
     if (atomic_load(&enabled[library]))
         enqueue(&line);
-    SetLastError(saved);
+    SetLastError(last_error);
 }
 
 /* The callback has no context argument, so each library gets one of its own. */
@@ -122,8 +122,8 @@ tunring_log_attach(const tunring_api *api, uint32_t *library)
 DWORD
 tunring_log_enable(uint32_t library, bool wanted)
 {
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&queue_lock);
+    DWORD code = ERROR_SUCCESS;
     if (wanted && !queue_open)
     {
         queue_open = os_event_open(&queue_event);

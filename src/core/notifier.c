@@ -85,10 +85,10 @@ wait_until_ready(tunring_notifier *notifier)
     {
         READY = 2
     };
-    DWORD code;
     if (!source_enter(source))
         return ERROR_HANDLE_EOF;
     const HANDLE handles[] = {source->stop.wait, notifier->ended.wait, notifier->event};
+    DWORD code;
     int index = wait_for_ever(source, handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
      * before it arms the notifier again. */
@@ -107,10 +107,10 @@ tunring_notifier_wait(tunring_notifier *notifier)
     {
         ENDED
     };
-    DWORD code;
     const HANDLE handles[] = {notifier->ended.wait, notifier->armed.wait};
     if (notifier->source->generation != os_generation())
         return ERROR_HANDLE_EOF;
+    DWORD code;
     int index = wait_for_ever(notifier->source, handles, 2, &code);
     if (code != ERROR_SUCCESS)
         return code;

@@ -305,9 +305,9 @@ tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_pa
                   uint32_t *index)
 {
     in_place what = {.lease = lease, .from = part};
-    aead_context *context;
     const uint32_t count = count_of(&what);
     *opened = NULL;
+    aead_context *context;
     DWORD code = aead_key_enter(&opener->key, &context);
     if (code != ERROR_SUCCESS)
         return code;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Blocks on their way to a pcapng file: a ring of chunks, one of which is being filled. They are used in turn, rather than
- * the newest first, so that a chunk has left the cache of the processor that wrote it to the file before another one
- * fills it again: memory is faster than the other's cache. The caller locks.
+ * Blocks on their way to a pcapng file: a ring of chunks, one of which is being filled. They are used in turn, rather
+ * than the newest first, so that a chunk has left the cache of the processor that wrote it to the file before another
+ * one fills it again: memory is faster than the other's cache. The caller locks.
  */
 #ifndef TUNRING_PCAPNG_BUFFER_H
 #define TUNRING_PCAPNG_BUFFER_H

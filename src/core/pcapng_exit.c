@@ -9,8 +9,8 @@
 /* Nanoseconds between two looks. */
 #define PAUSE 1000000
 
-/* The generation of a process in the high half, its number of unfinished files in the low one: the child of a fork begins
- * anew. */
+/* The generation of a process in the high half, its number of unfinished files in the low one: the child of a fork
+ * begins anew. */
 static _Atomic uint64_t unfinished;
 /* Generation plus one of the process that is exiting. */
 static _Atomic uint64_t exiting;

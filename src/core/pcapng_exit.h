@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The end of the process, which ends every thread wherever it is: files count as unfinished while they have something to
- * be written.
+ * The end of the process, which ends every thread wherever it is: files count as unfinished while they have something
+ * to be written.
  */
 #ifndef TUNRING_PCAPNG_EXIT_H
 #define TUNRING_PCAPNG_EXIT_H

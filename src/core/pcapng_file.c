@@ -125,8 +125,8 @@ enter(tunring_pcapng_file *self)
 {
     if (foreign(self))
         return ERROR_HANDLE_EOF;
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&self->lock);
+    DWORD code = ERROR_SUCCESS;
     if (self->closing)
         code = ERROR_HANDLE_EOF;
     else if (atomic_load(&self->failure))
@@ -281,8 +281,8 @@ tunring_pcapng_position(tunring_pcapng_file *self)
 static DWORD
 flushed(tunring_pcapng_file *self, uint64_t position)
 {
-    DWORD code = WAIT_TIMEOUT;
     os_mutex_lock(&self->lock);
+    DWORD code = WAIT_TIMEOUT;
     if (atomic_load(&self->failure))
         code = ERROR_GEN_FAILURE;
     else if (self->closing)
@@ -298,10 +298,10 @@ flushed(tunring_pcapng_file *self, uint64_t position)
 DWORD
 tunring_pcapng_flush(tunring_pcapng_file *self, uint64_t position, const tunring_wait *wait)
 {
-    uint64_t seen;
-    DWORD code;
     if (foreign(self))
         return ERROR_HANDLE_EOF;
+    uint64_t seen;
+    DWORD code;
     do
     {
         seen = progress_look(&self->progress);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A pcapng file that is being written. Whoever has packets turns them into blocks in a buffer (pcapng_file.c); one thread
- * per file takes the buffer to the system (pcapng_thread.c), so that nobody else waits for a disk or a reader.
+ * A pcapng file that is being written. Whoever has packets turns them into blocks in a buffer (pcapng_file.c); one
+ * thread per file takes the buffer to the system (pcapng_thread.c), so that nobody else waits for a disk or a reader.
  */
 #ifndef TUNRING_PCAPNG_FILE_H
 #define TUNRING_PCAPNG_FILE_H

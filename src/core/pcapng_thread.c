@@ -118,8 +118,8 @@ void
 pcapng_thread(void *argument)
 {
     tunring_pcapng_file *self = argument;
-    bool goes_on = true;
     os_mutex_lock(&self->lock);
+    bool goes_on = true;
     while (goes_on && take_chunk(self))
     {
         os_mutex_unlock(&self->lock);

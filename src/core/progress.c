@@ -60,10 +60,10 @@ sleep_once(progress *self, const tunring_wait *wait)
 DWORD
 progress_wait(progress *self, uint64_t seen, const tunring_wait *wait)
 {
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&self->lock);
     const uint64_t round = self->round;
     atomic_fetch_add(&self->sleeping, 1);
+    DWORD code = ERROR_SUCCESS;
     while (code == ERROR_SUCCESS && round == self->round && progress_look(self) == seen)
     {
         /* Set for others, who are about to clear it. */

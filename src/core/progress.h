@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lets any number of threads wait until another one has got on with something. A waiter looks at the state that it waits
- * for between progress_look() and progress_wait(), and misses nothing that happens after the first.
+ * Lets any number of threads wait until another one has got on with something. A waiter looks at the state that it
+ * waits for between progress_look() and progress_wait(), and misses nothing that happens after the first.
  */
 #ifndef TUNRING_PROGRESS_H
 #define TUNRING_PROGRESS_H

@@ -143,9 +143,9 @@ tunring_seal(tunring_sealing *call, const tunring_packet *packets, uint32_t coun
 {
     const tunring_sealer *sealer = call->sealer;
     const aead_sequence *sequence = sealer->key.sequence;
-    aead_message messages[AEAD_GROUP];
     BYTE *const begin = out;
     uint32_t done = 0;
+    aead_message messages[AEAD_GROUP];
     while (done < count)
     {
         const uint32_t group = count - done < AEAD_GROUP ? count - done : AEAD_GROUP;

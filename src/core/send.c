@@ -58,9 +58,9 @@ send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t c
     const uint64_t most = most_bytes(session);
     uint64_t chunk_bytes = 0;
     uint32_t chunk = 0;
-    DWORD done;
     while (chunk < count && chunk < LARGE_CHUNK && chunk_bytes < most)
         chunk_bytes += packets[chunk++].length;
+    DWORD done;
     const DWORD code = session->api->backend->send_many(session->handle, packets, chunk, &done);
     for (uint32_t i = done; i < chunk; i++)
         chunk_bytes -= packets[i].length;
@@ -73,8 +73,8 @@ send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t c
 static DWORD
 send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
 {
-    uint64_t bytes;
     os_mutex_lock(&session->send_lock);
+    uint64_t bytes;
     const DWORD code = session->api->backend ? send_at_once(session, packets, count, sent, &bytes)
                                              : send_each(session, packets, count, sent, &bytes);
     os_mutex_unlock(&session->send_lock);
@@ -151,22 +151,22 @@ DWORD
 tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
              uint32_t *sent)
 {
-    DWORD code = ERROR_SUCCESS;
-    backoff pause = {0};
-    capture_progress captured = {0};
     *sent = 0;
     if (!source_enter(&session->source))
         return ERROR_HANDLE_EOF;
+    capture_progress captured = {0};
     capture_begin(session, &captured);
+    DWORD code = ERROR_SUCCESS;
+    backoff pause = {0};
     while (*sent < count && code == ERROR_SUCCESS)
     {
         uint32_t left = count - *sent;
-        uint32_t done = 0;
         if (source_closing(&session->source))
         {
             code = ERROR_HANDLE_EOF;
             break;
         }
+        uint32_t done = 0;
         code = send_chunk(session, packets + *sent, left, &done);
         *sent += done;
         if (code != ERROR_BUFFER_OVERFLOW)
@@ -210,8 +210,8 @@ surely_full(tunring_session *session, uint64_t bytes)
 static DWORD
 allocate_all(tunring_session *session, const uint32_t *sizes, uint32_t count, uint64_t bytes, tunring_lease *lease)
 {
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&session->send_lock);
+    DWORD code = ERROR_SUCCESS;
     if (surely_full(session, bytes))
         code = ERROR_BUFFER_OVERFLOW;
     while (code == ERROR_SUCCESS && lease->count < count)

@@ -21,9 +21,9 @@ typedef enum older
 static older
 look_at_older(tunring_adapter *adapter)
 {
-    older state = OLDER_GONE;
     os_mutex_lock(&adapter->lock);
     const tunring_session *session = adapter->session;
+    older state = OLDER_GONE;
     if (session && source_closing(&session->source))
         state = atomic_load(&session->source.counts.pinned_packets) || atomic_load(&session->source.counts.reservations)
                     ? OLDER_PINNED
@@ -50,9 +50,9 @@ pinned_by_older(tunring_adapter *adapter)
 static bool
 adapter_is_gone(tunring_session *session)
 {
-    DWORD size;
     if (atomic_load(&session->source.removed))
         return true;
+    DWORD size;
     const BYTE *packet = session->api->WintunReceivePacket(session->handle, &size);
     if (!packet)
         return GetLastError() == ERROR_HANDLE_EOF;
@@ -70,7 +70,7 @@ give_up_adapter(tunring_session *session)
 }
 
 static void
-end_session(tunring_source *source)
+session_end(tunring_source *source)
 {
     tunring_session *session = session_of(source);
     if (atomic_load(&session->outlives) || !adapter_is_gone(session))
@@ -84,7 +84,7 @@ end_session(tunring_source *source)
 }
 
 static void
-detach_session(tunring_source *source)
+session_detach(tunring_source *source)
 {
     tunring_session *session = session_of(source);
     wake_guard_remove(&session->watch);
@@ -103,7 +103,7 @@ detach_session(tunring_source *source)
 }
 
 static void
-free_session(tunring_source *source)
+session_free(tunring_source *source)
 {
     tunring_session *session = session_of(source);
     os_mutex_destroy(&session->send_lock);
@@ -114,9 +114,9 @@ static const source_ops session_ops = {
     .receive_many = session_receive_many,
     .give_back = session_give_back,
     .abandon = session_abandon,
-    .detach = detach_session,
-    .end = end_session,
-    .free = free_session,
+    .detach = session_detach,
+    .end = session_end,
+    .free = session_free,
 };
 
 static WINTUN_SESSION_HANDLE
@@ -156,7 +156,7 @@ start_session(tunring_adapter *adapter, DWORD capacity, const tunring_session_op
     session->adapter = adapter;
     session->source.read_event = api->WintunGetReadWaitEvent(session->handle);
     /* Our own libraries' events are level-triggered. */
-    session->source.auto_reset = api->backend == NULL;
+    session->source.auto_reset = !api->backend;
     session->capacity = capacity;
     os_mutex_init(&session->send_lock);
     wake_guard_add(session, &session->watch);

@@ -57,8 +57,8 @@ void session_abandon(tunring_source *source, const tunring_slot *slots, uint32_t
 bool adapter_enter(tunring_adapter *adapter);
 void adapter_leave(tunring_adapter *adapter);
 
-/* Takes and gives up the pin that a session has on its adapter. The former is a part of a call on the adapter; the latter
- * may block. */
+/* Takes and gives up the pin that a session has on its adapter. The former is a part of a call on the adapter; the
+ * latter may block. */
 void adapter_attach_session(tunring_adapter *adapter, tunring_session *session);
 void adapter_detach_session(tunring_adapter *adapter, tunring_session *session);
 

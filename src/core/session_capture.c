@@ -25,8 +25,8 @@ session_capture_write(session_capture *self, tunring_direction direction, int64_
                       const tunring_slot *slots, uint32_t count)
 {
     const uint64_t stamp = (uint64_t)time;
-    tunring_pcapng_file *behind = NULL;
     os_mutex_lock(&self->lock);
+    tunring_pcapng_file *behind = NULL;
     if (self->file && session_captures(self, direction))
     {
         const tunring_captured what = {
@@ -72,8 +72,8 @@ start(session_capture *self, tunring_pcapng_file *file, uint32_t interface_id, u
 static void
 stop(session_capture *self, uint32_t number)
 {
-    tunring_pcapng_file *file = NULL;
     os_mutex_lock(&self->lock);
+    tunring_pcapng_file *file = NULL;
     if (!number || number == self->number)
     {
         file = self->file;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The capture of a session: where its calls write the packets that they receive and send. A session without one pays one
- * branch per batch.
+ * The capture of a session: where its calls write the packets that they receive and send. A session without one pays
+ * one branch per batch.
  */
 #ifndef TUNRING_SESSION_CAPTURE_H
 #define TUNRING_SESSION_CAPTURE_H

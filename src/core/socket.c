@@ -42,7 +42,8 @@ read_datagrams(tunring_socket *self)
     return ERROR_SUCCESS;
 }
 
-/* Hands out datagrams of the last read, as far as the lease has room. False without memory for their origin: then none. */
+/* Hands out datagrams of the last read, as far as the lease has room. False without memory for their origin: then
+ * none. */
 static bool
 hand_out(tunring_socket *self, tunring_lease *lease, uint32_t room)
 {
@@ -96,11 +97,11 @@ chunk_came_back(void *context)
 }
 
 static DWORD
-receive_many(tunring_source *source, tunring_lease *lease, uint32_t room)
+socket_receive_many(tunring_source *source, tunring_lease *lease, uint32_t room)
 {
     tunring_socket *self = socket_of(source);
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&self->receive_lock);
+    DWORD code = ERROR_SUCCESS;
     while (code == ERROR_SUCCESS && lease->count < room)
     {
         if (self->leftover.count == 0)
@@ -114,7 +115,7 @@ receive_many(tunring_source *source, tunring_lease *lease, uint32_t room)
 }
 
 static void
-give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
+socket_give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
 {
     (void)source;
     arena_give_back(slots, count);
@@ -123,7 +124,7 @@ give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
 /* ---- Life ---- */
 
 static void
-detach(tunring_source *source)
+socket_detach(tunring_source *source)
 {
     tunring_socket *self = socket_of(source);
     uint64_t drops;
@@ -137,13 +138,13 @@ detach(tunring_source *source)
 }
 
 static void
-end(tunring_source *source)
+socket_end(tunring_source *source)
 {
     arena_close(&socket_of(source)->arena);
 }
 
 static void
-free_socket(tunring_source *source)
+socket_free(tunring_source *source)
 {
     tunring_socket *self = socket_of(source);
     os_mutex_destroy(&self->receive_lock);
@@ -152,11 +153,11 @@ free_socket(tunring_source *source)
 }
 
 static const source_ops socket_ops = {
-    .receive_many = receive_many,
-    .give_back = give_back,
-    .detach = detach,
-    .end = end,
-    .free = free_socket,
+    .receive_many = socket_receive_many,
+    .give_back = socket_give_back,
+    .detach = socket_detach,
+    .end = socket_end,
+    .free = socket_free,
 };
 
 DWORD

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sending datagrams: equal lengths to one endpoint make a run, which is one system call. No error of one destination ends
- * the rest, and nothing that the system accepted is sent again.
+ * Sending datagrams: equal lengths to one endpoint make a run, which is one system call. No error of one destination
+ * ends the rest, and nothing that the system accepted is sent again.
  */
 #include "core/socket.h"
 #include "platform/wait.h"
@@ -26,8 +26,8 @@ static uint32_t
 refusal_index(const tunring_endpoint *to)
 {
     uint32_t words[TUNRING_ENDPOINT_IDENTITY / sizeof(uint32_t)];
-    uint32_t hash = 2166136261u;
     memcpy(words, to, sizeof(words));
+    uint32_t hash = 2166136261u;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
         hash = (hash ^ words[i]) * 16777619u;
     return (hash ^ hash >> 15) % SOCKET_REFUSALS;
@@ -224,10 +224,10 @@ wait_for_room(tunring_socket *self, const tunring_wait *wait)
 DWORD
 tunring_socket_send(tunring_socket *self, const tunring_sending *what, const tunring_wait *wait, uint32_t *done)
 {
-    DWORD code = ERROR_SUCCESS;
     *done = 0;
     if (!source_enter(&self->source))
         return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_SUCCESS;
     while (*done < what->count && code == ERROR_SUCCESS)
     {
         if (source_closing(&self->source))

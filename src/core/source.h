@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A source lends slots: a session's ring, a socket's chunks, a Sealer's. Leases, receive, waiting and notifiers know only
- * this much of either.
+ * A source lends slots: a session's ring, a socket's chunks, a Sealer's. Leases, receive, waiting and notifiers know
+ * only this much of either.
  */
 #ifndef TUNRING_SOURCE_H
 #define TUNRING_SOURCE_H
@@ -14,9 +14,9 @@
 
 typedef struct source_ops
 {
-    /* Appends packets to the lease, which has room for `room` slots in all. 0: the room is used up. ERROR_NO_MORE_ITEMS:
-     * no more packets wait. Another code will come again; what was taken before it is in the lease. NULL: nothing is
-     * received. The caller is in a call on the source. */
+    /* Appends packets to the lease, which has room for `room` slots in all. 0: the room is used up.
+     * ERROR_NO_MORE_ITEMS: no more packets wait. Another code will come again; what was taken before it is in the
+     * lease. NULL: nothing is received. The caller is in a call on the source. */
     DWORD (*receive_many)(tunring_source *source, tunring_lease *lease, uint32_t room);
     /* Received slots are no longer used. At any time. */
     void (*give_back)(tunring_source *source, const tunring_slot *slots, uint32_t count);

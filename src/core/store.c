@@ -24,32 +24,33 @@ store_of(tunring_source *source)
 }
 
 static void
-give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
+store_give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
 {
     (void)source;
     arena_give_back(slots, count);
 }
 
 static void
-detach(tunring_source *source)
+store_detach(tunring_source *source)
 {
     (void)source;
 }
 
 static void
-end(tunring_source *source)
+store_end(tunring_source *source)
 {
     arena_close(&store_of(source)->arena);
 }
 
 static void
-free_store(tunring_source *source)
+store_free(tunring_source *source)
 {
     os_mutex_destroy(&store_of(source)->lock);
     free(store_of(source));
 }
 
-static const source_ops ops = {.give_back = give_back, .detach = detach, .end = end, .free = free_store};
+static const source_ops store_ops = {
+    .give_back = store_give_back, .detach = store_detach, .end = store_end, .free = store_free};
 
 DWORD
 tunring_store_new(tunring_store **result)
@@ -57,7 +58,7 @@ tunring_store_new(tunring_store **result)
     tunring_store *store = calloc(1, sizeof(*store));
     if (!store)
         return ERROR_NOT_ENOUGH_MEMORY;
-    if (!source_open(&store->source, &ops))
+    if (!source_open(&store->source, &store_ops))
     {
         const DWORD code = GetLastError();
         free(store);
@@ -184,7 +185,6 @@ tunring_store_seal(tunring_store *store, tunring_sealer *sealer, const tunring_p
                    tunring_lease **result)
 {
     const writing what = {store, sealer, packets, count};
-    tunring_sealing call;
     uint32_t done = 0;
     *result = NULL;
     if (!source_enter(&store->source))
@@ -193,6 +193,7 @@ tunring_store_seal(tunring_store *store, tunring_sealer *sealer, const tunring_p
     tunring_lease *lease = lease_new(count);
     if (!lease)
         goto leave;
+    tunring_sealing call;
     code = tunring_seal_begin(sealer, count, &call);
     if (code == ERROR_SUCCESS)
     {

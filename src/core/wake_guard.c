@@ -63,9 +63,9 @@ wake_guard_remove(wake_watch *watch)
 static bool
 wake_driver(tunring_session *session)
 {
-    bool done = false;
     if (!source_enter(&session->source))
         return true;
+    bool done = false;
     /* Whoever holds the lock is sending. */
     if (os_mutex_trylock(&session->send_lock))
     {

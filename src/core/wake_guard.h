@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * A guard against the lost wake-up of Wintun up to 0.14. Those versions store the send ring's tail and then load
- * "the driver sleeps" without a full fence in between, on both sides: a packet can be published just as the driver falls
- * asleep, and then nobody wakes it before the next send. So 3 to 6 ms after a session's last send a helper thread sends
- * one filler, which wakes the driver, and which the driver drops. It sleeps while nothing is sent.
+ * "the driver sleeps" without a full fence in between, on both sides: a packet can be published just as the driver
+ * falls asleep, and then nobody wakes it before the next send. So 3 to 6 ms after a session's last send a helper thread
+ * sends one filler, which wakes the driver, and which the driver drops. It sleeps while nothing is sent.
  */
 #ifndef TUNRING_WAKE_GUARD_H
 #define TUNRING_WAKE_GUARD_H

@@ -23,10 +23,11 @@ typedef struct interrupt
 
 /* Records which thread is the main one; again in a forked child, where no wait goes on. -1 with an exception. */
 int interrupt_init(unsigned long main_thread);
-/* From here on a signal makes the handle ready. Signals that came before are handled: -1 if a handler raised. Either way
- * interrupt_disarm() must follow. */
+/* From here on a signal makes the handle ready. Signals that came before are handled: -1 if a handler raised. Either
+ * way interrupt_disarm() must follow. */
 int interrupt_arm(interrupt *state);
-/* Handles what has come: -1 if a handler raised. Python code runs: the caller must hold nothing. The handle may change. */
+/* Handles what has come: -1 if a handler raised. Python code runs: the caller must hold nothing. The handle may
+ * change. */
 int interrupt_check(interrupt *state);
 void interrupt_disarm(interrupt *state);
 

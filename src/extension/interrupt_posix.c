@@ -4,11 +4,11 @@
  * of the wait that is a pipe of ours, which unlike EINTR can't come too early. Bytes for somebody else's descriptor
  * (an event loop's) are passed on.
  *
- * Python keeps the number of the wake-up descriptor. So our numbers are never given up: a forked child, whose main thread
- * may not be the one that waits, has a pipe of its own there.
+ * Python keeps the number of the wake-up descriptor. So our numbers are never given up: a forked child, whose main
+ * thread may not be the one that waits, has a pipe of its own there.
  *
- * Python doesn't tell whether a descriptor was set with warn_on_full_buffer. It is restored without: a program that sets
- * one and then blocks in our calls loses that warning, and no more.
+ * Python doesn't tell whether a descriptor was set with warn_on_full_buffer. It is restored without: a program that
+ * sets one and then blocks in our calls loses that warning, and no more.
  */
 #include <Python.h>
 
@@ -63,10 +63,10 @@ put_at(int fd, int number)
 static void
 replace_pipe_in_child(void)
 {
-    int fresh[2];
     pipe_file = none;
     if (pipe_ends[0] < 0)
         return;
+    int fresh[2];
     if (!os_pipe(fresh))
     {
         /* Without descriptors a write has to fail: it must not reach the parent. */
@@ -85,9 +85,9 @@ replace_pipe_in_child(void)
 static bool
 make_pipe(void)
 {
-    int made[2];
     os_after_fork_in_child(replace_pipe_in_child);
     os_fork_hold();
+    int made[2];
     const bool success = os_pipe(made);
     if (success)
     {
@@ -180,7 +180,7 @@ set_ours_surely(interrupt *state, int *before)
 static void
 give_way_to(const wakeup_fd *noted)
 {
-    int current, unused;
+    int current;
     if (restore_wakeup_fd(noted, &current) < 0)
     {
         PyErr_Clear();
@@ -189,6 +189,7 @@ give_way_to(const wakeup_fd *noted)
     if (current == pipe_ends[1])
         return;
     const wakeup_fd other = identify(current);
+    int unused;
     if (restore_wakeup_fd(&other, &unused) < 0)
         PyErr_Clear();
 }
@@ -219,13 +220,13 @@ interrupt_init(unsigned long thread)
 int
 interrupt_arm(interrupt *state)
 {
-    int before;
     *state = (interrupt){.previous = none};
     if (PyThread_get_thread_ident() != main_thread)
         return 0;
     /* Signals that came before are handled first, as a handler may set another descriptor. */
     if (PyErr_CheckSignals() < 0)
         return -1;
+    int before;
     if (pipe_ends[1] < 0 || set_ours(state, &before) < 0)
     {
         PyErr_Clear();
@@ -239,10 +240,10 @@ interrupt_arm(interrupt *state)
 int
 interrupt_check(interrupt *state)
 {
-    int before;
     if (!state->handle)
         return PyErr_CheckSignals();
     take_bytes(state);
+    int before;
     for (;;)
     {
         if (PyErr_CheckSignals() < 0 || set_ours_surely(state, &before) < 0)
@@ -257,11 +258,13 @@ interrupt_check(interrupt *state)
 void
 interrupt_disarm(interrupt *state)
 {
-    PyObject *type, *value, *traceback;
     if (!state->handle)
         return;
     /* The wait is one in a handler of another wait's. */
     const bool inner = state->previous.number >= 0 && state->previous.number == pipe_ends[1];
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     give_way_to(&state->previous);
     armed = inner;

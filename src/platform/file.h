@@ -20,8 +20,9 @@ typedef struct file
 /* Takes a copy of the handle. */
 DWORD file_open(file *self, HANDLE original);
 void file_close(file *self);
-/* Writes all or a part; *written counts it in any case. 0, FILE_FULL or the system's error. It may block: on a slow disk,
- * in a pipe that somebody else writes to at the same time, and on Windows in any pipe, whose room nobody can ask for. */
+/* Writes all or a part; *written counts it in any case. 0, FILE_FULL or the system's error. It may block: on a slow
+ * disk, in a pipe that somebody else writes to at the same time, and on Windows in any pipe, whose room nobody can ask
+ * for. */
 int file_write(const file *self, const BYTE *data, size_t size, size_t *written);
 /* Takes the last bytes back that were written, where that is possible. */
 void file_cut(const file *self, size_t size);

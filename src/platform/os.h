@@ -63,8 +63,8 @@ int64_t os_wall_clock(void);
 void os_relax(void);
 void os_yield(void);
 void os_sleep(int64_t nanoseconds);
-/* The same, again and again: by a timer that is made at the first time and kept. *timer is NULL before, and where a sleep
- * takes none. */
+/* The same, again and again: by a timer that is made at the first time and kept. *timer is NULL before, and where a
+ * sleep takes none. */
 void os_sleep_by(HANDLE *timer, int64_t nanoseconds);
 #if defined(_WIN32)
 /* A timer that becomes ready after that time, the caller's to close: timeouts of Windows' waits are rounded up to the
@@ -74,8 +74,8 @@ HANDLE os_timer_start(int64_t nanoseconds);
 unsigned os_cpu_count(void);
 /* A number of this thread's own, which no other thread of the process ever has, not even when this one has ended. */
 uint64_t os_thread_number(void);
-/* Starts a thread that nobody joins, and that no signal of the program's is delivered to: those are for the threads that
- * wait for them. False if there can be none. */
+/* Starts a thread that nobody joins, and that no signal of the program's is delivered to: those are for the threads
+ * that wait for them. False if there can be none. */
 bool os_thread_detached(void (*run)(void *), void *argument);
 
 /* Zeroed, page-aligned memory, private to this process (after a fork each side has its own copy). */
@@ -89,8 +89,8 @@ void os_aligned_free(void *memory);
  * it. */
 void *os_secret_alloc(size_t size);
 void os_secret_free(void *memory, size_t size);
-/* Runs when the process ends, in reverse order, as atexit() does. On Windows it does nothing: no other thread is left by
- * the time that a library hears of the end. */
+/* Runs when the process ends, in reverse order, as atexit() does. On Windows it does nothing: no other thread is left
+ * by the time that a library hears of the end. */
 void os_at_exit(void (*run)(void));
 
 /* The last error for errno's present value, by POSIX code. Only outside Windows. */
@@ -106,8 +106,8 @@ void os_watch_forks(void);
 void os_after_fork_in_child(void (*run)(void));
 
 #if !defined(_WIN32)
-/* Descriptors of ours are at least 3, as a program may close and redirect its standard streams at any time; they are not
- * inherited by programs that are executed, and a forked child closes them. */
+/* Descriptors of ours are at least 3, as a program may close and redirect its standard streams at any time; they are
+ * not inherited by programs that are executed, and a forked child closes them. */
 
 /* Evaluates a call that makes a descriptor, and registers what it made; no fork comes in between. Returns the
  * descriptor, or -1 with errno. */

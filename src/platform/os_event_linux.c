@@ -31,23 +31,23 @@ os_event_close(os_event *event)
 void
 os_event_set(os_event *event)
 {
-    int saved = errno;
+    int last_error = errno;
     uint64_t one = 1;
     /* Fails only when the counter is full, so that the event is set anyway. */
     ssize_t written = write(event->write_fd, &one, sizeof(one));
     (void)written;
-    errno = saved;
+    errno = last_error;
 }
 
 void
 os_event_clear(os_event *event)
 {
-    int saved = errno;
+    int last_error = errno;
     uint64_t count;
     /* Fails only when the counter is 0, so that the event is clear anyway. */
     ssize_t taken = read(event->write_fd, &count, sizeof(count));
     (void)taken;
-    errno = saved;
+    errno = last_error;
 }
 
 bool

@@ -24,8 +24,8 @@ os_pipe(int ends[2])
 bool
 os_event_open(os_event *event)
 {
-    int ends[2];
     os_fork_hold();
+    int ends[2];
     const bool made = os_pipe(ends);
     const int read_fd = made ? os_fd_register(ends[0]) : -1;
     const int write_fd = made ? os_fd_register(ends[1]) : -1;
@@ -52,19 +52,19 @@ os_event_close(os_event *event)
 void
 os_event_set(os_event *event)
 {
-    int saved = errno;
+    int last_error = errno;
     /* Fails only when the pipe is full, so that the event is set anyway. */
     ssize_t written = write(event->write_fd, "", 1);
     (void)written;
-    errno = saved;
+    errno = last_error;
 }
 
 void
 os_event_clear(os_event *event)
 {
-    int saved = errno;
+    int last_error = errno;
     char bytes[64];
     while (read((int)(intptr_t)event->wait, bytes, sizeof(bytes)) > 0)
         continue;
-    errno = saved;
+    errno = last_error;
 }

@@ -118,7 +118,7 @@ os_after_fork_in_child(void (*run)(void))
 void
 os_fork_hold(void)
 {
-    const int saved = errno;
+    const int last_error = errno;
     need_handlers();
     for (;;)
     {
@@ -129,7 +129,7 @@ os_fork_hold(void)
         for (unsigned turn = 0; atomic_load(&forking); turn++)
             pause_briefly(turn);
     }
-    errno = saved;
+    errno = last_error;
 }
 
 void
@@ -173,10 +173,10 @@ add_to_table(int fd)
 {
     for (unsigned i = 0; i < FD_TABLE_SIZE; i++)
     {
-        int empty = 0;
         if (atomic_load_explicit(&fd_table[i], memory_order_relaxed) != 0)
             continue;
         raise_table_used(i + 1);
+        int empty = 0;
         if (atomic_compare_exchange_strong(&fd_table[i], &empty, fd + 1))
             return true;
     }

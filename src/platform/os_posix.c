@@ -153,11 +153,12 @@ os_thread_detached(void (*run)(void *), void *argument)
     if (!start)
         return false;
     *start = (struct thread_start){run, argument};
-    pthread_t thread;
-    sigset_t blocked, before;
+    sigset_t blocked;
     program_signals(&blocked);
+    sigset_t before;
     /* The new thread takes over the mask of this one. */
     pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    pthread_t thread;
     const int failure = pthread_create(&thread, NULL, thread_main, start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failure)

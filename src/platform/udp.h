@@ -72,8 +72,8 @@ void udp_close(udp_handle socket);
 
 /* ---- Readiness ---- */
 
-/* `readable` is ready while `signal` is set or, if datagrams are watched for, while the system has any; `writable` while
- * the system has room for one. */
+/* `readable` is ready while `signal` is set or, if datagrams are watched for, while the system has any; `writable`
+ * while the system has room for one. */
 typedef struct udp_events
 {
     HANDLE readable;

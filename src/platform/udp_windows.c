@@ -151,10 +151,10 @@ udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received
         .dwBufferCount = 1,
         .Control = {.len = sizeof(control), .buf = control.bytes},
     };
-    DWORD length = 0;
     const LPFN_WSARECVMSG receive = find_receive(socket);
     if (!receive)
         return WSAEOPNOTSUPP;
+    DWORD length = 0;
     const int error = receive(socket, &message, &length, NULL, NULL) == 0 ? 0 : WSAGetLastError();
     if (error && error != WSAEMSGSIZE)
         return error;
@@ -256,10 +256,10 @@ udp_send(udp_handle socket, bool ipv6, const udp_run *run)
     }
     if (message.Control.len == 0)
         message.Control.buf = NULL;
-    DWORD sent;
     const LPFN_WSASENDMSG send = find_send(socket);
     if (!send)
         return WSAEOPNOTSUPP;
+    DWORD sent;
     return send(socket, &message, 0, &sent, NULL, NULL) == 0 ? 0 : WSAGetLastError();
 }
 
@@ -328,10 +328,10 @@ udp_handle
 udp_adopt(uintptr_t handle)
 {
     WSAPROTOCOL_INFOW info;
-    u_long on = 1;
     udp_handle copy = UDP_NONE;
     if (WSADuplicateSocketW(handle, GetCurrentProcessId(), &info) == 0)
         copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0, WSA_FLAG_OVERLAPPED);
+    u_long on = 1;
     if (copy == UDP_NONE)
         SetLastError(udp_error_code(WSAGetLastError()));
     else

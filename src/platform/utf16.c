@@ -13,11 +13,8 @@ size_t
 utf16_length(LPCWSTR text, size_t limit)
 {
     size_t length = 0;
-
     while (length <= limit && text[length] != 0)
-    {
         length++;
-    }
     return length;
 }
 
@@ -43,17 +40,11 @@ static uint32_t
 decode_utf16(LPCWSTR *wide)
 {
     uint32_t unit = *(*wide)++;
-    uint32_t low;
-
     if (unit < 0xD800 || unit > 0xDFFF)
-    {
         return unit;
-    }
-    low = **wide;
+    uint32_t low = **wide;
     if (unit > 0xDBFF || low < 0xDC00 || low > 0xDFFF)
-    {
         return REPLACEMENT;
-    }
     (*wide)++;
     return 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
 }
@@ -89,17 +80,13 @@ encode_utf8(uint32_t character, char bytes[4])
 bool
 utf16_to_utf8(char *text, size_t size, LPCWSTR wide)
 {
-    size_t used = 0;
-
     if (size == 0)
-    {
         return false;
-    }
+    size_t used = 0;
     while (*wide != 0)
     {
         char bytes[4];
         size_t length = encode_utf8(decode_utf16(&wide), bytes);
-
         if (used + length >= size)
         {
             text[used] = 0;
@@ -121,24 +108,17 @@ decode_utf8(const char **text)
     uint32_t first = bytes[0];
     unsigned more = first < 0x80 ? 0 : first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
     uint32_t character = more == 0 ? first : first & (0x3Fu >> more);
-
     (*text)++;
     if (first >= 0x80 && (first < 0xC0 || first >= 0xF8))
-    {
         return REPLACEMENT;
-    }
     for (unsigned i = 1; i <= more; i++)
     {
         if ((bytes[i] & 0xC0) != 0x80)
-        {
             return REPLACEMENT;
-        }
         character = character << 6 | (bytes[i] & 0x3F);
     }
     if (character < smallest[more] || character > 0x10FFFF || (character >= 0xD800 && character <= 0xDFFF))
-    {
         return REPLACEMENT;
-    }
     *text += more;
     return character;
 }
@@ -146,26 +126,20 @@ decode_utf8(const char **text)
 bool
 utf16_from_utf8(WCHAR *wide, size_t count, const char *text)
 {
-    size_t used = 0;
-
     if (count == 0)
-    {
         return false;
-    }
+    size_t used = 0;
     while (*text != 0)
     {
         uint32_t character = decode_utf8(&text);
         size_t units = character >= 0x10000 ? 2 : 1;
-
         if (used + units >= count)
         {
             wide[used] = 0;
             return false;
         }
         if (units == 1)
-        {
             wide[used] = (WCHAR)character;
-        }
         else
         {
             wide[used] = (WCHAR)(0xD800 + ((character - 0x10000) >> 10));

@@ -41,8 +41,8 @@ load_libraries(void)
     return count;
 }
 
-/* Calls `run` for each algorithm and sequence of each library: exactly what a sealer made meanwhile uses. A sequence that
- * the library can't begin is left out. Exit code 77 without any library. */
+/* Calls `run` for each algorithm and sequence of each library: exactly what a sealer made meanwhile uses. A sequence
+ * that the library can't begin is left out. Exit code 77 without any library. */
 static inline void
 with_each(void (*run)(tunring_aead *, tunring_aead_algorithm))
 {

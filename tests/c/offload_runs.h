@@ -48,10 +48,10 @@ free_packets(packets *run)
 static inline uint32_t
 join_frame(const offload_frame *frame, virtio_header *virtio, BYTE *bytes)
 {
-    uint32_t length = 0;
     CHECK(frame->count >= 2 && frame->count <= 1 + OFFLOAD_RUN);
     CHECK(frame->pieces[0].iov_len >= sizeof(*virtio));
     memcpy(virtio, frame->pieces[0].iov_base, sizeof(*virtio));
+    uint32_t length = 0;
     for (uint32_t i = 0; i < frame->count; i++)
     {
         const uint32_t skip = i ? 0 : (uint32_t)sizeof(*virtio);
@@ -92,12 +92,11 @@ check_group(const offload_run *run, const offload_group *group)
 {
     static BYTE whole[65536], part[65536];
     offload_frame frame;
-    offload_split split;
-    virtio_header virtio;
-    const virtio_header none = {0};
     offload_group_frame(run, group, &frame);
+    virtio_header virtio;
     const uint32_t length = join_frame(&frame, &virtio, whole);
     uint32_t index = group->first;
+    const virtio_header none = {0};
     if (group->count == 1)
     {
         CHECK(memcmp(&virtio, &none, sizeof(none)) == 0);
@@ -107,6 +106,7 @@ check_group(const offload_run *run, const offload_group *group)
         return;
     }
     CHECK_EQUAL(frame.count, 1u + group->count);
+    offload_split split;
     CHECK(offload_split_begin(&split, &virtio, whole, length));
     for (uint32_t i = 0; i < group->count; i++)
     {

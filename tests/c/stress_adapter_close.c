@@ -71,9 +71,9 @@ static void *
 play(void *argument)
 {
     BYTE bytes[0x10000];
-    DWORD code;
     make_packet(bytes, 100, 1);
     const tunring_packet chain = {bytes, 100};
+    DWORD code;
     do
     {
         DWORD size = sizeof(bytes);
@@ -128,10 +128,10 @@ round_of_threads(int number)
         THREADS = sizeof(work) / sizeof(work[0]),
         CLOSERS = 2
     };
-    pthread_t threads[THREADS];
     tunring_adapter *adapter;
     CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
     CHECK(tunring_simulate_attach(adapter) == ERROR_SUCCESS);
+    pthread_t threads[THREADS];
     for (int i = 0; i < THREADS - CLOSERS; i++)
         CHECK(pthread_create(&threads[i], NULL, work[i], adapter) == 0);
     os_sleep(100000 * (number % 10));
@@ -151,11 +151,11 @@ round_of_threads(int number)
 static void
 round_of_closers(void)
 {
-    pthread_t threads[2];
     tunring_adapter *adapter;
-    tunring_session *session;
     CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
+    tunring_session *session;
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
+    pthread_t threads[2];
     CHECK(pthread_create(&threads[0], NULL, close_session, session) == 0);
     CHECK(pthread_create(&threads[1], NULL, close_adapter, adapter) == 0);
     tunring_adapter_close(adapter);

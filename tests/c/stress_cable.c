@@ -60,11 +60,8 @@ static uint32_t
 checksum(const BYTE *packet, DWORD size)
 {
     uint32_t sum = size;
-
     for (DWORD i = sizeof(header); i < size; i++)
-    {
         sum = sum * 31 + packet[i];
-    }
     return sum;
 }
 
@@ -72,11 +69,8 @@ static void
 fill(BYTE *packet, DWORD size, uint32_t sender, uint32_t number)
 {
     header head = {{0x45}, sender, number, 0};
-
     for (DWORD i = sizeof(head); i < size; i++)
-    {
         packet[i] = (BYTE)(number * 7 + i);
-    }
     head.sum = checksum(packet, size);
     memcpy(packet, &head, sizeof(head));
 }
@@ -88,19 +82,16 @@ sender(void *argument)
     job *self = argument;
     uint64_t state = 77 + self->number;
     uint32_t number = 0;
-
     while (number < PACKETS)
     {
         BYTE *slots[32];
         unsigned most = 1 + check_random(&state) % 32;
         unsigned count = 0;
-
         while (count < most && number < PACKETS)
         {
             DWORD size = sizeof(header) + 20 + check_random(&state) % 500;
-
             slots[count] = WintunAllocateSendPacket(self->end->session, size);
-            if (slots[count] == NULL)
+            if (!slots[count])
             {
                 CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
                 break;
@@ -108,13 +99,9 @@ sender(void *argument)
             fill(slots[count++], size, self->number, number++);
         }
         if (count == 0)
-        {
             os_yield();
-        }
         while (count > 0)
-        {
             WintunSendPacket(self->end->session, slots[--count]);
-        }
     }
     return NULL;
 }
@@ -123,7 +110,6 @@ static void
 check_packet(end *self, const BYTE *packet, DWORD size)
 {
     header head;
-
     memcpy(&head, packet, sizeof(head));
     CHECK(head.sender < SENDERS && head.number < PACKETS);
     CHECK_EQUAL(head.sum, checksum(packet, size));
@@ -131,9 +117,7 @@ check_packet(end *self, const BYTE *packet, DWORD size)
     CHECK(self->seen[head.sender][head.number] == 0);
     self->seen[head.sender][head.number] = 1;
     if (self->receivers == 1)
-    {
         CHECK_EQUAL(head.number, self->next[head.sender]++);
-    }
 }
 
 /* Hands the packet to the releasing thread, or releases it when that is behind. */
@@ -142,11 +126,8 @@ give_back(end *self, const BYTE *packet)
 {
     const BYTE *empty = NULL;
     unsigned at = atomic_fetch_add(&self->queue_in, 1) % QUEUE;
-
     if (!atomic_compare_exchange_strong(&self->queue[at], &empty, packet))
-    {
         WintunReleaseReceivePacket(self->session, packet);
-    }
 }
 
 static void *
@@ -160,8 +141,7 @@ receiver(void *argument)
     {
         DWORD size;
         BYTE *packet = WintunReceivePacket(self->session, &size);
-
-        if (packet == NULL)
+        if (!packet)
         {
             CHECK_EQUAL(GetLastError(), ERROR_NO_MORE_ITEMS);
             /* A wake-up that is lost is never made good: then this takes its time. */
@@ -171,9 +151,7 @@ receiver(void *argument)
         check_packet(self, packet, size);
         give_back(self, packet);
         if (atomic_fetch_add(&self->received, 1) + 1 == SENDERS * PACKETS)
-        {
             os_event_set(&self->complete);
-        }
     }
     return NULL;
 }
@@ -185,18 +163,14 @@ releaser(void *argument)
 {
     end *self = ((job *)argument)->end;
     bool last;
-
     do
     {
         last = atomic_load(&over);
         for (unsigned i = 0; i < QUEUE; i++)
         {
             const BYTE *packet = atomic_exchange(&self->queue[i], NULL);
-
-            if (packet != NULL)
-            {
+            if (packet)
                 WintunReleaseReceivePacket(self->session, packet);
-            }
         }
         os_yield();
     } while (!last);
@@ -206,16 +180,16 @@ releaser(void *argument)
 int
 main(void)
 {
-    pthread_t threads[2 * SENDERS + 3], releasers[2];
-    job jobs[2][SENDERS];
-    unsigned count = 0;
-
     for (unsigned i = 0; i < 2; i++)
     {
-        CHECK((ends[i].adapter = WintunCreateAdapter(names[i], type, &guid)) != NULL);
-        CHECK((ends[i].session = WintunStartSession(ends[i].adapter, CAPACITY)) != NULL);
+        CHECK((ends[i].adapter = WintunCreateAdapter(names[i], type, &guid)));
+        CHECK((ends[i].session = WintunStartSession(ends[i].adapter, CAPACITY)));
         CHECK(os_event_open(&ends[i].complete));
     }
+    pthread_t threads[2 * SENDERS + 3];
+    pthread_t releasers[2];
+    job jobs[2][SENDERS];
+    unsigned count = 0;
     for (unsigned i = 0; i < 2; i++)
     {
         for (unsigned k = 0; k < SENDERS; k++)
@@ -225,24 +199,19 @@ main(void)
         }
         ends[i].receivers = 1 + i;
         for (unsigned k = 0; k < ends[i].receivers; k++)
-        {
             CHECK(pthread_create(&threads[count++], NULL, receiver, &jobs[i][k]) == 0);
-        }
         CHECK(pthread_create(&releasers[i], NULL, releaser, &jobs[i][0]) == 0);
     }
     while (count > 0)
-    {
         CHECK(pthread_join(threads[--count], NULL) == 0);
-    }
     atomic_store(&over, true);
     for (unsigned i = 0; i < 2; i++)
     {
-        tunring_counters counted;
-        DWORD size;
-
         CHECK(pthread_join(releasers[i], NULL) == 0);
         CHECK_EQUAL(ends[i].received, SENDERS * PACKETS);
-        CHECK(WintunReceivePacket(ends[i].session, &size) == NULL);
+        DWORD size;
+        CHECK(!WintunReceivePacket(ends[i].session, &size));
+        tunring_counters counted;
         TunringBackend.counters(ends[i].session, &counted);
         CHECK_EQUAL(counted.host_dropped + counted.host_filtered, 0);
         CHECK_EQUAL(TunringBackend.send_room(ends[i].session), CAPACITY - 4);

@@ -34,8 +34,7 @@ send_some(WINTUN_SESSION_HANDLE session, unsigned count, uint64_t *state)
     {
         DWORD size = 60 + check_random(state) % 1400;
         BYTE *packet = WintunAllocateSendPacket(session, size);
-
-        if (packet == NULL)
+        if (!packet)
         {
             CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
             return;
@@ -50,13 +49,11 @@ static unsigned
 receive_some(WINTUN_SESSION_HANDLE session, unsigned count, const BYTE **held)
 {
     unsigned kept = 0;
-
     while (count-- > 0)
     {
         DWORD size;
         const BYTE *packet = WintunReceivePacket(session, &size);
-
-        if (packet == NULL)
+        if (!packet)
         {
             CHECK_EQUAL(GetLastError(), ERROR_NO_MORE_ITEMS);
             break;
@@ -64,13 +61,9 @@ receive_some(WINTUN_SESSION_HANDLE session, unsigned count, const BYTE **held)
         CHECK(size >= 60 && packet[0] == 0x45 && packet[size - 1] == 0x45);
         atomic_fetch_add(&arrived, 1);
         if (kept < HELD)
-        {
             held[kept++] = packet;
-        }
         else
-        {
             WintunReleaseReceivePacket(session, packet);
-        }
     }
     return kept;
 }
@@ -80,38 +73,32 @@ static void
 use_session(WINTUN_ADAPTER_HANDLE adapter, uint64_t *state)
 {
     WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, CAPACITY);
-    WINTUN_SESSION_HANDLE next = NULL;
+    CHECK(session);
     const BYTE *held[HELD];
     unsigned kept = 0;
-
-    CHECK(session != NULL);
     for (unsigned i = check_random(state) % 8; i > 0; i--)
     {
         send_some(session, check_random(state) % 100, state);
         while (kept > 0)
-        {
             WintunReleaseReceivePacket(session, held[--kept]);
-        }
         kept = receive_some(session, check_random(state) % 200, held);
     }
+    WINTUN_SESSION_HANDLE next = NULL;
     if (check_random(state) % 2)
     {
         CHECK(TunringBackend.detach(session));
-        CHECK((next = WintunStartSession(adapter, CAPACITY)) != NULL);
+        CHECK((next = WintunStartSession(adapter, CAPACITY)));
         send_some(next, 10, state);
     }
     while (kept > 0)
     {
         const BYTE *packet = held[--kept];
-
         CHECK(packet[1] == 0x45);
         WintunReleaseReceivePacket(session, packet);
     }
     WintunEndSession(session);
-    if (next != NULL)
-    {
+    if (next)
         WintunEndSession(next);
-    }
 }
 
 static void *
@@ -120,13 +107,10 @@ churn(void *argument)
     unsigned which = *(unsigned *)argument;
     uint64_t state = 99 + which;
     WINTUN_ADAPTER_HANDLE adapter = NULL;
-
     for (unsigned round = 0; round < ROUNDS; round++)
     {
-        if (adapter == NULL)
-        {
-            CHECK((adapter = WintunCreateAdapter(names[which], type, &guid)) != NULL);
-        }
+        if (!adapter)
+            CHECK((adapter = WintunCreateAdapter(names[which], type, &guid)));
         use_session(adapter, &state);
         if (check_random(&state) % 4 == 0)
         {
@@ -147,8 +131,7 @@ look(void *argument)
     {
         WINTUN_ADAPTER_HANDLE adapter = WintunOpenAdapter(names[0]);
         char name[8];
-
-        if (adapter != NULL)
+        if (adapter)
         {
             CHECK_EQUAL(TunringBackend.adapter_name(adapter, name, sizeof(name)), ERROR_SUCCESS);
             CHECK(strcmp(name, "A") == 0);
@@ -166,14 +149,12 @@ drive(void *argument)
 {
     static const BYTE bytes[200] = {0x45};
     const tunring_packet chain[] = {{bytes, 100}, {bytes, 200}};
+    (void)argument;
     BYTE buffer[2000];
     DWORD code = ERROR_SUCCESS;
-
-    (void)argument;
     while (code != ERROR_HANDLE_EOF)
     {
         DWORD size = sizeof(buffer);
-
         code = TunringBackend.simulator->inject(simulated, chain, 2);
         CHECK(code == ERROR_SUCCESS || code == ERROR_BUFFER_OVERFLOW || code == ERROR_HANDLE_EOF);
         code = TunringBackend.simulator->drain(simulated, buffer, &size);
@@ -197,18 +178,15 @@ use_until_removed(WINTUN_SESSION_HANDLE session)
     {
         DWORD size;
         BYTE *packet = WintunReceivePacket(session, &size);
-
-        if (packet != NULL)
+        if (packet)
         {
             CHECK(packet[0] == 0x45);
             WintunReleaseReceivePacket(session, packet);
         }
         else if (GetLastError() == ERROR_HANDLE_EOF)
-        {
             return;
-        }
         packet = WintunAllocateSendPacket(session, 100);
-        if (packet != NULL)
+        if (packet)
         {
             memset(packet, 0x45, 100);
             WintunSendPacket(session, packet);
@@ -222,13 +200,13 @@ test_removal(void)
     for (int64_t i = 0; i < 30; i++)
     {
         int64_t after = i * 100000;
-        pthread_t driver, remover;
-        WINTUN_SESSION_HANDLE session;
-
-        CHECK((simulated = WintunCreateAdapter(names[2], type, NULL)) != NULL);
+        CHECK((simulated = WintunCreateAdapter(names[2], type, NULL)));
         CHECK_EQUAL(TunringBackend.simulator->attach(simulated), ERROR_SUCCESS);
-        CHECK((session = WintunStartSession(simulated, CAPACITY)) != NULL);
+        WINTUN_SESSION_HANDLE session;
+        CHECK((session = WintunStartSession(simulated, CAPACITY)));
+        pthread_t driver;
         CHECK(pthread_create(&driver, NULL, drive, NULL) == 0);
+        pthread_t remover;
         CHECK(pthread_create(&remover, NULL, remove_later, &after) == 0);
         use_until_removed(session);
         CHECK(pthread_join(driver, NULL) == 0 && pthread_join(remover, NULL) == 0);
@@ -242,14 +220,11 @@ main(void)
 {
     pthread_t threads[3];
     unsigned which[] = {0, 1};
-
     CHECK(pthread_create(&threads[0], NULL, churn, &which[0]) == 0);
     CHECK(pthread_create(&threads[1], NULL, churn, &which[1]) == 0);
     CHECK(pthread_create(&threads[2], NULL, look, NULL) == 0);
     for (unsigned i = 0; i < 2; i++)
-    {
         CHECK(pthread_join(threads[i], NULL) == 0);
-    }
     atomic_store(&over, true);
     CHECK(pthread_join(threads[2], NULL) == 0);
     CHECK(atomic_load(&arrived) > ROUNDS);

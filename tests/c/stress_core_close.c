@@ -45,12 +45,12 @@ static void *
 sender(void *session)
 {
     BYTE bytes[1400];
-    tunring_packet packets[100];
-    uint32_t sent;
-    DWORD code;
     make_packet(bytes, sizeof(bytes), 1);
+    tunring_packet packets[100];
     for (int i = 0; i < 100; i++)
         packets[i] = (tunring_packet){bytes, sizeof(bytes)};
+    uint32_t sent;
+    DWORD code;
     do
         code = tunring_send(session, packets, 100, &FOREVER, &sent);
     while (code == ERROR_SUCCESS);
@@ -68,14 +68,14 @@ closer(void *session)
 static void
 round_of_threads(int number)
 {
-    pthread_t threads[RECEIVERS + SENDERS];
-    pthread_t second;
     open_ends(&api, &pair, 0x20000);
+    pthread_t threads[RECEIVERS + SENDERS];
     for (int i = 0; i < RECEIVERS; i++)
         CHECK(pthread_create(&threads[i], NULL, receiver, pair.sessions[i & 1]) == 0);
     for (int i = 0; i < SENDERS; i++)
         CHECK(pthread_create(&threads[RECEIVERS + i], NULL, sender, pair.sessions[i & 1]) == 0);
     os_sleep(1000000 * (number % 5));
+    pthread_t second;
     CHECK(pthread_create(&second, NULL, closer, pair.sessions[0]) == 0);
     tunring_source_close(tunring_session_source(pair.sessions[0]));
     tunring_source_close(tunring_session_source(pair.sessions[1]));

@@ -35,12 +35,8 @@ static void
 spin_until(_Atomic unsigned *counter, unsigned value)
 {
     for (unsigned spins = 0; atomic_load(counter) != value; spins++)
-    {
         if (spins > 2000)
-        {
             os_yield();
-        }
-    }
 }
 
 static void
@@ -54,9 +50,8 @@ hesitate(uint64_t *state)
 static void *
 run_right(void *argument)
 {
-    uint64_t state = 3;
-
     (void)argument;
+    uint64_t state = 3;
     for (unsigned round = 1; round <= racing->rounds; round++)
     {
         spin_until(&started, round);
@@ -70,13 +65,12 @@ run_right(void *argument)
 static void
 run(const race *self)
 {
-    uint64_t state = 5;
-    pthread_t thread;
-
     racing = self;
     atomic_store(&started, 0);
     atomic_store(&finished, 0);
+    pthread_t thread;
     CHECK(pthread_create(&thread, NULL, run_right, NULL) == 0);
+    uint64_t state = 5;
     for (unsigned round = 1; round <= racing->rounds; round++)
     {
         atomic_store(&started, round);
@@ -103,20 +97,18 @@ client_sends(void)
 static void
 host_sleeps(void)
 {
+    atomic_exchange(&pair.send.ring->alertable, 1);
     const BYTE *packet;
     uint32_t size;
-
-    atomic_exchange(&pair.send.ring->alertable, 1);
     sleeping = ring_host_peek(&pair.send, &packet, &size) == ERROR_NO_MORE_ITEMS;
 }
 
 static void
 check_woken(void)
 {
+    CHECK(woken || !sleeping);
     const BYTE *packet;
     uint32_t size;
-
-    CHECK(woken || !sleeping);
     CHECK_EQUAL(ring_host_peek(&pair.send, &packet, &size), ERROR_SUCCESS);
     ring_host_take(&pair.send, size);
     atomic_exchange(&pair.send.ring->alertable, 0);
@@ -165,8 +157,7 @@ static BYTE *
 allocate(DWORD size)
 {
     BYTE *packet = WintunAllocateSendPacket(near_session, size);
-
-    CHECK(packet != NULL);
+    CHECK(packet);
     memset(packet, 0x45, 20);
     return packet;
 }
@@ -176,8 +167,7 @@ receive(void)
 {
     DWORD size;
     const BYTE *packet = WintunReceivePacket(far_session, &size);
-
-    CHECK(packet != NULL);
+    CHECK(packet);
     return packet;
 }
 
@@ -198,7 +188,6 @@ static void
 check_moved(void)
 {
     struct pollfd event = {.fd = (int)(intptr_t)WintunGetReadWaitEvent(far_session), .events = POLLIN};
-
     CHECK_EQUAL(poll(&event, 1, 0), 1);
     held = receive();
     to_send = allocate(LARGE);
@@ -209,13 +198,10 @@ race_on_cable(void)
 {
     static const race far_end = {send_without_room, make_room, check_moved, ROUNDS / 4};
     WINTUN_ADAPTER_HANDLE adapters[2];
-
     for (unsigned i = 0; i < 2; i++)
-    {
-        CHECK((adapters[i] = WintunCreateAdapter(names[i], type, &guid)) != NULL);
-    }
-    CHECK((near_session = WintunStartSession(adapters[0], WINTUN_MIN_RING_CAPACITY)) != NULL);
-    CHECK((far_session = WintunStartSession(adapters[1], WINTUN_MIN_RING_CAPACITY)) != NULL);
+        CHECK((adapters[i] = WintunCreateAdapter(names[i], type, &guid)));
+    CHECK((near_session = WintunStartSession(adapters[0], WINTUN_MIN_RING_CAPACITY)));
+    CHECK((far_session = WintunStartSession(adapters[1], WINTUN_MIN_RING_CAPACITY)));
     WintunSendPacket(near_session, allocate(LARGE));
     held = receive();
     to_send = allocate(LARGE);
@@ -231,7 +217,6 @@ main(void)
 {
     static const race publication = {client_sends, host_sleeps, check_woken, ROUNDS};
     static const race combination = {ask, ask, check_done, ROUNDS};
-
     CHECK_EQUAL(ring_pair_open(&pair, WINTUN_MIN_RING_CAPACITY), ERROR_SUCCESS);
     run(&publication);
     ring_pair_close(&pair);

@@ -21,39 +21,43 @@ static const vector vectors[] = {
     /* RFC 8439, section 2.8.2 */
     {TUNRING_CHACHA20_POLY1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
      "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
-     "4c616469657320616e642047656e746c656d656e206f662074686520636c617373206f66202739393a204966204920636f756c64206f6666657220"
-     "796f75206f6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73637265656e20776f756c642062652069742e",
-     "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5"
-     "b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc3ff4def08e4b7a9de576d26586cec64b6116",
+     "4c616469657320616e642047656e746c656d656e206f662074686520636c617373206f66202739393a20496620492063"
+     "6f756c64206f6666657220796f75206f6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73"
+     "637265656e20776f756c642062652069742e",
+     "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b"
+     "1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+     "3ff4def08e4b7a9de576d26586cec64b6116",
      "1ae10b594f09e26a7e902ecbd0600691"},
     /* RFC 8439, appendix A.5 */
     {TUNRING_CHACHA20_POLY1305, "1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0",
      "000000000102030405060708", "f33388860000000000004e91",
-     "496e7465726e65742d4472616674732061726520647261667420646f63756d656e74732076616c696420666f722061206d6178696d756d206f6620"
-     "736978206d6f6e74687320616e64206d617920626520757064617465642c207265706c616365642c206f72206f62736f6c65746564206279206f74"
-     "68657220646f63756d656e747320617420616e792074696d652e20497420697320696e617070726f70726961746520746f2075736520496e746572"
-     "6e65742d447261667473206173207265666572656e6365206d6174657269616c206f7220746f2063697465207468656d206f74686572207468616e"
-     "206173202fe2809c776f726b20696e2070726f67726573732e2fe2809d",
-     "64a0861575861af460f062c79be643bd5e805cfd345cf389f108670ac76c8cb24c6cfc18755d43eea09ee94e382d26b0bdb7b73c321b0100d4f03b"
-     "7f355894cf332f830e710b97ce98c8a84abd0b948114ad176e008d33bd60f982b1ff37c8559797a06ef4f0ef61c186324e2b3506383606907b6a7c"
-     "02b0f9f6157b53c867e4b9166c767b804d46a59b5216cde7a4e99040c5a40433225ee282a1b0a06c523eaf4534d7f83fa1155b0047718cbc546a0d"
-     "072b04b3564eea1b422273f548271a0bb2316053fa76991955ebd63159434ecebb4e466dae5a1073a6727627097a1049e617d91d361094fa68f0ff"
-     "77987130305beaba2eda04df997b714d6c6f2c29a6ad5cb4022b02709b",
+     "496e7465726e65742d4472616674732061726520647261667420646f63756d656e74732076616c696420666f72206120"
+     "6d6178696d756d206f6620736978206d6f6e74687320616e64206d617920626520757064617465642c207265706c6163"
+     "65642c206f72206f62736f6c65746564206279206f7468657220646f63756d656e747320617420616e792074696d652e"
+     "20497420697320696e617070726f70726961746520746f2075736520496e7465726e65742d4472616674732061732072"
+     "65666572656e6365206d6174657269616c206f7220746f2063697465207468656d206f74686572207468616e20617320"
+     "2fe2809c776f726b20696e2070726f67726573732e2fe2809d",
+     "64a0861575861af460f062c79be643bd5e805cfd345cf389f108670ac76c8cb24c6cfc18755d43eea09ee94e382d26b0"
+     "bdb7b73c321b0100d4f03b7f355894cf332f830e710b97ce98c8a84abd0b948114ad176e008d33bd60f982b1ff37c855"
+     "9797a06ef4f0ef61c186324e2b3506383606907b6a7c02b0f9f6157b53c867e4b9166c767b804d46a59b5216cde7a4e9"
+     "9040c5a40433225ee282a1b0a06c523eaf4534d7f83fa1155b0047718cbc546a0d072b04b3564eea1b422273f548271a"
+     "0bb2316053fa76991955ebd63159434ecebb4e466dae5a1073a6727627097a1049e617d91d361094fa68f0ff77987130"
+     "305beaba2eda04df997b714d6c6f2c29a6ad5cb4022b02709b",
      "eead9d67890cbb22392336fea1851f38"},
     /* The GCM specification's test cases 4 and 16 */
     {TUNRING_AES_128_GCM, "feffe9928665731c6d6a8f9467308308", "cafebabefacedbaddecaf888",
      "feedfacedeadbeeffeedfacedeadbeefabaddad2",
-     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b"
-     "39",
-     "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e0"
-     "91",
+     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525"
+     "b16aedf5aa0de657ba637b39",
+     "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e21d514b25466931c7d8f6a5aac84aa05"
+     "1ba30b396a0aac973d58e091",
      "5bc94fbc3221a5db94fae95ae7121a47"},
     {TUNRING_AES_256_GCM, "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
      "cafebabefacedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
-     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b"
-     "39",
-     "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f6"
-     "62",
+     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525"
+     "b16aedf5aa0de657ba637b39",
+     "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838"
+     "c5f61e6393ba7a0abcc9f662",
      "76fc6ece0f4e1768cddf8853bb2d551b"},
 };
 
@@ -97,11 +101,12 @@ check_vector(tunring_aead *library, const vector *vector)
 {
     const aead_sequence *sequence = atomic_load(&library->checked[vector->algorithm]);
     sample sample;
-    BYTE out[MAX_TEXT], tag[TUNRING_AEAD_TAG];
     read_sample(vector, &sample);
     aead_message *message = &sample.message;
     message->in = sample.text;
+    BYTE out[MAX_TEXT];
     message->out = out;
+    BYTE tag[TUNRING_AEAD_TAG];
     message->tag = tag;
     aead_context *context = sequence->start(library, vector->algorithm, sample.key, false);
     CHECK(context);
@@ -129,7 +134,7 @@ test_vectors(tunring_aead *library, tunring_aead_algorithm algorithm)
             check_vector(library, &vectors[i]);
 }
 
-/* ---- A library that fails in one way: it wraps another ------------------------------------------------------------ */
+/* ---- A library that fails in one way: it wraps another ----------------------------------------------------------- */
 
 typedef enum fault
 {
@@ -229,20 +234,22 @@ test_no_libraries(void)
 #endif
 }
 
-/* ---- Keys --------------------------------------------------------------------------------------------------------- */
+/* ---- Keys -------------------------------------------------------------------------------------------------------- */
 
 static void
 test_key_life(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    aead_key key;
-    aead_context *one, *two, *three;
     BYTE secret[AEAD_MAX_KEY];
     memset(secret, 0x5a, sizeof(secret));
+    aead_key key;
     CHECK_EQUAL(aead_key_init(&key, library, algorithm, secret, false), ERROR_SUCCESS);
+    aead_context *one;
     CHECK_EQUAL(aead_key_enter(&key, &one), ERROR_SUCCESS);
+    aead_context *two;
     CHECK_EQUAL(aead_key_enter(&key, &two), ERROR_SUCCESS);
     CHECK(one != two); /* one call at a time */
     aead_key_leave(&key, one);
+    aead_context *three;
     CHECK_EQUAL(aead_key_enter(&key, &three), ERROR_SUCCESS);
     CHECK(three == one); /* and used again */
     aead_key_close(&key);
@@ -258,11 +265,11 @@ test_key_life(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_fork(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    aead_key key;
-    aead_context *context;
     BYTE secret[AEAD_MAX_KEY];
     memset(secret, 0x5a, sizeof(secret));
+    aead_key key;
     CHECK_EQUAL(aead_key_init(&key, library, algorithm, secret, false), ERROR_SUCCESS);
+    aead_context *context;
     CHECK_EQUAL(aead_key_enter(&key, &context), ERROR_SUCCESS);
     fflush(NULL);
     const pid_t child = fork();

@@ -29,20 +29,22 @@ static bool
 round_trip(uint32_t *opened, uint32_t *again)
 {
     const BYTE text[TEXT] = {0x45};
-    BYTE out[BATCH * SIZE], copy[BATCH * SIZE];
     tunring_packet packets[BATCH];
-    tunring_slot slots[BATCH];
-    tunring_datagram datagrams[BATCH], copies[BATCH];
-    tunring_sealing call;
     for (int i = 0; i < BATCH; i++)
         packets[i] = (tunring_packet){text, TEXT};
+    tunring_sealing call;
     DWORD code = tunring_seal_begin(sealer, BATCH, &call);
     if (code == ERROR_HANDLE_EOF)
         return false;
     CHECK_EQUAL(code, ERROR_SUCCESS);
+    BYTE out[BATCH * SIZE];
+    tunring_slot slots[BATCH];
     CHECK_EQUAL(tunring_seal(&call, packets, BATCH, out, slots), ERROR_SUCCESS);
     tunring_seal_end(&call);
+    BYTE copy[BATCH * SIZE];
     memcpy(copy, out, sizeof(out));
+    tunring_datagram datagrams[BATCH];
+    tunring_datagram copies[BATCH];
     for (int i = 0; i < BATCH; i++)
     {
         const uint64_t counter = counter_read(slots[i].data, false);
@@ -94,12 +96,11 @@ start(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_counters_are_taken_once(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    pthread_t threads[THREADS];
-    tunring_opener_counts counts;
     start(library, algorithm);
     memset((void *)seen, 0, sizeof(seen));
     atomic_store(&opened_at_all, 0);
     atomic_store(&replayed_at_all, 0);
+    pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, work, NULL) == 0);
     for (int i = 0; i < THREADS; i++)
@@ -109,6 +110,7 @@ test_counters_are_taken_once(tunring_aead *library, tunring_aead_algorithm algor
     /* Fewer than the window's counters were used, so none was too old. */
     CHECK_EQUAL(opened_at_all, sizeof(seen) / sizeof(seen[0]));
     CHECK_EQUAL(replayed_at_all, 0);
+    tunring_opener_counts counts;
     tunring_opener_counts_read(opener, &counts);
     CHECK_EQUAL(counts.replayed, sizeof(seen) / sizeof(seen[0]));
     CHECK_EQUAL(counts.rejected, 0);
@@ -119,9 +121,9 @@ test_counters_are_taken_once(tunring_aead *library, tunring_aead_algorithm algor
 static void
 test_close_meanwhile(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    pthread_t threads[THREADS];
     start(library, algorithm);
     atomic_store(&closing, false);
+    pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, work_until_closed, NULL) == 0);
     os_sleep(3000000);

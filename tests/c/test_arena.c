@@ -55,8 +55,8 @@ static void
 test_the_newest_chunk_comes_first(void)
 {
     arena arena;
-    tunring_slot slots[3];
     arena_init(&arena, 0, NULL, NULL);
+    tunring_slot slots[3];
     for (int i = 0; i < 3; i++)
         slots[i] = take(&arena, ARENA_MAX_ROOM + 1);
     CHECK_EQUAL(arena.chunks, 3);
@@ -74,13 +74,13 @@ test_the_newest_chunk_comes_first(void)
 static void
 test_the_limit(void)
 {
-    arena arena;
-    tunring_slot slots[2];
-    uint32_t room;
     told = 0;
+    arena arena;
     arena_init(&arena, 2, came_back, &told);
+    tunring_slot slots[2];
     slots[0] = take(&arena, ARENA_MAX_ROOM + 1);
     slots[1] = take(&arena, ARENA_MAX_ROOM + 1);
+    uint32_t room;
     CHECK(!arena_room(&arena, ARENA_MAX_ROOM + 1, &room) && !arena_room(&arena, 1, &room));
     CHECK_EQUAL(arena.chunks, 2);
     CHECK_EQUAL(told, 0);
@@ -123,8 +123,8 @@ static void
 test_threads(void)
 {
     arena arena;
-    pthread_t threads[THREADS];
     arena_init(&arena, 4, NULL, NULL);
+    pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, give_back_all, NULL) == 0);
     for (uint32_t i = 0; i < SLOTS; i++)

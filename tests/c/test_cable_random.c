@@ -39,7 +39,6 @@ static bool
 event_ready(const end *self)
 {
     struct pollfd event = {.fd = (int)(intptr_t)WintunGetReadWaitEvent(self->session), .events = POLLIN};
-
     return poll(&event, 1, 0) == 1;
 }
 
@@ -47,7 +46,6 @@ static DWORD
 random_size(void)
 {
     uint32_t choice = check_random(&state) % 20;
-
     return choice == 0 ? 0xFFFF : choice < 4 ? 20 + check_random(&state) % 20000 : 20 + check_random(&state) % 1480;
 }
 
@@ -71,21 +69,16 @@ allocate_and_send(end *self)
 {
     DWORD size = random_size();
     BYTE *packet = WintunAllocateSendPacket(self->session, size);
-
-    if (packet == NULL)
+    if (!packet)
     {
         CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
         CHECK(TunringBackend.send_room(self->session) < size + 4);
         return;
     }
     if (fill(packet, size, self->sent))
-    {
         self->sent++;
-    }
     else
-    {
         self->filtered++;
-    }
     WintunSendPacket(self->session, packet);
 }
 
@@ -96,53 +89,40 @@ send_batch(end *self)
     unsigned count = 1 + check_random(&state) % 64;
     BYTE *packets[64];
     unsigned filled = 0;
-
     for (; filled < count; filled++)
     {
         DWORD size = random_size() % 2000 + 20;
-
         packets[filled] = WintunAllocateSendPacket(self->session, size);
-        if (packets[filled] == NULL)
-        {
+        if (!packets[filled])
             break;
-        }
         if (fill(packets[filled], size, self->sent))
-        {
             self->sent++;
-        }
         else
-        {
             self->filtered++;
-        }
     }
     while (filled-- > 0)
-    {
         WintunSendPacket(self->session, packets[filled]);
-    }
 }
 
 static void
 receive_one(end *self, const end *other)
 {
     bool ready = event_ready(self);
-    DWORD size, told;
-    uint32_t number;
-    BYTE *packet;
-
     if (self->held_count == MOST)
-    {
         return;
-    }
-    packet = WintunReceivePacket(self->session, &size);
+    DWORD size;
+    BYTE *packet = WintunReceivePacket(self->session, &size);
     CHECK(ready == (packet != NULL));
-    if (packet == NULL)
+    if (!packet)
     {
         CHECK_EQUAL(GetLastError(), ERROR_NO_MORE_ITEMS);
         /* Unless what is held blocks the rings, nothing is on its way. */
         CHECK(self->held_count > 0 || self->received == other->sent);
         return;
     }
+    uint32_t number;
     memcpy(&number, packet + 4, 4);
+    DWORD told;
     memcpy(&told, packet + 8, 4);
     CHECK(packet[0] == 0x45);
     CHECK_EQUAL(number, self->received);
@@ -155,13 +135,9 @@ receive_one(end *self, const end *other)
 static void
 release_one(end *self)
 {
-    unsigned index;
-
     if (self->held_count == 0)
-    {
         return;
-    }
-    index = check_random(&state) % 2 ? 0 : check_random(&state) % self->held_count;
+    unsigned index = check_random(&state) % 2 ? 0 : check_random(&state) % self->held_count;
     WintunReleaseReceivePacket(self->session, self->held[index]);
     self->held_count--;
     memmove(&self->held[index], &self->held[index + 1], (self->held_count - index) * sizeof(*self->held));
@@ -174,7 +150,6 @@ step(bool fills)
     end *self = &ends[which];
     end *other = &ends[!which];
     unsigned many = check_random(&state) % 40;
-
     switch (check_random(&state) % (fills ? 6 : 12))
     {
     case 0:
@@ -195,15 +170,11 @@ step(bool fills)
     case 7:
     case 8:
         for (unsigned i = 0; i < many; i++)
-        {
             receive_one(self, other);
-        }
         break;
     default:
         for (unsigned i = 0; i < many; i++)
-        {
             release_one(self);
-        }
     }
 }
 
@@ -213,38 +184,31 @@ static void
 check_event(const end *self, const end *other)
 {
     if (!event_ready(self))
-    {
         CHECK(self->held_count > 0 || self->received == other->sent);
-    }
     else
-    {
         CHECK(self->received != other->sent);
-    }
 }
 
 static void
 start(unsigned which)
 {
     memset(&ends[which], 0, sizeof(end));
-    CHECK((ends[which].adapter = WintunCreateAdapter(names[which], type, &guid)) != NULL);
-    CHECK((ends[which].session = WintunStartSession(ends[which].adapter, CAPACITY)) != NULL);
+    CHECK((ends[which].adapter = WintunCreateAdapter(names[which], type, &guid)));
+    CHECK((ends[which].session = WintunStartSession(ends[which].adapter, CAPACITY)));
 }
 
 static void
 finish(end *self, const end *other)
 {
-    tunring_counters counted;
-
     while (self->held_count > 0)
-    {
         release_one(self);
-    }
     while (self->received != other->sent)
     {
         receive_one(self, other);
         release_one(self);
     }
     CHECK(!event_ready(self));
+    tunring_counters counted;
     TunringBackend.counters(self->session, &counted);
     CHECK_EQUAL(counted.host_dropped, 0);
     CHECK(counted.host_filtered <= self->filtered);

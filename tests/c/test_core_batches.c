@@ -21,14 +21,14 @@ static void
 send_numbers(tunring_session *session, uint32_t first, uint32_t count)
 {
     static BYTE bytes[512][64];
-    tunring_packet packets[512];
-    uint32_t sent;
     CHECK(count <= 512);
+    tunring_packet packets[512];
     for (uint32_t i = 0; i < count; i++)
     {
         make_packet(bytes[i], 64, first + i);
         packets[i] = (tunring_packet){bytes[i], 64};
     }
+    uint32_t sent;
     CHECK(tunring_send(session, packets, count, NULL, &sent) == ERROR_SUCCESS);
     CHECK(sent == count);
 }
@@ -124,11 +124,11 @@ test_lease_after_close(void)
 static void
 test_waits(void)
 {
-    ends pair;
     os_event interrupt;
-    tunring_lease *lease;
     CHECK(os_event_open(&interrupt));
+    ends pair;
     open_ends(&api, &pair, CAPACITY);
+    tunring_lease *lease;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[0]), 1, &POLL, &lease) == WAIT_TIMEOUT);
     tunring_wait wait = {.deadline = os_deadline(20000000)};
     int64_t began = os_now();
@@ -148,18 +148,19 @@ test_waits(void)
 static void
 test_full_ring(void)
 {
-    ends pair;
     static BYTE big[60000];
+    ends pair;
     open_ends(&api, &pair, CAPACITY);
     make_packet(big, sizeof(big), 1);
     const tunring_packet packets[8] = {
         {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)},
         {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)},
     };
-    uint32_t sent, more;
+    uint32_t sent;
     CHECK(tunring_send(pair.sessions[0], packets, 8, NULL, &sent) == ERROR_BUFFER_OVERFLOW);
     CHECK(sent == 4); /* two in each of the cable's rings */
     tunring_wait wait = {.deadline = os_deadline(5000000)};
+    uint32_t more;
     CHECK(tunring_send(pair.sessions[0], packets, 1, &wait, &more) == WAIT_TIMEOUT && more == 0);
     CHECK(stats_of(pair.sessions[0]).ring_full == 2);
     for (uint32_t got = 0; got < sent; got++)
@@ -173,16 +174,17 @@ static void
 test_reservations(void)
 {
     ends pair;
-    tunring_lease *lease, *other;
     const uint32_t sizes[3] = {64, 100, 40};
     open_ends(&api, &pair, CAPACITY);
     tunring_session *session = pair.sessions[0];
+    tunring_lease *lease;
     CHECK(tunring_reserve(session, sizes, 3, NULL, &lease) == ERROR_SUCCESS);
     CHECK(stats_of(session).reservations == 1);
     for (uint32_t i = 0; i < 3; i++)
         make_packet(lease->slots[i].data, sizes[i], i);
     /* What is sent meanwhile stays behind it. */
     send_numbers(session, 100, 1);
+    tunring_lease *other;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &POLL, &other) == WAIT_TIMEOUT);
     CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
     CHECK(tunring_lease_commit(lease) == ERROR_HANDLE_EOF);
@@ -211,11 +213,11 @@ static void
 test_reserve_without_room(const tunring_api *over)
 {
     ends pair;
-    tunring_lease *lease;
     const uint32_t sizes[2] = {60000, 60000};
     const uint32_t too_many[3] = {60000, 60000, 60000};
     open_ends(over, &pair, CAPACITY);
     tunring_session *session = pair.sessions[0];
+    tunring_lease *lease;
     CHECK(tunring_reserve(session, too_many, 3, NULL, &lease) == ERROR_INVALID_PARAMETER);
     CHECK(tunring_reserve(session, sizes, 1, NULL, &lease) == ERROR_SUCCESS);
     tunring_lease *second;

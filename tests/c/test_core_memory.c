@@ -46,10 +46,10 @@ static const WCHAR name[] = {'m', 0};
 static bool
 attempt_open(const tunring_api *api, int failing)
 {
-    tunring_adapter *adapter = NULL;
-    tunring_session *session = NULL;
     countdown = failing;
+    tunring_adapter *adapter = NULL;
     DWORD code = tunring_adapter_create(api, name, name, NULL, NULL, &adapter);
+    tunring_session *session = NULL;
     if (code == ERROR_SUCCESS)
         code = tunring_session_start(adapter, 0x20000, NULL, &session);
     bool none_failed = countdown >= 0;
@@ -80,12 +80,11 @@ test_open(const tunring_api *api)
 static void
 test_packets(const tunring_api *api)
 {
-    ends pair;
     static BYTE bytes[300][32];
-    tunring_packet packets[300];
-    tunring_lease *lease;
     uint32_t sent, seen = 0;
+    ends pair;
     open_ends(api, &pair, 0x20000);
+    tunring_packet packets[300];
     for (uint32_t i = 0; i < 300; i++)
     {
         make_packet(bytes[i], sizeof(bytes[i]), i);
@@ -94,6 +93,7 @@ test_packets(const tunring_api *api)
     CHECK(tunring_send(pair.sessions[0], packets, 300, NULL, &sent) == ERROR_SUCCESS && sent == 300);
 
     countdown = 0; /* no table at all: nothing is taken */
+    tunring_lease *lease;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
     countdown = 1; /* the table can't grow: what fits is returned */
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_SUCCESS);
@@ -110,8 +110,8 @@ test_packets(const tunring_api *api)
         CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 300, &POLL, &lease) == ERROR_SUCCESS);
     }
 
-    const uint32_t size = 40;
     countdown = 0;
+    const uint32_t size = 40;
     CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
     countdown = -1;
     CHECK(tunring_send(pair.sessions[0], packets, 1, NULL, &sent) == ERROR_SUCCESS);
@@ -128,8 +128,8 @@ test_capture(void)
     int failing = 0;
     for (;;)
     {
-        tunring_pcapng_file *file;
         countdown = failing++;
+        tunring_pcapng_file *file;
         const DWORD code = tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file);
         const bool none_failed = countdown >= 0;
         countdown = -1;

@@ -114,8 +114,8 @@ main(void)
         .WintunSendPacket = fake_send,
     };
     tunring_adapter *adapter;
-    tunring_session *session;
     CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
+    tunring_session *session;
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
 
     BYTE bytes[64] = {0x45};
@@ -138,10 +138,10 @@ main(void)
 
     /* A reservation that doesn't fit goes out as filler, since this library can't tell what room it has. */
     allocated = SLOTS - 2;
-    tunring_lease *lease;
     const uint32_t sizes[3] = {64, 64, 64};
     bytes[0] = 0x45;
     memset(slots[SLOTS - 2], 0x45, 128);
+    tunring_lease *lease;
     CHECK(tunring_reserve(session, sizes, 3, NULL, &lease) == ERROR_BUFFER_OVERFLOW);
     CHECK(open_slots == 0 && slots[SLOTS - 2][0] == 0 && slots[SLOTS - 1][0] == 0);
 

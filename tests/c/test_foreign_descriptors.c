@@ -55,11 +55,11 @@ static void
 a_session_without_its_event(void)
 {
     ends pair;
-    tunring_lease *lease;
     open_ends(&api, &pair, CAPACITY);
     int number = descriptor(tunring_source_read_event(tunring_session_source(pair.sessions[1])));
     int kept = fcntl(number, F_DUPFD_CLOEXEC, 100);
     close(number);
+    tunring_lease *lease;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &FOREVER, &lease) == ERROR_HANDLE_EOF);
     CHECK(tunring_source_state(tunring_session_source(pair.sessions[1])) == TUNRING_REMOVED);
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &POLL, &lease) == ERROR_HANDLE_EOF);
@@ -79,16 +79,16 @@ static void
 a_notifier_without_the_event(void)
 {
     ends pair;
-    tunring_notifier *notifier;
-    pthread_t thread;
-    void *code;
     open_ends(&api, &pair, CAPACITY);
     int number = descriptor(tunring_source_read_event(tunring_session_source(pair.sessions[1])));
+    tunring_notifier *notifier;
     CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     int kept = fcntl(number, F_DUPFD_CLOEXEC, 100);
     close(number);
     tunring_notifier_arm(notifier);
+    pthread_t thread;
     CHECK(pthread_create(&thread, NULL, wait_for_notifier, notifier) == 0);
+    void *code;
     pthread_join(thread, &code);
     CHECK_EQUAL((intptr_t)code, ERROR_HANDLE_EOF);
     CHECK(tunring_source_state(tunring_session_source(pair.sessions[1])) == TUNRING_REMOVED);
@@ -104,7 +104,6 @@ static void
 an_event_that_is_always_ready(void)
 {
     ends pair;
-    tunring_lease *lease;
     open_ends(&api, &pair, CAPACITY);
     int number = descriptor(tunring_source_read_event(tunring_session_source(pair.sessions[1])));
     int kept = fcntl(number, F_DUPFD_CLOEXEC, 100);
@@ -113,6 +112,7 @@ an_event_that_is_always_ready(void)
     tunring_wait wait = {.deadline = os_deadline(500000000)};
     int64_t began = os_now();
     int64_t used = processor_time();
+    tunring_lease *lease;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &wait, &lease) == WAIT_TIMEOUT);
     CHECK(os_now() - began >= 490000000);
     CHECK(processor_time() - used < 200000000);

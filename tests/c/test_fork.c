@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Descriptors of ours and forks: no number below 3, none in a child, whatever other threads do meanwhile; and a fork that
- * waits for nobody for long.
+ * Descriptors of ours and forks: no number below 3, none in a child, whatever other threads do meanwhile; and a fork
+ * that waits for nobody for long.
  */
 /* build: parts=os */
 #include "check.h"
@@ -24,7 +24,6 @@ is_open(int fd)
 static void
 check_child(void)
 {
-    int status;
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0)
@@ -34,6 +33,7 @@ check_child(void)
                 _exit(fd);
         _exit(0);
     }
+    int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECK_EQUAL(WEXITSTATUS(status), 0);
 }
@@ -41,16 +41,17 @@ check_child(void)
 static void
 without_standard_streams(void)
 {
-    int saved[3], pipes[2];
-    os_event event;
+    int saved[3];
     for (int fd = 0; fd < 3; fd++)
     {
         saved[fd] = fcntl(fd, F_DUPFD_CLOEXEC, MANY);
         close(fd);
     }
     int made = OS_FD(open("/dev/null", O_RDWR | O_CLOEXEC));
+    os_event event;
     bool opened = os_event_open(&event);
     os_fork_hold();
+    int pipes[2];
     bool piped = os_pipe(pipes);
     os_fork_release();
     bool below = is_open(0) || is_open(1) || is_open(2);
@@ -109,8 +110,8 @@ make_and_close(void *unused)
 static void
 forks_meanwhile(void)
 {
-    pthread_t threads[3];
     atomic_store(&stop, false);
+    pthread_t threads[3];
     for (int i = 0; i < 3; i++)
         CHECK(pthread_create(&threads[i], NULL, make_and_close, NULL) == 0);
     for (int turn = 0; turn < 200; turn++)
@@ -139,9 +140,9 @@ hold_for_long(void *unused)
 static void
 a_fork_does_not_wait_for_ever(void)
 {
-    pthread_t thread;
     CHECK(os_event_open(&held) && os_event_open(&over));
     atomic_store(&stop, false);
+    pthread_t thread;
     CHECK(pthread_create(&thread, NULL, hold_for_long, NULL) == 0);
     char bytes[8];
     while (read((int)(intptr_t)held.wait, bytes, sizeof(bytes)) <= 0)
@@ -179,7 +180,6 @@ count_second(void)
 static void
 functions_in_the_child(void)
 {
-    int status;
     unsigned generation = os_generation();
     for (int i = 0; i < 10; i++)
     {
@@ -195,6 +195,7 @@ functions_in_the_child(void)
             os_event_close(&event);
         _exit(good ? 0 : 1);
     }
+    int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     CHECK(atomic_load(&runs) == 0 && os_generation() == generation);
 }

@@ -29,7 +29,6 @@ static bool
 event_ready(WINTUN_SESSION_HANDLE session)
 {
     struct pollfd event = {.fd = (int)(intptr_t)WintunGetReadWaitEvent(session), .events = POLLIN};
-
     return poll(&event, 1, 0) == 1;
 }
 
@@ -37,11 +36,9 @@ static unsigned
 open_descriptors(void)
 {
     unsigned count = 0;
-
     for (int fd = 0; fd < 256; fd++)
     {
         struct pollfd any = {.fd = fd};
-
         poll(&any, 1, 0);
         count += (any.revents & POLLNVAL) == 0;
     }
@@ -51,16 +48,16 @@ open_descriptors(void)
 static void
 create_pair(void)
 {
-    CHECK((a = WintunCreateAdapter(name_a, type, &guid)) != NULL);
-    CHECK((b = WintunCreateAdapter(name_b, type, &guid)) != NULL);
+    CHECK((a = WintunCreateAdapter(name_a, type, &guid)));
+    CHECK((b = WintunCreateAdapter(name_b, type, &guid)));
 }
 
 static void
 start_pair(DWORD capacity)
 {
     create_pair();
-    CHECK((sa = WintunStartSession(a, capacity)) != NULL);
-    CHECK((sb = WintunStartSession(b, capacity)) != NULL);
+    CHECK((sa = WintunStartSession(a, capacity)));
+    CHECK((sb = WintunStartSession(b, capacity)));
 }
 
 static void
@@ -78,8 +75,7 @@ static bool
 send(WINTUN_SESSION_HANDLE session, DWORD size, uint32_t number)
 {
     BYTE *packet = WintunAllocateSendPacket(session, size);
-
-    if (packet == NULL)
+    if (!packet)
     {
         CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
         return false;
@@ -96,8 +92,7 @@ receive(WINTUN_SESSION_HANDLE session, DWORD size, uint32_t number)
 {
     DWORD received = 0;
     BYTE *packet = WintunReceivePacket(session, &received);
-
-    CHECK(packet != NULL);
+    CHECK(packet);
     CHECK_EQUAL(received, size);
     CHECK(packet[0] == 0x45 && memcmp(packet + 4, &number, sizeof(number)) == 0);
     CHECK(packet[size - 1] == (BYTE)number);
@@ -107,10 +102,9 @@ receive(WINTUN_SESSION_HANDLE session, DWORD size, uint32_t number)
 static void
 receive_fails(WINTUN_SESSION_HANDLE session, DWORD code)
 {
-    DWORD size = 12345;
-
     SetLastError(0);
-    CHECK(WintunReceivePacket(session, &size) == NULL);
+    DWORD size = 12345;
+    CHECK(!WintunReceivePacket(session, &size));
     CHECK_EQUAL(GetLastError(), code);
     CHECK_EQUAL(size, 12345);
     CHECK(event_ready(session) == (code != ERROR_NO_MORE_ITEMS));
@@ -120,7 +114,6 @@ static tunring_counters
 counters(WINTUN_SESSION_HANDLE session)
 {
     tunring_counters result;
-
     TunringBackend.counters(session, &result);
     return result;
 }
@@ -129,7 +122,7 @@ static void
 create_fails(LPCWSTR name, LPCWSTR tunnel_type, const GUID *requested, DWORD code)
 {
     SetLastError(0);
-    CHECK(WintunCreateAdapter(name, tunnel_type, requested) == NULL);
+    CHECK(!WintunCreateAdapter(name, tunnel_type, requested));
     CHECK_EQUAL(GetLastError(), code);
 }
 
@@ -138,12 +131,8 @@ test_names(void)
 {
     static const WCHAR empty[] = {0};
     WCHAR text[130];
-    WINTUN_ADAPTER_HANDLE adapter;
-
     for (int i = 0; i < 129; i++)
-    {
         text[i] = 'x';
-    }
     text[129] = 0;
     create_fails(NULL, type, NULL, ERROR_INVALID_PARAMETER);
     create_fails(empty, type, NULL, ERROR_INVALID_PARAMETER);
@@ -151,9 +140,10 @@ test_names(void)
     create_fails(name_a, empty, NULL, ERROR_INVALID_PARAMETER);
     create_fails(name_a, text, NULL, ERROR_INVALID_PARAMETER);
     create_fails(text + 1, type, NULL, ERROR_INVALID_PARAMETER);
-    CHECK(WintunOpenAdapter(empty) == NULL && GetLastError() == ERROR_INVALID_PARAMETER);
+    CHECK(!WintunOpenAdapter(empty) && GetLastError() == ERROR_INVALID_PARAMETER);
     SetLastError(77);
-    CHECK((adapter = WintunCreateAdapter(text + 2, text + 1, NULL)) != NULL);
+    WINTUN_ADAPTER_HANDLE adapter;
+    CHECK((adapter = WintunCreateAdapter(text + 2, text + 1, NULL)));
     CHECK_EQUAL(GetLastError(), 77);
     WintunCloseAdapter(adapter);
     WintunCloseAdapter(NULL);
@@ -162,48 +152,49 @@ test_names(void)
 static void
 test_adapters(void)
 {
-    WINTUN_ADAPTER_HANDLE opened, again;
-    NET_LUID first, second;
-    char text[32];
-    DWORD index = 5;
-
     CHECK(WintunDeleteDriver());
     CHECK_EQUAL(WintunGetRunningDriverVersion(), 0x10000);
-    CHECK(WintunOpenAdapter(name_a) == NULL && GetLastError() == ERROR_NOT_FOUND);
+    CHECK(!WintunOpenAdapter(name_a) && GetLastError() == ERROR_NOT_FOUND);
     create_pair();
     CHECK(!WintunDeleteDriver() && GetLastError() == ERROR_BUSY);
     create_fails(name_a_again, type, NULL, ERROR_ALREADY_EXISTS);
     create_fails(name_c, type, &guid, ERROR_ALREADY_EXISTS);
+    NET_LUID first;
     WintunGetAdapterLUID(a, &first);
+    NET_LUID second;
     WintunGetAdapterLUID(b, &second);
     CHECK_EQUAL(first.Value >> 48, 53);
     CHECK_EQUAL(second.Value - first.Value, 1 << 24);
+    char text[32];
     CHECK_EQUAL(TunringBackend.adapter_name(b, text, sizeof(text)), ERROR_SUCCESS);
     CHECK(strcmp(text, "Cable \xC3\xA9\xF0\x9F\x98\x80") == 0);
     CHECK_EQUAL(TunringBackend.adapter_name(b, text, 8), ERROR_BUFFER_OVERFLOW);
+    DWORD index = 5;
     CHECK_EQUAL(TunringBackend.adapter_index(b, &index), ERROR_SUCCESS);
     CHECK_EQUAL(index, 0);
     CHECK_EQUAL(TunringBackend.adapter_namespace(b), -1);
 
-    CHECK((opened = WintunOpenAdapter(name_a_again)) != NULL);
+    WINTUN_ADAPTER_HANDLE opened;
+    CHECK((opened = WintunOpenAdapter(name_a_again)));
     WintunGetAdapterLUID(opened, &second);
     CHECK(first.Value == second.Value);
     WintunCloseAdapter(opened);
-    CHECK((opened = WintunOpenAdapter(name_a)) != NULL);
-    CHECK((sa = WintunStartSession(opened, CAPACITY)) != NULL);
-    CHECK(WintunStartSession(a, CAPACITY) == NULL && GetLastError() == ERROR_ALREADY_INITIALIZED);
+    CHECK((opened = WintunOpenAdapter(name_a)));
+    CHECK((sa = WintunStartSession(opened, CAPACITY)));
+    CHECK(!WintunStartSession(a, CAPACITY) && GetLastError() == ERROR_ALREADY_INITIALIZED);
     WintunCloseAdapter(a);
     receive_fails(sa, ERROR_HANDLE_EOF);
-    CHECK(WintunAllocateSendPacket(sa, 20) == NULL && GetLastError() == ERROR_HANDLE_EOF);
-    CHECK(WintunOpenAdapter(name_a) == NULL && GetLastError() == ERROR_NOT_FOUND);
-    CHECK(WintunStartSession(opened, CAPACITY) == NULL && GetLastError() == ERROR_FILE_NOT_FOUND);
+    CHECK(!WintunAllocateSendPacket(sa, 20) && GetLastError() == ERROR_HANDLE_EOF);
+    CHECK(!WintunOpenAdapter(name_a) && GetLastError() == ERROR_NOT_FOUND);
+    CHECK(!WintunStartSession(opened, CAPACITY) && GetLastError() == ERROR_FILE_NOT_FOUND);
+    WINTUN_ADAPTER_HANDLE again;
     /* Its end of the cable and its name are free again. */
-    CHECK((again = WintunCreateAdapter(name_a, type, &guid)) != NULL);
+    CHECK((again = WintunCreateAdapter(name_a, type, &guid)));
     WintunCloseAdapter(opened);
     WintunEndSession(sa);
     a = again;
-    CHECK((sa = WintunStartSession(a, CAPACITY)) != NULL);
-    CHECK((sb = WintunStartSession(b, CAPACITY)) != NULL);
+    CHECK((sa = WintunStartSession(a, CAPACITY)));
+    CHECK((sb = WintunStartSession(b, CAPACITY)));
     CHECK(send(sb, 100, 7));
     WintunReleaseReceivePacket(sa, receive(sa, 100, 7));
     end_pair();
@@ -213,26 +204,24 @@ static void
 test_bad_start(void)
 {
     static const DWORD bad[] = {0, 1, 0x10000, 0x20001, 0x30000, 0x8000000, 0xFFFFFFFF};
-    struct rlimit limit, none;
-    unsigned before;
-
     create_pair();
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
     {
-        CHECK(WintunStartSession(a, bad[i]) == NULL);
+        CHECK(!WintunStartSession(a, bad[i]));
         CHECK_EQUAL(GetLastError(), ERROR_INVALID_PARAMETER);
     }
-    before = open_descriptors();
+    unsigned before = open_descriptors();
+    struct rlimit limit;
     CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    none = limit;
+    struct rlimit none = limit;
     none.rlim_cur = 0;
     CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
-    CHECK(WintunStartSession(a, CAPACITY) == NULL);
+    CHECK(!WintunStartSession(a, CAPACITY));
     CHECK_EQUAL(GetLastError(), ERROR_TOO_MANY_OPEN_FILES);
     CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     for (int i = 0; i < 300; i++)
     {
-        CHECK((sa = WintunStartSession(a, CAPACITY)) != NULL);
+        CHECK((sa = WintunStartSession(a, CAPACITY)));
         WintunEndSession(sa);
     }
     CHECK_EQUAL(open_descriptors(), before);
@@ -243,16 +232,12 @@ test_bad_start(void)
 static void
 test_unplugged(void)
 {
-    tunring_counters counted;
-
-    CHECK((a = WintunCreateAdapter(name_a, type, NULL)) != NULL);
-    CHECK((sa = WintunStartSession(a, CAPACITY)) != NULL);
+    CHECK((a = WintunCreateAdapter(name_a, type, NULL)));
+    CHECK((sa = WintunStartSession(a, CAPACITY)));
     receive_fails(sa, ERROR_NO_MORE_ITEMS);
     for (uint32_t i = 0; i < 1000; i++)
-    {
         CHECK(send(sa, 1400, i));
-    }
-    counted = counters(sa);
+    tunring_counters counted = counters(sa);
     CHECK_EQUAL(counted.host_dropped, 1000);
     CHECK_EQUAL(counted.host_filtered, 0);
     CHECK_EQUAL(TunringBackend.send_room(sa), CAPACITY - 4);
@@ -270,19 +255,18 @@ test_filter(void)
         bool passes;
     } cases[] = {{0x45, 20, true},  {0x45, 19, false}, {0x60, 40, true},      {0x60, 39, false},
                  {0x00, 60, false}, {0x50, 60, false}, {0xF5, 0xFFFF, false}, {0x6F, 0xFFFF, true}};
-    DWORD size;
-    const BYTE *packet;
 
     start_pair(CAPACITY);
+    DWORD size;
+    const BYTE *packet;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
     {
         BYTE *slot = WintunAllocateSendPacket(sa, cases[i].size);
-
         slot[0] = cases[i].first;
         WintunSendPacket(sa, slot);
         packet = WintunReceivePacket(sb, &size);
         CHECK((packet != NULL) == cases[i].passes);
-        if (packet != NULL)
+        if (packet)
         {
             CHECK(size == cases[i].size && packet[0] == cases[i].first);
             WintunReleaseReceivePacket(sb, packet);
@@ -292,7 +276,7 @@ test_filter(void)
     receive_fails(sb, ERROR_NO_MORE_ITEMS);
     CHECK_EQUAL(counters(sa).host_filtered, 6);
     CHECK_EQUAL(counters(sa).host_dropped, 0);
-    CHECK(WintunAllocateSendPacket(sa, 0x10000) == NULL && GetLastError() == ERROR_INVALID_PARAMETER);
+    CHECK(!WintunAllocateSendPacket(sa, 0x10000) && GetLastError() == ERROR_INVALID_PARAMETER);
     end_pair();
 }
 
@@ -301,17 +285,13 @@ static void
 test_back_pressure(void)
 {
     const uint32_t ring_holds = (CAPACITY - 4) / 1404;
-    uint32_t sent = 0;
-    const BYTE *packet;
-
     start_pair(CAPACITY);
+    uint32_t sent = 0;
     while (send(sa, 1400, sent))
-    {
         sent++;
-    }
     CHECK_EQUAL(sent, 2 * ring_holds);
     /* A slot of the far ring gives one of the near ring. */
-    packet = receive(sb, 1400, 0);
+    const BYTE *packet = receive(sb, 1400, 0);
     CHECK(!send(sa, 1400, sent));
     WintunReleaseReceivePacket(sb, packet);
     CHECK(send(sa, 1400, sent));
@@ -331,20 +311,15 @@ test_back_pressure(void)
 static void
 test_release_out_of_order(void)
 {
-    const BYTE *packets[80];
-    uint32_t sent = 0;
-    uint32_t held = 0;
-
     start_pair(CAPACITY);
+    uint32_t sent = 0;
     while (send(sa, 1600, sent))
-    {
         sent++;
-    }
     CHECK_EQUAL(sent, 2 * 81);
+    const BYTE *packets[80];
+    uint32_t held = 0;
     for (; held < 80; held++)
-    {
         packets[held] = receive(sb, 1600, held);
-    }
     for (uint32_t i = 80; i-- > 1;)
     {
         WintunReleaseReceivePacket(sb, packets[i]);
@@ -352,14 +327,10 @@ test_release_out_of_order(void)
     }
     WintunReleaseReceivePacket(sb, packets[0]);
     for (uint32_t i = 0; i < 80; i++)
-    {
         CHECK(send(sa, 1600, sent++));
-    }
     CHECK(!send(sa, 1600, sent));
     for (; held < sent; held++)
-    {
         WintunReleaseReceivePacket(sb, receive(sb, 1600, held));
-    }
     receive_fails(sb, ERROR_NO_MORE_ITEMS);
     end_pair();
 }
@@ -367,9 +338,8 @@ test_release_out_of_order(void)
 static void
 test_send_order(void)
 {
-    BYTE *slots[3];
-
     start_pair(CAPACITY);
+    BYTE *slots[3];
     for (uint32_t i = 0; i < 3; i++)
     {
         slots[i] = WintunAllocateSendPacket(sa, 20);
@@ -383,9 +353,7 @@ test_send_order(void)
     WintunSendPacket(sa, slots[0]);
     CHECK(event_ready(sb));
     for (uint32_t i = 0; i < 3; i++)
-    {
         WintunReleaseReceivePacket(sb, receive(sb, 20, i));
-    }
     end_pair();
 }
 
@@ -394,22 +362,19 @@ static void
 test_far_end_ends(void)
 {
     const uint32_t ring_holds = (CAPACITY - 4) / 1404;
-    uint32_t sent = 0;
-
     create_pair();
-    CHECK((sa = WintunStartSession(a, CAPACITY)) != NULL);
+    CHECK((sa = WintunStartSession(a, CAPACITY)));
     CHECK(send(sa, 1400, 0));
     CHECK_EQUAL(counters(sa).host_dropped, 1);
-    CHECK((sb = WintunStartSession(b, CAPACITY)) != NULL);
+    CHECK((sb = WintunStartSession(b, CAPACITY)));
     receive_fails(sb, ERROR_NO_MORE_ITEMS);
+    uint32_t sent = 0;
     while (send(sa, 1400, sent))
-    {
         sent++;
-    }
     WintunEndSession(sb);
     CHECK_EQUAL(counters(sa).host_dropped, 1 + ring_holds);
     CHECK_EQUAL(TunringBackend.send_room(sa), CAPACITY - 4);
-    CHECK((sb = WintunStartSession(b, CAPACITY)) != NULL);
+    CHECK((sb = WintunStartSession(b, CAPACITY)));
     receive_fails(sb, ERROR_NO_MORE_ITEMS);
     CHECK(send(sa, 1400, 5));
     WintunReleaseReceivePacket(sb, receive(sb, 1400, 5));
@@ -420,21 +385,17 @@ test_far_end_ends(void)
 static void
 test_detach(void)
 {
-    WINTUN_SESSION_HANDLE old;
-    const BYTE *first, *second;
-    BYTE *open;
-
     start_pair(CAPACITY);
     CHECK(send(sa, 100, 1) && send(sa, 100, 2) && send(sa, 100, 3));
-    first = receive(sb, 100, 1);
-    second = receive(sb, 100, 2);
-    open = WintunAllocateSendPacket(sb, 60);
+    const BYTE *first = receive(sb, 100, 1);
+    const BYTE *second = receive(sb, 100, 2);
+    BYTE *open = WintunAllocateSendPacket(sb, 60);
     memset(open, 0x45, 60);
     CHECK(TunringBackend.detach(sb));
     CHECK(event_ready(sb));
     CHECK(TunringBackend.detach(sb));
-    old = sb;
-    CHECK((sb = WintunStartSession(b, CAPACITY)) != NULL);
+    WINTUN_SESSION_HANDLE old = sb;
+    CHECK((sb = WintunStartSession(b, CAPACITY)));
     CHECK(send(sa, 100, 4));
     CHECK(first[99] == 1 && second[99] == 2);
     WintunReleaseReceivePacket(old, second);
@@ -457,7 +418,7 @@ test_near_end_ends(void)
     WintunEndSession(sa);
     WintunReleaseReceivePacket(sb, receive(sb, 100, 1));
     receive_fails(sb, ERROR_NO_MORE_ITEMS);
-    CHECK((sa = WintunStartSession(a, 2 * CAPACITY)) != NULL);
+    CHECK((sa = WintunStartSession(a, 2 * CAPACITY)));
     CHECK(send(sa, 100, 2));
     WintunReleaseReceivePacket(sb, receive(sb, 100, 2));
     end_pair();
@@ -470,14 +431,11 @@ static char logged_text[256];
 static void CALLBACK
 remember_line(WINTUN_LOGGER_LEVEL level, DWORD64 timestamp, LPCWSTR message)
 {
-    size_t i = 0;
-
     logged_level = level;
     logged_time = timestamp;
+    size_t i = 0;
     for (; message[i] != 0 && i < sizeof(logged_text) - 1; i++)
-    {
         logged_text[i] = message[i] < 0x80 ? (char)message[i] : '?';
-    }
     logged_text[i] = 0;
     SetLastError(4321);
 }
@@ -487,7 +445,7 @@ test_logger(void)
 {
     WintunSetLogger(remember_line);
     SetLastError(0);
-    CHECK(WintunOpenAdapter(name_b) == NULL);
+    CHECK(!WintunOpenAdapter(name_b));
     CHECK_EQUAL(GetLastError(), ERROR_NOT_FOUND);
     CHECK_EQUAL(logged_level, WINTUN_LOG_ERR);
     CHECK(strcmp(logged_text, "Failed to open adapter \"Cable ???\": Code 0x00000490") == 0);
@@ -495,7 +453,7 @@ test_logger(void)
     CHECK(logged_time > 132223104000000000ull && logged_time < 189000000000000000ull);
     WintunSetLogger(NULL);
     logged_text[0] = 0;
-    CHECK(WintunOpenAdapter(name_b) == NULL);
+    CHECK(!WintunOpenAdapter(name_b));
     CHECK(logged_text[0] == 0);
 }
 
@@ -503,20 +461,17 @@ test_logger(void)
 static void
 test_fork(void)
 {
-    int status;
-    pid_t child;
-    DWORD size;
-
     start_pair(CAPACITY);
-    child = fork();
+    pid_t child = fork();
     CHECK(child >= 0);
+    DWORD size;
     if (child == 0)
     {
         CHECK(WintunDeleteDriver());
-        CHECK(WintunOpenAdapter(name_a) == NULL);
-        CHECK(WintunAllocateSendPacket(sa, 50) == NULL && GetLastError() == ERROR_HANDLE_EOF);
-        CHECK(WintunReceivePacket(sb, &size) == NULL && GetLastError() == ERROR_HANDLE_EOF);
-        CHECK(WintunStartSession(a, CAPACITY) == NULL && GetLastError() == ERROR_HANDLE_EOF);
+        CHECK(!WintunOpenAdapter(name_a));
+        CHECK(!WintunAllocateSendPacket(sa, 50) && GetLastError() == ERROR_HANDLE_EOF);
+        CHECK(!WintunReceivePacket(sb, &size) && GetLastError() == ERROR_HANDLE_EOF);
+        CHECK(!WintunStartSession(a, CAPACITY) && GetLastError() == ERROR_HANDLE_EOF);
         end_pair();
         start_pair(CAPACITY);
         CHECK(send(sa, 50, 3));
@@ -524,6 +479,7 @@ test_fork(void)
         end_pair();
         _exit(0);
     }
+    int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK(send(sa, 50, 3));

@@ -44,9 +44,7 @@ void *
 __wrap_calloc(size_t count, size_t size)
 {
     if (fails())
-    {
         return NULL;
-    }
     live++;
     return __real_calloc(count, size);
 }
@@ -62,9 +60,7 @@ void *
 __wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
 {
     if (fails())
-    {
         return MAP_FAILED;
-    }
     live++;
     return __real_mmap(address, size, protection, flags, fd, offset);
 }
@@ -82,7 +78,6 @@ each_fails(int (*call)(void))
 {
     int before = live;
     unsigned n = 0;
-
     for (;;)
     {
         fail_at = ++n;
@@ -131,7 +126,6 @@ static int
 attach(void)
 {
     DWORD code = TunringBackend.simulator->attach(peer);
-
     SetLastError(code);
     return code == ERROR_SUCCESS;
 }

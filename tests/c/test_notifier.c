@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A notifier returns once for each time it is armed, when packets are there or the session is over, and ends at any time.
+ * A notifier returns once for each time it is armed, when packets are there or the session is over, and ends at any
+ * time.
  */
 /* build: parts=core,loopback,common,os,ring */
 #include "core_api.h"
@@ -24,9 +25,9 @@ static void
 send_one(void)
 {
     BYTE bytes[100];
-    uint32_t sent;
     make_packet(bytes, sizeof(bytes), 1);
     tunring_packet packet = {bytes, sizeof(bytes)};
+    uint32_t sent;
     CHECK(tunring_send(pair.sessions[0], &packet, 1, &FOREVER, &sent) == ERROR_SUCCESS);
 }
 
@@ -42,8 +43,8 @@ take_one(void)
 static void
 test_rings_once_an_arming(void)
 {
-    tunring_notifier *notifier;
     open_ends(&api, &pair, 0x20000);
+    tunring_notifier *notifier;
     CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
     for (int i = 0; i < 100; i++)
     {
@@ -61,11 +62,10 @@ test_rings_once_an_arming(void)
 static void
 test_ends_at_any_time(bool armed, bool by_close)
 {
-    tunring_notifier *notifier;
-    pthread_t thread;
-    void *rings;
     open_ends(&api, &pair, 0x20000);
+    tunring_notifier *notifier;
     CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    pthread_t thread;
     CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
     if (armed)
         tunring_notifier_arm(notifier);
@@ -74,8 +74,9 @@ test_ends_at_any_time(bool armed, bool by_close)
     /* An unarmed notifier leaves the session alone, and so doesn't see it close. */
     if (!by_close || !armed)
         tunring_notifier_end(notifier);
+    void *rings;
     CHECK(pthread_join(thread, &rings) == 0);
-    CHECK(rings == NULL);
+    CHECK(!rings);
     tunring_notifier_arm(notifier);
     CHECK(tunring_notifier_wait(notifier) == ERROR_HANDLE_EOF);
     tunring_notifier_free(notifier);
@@ -87,10 +88,10 @@ test_ends_at_any_time(bool armed, bool by_close)
 static void
 test_closing_in_between(int round)
 {
-    tunring_notifier *notifier;
-    pthread_t thread;
     open_ends(&api, &pair, 0x20000);
+    tunring_notifier *notifier;
     CHECK(open_notifier(tunring_session_source(pair.sessions[1]), &notifier) == ERROR_SUCCESS);
+    pthread_t thread;
     CHECK(pthread_create(&thread, NULL, wait_and_count, notifier) == 0);
     tunring_notifier_arm(notifier);
     if (round % 2)

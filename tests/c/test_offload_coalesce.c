@@ -14,11 +14,11 @@ static void
 expect(int line, unsigned offloads, const char *expected)
 {
     static offload_run run;
-    uint8_t groups[OFFLOAD_RUN];
     char got[OFFLOAD_RUN + 1] = {0};
     /* The state may hold anything before. */
     memset(&run, 0xA5, sizeof(run));
     offload_coalesce(&run, run_packets.list, run_packets.count, offloads);
+    uint8_t groups[OFFLOAD_RUN];
     check_run(&run, run_packets.count, groups);
     for (uint32_t i = 0; i < run_packets.count; i++)
         got[i] = (char)('0' + groups[i]);
@@ -96,8 +96,8 @@ test_frame(void)
             CHECK_EQUAL(run.group_count, 1);
 
             offload_frame frame;
-            virtio_header virtio;
             offload_group_frame(&run, &run.groups[0], &frame);
+            virtio_header virtio;
             const uint32_t length = join_frame(&frame, &virtio, got);
             const virtio_header right = virtio_of(&whole, 700);
             CHECK_EQUAL(length, build_partial(&whole, expected));
@@ -335,7 +335,6 @@ test_corrupt(void)
             for (uint32_t bit = 0; bit < 8 * length; bit++)
             {
                 static offload_run run;
-                uint8_t groups[OFFLOAD_RUN];
                 shape = kind(i, 21);
                 for (uint32_t k = 0; k < 5; k++)
                 {
@@ -344,6 +343,7 @@ test_corrupt(void)
                         packet[bit / 8] ^= (BYTE)(1u << bit % 8);
                 }
                 offload_coalesce(&run, run_packets.list, 5, ALL);
+                uint8_t groups[OFFLOAD_RUN];
                 check_run(&run, 5, groups);
                 CHECK_EQUAL(run.groups[groups[corrupt]].count, 1);
                 free_packets(&run_packets);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Random superpackets: split, then coalesced, they are what they were; also if the packets of several of them come mixed
- * and some are damaged on the way.
+ * Random superpackets: split, then coalesced, they are what they were; also if the packets of several of them come
+ * mixed and some are damaged on the way.
  */
 /* build: parts=offloads */
 #include "offload_runs.h"
@@ -69,19 +69,19 @@ test_superpacket(void)
 {
     static packets list;
     uint32_t segment;
-    uint8_t groups[OFFLOAD_RUN];
     const shape super = random_super(&segment);
     const virtio_header virtio = virtio_of(&super, segment);
     const uint32_t length = build_partial(&super, whole);
     split_into(&list, &virtio, length);
     CHECK_EQUAL(list.count, segments_of(&super, segment));
     offload_coalesce(&run, list.list, list.count, ALL);
+    uint8_t groups[OFFLOAD_RUN];
     check_run(&run, list.count, groups);
     CHECK_EQUAL(run.group_count, 1);
 
     offload_frame frame;
-    virtio_header back;
     offload_group_frame(&run, &run.groups[0], &frame);
+    virtio_header back;
     CHECK_EQUAL(join_frame(&frame, &back, got), length);
     CHECK(memcmp(&back, &virtio, sizeof(back)) == 0);
     CHECK(memcmp(got, whole, length) == 0);
@@ -138,7 +138,6 @@ static void
 test_mixture(void)
 {
     static packets flows[FLOWS], mixed;
-    origin origins[OFFLOAD_RUN];
     uint8_t groups[OFFLOAD_RUN], latest[FLOWS] = {0};
     for (uint32_t flow = 0; flow < FLOWS; flow++)
     {
@@ -149,6 +148,7 @@ test_mixture(void)
         const virtio_header virtio = virtio_of(&super, segment);
         split_into(&flows[flow], &virtio, build_partial(&super, whole));
     }
+    origin origins[OFFLOAD_RUN];
     mix(&mixed, flows, origins);
     offload_coalesce(&run, mixed.list, mixed.count, ALL);
     /* Among others, that each group becomes just its packets again. */

@@ -450,8 +450,8 @@ test_unset_lengths(void)
             CHECK(!begins(&virtio, whole, length));
         }
         /* A packet that is not a superpacket has no unset lengths. */
-        offload_headers headers;
         build_partial(&super, whole);
+        offload_headers headers;
         CHECK(offload_headers_parse(&headers, whole, length));
         set_udp_length(&super, whole, 0);
         CHECK(!offload_headers_parse(&headers, whole, length));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Opening in place: of a whole lease, of a part, of what several openers share; what is used, opened before, or released.
+ * Opening in place: of a whole lease, of a part, of what several openers share; what is used, opened before, or
+ * released.
  */
 /* build: parts=core flags=-ldl */
 #include "aead_libraries.h"
@@ -51,12 +52,12 @@ static tunring_lease *
 seal(tunring_sealer *sealer, uint32_t count)
 {
     tunring_packet packets[PACKETS];
-    tunring_lease *lease;
     for (uint32_t i = 0; i < count; i++)
     {
         numbers[i] = i;
         packets[i] = (tunring_packet){(const BYTE *)&numbers[i], sizeof(numbers[i])};
     }
+    tunring_lease *lease;
     CHECK_EQUAL(tunring_store_seal(store, sealer, packets, count, &lease), ERROR_SUCCESS);
     return lease;
 }
@@ -89,11 +90,11 @@ number_at(const tunring_part *part, uint32_t index)
 static void
 test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_part *opened, *again;
-    uint32_t index = 7;
     begin(library, algorithm);
     tunring_lease *lease = seal(sealers[0], PACKETS);
     lease->slots[3].data[lease->slots[3].length - 1] ^= 1;
+    tunring_part *opened;
+    uint32_t index = 7;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
     CHECK_EQUAL(opened->level, 1);
     CHECK_EQUAL(opened->count, PACKETS - 1);
@@ -108,6 +109,7 @@ test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
     /* Nothing else can read them, the rejected one included. */
     for (uint32_t i = 0; i < PACKETS; i++)
         CHECK(!tunring_lease_hold(lease, i, 0));
+    tunring_part *again;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &again, &index), ERROR_ALREADY_EXISTS);
     CHECK(!again);
     /* What was opened is no datagram, but may be opened again: then it is rejected. */
@@ -123,17 +125,18 @@ test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_twice(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_packet packets[PACKETS];
-    tunring_lease *outer;
-    tunring_part *first, *second;
-    uint32_t index;
     begin(library, algorithm);
     tunring_lease *inner = seal(sealers[1], PACKETS);
+    tunring_packet packets[PACKETS];
     for (uint32_t i = 0; i < PACKETS; i++)
         packets[i] = (tunring_packet){inner->slots[i].data, inner->slots[i].length};
+    tunring_lease *outer;
     CHECK_EQUAL(tunring_store_seal(store, sealers[0], packets, PACKETS, &outer), ERROR_SUCCESS);
     let_go(inner);
+    tunring_part *first;
+    uint32_t index;
     CHECK_EQUAL(tunring_open_part(openers[0], outer, NULL, &first, &index), ERROR_SUCCESS);
+    tunring_part *second;
     CHECK_EQUAL(tunring_open_part(openers[1], outer, first, &second, &index), ERROR_SUCCESS);
     CHECK_EQUAL(second->count, PACKETS);
     CHECK_EQUAL(second->level, 2);
@@ -151,17 +154,17 @@ test_twice(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_part *mine, *theirs;
-    tunring_opener_counts counts;
-    uint32_t index;
     begin(library, algorithm);
     tunring_lease *lease = seal(sealers[0], PACKETS);
     mark_foreign(lease);
     const BYTE byte = lease->slots[1].data[HEADER + TUNRING_AEAD_COUNTER];
+    tunring_part *mine;
+    uint32_t index;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &mine, &index), ERROR_SUCCESS);
     CHECK_EQUAL(mine->count, PACKETS / 2);
     for (uint32_t i = 0; i < PACKETS / 2; i++)
         CHECK_EQUAL(mine->slots[i].root, 2 * i);
+    tunring_opener_counts counts;
     tunring_opener_counts_read(openers[0], &counts);
     CHECK_EQUAL(counts.foreign, PACKETS / 2);
     /* The others are as they were, and can be held, or opened through a part of them. */
@@ -170,6 +173,7 @@ test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
     tunring_part *rest = tunring_part_new(PACKETS, 0);
     for (uint32_t i = 1; i < PACKETS; i += 2)
         tunring_part_append(rest, &lease->slots[i], i);
+    tunring_part *theirs;
     CHECK_EQUAL(tunring_open_part(openers[1], lease, rest, &theirs, &index), ERROR_BUSY);
     CHECK_EQUAL(index, 0);
     tunring_lease_unhold(lease, 1);
@@ -191,13 +195,12 @@ test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_refused(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_part *opened;
-    tunring_opener_counts counts;
-    uint32_t index;
     begin(library, algorithm);
     tunring_lease *lease = seal(sealers[0], PACKETS);
     /* Held by an export, then by an operation. */
     CHECK(tunring_lease_hold(lease, 70, 0));
+    tunring_part *opened;
+    uint32_t index;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_BUSY);
     CHECK_EQUAL(index, 70);
     tunring_lease_unhold(lease, 70);
@@ -209,6 +212,7 @@ test_refused(tunring_aead *library, tunring_aead_algorithm algorithm)
     CHECK_EQUAL(tunring_open_part(openers[1], lease, NULL, &opened, &index), ERROR_HANDLE_EOF);
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
     CHECK_EQUAL(opened->count, PACKETS);
+    tunring_opener_counts counts;
     tunring_opener_counts_read(openers[0], &counts);
     CHECK_EQUAL(counts.rejected + counts.replayed + counts.foreign, 0);
     free(opened);
@@ -227,9 +231,9 @@ static _Atomic uint32_t successes, packets_opened;
 static void *
 open_shared(void *argument)
 {
+    (void)argument;
     tunring_part *opened;
     uint32_t index;
-    (void)argument;
     for (int turn = 0; turn < 50; turn++)
     {
         const DWORD code = tunring_open_part(openers[0], shared, NULL, &opened, &index);
@@ -270,10 +274,10 @@ test_threads(tunring_aead *library, tunring_aead_algorithm algorithm)
     begin(library, algorithm);
     for (int round = 0; round < 20; round++)
     {
-        pthread_t threads[THREADS];
         atomic_store(&successes, 0);
         atomic_store(&packets_opened, 0);
         shared = seal(sealers[0], PACKETS);
+        pthread_t threads[THREADS];
         for (int i = 0; i < THREADS; i++)
             CHECK(pthread_create(&threads[i], NULL, i ? open_shared : read_shared, NULL) == 0);
         if (round % 2)

@@ -70,10 +70,9 @@ test_reading(void)
 {
     tunring_lease *lease = make_lease();
     tunring_part *part = make_part(lease, 1, 3); /* 1, 4, 7 */
-    uint32_t numbers[10];
-    BYTE headers[3][24];
     CHECK(part->count == 3 && part->bytes == 21 + 24 + 27);
     CHECK_EQUAL(lease->origins->count, 3);
+    uint32_t numbers[10];
     tunring_slots_origins(lease, part, numbers);
     CHECK(numbers[0] == 0 && numbers[1] == 1 && numbers[2] == 1);
     tunring_slots_origins(lease, NULL, numbers);
@@ -81,6 +80,7 @@ test_reading(void)
         CHECK_EQUAL(numbers[i], i / 4);
     tunring_slots_offsets(part->slots, part->count, numbers);
     CHECK(numbers[0] == 0 && numbers[1] == 21 && numbers[2] == 45);
+    BYTE headers[3][24];
     tunring_slots_headers(part->slots, part->count, 24, headers[0]);
     CHECK(headers[0][20] == 1 && headers[0][21] == 0 && headers[0][23] == 0);
     CHECK(headers[2][0] == 7 && headers[2][23] == 7);
@@ -92,9 +92,9 @@ test_opening(void)
 {
     tunring_lease *lease = make_lease();
     tunring_part *part = make_part(lease, 0, 2); /* 0, 2, 4, 6, 8 */
-    uint32_t index = 99;
 
     CHECK(tunring_lease_hold(lease, 4, 0));
+    uint32_t index = 99;
     CHECK(tunring_lease_open(lease, part, &index) == ERROR_BUSY && index == 2);
     tunring_lease_unhold(lease, 4);
     CHECK(tunring_lease_enter(lease, NULL, &index) == ERROR_SUCCESS);

@@ -173,8 +173,8 @@ static tunring_pcapng_file *
 open_with_interface(int fd)
 {
     tunring_pcapng_file *file;
-    uint32_t number;
     CHECK(tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file) == ERROR_SUCCESS);
+    uint32_t number;
     CHECK(tunring_pcapng_add_interface(file, "a", "", 65535, NULL, &number) == ERROR_SUCCESS);
     return file;
 }
@@ -260,7 +260,6 @@ test_exit(void)
     char path[] = "/tmp/tunring-capture-XXXXXX";
     int file = mkstemp(path);
     int ends[2];
-    uint32_t done = 0;
     CHECK(file >= 0 && unlink(path) == 0 && pipe(ends) == 0);
     tunring_pcapng_file *kept = open_with_interface(file);
     tunring_pcapng_file *dropped = open_with_interface(file);
@@ -271,6 +270,7 @@ test_exit(void)
     CHECK(tunring_pcapng_exit(&soon) == WAIT_TIMEOUT);
     tunring_pcapng_drop(blocked);
     CHECK(tunring_pcapng_exit(&FOREVER) == ERROR_SUCCESS);
+    uint32_t done = 0;
     CHECK(tunring_pcapng_write(kept, &(tunring_captured){0}, NULL, &done) == ERROR_HANDLE_EOF);
     tunring_pcapng_drop(dropped);
     CHECK(tunring_pcapng_close(kept, &FOREVER) == ERROR_SUCCESS);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A write that never returns, as on a dead disk or in a pipe that another process fills at the same moment: it keeps the
- * thread of its file and nobody else.
+ * A write that never returns, as on a dead disk or in a pipe that another process fills at the same moment: it keeps
+ * the thread of its file and nobody else.
  */
 /* build: parts=core,loopback,common,os,ring flags=-Wl,--wrap=write */
 #include "core_api.h"
@@ -95,8 +95,8 @@ static tunring_pcapng_file *
 open_capture(int fd)
 {
     tunring_pcapng_file *file;
-    uint32_t number;
     CHECK(tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file) == ERROR_SUCCESS);
+    uint32_t number;
     CHECK(tunring_pcapng_add_interface(file, "a", "", 65535, &FOREVER, &number) == ERROR_SUCCESS);
     CHECK(tunring_pcapng_flush(file, tunring_pcapng_position(file), &FOREVER) == ERROR_SUCCESS);
     return file;
@@ -111,8 +111,8 @@ pump(ends *pair, const tunring_packet *packets, unsigned rounds)
     {
         const int64_t began = os_now();
         uint32_t sent;
-        tunring_lease *lease = NULL;
         CHECK(tunring_send(pair->sessions[0], packets, BATCH, &FOREVER, &sent) == ERROR_SUCCESS);
+        tunring_lease *lease = NULL;
         CHECK(tunring_receive(tunring_session_source(pair->sessions[1]), BATCH, &FOREVER, &lease) == ERROR_SUCCESS);
         CHECK(lease->count == BATCH);
         tunring_lease_release(lease);
@@ -157,11 +157,11 @@ test_nobody_else_waits(void)
     const tunring_wait soon = {.deadline = os_now() + 50000000};
     const int fd = new_file();
     tunring_packet packets[BATCH];
-    uint32_t number;
-    ends pair;
     fill_packets(packets);
+    ends pair;
     open_ends(&api, &pair, CAPACITY);
     tunring_pcapng_file *file = open_capture(fd);
+    uint32_t number;
     CHECK(tunring_session_capture(pair.sessions[0], file, 0, true, true, &number) == ERROR_SUCCESS);
     stick(fd, 100);
     pump(&pair, packets, 1);
@@ -181,7 +181,6 @@ test_nobody_else_waits(void)
     CHECK(tunring_pcapng_write(file, &what, &soon, &done) == WAIT_TIMEOUT);
     CHECK(tunring_pcapng_flush(file, tunring_pcapng_position(file), &soon) == WAIT_TIMEOUT);
     const uint64_t all = tunring_pcapng_packets(file) + tunring_pcapng_dropped(file);
-
     /* The session ends, and so does the capture; only the thread stays, with its file. */
     close_ends(&pair);
     CHECK(tunring_pcapng_close(file, &soon) == WAIT_TIMEOUT);

@@ -50,9 +50,9 @@ static void
 test_nothing_is_missed(void)
 {
     static scene self;
-    pthread_t threads[WAITERS];
     CHECK(progress_open(&self.progress));
     os_mutex_init(&self.lock);
+    pthread_t threads[WAITERS];
     for (int i = 0; i < WAITERS; i++)
         CHECK(pthread_create(&threads[i], NULL, follow, &self) == 0);
     for (uint32_t round = 1; round <= ROUNDS; round++)

@@ -38,8 +38,7 @@ static void
 receive_fails(DWORD code)
 {
     DWORD size;
-
-    CHECK(receive(&size) == NULL);
+    CHECK(!receive(&size));
     CHECK_EQUAL(GetLastError(), code);
     CHECK_EQUAL(size, UNTOUCHED);
 }
@@ -48,7 +47,7 @@ static void
 allocate_fails(DWORD size, DWORD code)
 {
     SetLastError(0);
-    CHECK(ring_allocate(&pair.send, size) == NULL);
+    CHECK(!ring_allocate(&pair.send, size));
     CHECK_EQUAL(GetLastError(), code);
 }
 
@@ -107,14 +106,13 @@ test_layout(void)
 static void
 test_empty(void)
 {
-    DWORD size;
-
     setup();
     receive_fails(ERROR_NO_MORE_ITEMS);
     CHECK(!ring_readable(&pair.receive));
     CHECK(put(0));
     CHECK(ring_readable(&pair.receive));
-    CHECK(receive(&size) != NULL);
+    DWORD size;
+    CHECK(receive(&size));
     CHECK_EQUAL(size, 0);
     CHECK_EQUAL(GetLastError(), 0);
     CHECK(!ring_readable(&pair.receive));
@@ -126,17 +124,13 @@ static void
 test_full(void)
 {
     static const uint32_t sizes[] = {0, 1, 4, 20, 60, 64, 1400, 1500, 9000, 0xFFFF};
-
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
     {
         uint32_t expected = (CAPACITY - 4) / ring_slot_size(sizes[i]);
-        uint32_t count = 0;
-
         setup();
-        while (ring_allocate(&pair.send, sizes[i]) != NULL)
-        {
+        uint32_t count = 0;
+        while (ring_allocate(&pair.send, sizes[i]))
             count++;
-        }
         CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
         CHECK_EQUAL(count, expected);
         CHECK_EQUAL(ring_room(&pair.send), CAPACITY - 4 - expected * ring_slot_size(sizes[i]));
@@ -152,20 +146,16 @@ test_full(void)
 static void
 test_spill(void)
 {
-    DWORD size;
-    uint32_t taken;
-    const BYTE *packet, *seen;
-    BYTE *slot;
-
     setup();
     CHECK(put(0xFFFF));
+    DWORD size;
     release(receive(&size));
     CHECK(put(CAPACITY - 4 - 0x10004 - 4));
     release(receive(&size));
     CHECK_EQUAL(pair.receive.ring->tail, CAPACITY - 4);
     CHECK(put(0xFFFF));
     CHECK_EQUAL(pair.receive.ring->tail, 0x10000);
-    packet = receive(&size);
+    const BYTE *packet = receive(&size);
     CHECK(packet == pair.receive.ring->data + CAPACITY);
     CHECK_EQUAL(size, 0xFFFF);
     CHECK(packet[0] == 0xFF && packet[0xFFFE] == 0xFF);
@@ -174,11 +164,11 @@ test_spill(void)
 
     CHECK_EQUAL(send(ring_allocate(&pair.send, 0xFFFF)), RING_MORE);
     CHECK_EQUAL(send(ring_allocate(&pair.send, CAPACITY - 4 - 0x10004 - 4)), RING_MORE);
+    uint32_t taken;
+    const BYTE *seen;
     while (ring_host_peek(&pair.send, &seen, &taken) == ERROR_SUCCESS)
-    {
         ring_host_take(&pair.send, taken);
-    }
-    slot = ring_allocate(&pair.send, 0xFFFF);
+    BYTE *slot = ring_allocate(&pair.send, 0xFFFF);
     CHECK(slot == pair.send.ring->data + CAPACITY);
     memset(slot, 0x45, 0xFFFF);
     CHECK(slot + 0x10000 == (BYTE *)pair.pages + pair.size);
@@ -191,10 +181,9 @@ test_spill(void)
 static void
 test_release_order(void)
 {
+    setup();
     const BYTE *packets[3];
     DWORD size;
-
-    setup();
     for (int i = 0; i < 3; i++)
     {
         CHECK(put(20));
@@ -210,7 +199,7 @@ test_release_order(void)
     release(packets[2]);
     CHECK_EQUAL(pair.receive.ring->head, 3 * 24);
     CHECK(put(20));
-    CHECK(receive(&size) != NULL);
+    CHECK(receive(&size));
     CHECK_EQUAL(size, 20);
     teardown();
 }
@@ -218,13 +207,10 @@ test_release_order(void)
 static void
 test_send_order(void)
 {
-    BYTE *slots[3];
-
     setup();
+    BYTE *slots[3];
     for (int i = 0; i < 3; i++)
-    {
         slots[i] = ring_allocate(&pair.send, 20);
-    }
     CHECK_EQUAL(send(slots[2]), RING_NOTHING);
     CHECK_EQUAL(send(slots[1]), RING_NOTHING);
     CHECK_EQUAL(pair.send.ring->tail, 0);
@@ -266,13 +252,12 @@ test_corrupt_receive(void)
 static void
 corrupt_send(uint32_t size_word, uint32_t tail)
 {
-    const BYTE *packet;
-    uint32_t size;
-
     setup();
     CHECK_EQUAL(send(ring_allocate(&pair.send, 100)), RING_MORE);
     atomic_store((_Atomic uint32_t *)(void *)pair.send.ring->data, size_word);
     atomic_store(&pair.send.ring->tail, tail);
+    const BYTE *packet;
+    uint32_t size;
     CHECK_EQUAL(ring_host_peek(&pair.send, &packet, &size), ERROR_INVALID_DATA);
     CHECK_EQUAL(ring_host_peek(&pair.send, &packet, &size), ERROR_HANDLE_EOF);
     CHECK_EQUAL(pair.send.ring->head, RING_GONE);
@@ -298,7 +283,7 @@ test_allocate_errors(void)
     setup();
     allocate_fails(0x10000, ERROR_INVALID_PARAMETER);
     allocate_fails(0xFFFFFFFF, ERROR_INVALID_PARAMETER);
-    CHECK(ring_allocate(&pair.send, 0xFFFF) != NULL);
+    CHECK(ring_allocate(&pair.send, 0xFFFF));
     allocate_fails(0xFFFF, ERROR_BUFFER_OVERFLOW);
     ring_host_end(&pair);
     allocate_fails(0, ERROR_HANDLE_EOF);
@@ -314,16 +299,14 @@ test_chain(void)
     static BYTE bytes[WINTUN_MAX_IP_PACKET_SIZE + 1];
     const tunring_packet mixed[] = {{bytes, 20}, {bytes, 0x10000}, {NULL, 30}, {bytes, 40}};
     const tunring_packet large[] = {{bytes, 0xFFFF}, {bytes, 0xFFFF}};
-    DWORD size;
-    const BYTE *packet;
-
     memset(bytes, 1, sizeof(bytes));
     setup();
     CHECK(!ring_host_put_chain(&pair.receive, large, 2));
     receive_fails(ERROR_NO_MORE_ITEMS);
     CHECK(ring_host_put_chain(&pair.receive, mixed, 4));
-    CHECK(receive(&size) != NULL && size == 20);
-    packet = receive(&size);
+    DWORD size;
+    CHECK(receive(&size) && size == 20);
+    const BYTE *packet = receive(&size);
     CHECK(size == 30 && packet[0] == 0 && packet[29] == 0);
     packet = receive(&size);
     CHECK(size == 40 && packet[39] == 1);
@@ -334,19 +317,15 @@ test_chain(void)
 static void
 test_rewind(void)
 {
-    const BYTE *packet, *other;
-    DWORD size;
-    uint32_t taken;
-    BYTE *slot;
-
     setup();
     CHECK(put(20));
     ring_host_rewind(&pair.receive); /* unread */
-    packet = receive(&size);
+    DWORD size;
+    const BYTE *packet = receive(&size);
     ring_host_rewind(&pair.receive); /* held */
     CHECK_EQUAL(pair.receive.ring->tail, 24);
     CHECK(put(20));
-    other = receive(&size);
+    const BYTE *other = receive(&size);
     release(other);
     ring_host_rewind(&pair.receive); /* the older one is held */
     CHECK_EQUAL(pair.receive.ring->tail, 48);
@@ -357,12 +336,13 @@ test_rewind(void)
     CHECK(put(30));
     CHECK(receive(&size) == pair.receive.ring->data + 4 && size == 30);
 
-    slot = ring_allocate(&pair.send, 20);
+    BYTE *slot = ring_allocate(&pair.send, 20);
     ring_host_rewind(&pair.send); /* allocated */
     CHECK_EQUAL(pair.send.next, 24);
     send(slot);
     ring_host_rewind(&pair.send); /* not taken */
     CHECK_EQUAL(pair.send.ring->tail, 24);
+    uint32_t taken;
     CHECK_EQUAL(ring_host_peek(&pair.send, &packet, &taken), ERROR_SUCCESS);
     ring_host_take(&pair.send, taken);
     ring_host_rewind(&pair.send);
@@ -381,7 +361,6 @@ static void
 test_filter(void)
 {
     BYTE packet[40] = {0};
-
     packet[0] = 0x45;
     CHECK(tunring_packet_is_ip(packet, 20));
     CHECK(!tunring_packet_is_ip(packet, 19));
@@ -406,39 +385,33 @@ static bool
 poisoned(const BYTE *packet, size_t size)
 {
     for (size_t i = 7; i + 7 < size; i++)
-    {
         if (!__asan_address_is_poisoned(packet + i))
-        {
             return false;
-        }
-    }
     return usable(packet - 4, 4);
 }
 
 static void
 test_poison(void)
 {
-    const BYTE *first, *second, *seen;
-    DWORD size;
-    uint32_t taken;
-    BYTE *slot;
-
     setup();
     CHECK(put(101) && put(102));
-    first = receive(&size);
-    second = receive(&size);
+    DWORD size;
+    const BYTE *first = receive(&size);
+    const BYTE *second = receive(&size);
     CHECK(usable(first, 101) && usable(second, 102));
     release(second);
     CHECK(poisoned(second, 102) && usable(first, 101));
     release(first);
     CHECK(poisoned(first, 101));
 
-    slot = ring_allocate(&pair.send, 103);
+    BYTE *slot = ring_allocate(&pair.send, 103);
     CHECK(usable(slot, 103));
     slot[0] = 0x45;
     CHECK(__asan_address_is_poisoned(slot + 103 + 8));
     send(slot);
     CHECK(poisoned(slot, 103));
+    const BYTE *seen;
+    uint32_t taken;
     CHECK_EQUAL(ring_host_peek(&pair.send, &seen, &taken), ERROR_SUCCESS);
     CHECK(seen == slot && usable(seen, taken));
     ring_host_take(&pair.send, taken);

@@ -75,18 +75,14 @@ static void
 fill(BYTE *packet, uint32_t size, uint8_t seed)
 {
     for (uint32_t i = 0; i < size; i++)
-    {
         packet[i] = (BYTE)(seed + i);
-    }
 }
 
 static void
 check_bytes(const BYTE *packet, const slot *expected)
 {
     for (uint32_t i = 0; i < expected->size; i++)
-    {
         CHECK(packet[i] == (BYTE)(expected->seed + i));
-    }
 }
 
 /* ---- S ---- */
@@ -98,7 +94,6 @@ host_puts(void)
     uint8_t seed = (uint8_t)check_random(&state);
     bool fits = s.used + ring_slot_size(size) <= CAPACITY - 4;
     tunring_packet chain = {bytes, size};
-
     fill(bytes, size, seed);
     CHECK(ring_host_put_chain(&pair.receive, &chain, 1) == fits);
     if (fits)
@@ -113,13 +108,12 @@ client_receives(void)
 {
     DWORD size;
     BYTE *packet = ring_receive(&pair.receive, &size);
-
     if (s.middle == s.newest)
     {
-        CHECK(packet == NULL && GetLastError() == ERROR_NO_MORE_ITEMS);
+        CHECK(!packet && GetLastError() == ERROR_NO_MORE_ITEMS);
         return;
     }
-    CHECK(packet != NULL);
+    CHECK(packet);
     CHECK_EQUAL(size, at(&s, s.middle)->size);
     check_bytes(packet, at(&s, s.middle));
     at(&s, s.middle++)->packet = packet;
@@ -128,25 +122,17 @@ client_receives(void)
 static void
 client_releases(void)
 {
-    slot *any;
-
     if (s.oldest == s.middle)
-    {
         return;
-    }
-    any = at(&s, s.oldest + random_below(s.middle - s.oldest));
+    slot *any = at(&s, s.oldest + random_below(s.middle - s.oldest));
     /* A second release of a slot that is not reclaimed yet changes nothing. */
     if (!any->done)
-    {
         check_bytes(any->packet, any);
-    }
     ring_mark_released(any->packet);
     any->done = true;
     CHECK(ring_reclaim(&pair.receive) == at(&s, s.oldest)->done);
     while (s.oldest != s.middle && at(&s, s.oldest)->done)
-    {
         s.used -= ring_slot_size(at(&s, s.oldest++)->size);
-    }
 }
 
 /* ---- R ---- */
@@ -157,9 +143,8 @@ client_allocates(void)
     uint32_t size = random_size();
     uint8_t seed = (uint8_t)check_random(&state);
     BYTE *packet = ring_allocate(&pair.send, size);
-
     CHECK((packet != NULL) == (r.used + ring_slot_size(size) <= CAPACITY - 4));
-    if (packet == NULL)
+    if (!packet)
     {
         CHECK_EQUAL(GetLastError(), ERROR_BUFFER_OVERFLOW);
         return;
@@ -172,24 +157,16 @@ client_allocates(void)
 static void
 client_sends(void)
 {
-    slot *any;
-
     if (r.oldest == r.newest)
-    {
         return;
-    }
-    any = at(&r, r.oldest + random_below(r.newest - r.oldest));
+    slot *any = at(&r, r.oldest + random_below(r.newest - r.oldest));
     if (!any->done)
-    {
         check_bytes(any->packet, any);
-    }
     ring_mark_ready(any->packet);
     any->done = true;
     CHECK((ring_publish(&pair.send) != RING_NOTHING) == at(&r, r.oldest)->done);
     while (r.oldest != r.newest && at(&r, r.oldest)->done)
-    {
         r.oldest++;
-    }
 }
 
 static void
@@ -198,7 +175,6 @@ host_takes(void)
     const BYTE *packet;
     uint32_t size;
     DWORD code = ring_host_peek(&pair.send, &packet, &size);
-
     CHECK_EQUAL(code, r.middle == r.oldest ? ERROR_NO_MORE_ITEMS : ERROR_SUCCESS);
     if (code == ERROR_SUCCESS)
     {
@@ -214,7 +190,6 @@ static void
 step(unsigned bias)
 {
     unsigned what = check_random(&state) % 16;
-
     /* In turns, the rings rather fill and rather drain. */
     what = bias && what >= 10 ? what - 10 : what;
     switch (what)
@@ -258,13 +233,12 @@ main(void)
 {
     for (uint64_t seed = 1; seed <= SEEDS; seed++)
     {
-        unsigned wraps = 0;
-        uint32_t before = 0;
-
         state = seed * 0x9E3779B97F4A7C15ull;
         memset(&s, 0, sizeof(s));
         memset(&r, 0, sizeof(r));
         CHECK_EQUAL(ring_pair_open(&pair, CAPACITY), ERROR_SUCCESS);
+        unsigned wraps = 0;
+        uint32_t before = 0;
         for (unsigned i = 0; i < STEPS; i++)
         {
             step(i / 500 % 3 == 0);

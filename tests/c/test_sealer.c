@@ -36,12 +36,12 @@ new_opener(tunring_aead *library, tunring_aead_algorithm algorithm, const tunrin
 static BYTE *
 seal(tunring_sealer *sealer, const tunring_packet *packets, uint32_t count, tunring_slot *slots)
 {
-    tunring_sealing call;
     size_t size = 0;
     for (uint32_t i = 0; i < count; i++)
         size += tunring_sealer_size(sealer, packets[i].length);
     BYTE *out = malloc(size);
     CHECK(out);
+    tunring_sealing call;
     CHECK_EQUAL(tunring_seal_begin(sealer, count, &call), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_seal(&call, packets, count, out, slots), ERROR_SUCCESS);
     tunring_seal_end(&call);
@@ -71,10 +71,10 @@ static tunring_opened
 open_one(tunring_opener *opener, const BYTE *data, uint32_t length, BYTE *after)
 {
     BYTE *copy = malloc(length ? length : 1);
-    uint32_t opened = 7;
     CHECK(copy);
     memcpy(copy, data, length);
     tunring_datagram datagram = {copy, length, TUNRING_OPENED};
+    uint32_t opened = 7;
     CHECK_EQUAL(tunring_open(opener, &datagram, 1, &opened), ERROR_SUCCESS);
     CHECK_EQUAL(opened, datagram.result == TUNRING_OPENED);
     if (after)
@@ -100,11 +100,11 @@ check_layout(tunring_aead *library, tunring_aead_algorithm algorithm, const tunr
     const aead_sequence *sequence = atomic_load(&library->checked[algorithm]);
     const uint64_t counter = UINT64_C(0x0102030405060708);
     BYTE text[256] = {0}, out[256], tag[TUNRING_AEAD_TAG], aad[64];
-    tunring_sealer *sealer;
-    uint32_t size;
     fill_random(text, length, &random_state);
+    tunring_sealer *sealer;
     CHECK_EQUAL(tunring_sealer_new(library, algorithm, key, format, pad_to, pad_limit, counter, &sealer),
                 ERROR_SUCCESS);
+    uint32_t size;
     BYTE *datagram = seal_one(sealer, text, length, &size);
     CHECK_EQUAL(tunring_sealer_counter(sealer), counter + 1);
     CHECK_EQUAL(size, format->header_size + 8 + padded + 16);
@@ -151,8 +151,6 @@ test_lengths(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     static const uint32_t others[] = {511, 512, 1400, 1500, 9000, TUNRING_AEAD_MAX_PACKET};
     tunring_packet packets[MAX_PACKETS];
-    tunring_slot slots[MAX_PACKETS];
-    tunring_datagram datagrams[MAX_PACKETS];
     uint32_t count = 301 + sizeof(others) / sizeof(others[0]), opened;
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 8192);
@@ -164,7 +162,9 @@ test_lengths(tunring_aead *library, tunring_aead_algorithm algorithm)
         fill_random(data, packets[i].length, &random_state);
         packets[i].data = data;
     }
+    tunring_slot slots[MAX_PACKETS];
     BYTE *out = seal(sealer, packets, count, slots);
+    tunring_datagram datagrams[MAX_PACKETS];
     for (uint32_t i = 0; i < count; i++)
         datagrams[i] = (tunring_datagram){slots[i].data, slots[i].length, TUNRING_FOREIGN};
     CHECK_EQUAL(tunring_open(opener, datagrams, count, &opened), ERROR_SUCCESS);
@@ -188,16 +188,16 @@ test_forged(tunring_aead *library, tunring_aead_algorithm algorithm)
     static const uint32_t lengths[] = {0, 1, 40, 100};
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
     {
-        BYTE text[100], after[200];
         uint32_t size, rejected = 0;
-        tunring_opener_counts counts;
         tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 1000);
         /* Of any header, so that its bytes are looked at by the cipher alone. */
         tunring_aead_format any = with_header;
         any.header = NULL;
         tunring_opener *opener = new_opener(library, algorithm, &any, 64);
+        BYTE text[100];
         fill_random(text, sizeof(text), &random_state);
         BYTE *datagram = seal_one(sealer, text, lengths[i], &size);
+        BYTE after[200];
         for (uint32_t at = 0; at < size; at++)
         {
             datagram[at] ^= (BYTE)(1u << at % 8);
@@ -209,6 +209,7 @@ test_forged(tunring_aead *library, tunring_aead_algorithm algorithm)
         CHECK_EQUAL(open_one(opener, datagram, size, after), TUNRING_OPENED);
         CHECK(memcmp(after + HEADER + 8, text, lengths[i]) == 0);
         CHECK_EQUAL(open_one(opener, datagram, size, NULL), TUNRING_REPLAYED);
+        tunring_opener_counts counts;
         tunring_opener_counts_read(opener, &counts);
         CHECK_EQUAL(counts.rejected, rejected);
         CHECK_EQUAL(counts.replayed, 1);
@@ -225,7 +226,6 @@ test_truncated(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     BYTE text[20] = {1}, after[100];
     uint32_t size;
-    tunring_opener_counts counts;
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
     BYTE *datagram = seal_one(sealer, text, sizeof(text), &size);
@@ -235,6 +235,7 @@ test_truncated(tunring_aead *library, tunring_aead_algorithm algorithm)
         if (length >= HEADER && length < OVERHEAD)
             CHECK(all_zero(after, length));
     }
+    tunring_opener_counts counts;
     tunring_opener_counts_read(opener, &counts);
     CHECK_EQUAL(counts.foreign, HEADER);
     CHECK_EQUAL(counts.rejected, size - HEADER);
@@ -248,19 +249,20 @@ test_truncated(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    BYTE text[64], after[128];
-    uint32_t size;
-    tunring_opener_counts counts;
     tunring_aead_format other = with_header;
     other.header = (const BYTE *)"other";
     tunring_sealer *sealer = new_sealer(library, algorithm, &other, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
     tunring_opener *theirs = new_opener(library, algorithm, &other, 64);
+    BYTE text[64];
     fill_random(text, sizeof(text), &random_state);
+    uint32_t size;
     BYTE *datagram = seal_one(sealer, text, sizeof(text), &size);
+    BYTE after[128];
     CHECK_EQUAL(open_one(opener, datagram, size, after), TUNRING_FOREIGN);
     CHECK(memcmp(datagram, after, size) == 0);
     CHECK_EQUAL(open_one(theirs, after, size, NULL), TUNRING_OPENED);
+    tunring_opener_counts counts;
     tunring_opener_counts_read(opener, &counts);
     CHECK_EQUAL(counts.foreign, 1);
     CHECK_EQUAL(counts.rejected, 0);
@@ -286,7 +288,6 @@ test_counters(tunring_aead *library, tunring_aead_algorithm algorithm)
     BYTE *all[COUNT], text[50] = {7};
     tunring_datagram datagrams[COUNT];
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
-    uint32_t opened;
     for (int i = 0; i < COUNT; i++)
     {
         uint32_t size;
@@ -295,6 +296,7 @@ test_counters(tunring_aead *library, tunring_aead_algorithm algorithm)
         tunring_sealer_free(sealer);
         datagrams[i] = (tunring_datagram){all[i], size, TUNRING_OPENED};
     }
+    uint32_t opened;
     CHECK_EQUAL(tunring_open(opener, datagrams, COUNT, &opened), ERROR_SUCCESS);
     CHECK_EQUAL(opened, 7);
     for (int i = 0; i < COUNT; i++)
@@ -309,12 +311,12 @@ static void
 test_counters_end(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     BYTE text[10] = {1};
-    uint32_t size;
     tunring_sealing call;
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, TUNRING_AEAD_LAST_COUNTER - 1);
     CHECK_EQUAL(tunring_seal_begin(sealer, 3, &call), ERROR_ARITHMETIC_OVERFLOW);
     CHECK_EQUAL(tunring_sealer_counter(sealer), TUNRING_AEAD_LAST_COUNTER - 1);
+    uint32_t size;
     for (int i = 0; i < 2; i++)
     {
         BYTE *datagram = seal_one(sealer, text, sizeof(text), &size);
@@ -343,13 +345,14 @@ strip_one(tunring_sealer *sealer, tunring_opener *opener, BYTE first, uint32_t c
           uint32_t *stripped)
 {
     BYTE text[128] = {first};
-    uint32_t size, opened;
     if (first >> 4 == 6)
         text[5] = (BYTE)(claimed - 40);
     else
         text[3] = (BYTE)claimed;
+    uint32_t size;
     BYTE *data = seal_one(sealer, text, padded, &size);
     tunring_datagram datagram = {data, size, TUNRING_OPENED};
+    uint32_t opened;
     CHECK_EQUAL(tunring_open(opener, &datagram, 1, &opened), ERROR_SUCCESS);
     *stripped = datagram.length;
     free(data);
@@ -359,10 +362,10 @@ strip_one(tunring_sealer *sealer, tunring_opener *opener, BYTE first, uint32_t c
 static void
 test_strip(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    uint32_t size;
     tunring_opener *opener;
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     CHECK_EQUAL(tunring_opener_new(library, algorithm, key, &with_header, 64, true, &opener), ERROR_SUCCESS);
+    uint32_t size;
     CHECK_EQUAL(strip_one(sealer, opener, 0x45, 28, 32, &size), TUNRING_OPENED);
     CHECK_EQUAL(size, 28);
     CHECK_EQUAL(strip_one(sealer, opener, 0x45, 32, 32, &size), TUNRING_OPENED);
@@ -398,11 +401,11 @@ test_failure(tunring_aead *library, tunring_aead_algorithm algorithm)
     atomic_store(&library->checked[algorithm], &bad);
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 5);
     const tunring_packet packets[2] = {{(const BYTE *)"hello", 5}, {(const BYTE *)"world", 5}};
-    tunring_slot slots[2];
     BYTE out[2 * (OVERHEAD + 5)];
-    tunring_sealing call;
     memset(out, 0xee, sizeof(out));
+    tunring_sealing call;
     CHECK_EQUAL(tunring_seal_begin(sealer, 2, &call), ERROR_SUCCESS);
+    tunring_slot slots[2];
     CHECK_EQUAL(tunring_seal(&call, packets, 2, out, slots), ERROR_GEN_FAILURE);
     tunring_seal_end(&call);
     CHECK(all_zero(out, sizeof(out)));

@@ -26,16 +26,15 @@ static bool
 event_ready(void)
 {
     struct pollfd event = {.fd = (int)(intptr_t)WintunGetReadWaitEvent(session), .events = POLLIN};
-
     return poll(&event, 1, 0) == 1;
 }
 
 static void
 setup(void)
 {
-    CHECK((adapter = WintunCreateAdapter(name, type, NULL)) != NULL);
+    CHECK((adapter = WintunCreateAdapter(name, type, NULL)));
     CHECK_EQUAL(simulator->attach(adapter), ERROR_SUCCESS);
-    CHECK((session = WintunStartSession(adapter, CAPACITY)) != NULL);
+    CHECK((session = WintunStartSession(adapter, CAPACITY)));
 }
 
 static void
@@ -55,12 +54,10 @@ inject(DWORD size)
 static void
 receive(DWORD expected)
 {
-    DWORD size;
-    BYTE *packet;
-
     CHECK(event_ready());
-    packet = WintunReceivePacket(session, &size);
-    CHECK(packet != NULL);
+    DWORD size;
+    BYTE *packet = WintunReceivePacket(session, &size);
+    CHECK(packet);
     CHECK_EQUAL(size, expected);
     CHECK(memcmp(packet, bytes, size) == 0);
     WintunReleaseReceivePacket(session, packet);
@@ -70,8 +67,7 @@ static void
 receive_fails(DWORD code)
 {
     DWORD size;
-
-    CHECK(WintunReceivePacket(session, &size) == NULL);
+    CHECK(!WintunReceivePacket(session, &size));
     CHECK_EQUAL(GetLastError(), code);
     CHECK(event_ready() == (code != ERROR_NO_MORE_ITEMS));
 }
@@ -79,7 +75,7 @@ receive_fails(DWORD code)
 static void
 allocate_fails(DWORD code)
 {
-    CHECK(WintunAllocateSendPacket(session, 20) == NULL);
+    CHECK(!WintunAllocateSendPacket(session, 20));
     CHECK_EQUAL(GetLastError(), code);
 }
 
@@ -87,8 +83,7 @@ static void
 send(DWORD size, BYTE first)
 {
     BYTE *packet = WintunAllocateSendPacket(session, size);
-
-    CHECK(packet != NULL);
+    CHECK(packet);
     if (size > 0)
     {
         memcpy(packet, bytes, size);
@@ -101,7 +96,6 @@ static tunring_counters
 counters(void)
 {
     tunring_counters result;
-
     TunringBackend.counters(session, &result);
     return result;
 }
@@ -109,25 +103,24 @@ counters(void)
 static void
 test_attach(void)
 {
-    WINTUN_ADAPTER_HANDLE other;
-    DWORD size = 1;
-
-    CHECK((adapter = WintunCreateAdapter(name, type, &guid)) != NULL);
+    CHECK((adapter = WintunCreateAdapter(name, type, &guid)));
     CHECK_EQUAL(inject(20), ERROR_NOT_SUPPORTED);
+    DWORD size = 1;
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_NOT_SUPPORTED);
     CHECK_EQUAL(simulator->corrupt(adapter, TUNRING_CORRUPT_SEND_HEAD, 0), ERROR_NOT_SUPPORTED);
     CHECK_EQUAL(simulator->delay(adapter, 0), ERROR_NOT_SUPPORTED);
     CHECK_EQUAL(simulator->remove(adapter), ERROR_NOT_SUPPORTED);
-    CHECK((session = WintunStartSession(adapter, CAPACITY)) != NULL);
+    CHECK((session = WintunStartSession(adapter, CAPACITY)));
     CHECK_EQUAL(simulator->attach(adapter), ERROR_BUSY);
     WintunEndSession(session);
     CHECK_EQUAL(simulator->attach(adapter), ERROR_SUCCESS);
     CHECK_EQUAL(simulator->attach(adapter), ERROR_SUCCESS);
     CHECK_EQUAL(inject(20), ERROR_HANDLE_EOF);
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_HANDLE_EOF);
+    WINTUN_ADAPTER_HANDLE other;
     /* It is no cable end any more. */
-    CHECK((other = WintunCreateAdapter(other_name, type, &guid)) != NULL);
-    CHECK((session = WintunStartSession(other, CAPACITY)) != NULL);
+    CHECK((other = WintunCreateAdapter(other_name, type, &guid)));
+    CHECK((session = WintunStartSession(other, CAPACITY)));
     send(20, 0x45);
     CHECK_EQUAL(counters().host_dropped, 1);
     WintunEndSession(session);
@@ -139,7 +132,6 @@ static void
 test_inject(void)
 {
     const tunring_packet chain[] = {{bytes, 20}, {bytes, 0x10000}, {bytes, 0}, {bytes, 1400}};
-
     setup();
     receive_fails(ERROR_NO_MORE_ITEMS);
     CHECK_EQUAL(simulator->inject(adapter, chain, 4), ERROR_SUCCESS);
@@ -161,19 +153,14 @@ static void
 test_overflow(void)
 {
     const tunring_packet chain[] = {{bytes, 1400}, {bytes, 1400}, {bytes, 1400}};
-    DWORD count = 0;
-
     setup();
+    DWORD count = 0;
     while (simulator->inject(adapter, chain, 3) == ERROR_SUCCESS)
-    {
         count += 3;
-    }
     CHECK_EQUAL(count, (CAPACITY - 4) / 1404 / 3 * 3);
     CHECK_EQUAL(counters().host_dropped, 3);
     while (count-- > 0)
-    {
         receive(1400);
-    }
     receive_fails(ERROR_NO_MORE_ITEMS);
     CHECK_EQUAL(simulator->inject(adapter, chain, 3), ERROR_SUCCESS);
     teardown();
@@ -184,7 +171,6 @@ test_drain(void)
 {
     BYTE buffer[2000];
     DWORD size = sizeof(buffer);
-
     setup();
     CHECK_EQUAL(simulator->drain(adapter, buffer, &size), ERROR_NO_MORE_ITEMS);
     send(60, 0x00);
@@ -204,9 +190,7 @@ test_drain(void)
     CHECK_EQUAL(counters().host_filtered, 2);
     /* Nothing moves by itself. */
     while (TunringBackend.send_room(session) >= 24)
-    {
         send(20, 0x45);
-    }
     allocate_fails(ERROR_BUFFER_OVERFLOW);
     teardown();
 }
@@ -214,8 +198,6 @@ test_drain(void)
 static void
 test_corrupt(void)
 {
-    DWORD size = 20;
-
     setup();
     CHECK_EQUAL(simulator->corrupt(adapter, TUNRING_CORRUPT_RECEIVE_SIZE, 1), ERROR_NO_MORE_ITEMS);
     CHECK_EQUAL(simulator->corrupt(adapter, TUNRING_CORRUPT_SEND_SIZE, 1), ERROR_NO_MORE_ITEMS);
@@ -227,6 +209,7 @@ test_corrupt(void)
     receive_fails(ERROR_INVALID_DATA);
     send(100, 0x45); /* the other direction goes on */
     CHECK_EQUAL(simulator->corrupt(adapter, TUNRING_CORRUPT_SEND_SIZE, 0x10000), ERROR_SUCCESS);
+    DWORD size = 20;
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_INVALID_DATA);
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_HANDLE_EOF);
     allocate_fails(ERROR_HANDLE_EOF);
@@ -246,14 +229,12 @@ test_corrupt(void)
 static void
 test_delay(void)
 {
-    int64_t began;
-    DWORD size = 20;
-
     setup();
     CHECK_EQUAL(simulator->delay(adapter, 20000), ERROR_SUCCESS);
-    began = os_now();
+    int64_t began = os_now();
     CHECK_EQUAL(inject(20), ERROR_SUCCESS);
     CHECK(os_now() - began >= 20000000);
+    DWORD size = 20;
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_NO_MORE_ITEMS);
     CHECK(os_now() - began >= 40000000);
     CHECK_EQUAL(simulator->delay(adapter, 0), ERROR_SUCCESS);
@@ -265,25 +246,23 @@ static void
 test_remove(void)
 {
     DWORD before = simulator->stale_ends();
-    DWORD size;
-    WINTUN_ADAPTER_HANDLE again;
-    BYTE *packet, *open;
-
     setup();
     CHECK_EQUAL(inject(50), ERROR_SUCCESS);
     CHECK_EQUAL(inject(60), ERROR_SUCCESS);
-    packet = WintunReceivePacket(session, &size);
-    open = WintunAllocateSendPacket(session, 40);
+    DWORD size;
+    BYTE *packet = WintunReceivePacket(session, &size);
+    BYTE *open = WintunAllocateSendPacket(session, 40);
     CHECK(!TunringBackend.detach(session));
     CHECK_EQUAL(simulator->remove(adapter), ERROR_SUCCESS);
     CHECK_EQUAL(simulator->remove(adapter), ERROR_NOT_FOUND);
     receive_fails(ERROR_HANDLE_EOF); /* the unread packet is lost */
     allocate_fails(ERROR_HANDLE_EOF);
     CHECK_EQUAL(inject(20), ERROR_HANDLE_EOF);
-    CHECK(WintunOpenAdapter(name) == NULL && GetLastError() == ERROR_NOT_FOUND);
-    CHECK(WintunStartSession(adapter, CAPACITY) == NULL && GetLastError() == ERROR_FILE_NOT_FOUND);
+    CHECK(!WintunOpenAdapter(name) && GetLastError() == ERROR_NOT_FOUND);
+    CHECK(!WintunStartSession(adapter, CAPACITY) && GetLastError() == ERROR_FILE_NOT_FOUND);
     CHECK(WintunDeleteDriver());
-    CHECK((again = WintunCreateAdapter(name, type, NULL)) != NULL);
+    WINTUN_ADAPTER_HANDLE again;
+    CHECK((again = WintunCreateAdapter(name, type, NULL)));
     /* Memory stays until the end. */
     CHECK(memcmp(packet, bytes, 50) == 0);
     WintunReleaseReceivePacket(session, packet);
@@ -319,9 +298,7 @@ main(void)
 {
     simulator = TunringBackend.simulator;
     for (size_t i = 0; i < sizeof(bytes); i++)
-    {
         bytes[i] = (BYTE)(i * 7);
-    }
     test_attach();
     test_inject();
     test_overflow();

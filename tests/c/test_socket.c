@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned, and
- * each way in which the system may refuse a run, by a shim of sendmsg().
+ * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned,
+ * and each way in which the system may refuse a run, by a shim of sendmsg().
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg */
 #include "check.h"
@@ -55,17 +55,17 @@ typedef struct udp
 static udp
 open_udp(uint32_t max_chunks)
 {
-    udp result = {0};
-    const int on = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(address);
     const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     CHECK(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
+    const int on = 1;
     CHECK(setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0);
     CHECK(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) == 0);
     CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0);
     const tunring_socket_options options = {.handle = (uintptr_t)fd, .runs = true, .max_chunks = max_chunks};
+    udp result = {0};
     CHECK(tunring_socket_open(&options, &result.socket) == ERROR_SUCCESS);
     close(fd);
     result.source = tunring_socket_source(result.socket);
@@ -85,11 +85,11 @@ static uint32_t
 send_lengths(udp *from, const udp *to, const uint32_t *lengths, uint32_t count, uint8_t ecn)
 {
     tunring_packet packets[300];
-    uint32_t done;
     for (uint32_t i = 0; i < count; i++)
         packets[i] = (tunring_packet){bytes, lengths[i]};
     const tunring_sending what = {.packets = packets, .count = count, .endpoints = &to->address, .all_ecn = ecn};
     calls = run_calls = 0;
+    uint32_t done;
     CHECK_EQUAL(tunring_socket_send(from->socket, &what, NULL, &done), ERROR_SUCCESS);
     return done;
 }
@@ -280,10 +280,10 @@ test_linger(void)
 {
     udp left = open_udp(64), right = open_udp(64);
     const uint32_t lengths[] = {100, 90, 100};
-    tunring_lease *lease;
     tunring_wait wait = {.deadline = TUNRING_FOREVER, .min_packets = 3, .linger = 30000000};
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 2, 0), 2);
     int64_t began = os_now();
+    tunring_lease *lease;
     CHECK_EQUAL(tunring_receive(right.source, 256, &wait, &lease), ERROR_SUCCESS);
     CHECK(lease->count == 2 && os_now() - began >= 30000000);
     let_go(lease);

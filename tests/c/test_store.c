@@ -62,9 +62,9 @@ static tunring_lease *
 open_all(const tunring_lease *lease)
 {
     tunring_packet packets[PACKETS];
-    tunring_lease *opened;
     for (uint32_t i = 0; i < lease->count; i++)
         packets[i] = (tunring_packet){lease->slots[i].data, lease->slots[i].length};
+    tunring_lease *opened;
     CHECK_EQUAL(tunring_store_open(store, opener, packets, lease->count, &opened), ERROR_SUCCESS);
     return opened;
 }
@@ -80,13 +80,13 @@ let_go(tunring_lease *lease)
 static void
 test_round_trip(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_packet packets[PACKETS];
-    uint32_t breaks = 0;
     begin(library, algorithm);
+    tunring_packet packets[PACKETS];
     for (uint32_t i = 0; i < PACKETS; i++)
         packets[i] = (tunring_packet){text + i % 5, i * 2};
     tunring_lease *sealed = seal(packets, PACKETS);
     uint64_t bytes = 0;
+    uint32_t breaks = 0;
     for (uint32_t i = 0; i < PACKETS; i++)
     {
         CHECK_EQUAL(sealed->slots[i].length, packets[i].length + OVERHEAD);
@@ -113,12 +113,11 @@ static void
 test_left_out(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     const tunring_packet packets[] = {{text, 100}, {text, 200}, {text, 0}};
-    BYTE forged[300], foreign[300];
-    tunring_lease *opened;
-    tunring_opener_counts counts;
     begin(library, algorithm);
     tunring_lease *sealed = seal(packets, 3);
+    BYTE forged[300];
     memcpy(forged, sealed->slots[1].data, sealed->slots[1].length);
+    BYTE foreign[300];
     memcpy(foreign, sealed->slots[1].data, sealed->slots[1].length);
     forged[20] ^= 1;
     foreign[0] ^= 1;
@@ -133,12 +132,14 @@ test_left_out(tunring_aead *library, tunring_aead_algorithm algorithm)
         {sealed->slots[2].data, sealed->slots[2].length},
         {foreign, 0},
     };
+    tunring_lease *opened;
     CHECK_EQUAL(tunring_store_open(store, opener, datagrams, 8, &opened), ERROR_SUCCESS);
     CHECK_EQUAL(opened->count, 2);
     CHECK_EQUAL(opened->slots[0].length, 100);
     CHECK_EQUAL(opened->slots[1].length, 0);
     CHECK_EQUAL(opened->bytes, 100);
     CHECK_EQUAL(forged[21], byte);
+    tunring_opener_counts counts;
     tunring_opener_counts_read(opener, &counts);
     CHECK_EQUAL(counts.rejected, 2);
     CHECK_EQUAL(counts.replayed, 1);
@@ -161,8 +162,8 @@ static void
 test_chunk_ends(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     static tunring_packet datagrams[2 * ARENA_CHUNK];
-    tunring_lease *opened;
     begin(library, algorithm);
+    tunring_lease *opened;
     CHECK_EQUAL(tunring_store_open(store, opener, datagrams, 2 * ARENA_CHUNK, &opened), ERROR_SUCCESS);
     CHECK(!opened);
     finish();
@@ -173,11 +174,11 @@ static void
 test_failures(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     const tunring_packet packet = {text, 100};
-    tunring_lease *lease;
     begin(library, algorithm);
     tunring_lease *sealed = seal(&packet, 1);
     tunring_sealer_close(sealer);
     tunring_opener_close(opener);
+    tunring_lease *lease;
     CHECK_EQUAL(tunring_store_seal(store, sealer, &packet, 1, &lease), ERROR_HANDLE_EOF);
     CHECK(!lease);
     CHECK_EQUAL(tunring_store_open(store, opener, &packet, 1, &lease), ERROR_HANDLE_EOF);
@@ -210,11 +211,11 @@ test_fork(tunring_aead *library, tunring_aead_algorithm algorithm)
     if (child == 0)
     {
         tunring_lease *lease;
-        tunring_sealer *own;
         CHECK_EQUAL(tunring_store_seal(store, sealer, &packet, 1, &lease), ERROR_HANDLE_EOF);
         CHECK(memcmp(sealed->slots[0].data, "head", 4) == 0);
         CHECK_EQUAL(tunring_store_shared(&same), ERROR_SUCCESS);
         CHECK(same != store);
+        tunring_sealer *own;
         CHECK_EQUAL(tunring_sealer_new(library, algorithm, key, &format, 1, UINT32_MAX, 0, &own), ERROR_SUCCESS);
         CHECK_EQUAL(tunring_store_seal(same, own, &packet, 1, &lease), ERROR_SUCCESS);
         CHECK(memcmp(lease->slots[0].data, sealed->slots[0].data, sealed->slots[0].length) == 0);

@@ -36,8 +36,8 @@ number_of(const BYTE *packet)
 static void
 fill_ring(WINTUN_SESSION_HANDLE session, int out)
 {
-    DWORD size;
     held_count = 0;
+    DWORD size;
     for (;;)
     {
         CHECK(!ready(session));
@@ -65,9 +65,9 @@ check_waits(HANDLE event, bool expected)
 {
     int fd = (int)(intptr_t)event;
     fd_set set;
-    struct timeval now = {0};
     FD_ZERO(&set);
     FD_SET(fd, &set);
+    struct timeval now = {0};
     CHECK(select(fd + 1, &set, NULL, NULL, &now) == expected);
     CHECK(readable(event, 0) == expected);
     int outer = epoll_create1(EPOLL_CLOEXEC);
@@ -80,11 +80,11 @@ check_waits(HANDLE event, bool expected)
 static void
 pinned(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
-    BYTE *packet;
     HANDLE event = WintunGetReadWaitEvent(session);
     int out = udp_socket(AF_INET);
     CHECK(event == WintunGetReadWaitEvent(session));
+    DWORD size;
+    BYTE *packet;
     for (int round = 0; round < 3; round++)
     {
         fill_ring(session, out);
@@ -129,11 +129,11 @@ pinned(WINTUN_SESSION_HANDLE session)
 static void
 last_room(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
     int out = udp_socket(AF_INET);
-    unsigned taken = 0;
     for (unsigned i = 0; i < 100; i++)
         send_numbered(out, i);
+    DWORD size;
+    unsigned taken = 0;
     while (ready(session))
     {
         held[taken] = WintunReceivePacket(session, &size);
@@ -158,19 +158,20 @@ last_room(WINTUN_SESSION_HANDLE session)
 static void
 down_and_up(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
-    tunring_counters before, after;
-    uint8_t got[4];
+    tunring_counters before;
     int in = bound_socket(AF_INET), out = udp_socket(AF_INET);
     TunringBackend.counters(session, &before);
     set_up("tt0", false);
     CHECK(!ready(session));
+    DWORD size;
     CHECK_FAILS(WintunReceivePacket(session, &size), ERROR_NO_MORE_ITEMS);
     ring_sends(session, AF_INET, "lost", 4);
+    tunring_counters after;
     TunringBackend.counters(session, &after);
     CHECK(after.write_errors == before.write_errors + 1);
     set_up("tt0", true);
     ring_sends(session, AF_INET, "come", 4);
+    uint8_t got[4];
     CHECK(recv(in, got, 4, 0) == 4 && memcmp(got, "come", 4) == 0);
     kernel_sends(out, AF_INET, "goes", 4);
     BYTE *packet = next_packet(session, &size);
@@ -212,7 +213,6 @@ remove_soon(const char *name)
 static void
 removed(bool full, bool by_send)
 {
-    int status;
     WINTUN_ADAPTER_HANDLE adapter = create("tt1");
     WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
     CHECK(session);
@@ -225,6 +225,7 @@ removed(bool full, bool by_send)
     CHECK(!ready(session));
     pid_t child = remove_soon("tt1");
     CHECK(readable(WintunGetReadWaitEvent(session), 3000));
+    int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     if (by_send)
     {
@@ -257,7 +258,6 @@ descriptor_count(void)
 static void
 detached(void)
 {
-    DWORD size;
     int out = udp_socket(AF_INET);
     WINTUN_ADAPTER_HANDLE adapter = create("tt1");
     configure4("tt1");
@@ -285,6 +285,7 @@ detached(void)
         memset(held[i], 0xEE, 1428);
         WintunReleaseReceivePacket(old, held[i]);
     }
+    DWORD size;
     CHECK(recv(in, &size, sizeof(size), MSG_DONTWAIT) < 0);
     CHECK(!ready(session));
     kernel_sends(out, AF_INET, "new", 3);
@@ -308,16 +309,16 @@ detached(void)
 static void
 dropped(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
-    tunring_counters counters;
     int out = udp_socket(AF_INET);
     fill_ring(session, out);
     for (unsigned i = 0; i < 2000; i++)
         (void)send_numbered(out, i);
+    tunring_counters counters;
     TunringBackend.counters(session, &counters);
     CHECK(counters.host_dropped >= 1000 && counters.host_dropped < 2000);
     for (unsigned i = 0; i < held_count; i++)
         WintunReleaseReceivePacket(session, held[i]);
+    DWORD size;
     while (ready(session))
     {
         BYTE *packet = WintunReceivePacket(session, &size);

@@ -4,7 +4,8 @@
  *
  * The interface is real, its read(), writev() and TUNSETOFFLOAD aren't.
  */
-/* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring
+          flags=-Wl,--wrap=read -Wl,--wrap=writev -Wl,--wrap=ioctl */
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/tun_linux/offload_split.h"
 #include "backends/ring/poison.h"
@@ -99,8 +100,8 @@ still_works(WINTUN_SESSION_HANDLE session)
     const shape whole = plain(6, TCP, 5000);
     const virtio_header virtio = virtio_of(&whole, 700);
     const uint64_t before = filtered(session);
-    DWORD size;
     feed(&virtio, bytes, build_partial(&whole, bytes));
+    DWORD size;
     for (uint32_t i = 0; i < segments_of(&whole, 700); i++)
     {
         const shape part = segment_of(&whole, 700, i);
@@ -208,9 +209,9 @@ truncated(WINTUN_SESSION_HANDLE session)
 static void
 nothing_at_all(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
     left_to_feed = 1000;
     fed_length = 0;
+    DWORD size;
     CHECK(!WintunReceivePacket(session, &size) && GetLastError() == ERROR_HANDLE_EOF);
     CHECK(left_to_feed == 999 && ready(session));
     CHECK(!WintunAllocateSendPacket(session, 20) && GetLastError() == ERROR_HANDLE_EOF);
@@ -387,8 +388,8 @@ arrive(const virtio_header *virtio, const BYTE *packet, uint32_t length)
 {
     static BYTE place[70000];
     offload_split split;
-    uint32_t size;
     CHECK(offload_split_begin(&split, virtio, packet, length));
+    uint32_t size;
     while ((size = offload_split_next(&split)) > 0)
     {
         offload_split_write(&split, place);
@@ -404,15 +405,15 @@ ssize_t
 __wrap_writev(int fd, const struct iovec *pieces, int count)
 {
     static BYTE bytes[MOST];
-    virtio_header virtio;
-    uint32_t length = 0;
     (void)fd;
+    uint32_t length = 0;
     for (int i = 0; i < count; i++)
     {
         CHECK(length + pieces[i].iov_len <= MOST);
         memcpy(bytes + length, pieces[i].iov_base, pieces[i].iov_len);
         length += (uint32_t)pieces[i].iov_len;
     }
+    virtio_header virtio;
     memcpy(&virtio, bytes, HEADER);
     if (full_after == 0)
     {
@@ -436,11 +437,11 @@ __wrap_writev(int fd, const struct iovec *pieces, int count)
 static void
 send_flow(WINTUN_SESSION_HANDLE session, uint8_t version, uint8_t protocol, uint32_t count)
 {
-    BYTE *packets[128];
     const shape whole = plain(version, protocol, 1000 * count);
     CHECK(count <= 128);
     frames_written = super_written = super_refused = arrived = 0;
     expected_count = count;
+    BYTE *packets[128];
     for (uint32_t i = 0; i < count; i++)
     {
         const shape part = segment_of(&whole, 1000, i);
@@ -499,7 +500,6 @@ changes_its_mind(void)
     static const unsigned later[] = {OFFLOAD_TSO4 | OFFLOAD_TSO6, OFFLOAD_TSO6 | OFFLOAD_USO, OFFLOAD_USO, 0};
     for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
     {
-        tunring_counters counters;
         kernel_offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO;
         WINTUN_ADAPTER_HANDLE adapter = create("tt0");
         WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
@@ -513,6 +513,7 @@ changes_its_mind(void)
             CHECK(super_written == 0 || super_refused == 0);
         }
         sends_use(session, later[i]);
+        tunring_counters counters;
         TunringBackend.counters(session, &counters);
         CHECK(counters.write_errors == 0);
         WintunEndSession(session);

@@ -44,18 +44,18 @@ names_and_types(void)
 static void
 identity(void)
 {
-    char name[IFNAMSIZ];
-    DWORD index;
     NET_LUID luid;
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     WintunGetAdapterLUID(adapter, &luid);
     CHECK(luid.Value == ((DWORD64)53 << 48 | (DWORD64)if_nametoindex("tt0") << 24));
+    char name[IFNAMSIZ];
     CHECK(TunringBackend.adapter_name(adapter, name, sizeof(name)) == ERROR_SUCCESS && strcmp(name, "tt0") == 0);
     CHECK(TunringBackend.adapter_name(adapter, name, 3) == ERROR_BUFFER_OVERFLOW);
     CHECK(run("ip link show tt0 | grep -q 'alias Test'") == 0);
 
     CHECK(run("ip link set tt0 name renamed") == 0);
     CHECK(TunringBackend.adapter_name(adapter, name, sizeof(name)) == ERROR_SUCCESS && strcmp(name, "renamed") == 0);
+    DWORD index;
     CHECK(TunringBackend.adapter_index(adapter, &index) == ERROR_SUCCESS && index == if_nametoindex("renamed"));
 
     CHECK(run("ip link del renamed") == 0);
@@ -120,12 +120,12 @@ stale_packets(void)
     int out = udp_socket(AF_INET);
     for (int i = 0; i < 50; i++)
     {
-        DWORD size;
         WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
         CHECK(session);
         CHECK(!ready(session));
         /* The link is up by the time that StartSession returns. */
         kernel_sends(out, AF_INET, "new", 4);
+        DWORD size;
         BYTE *packet = WintunReceivePacket(session, &size);
         CHECK(packet && size == 32 && strcmp((char *)packet + 28, "new") == 0);
         kernel_sends(out, AF_INET, "old", 4);
@@ -145,10 +145,10 @@ kernel_to_client(WINTUN_SESSION_HANDLE session, int family)
     uint8_t data[1400];
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
     {
-        DWORD size;
         memset(data, (int)(i + 1), sizeof(data));
         kernel_sends(out, family, data, sizes[i]);
         SetLastError(203);
+        DWORD size;
         BYTE *packet = next_packet(session, &size);
         CHECK(size == header + sizes[i]);
         CHECK(packet[0] >> 4 == (family == AF_INET ? 4 : 6));
@@ -184,7 +184,6 @@ static void
 order(WINTUN_SESSION_HANDLE session)
 {
     BYTE *slots[8];
-    uint8_t got;
     int in = bound_socket(AF_INET);
     for (uint8_t i = 0; i < 8; i++)
     {
@@ -194,6 +193,7 @@ order(WINTUN_SESSION_HANDLE session)
     }
     for (int i = 7; i >= 1; i--)
         WintunSendPacket(session, slots[i]);
+    uint8_t got;
     CHECK(recv(in, &got, 1, MSG_DONTWAIT) < 0);
     WintunSendPacket(session, slots[0]);
     for (int i = 0; i < 8; i++)
@@ -204,7 +204,6 @@ order(WINTUN_SESSION_HANDLE session)
 static void
 traffic(DWORD capacity)
 {
-    DWORD size;
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     add_address4("tt0");
     add_address6("tt0");
@@ -221,6 +220,7 @@ traffic(DWORD capacity)
         client_to_kernel(session, AF_INET6);
         order(session);
     }
+    DWORD size;
     CHECK_FAILS(WintunReceivePacket(session, &size), ERROR_NO_MORE_ITEMS);
     CHECK_FAILS(WintunAllocateSendPacket(session, 65536), ERROR_INVALID_PARAMETER);
     CHECK(TunringBackend.send_room(session) == capacity - 4);

@@ -26,11 +26,11 @@ open_session(bool virtio)
     const tun_format format = {.virtio = virtio, .offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO};
     const int least = 1; /* the system makes it a few kilobytes */
     int fds[2];
-    DWORD code;
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds) == 0);
     CHECK(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof(least)) == 0);
     CHECK(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
     kernel = fds[1];
+    DWORD code;
     tun_session *session = tun_session_open(fds[0], &format, CAPACITY, &code);
     CHECK(session);
     return session;
@@ -89,15 +89,14 @@ send_more_than_fits(bool virtio, uint32_t flows)
 {
     tun_session *session = open_session(virtio);
     int last[COUNT];
-    uint32_t written;
-    DWORD sent;
     for (uint32_t i = 0; i < COUNT; i++)
         last[i] = -1;
     make_packets(flows);
+    DWORD sent;
     CHECK(tun_send_many(session, list, COUNT, &sent) == ERROR_SUCCESS && sent == COUNT);
     const bool waits = ring_host_head(&session->rings.send) != session->rings.send.next;
     CHECK(waits || (virtio && flows < 20));
-    written = take_written(virtio, last);
+    uint32_t written = take_written(virtio, last);
     CHECK((written < COUNT) == waits);
     for (int turn = 0; turn < 100 && written < COUNT; turn++)
     {
@@ -114,12 +113,12 @@ test_open_slot_holds_back(void)
 {
     tun_session *session = open_session(true);
     int last[COUNT];
-    DWORD sent;
     for (uint32_t i = 0; i < COUNT; i++)
         last[i] = -1;
     make_packets(1);
     BYTE *slot = tun_allocate(session, SIZE);
     CHECK(slot);
+    DWORD sent;
     CHECK(tun_send_many(session, list + 1, 10, &sent) == ERROR_SUCCESS && sent == 10);
     CHECK(take_written(true, last) == 0);
     memcpy(slot, packets[0], SIZE);
@@ -133,10 +132,10 @@ test_filtered(void)
 {
     tun_session *session = open_session(true);
     int last[COUNT] = {0};
-    DWORD sent;
     make_packets(1);
     packets[1][0] = 0x15;
     last[0] = -1;
+    DWORD sent;
     CHECK(tun_send_many(session, list, 3, &sent) == ERROR_SUCCESS && sent == 3);
     CHECK(take_written(true, last) == 2 && session->filtered == 1);
     close_session(session);
@@ -148,21 +147,21 @@ test_receive(DWORD most)
 {
     tun_session *session = open_session(true);
     static BYTE frame[sizeof(virtio_header) + 4000];
-    tunring_slot slots[64];
     shape super = plain(4, UDP, 32 * 40);
     DWORD count, all = 0;
     make_packets(1);
     const virtio_header none = {0}, virtio = virtio_of(&super, 32);
     for (int i = 0; i < 3; i++)
     {
-        uint32_t length = SIZE;
         memcpy(frame, i == 1 ? &virtio : &none, sizeof(virtio));
+        uint32_t length = SIZE;
         if (i == 1)
             length = build_partial(&super, frame + sizeof(virtio));
         else
             memcpy(frame + sizeof(virtio), packets[i], SIZE);
         CHECK(write(kernel, frame, sizeof(virtio) + length) > 0);
     }
+    tunring_slot slots[64];
     do
     {
         count = tun_receive(session, slots, most);

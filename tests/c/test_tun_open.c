@@ -40,14 +40,14 @@ remove_interface(const char *name)
 static void
 one_packet_each_way(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
-    uint8_t got[4];
     int in = bound_socket(AF_INET), out = udp_socket(AF_INET);
     kernel_sends(out, AF_INET, "here", 4);
+    DWORD size;
     BYTE *packet = next_packet(session, &size);
     CHECK(size == 32 && memcmp(packet + 28, "here", 4) == 0);
     WintunReleaseReceivePacket(session, packet);
     ring_sends(session, AF_INET, "back", 4);
+    uint8_t got[4];
     CHECK(recv(in, got, 4, 0) == 4 && memcmp(got, "back", 4) == 0);
     close(in);
     close(out);
@@ -114,7 +114,6 @@ shared(void)
 {
     WINTUN_ADAPTER_HANDLE creator = create("tt0");
     WINTUN_ADAPTER_HANDLE other = WintunOpenAdapter(wide("tt0"));
-    DWORD size, index;
     CHECK(other);
     configure4("tt0");
     WINTUN_SESSION_HANDLE session = WintunStartSession(other, WINTUN_MIN_RING_CAPACITY);
@@ -127,10 +126,12 @@ shared(void)
     WintunCloseAdapter(third);
     WintunCloseAdapter(creator);
     CHECK(if_nametoindex("tt1") == 0);
+    DWORD size;
     CHECK_FAILS(WintunReceivePacket(session, &size), ERROR_HANDLE_EOF);
     CHECK(ready(session));
     WintunEndSession(session);
     CHECK_FAILS(WintunStartSession(other, WINTUN_MIN_RING_CAPACITY), ERROR_NOT_FOUND);
+    DWORD index;
     CHECK(TunringBackend.adapter_index(other, &index) == ERROR_SUCCESS && index == 0);
 
     /* The name is free again, and the stale handle has nothing to do with the new interface. */
@@ -144,12 +145,12 @@ shared(void)
 static void
 namespaces(void)
 {
-    struct stat first, seen;
-    NET_LUID luid;
+    struct stat first;
     int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     CHECK(home >= 0 && fstat(home, &first) == 0);
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     int space = TunringBackend.adapter_namespace(adapter);
+    struct stat seen;
     CHECK(space >= 0 && fstat(space, &seen) == 0 && seen.st_ino == first.st_ino);
     close(space);
 
@@ -171,6 +172,7 @@ namespaces(void)
     CHECK(index != 0 && index != if_nametoindex("tt0"));
     configure4("moved");
     CHECK(setns(home, CLONE_NEWNET) == 0);
+    NET_LUID luid;
     WintunGetAdapterLUID(adapter, &luid);
     CHECK(luid.Value == ((DWORD64)53 << 48 | index << 24));
 
@@ -191,7 +193,6 @@ namespaces(void)
 static void
 in_child(void (*test)(void))
 {
-    int status;
     fflush(NULL);
     pid_t child = fork();
     CHECK(child >= 0);
@@ -200,6 +201,7 @@ in_child(void (*test)(void))
         test();
         exit(0);
     }
+    int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
@@ -245,8 +247,6 @@ without_permission(void)
 static void
 without_capability(void)
 {
-    DWORD index;
-    NET_LUID luid;
     close(make_interface("mine0", IFF_TUN, NOBODY));
     close(make_interface("root0", IFF_TUN, 1));
     configure4("mine0");
@@ -265,7 +265,9 @@ without_capability(void)
     CHECK(session);
     CHECK(link_flags("mine0") & IFF_RUNNING);
     one_packet_each_way(session);
+    DWORD index;
     CHECK(TunringBackend.adapter_index(adapter, &index) == ERROR_SUCCESS && index == if_nametoindex("mine0"));
+    NET_LUID luid;
     WintunGetAdapterLUID(adapter, &luid);
     CHECK(luid.Value == ((DWORD64)53 << 48 | (DWORD64)index << 24));
     int space = TunringBackend.adapter_namespace(adapter);
@@ -280,9 +282,9 @@ without_capability(void)
 static void
 without_descriptors(void)
 {
-    WINTUN_ADAPTER_HANDLE adapter = NULL;
     int first_free = dup(0);
     close(first_free);
+    WINTUN_ADAPTER_HANDLE adapter = NULL;
     for (rlim_t spare = 0; !adapter; spare++)
     {
         struct rlimit limit = {.rlim_cur = (rlim_t)first_free + spare, .rlim_max = 1024};
@@ -314,25 +316,23 @@ without_descriptors(void)
 static void
 forked(void)
 {
-    int status, pipes[2];
-    char byte = 0;
-    DWORD size;
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     configure4("tt0");
     WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, WINTUN_MIN_RING_CAPACITY);
     CHECK(session);
     int out = udp_socket(AF_INET);
     kernel_sends(out, AF_INET, "kept", 4);
+    DWORD size;
     BYTE *packet = next_packet(session, &size);
     BYTE *slot = WintunAllocateSendPacket(session, 100);
+    int pipes[2];
     CHECK(slot && pipe(pipes) == 0);
     pid_t child = fork();
     CHECK(child >= 0);
+    char byte = 0;
     if (child == 0)
     {
         CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
-        DWORD index;
-        char name[IFNAMSIZ];
         CHECK(memcmp(packet + 28, "kept", 4) == 0);
         CHECK_FAILS(WintunReceivePacket(session, &size), ERROR_HANDLE_EOF);
         CHECK_FAILS(WintunAllocateSendPacket(session, 100), ERROR_HANDLE_EOF);
@@ -341,7 +341,9 @@ forked(void)
         WintunReleaseReceivePacket(session, packet);
         WintunSendPacket(session, slot);
         CHECK(TunringBackend.detach(session) == TRUE);
+        DWORD index;
         CHECK(TunringBackend.adapter_index(adapter, &index) == ERROR_HANDLE_EOF);
+        char name[IFNAMSIZ];
         CHECK(TunringBackend.adapter_name(adapter, name, sizeof(name)) == ERROR_HANDLE_EOF);
         WintunEndSession(session);
         WintunCloseAdapter(adapter);
@@ -367,6 +369,7 @@ forked(void)
     WintunEndSession(session);
     WintunCloseAdapter(adapter);
     CHECK(if_nametoindex("tt0") == 0);
+    int status;
     CHECK(waitpid(child, &status, WNOHANG) == 0);
     CHECK(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child);
     close(pipes[0]);

@@ -3,7 +3,8 @@
  * tun_linux: what happens when the kernel's read(), write() and ioctl() don't do what they mostly do, and the driver's
  * filter.
  */
-/* build: parts=tun_session,tun_device,offloads,common,os,ring flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
+/* build: parts=tun_session,tun_device,offloads,common,os,ring
+          flags=-Wl,--wrap=write -Wl,--wrap=writev -Wl,--wrap=read -Wl,--wrap=ioctl */
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/ring/poison.h"
 #include "tun_net.h"
@@ -107,9 +108,8 @@ kernel_full(WINTUN_SESSION_HANDLE session, int in)
 {
     const DWORD slot = udp_size(AF_INET, 1000) + 4;
     uint8_t data[1000] = {0};
-    uint8_t got[1000];
-    unsigned sent = 0;
     fail_writes(EAGAIN, 1000000);
+    unsigned sent = 0;
     for (;;)
     {
         SetLastError(203);
@@ -129,6 +129,7 @@ kernel_full(WINTUN_SESSION_HANDLE session, int in)
 
     write_failure = NONE;
     CHECK(TunringBackend.send_room(session) == WINTUN_MIN_RING_CAPACITY - 4);
+    uint8_t got[1000];
     for (unsigned i = 0; i < sent; i++)
         CHECK(recv(in, got, sizeof(got), 0) == sizeof(got) && got[0] == (uint8_t)i);
 
@@ -155,9 +156,9 @@ kernel_full(WINTUN_SESSION_HANDLE session, int in)
 static void
 send_run(WINTUN_SESSION_HANDLE session, unsigned count, uint32_t size)
 {
-    BYTE *packets[OFFLOAD_RUN];
     uint8_t data[1000] = {0};
     CHECK(count <= OFFLOAD_RUN && size <= sizeof(data));
+    BYTE *packets[OFFLOAD_RUN];
     for (unsigned i = 0; i < count; i++)
     {
         packets[i] = WintunAllocateSendPacket(session, udp_size(AF_INET, size));
@@ -182,7 +183,7 @@ expect_run(int in, unsigned count)
 static void
 superpackets(WINTUN_SESSION_HANDLE session, int in)
 {
-    tunring_counters before, after;
+    tunring_counters before;
     TunringBackend.counters(session, &before);
     written = 0;
     send_run(session, 40, 1000);
@@ -210,6 +211,7 @@ superpackets(WINTUN_SESSION_HANDLE session, int in)
     send_run(session, 40, 1000);
     expect_run(in, 40);
     CHECK(written == 40);
+    tunring_counters after;
     TunringBackend.counters(session, &after);
     CHECK(after.write_errors == before.write_errors);
 }
@@ -246,8 +248,7 @@ filter_out(WINTUN_SESSION_HANDLE session, int in)
         BYTE first;
         DWORD size;
     } bad[] = {{0x00, 100}, {0x45, 19}, {0x60, 39}, {0x75, 100}, {0xFF, 65535}, {0x45, 0}, {0x45, 1}};
-    tunring_counters before, after;
-    uint8_t got;
+    tunring_counters before;
     const DWORD count = sizeof(bad) / sizeof(bad[0]);
     TunringBackend.counters(session, &before);
     for (DWORD i = 0; i < count; i++)
@@ -258,7 +259,9 @@ filter_out(WINTUN_SESSION_HANDLE session, int in)
         WintunSendPacket(session, packet);
     }
     ring_sends(session, AF_INET, "z", 1);
+    uint8_t got;
     CHECK(recv(in, &got, 1, 0) == 1 && got == 'z');
+    tunring_counters after;
     TunringBackend.counters(session, &after);
     CHECK(after.host_filtered == before.host_filtered + count && after.write_errors == before.write_errors);
 }
@@ -267,20 +270,21 @@ filter_out(WINTUN_SESSION_HANDLE session, int in)
 static void
 filter_in(WINTUN_SESSION_HANDLE session, int out)
 {
-    tunring_counters before, after;
-    DWORD size;
     uint8_t data[60] = {0x20};
     int raw = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_IP));
     struct sockaddr_ll to = {
         .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = (int)if_nametoindex("tt0")};
     CHECK(raw >= 0);
+    tunring_counters before;
     TunringBackend.counters(session, &before);
     for (int i = 0; i < 5; i++)
         CHECK(sendto(raw, data, sizeof(data), 0, (struct sockaddr *)&to, sizeof(to)) == sizeof(data));
     kernel_sends(out, AF_INET, "good", 4);
+    DWORD size;
     BYTE *packet = WintunReceivePacket(session, &size);
     CHECK(packet && size == 32 && memcmp(packet + 28, "good", 4) == 0);
     WintunReleaseReceivePacket(session, packet);
+    tunring_counters after;
     TunringBackend.counters(session, &after);
     CHECK(after.host_filtered == before.host_filtered + 5);
     CHECK(sendto(raw, data, sizeof(data), 0, (struct sockaddr *)&to, sizeof(to)) == sizeof(data));
@@ -292,10 +296,10 @@ filter_in(WINTUN_SESSION_HANDLE session, int out)
 static void
 interrupted_read(WINTUN_SESSION_HANDLE session, int out)
 {
-    DWORD size;
     kernel_sends(out, AF_INET, "good", 4);
     fail_reads(EINTR, 3);
     SetLastError(203);
+    DWORD size;
     BYTE *packet = WintunReceivePacket(session, &size);
     CHECK(packet && size == 32 && GetLastError() == 203);
     WintunReleaseReceivePacket(session, packet);
@@ -306,8 +310,8 @@ interrupted_read(WINTUN_SESSION_HANDLE session, int out)
 static void
 poisoned(WINTUN_SESSION_HANDLE session, int out)
 {
-    DWORD size;
     kernel_sends(out, AF_INET, "good", 4);
+    DWORD size;
     BYTE *packet = WintunReceivePacket(session, &size);
     CHECK(packet);
     WintunReleaseReceivePacket(session, packet);
@@ -321,8 +325,8 @@ poisoned(WINTUN_SESSION_HANDLE session, int out)
 static void
 broken(WINTUN_SESSION_HANDLE session)
 {
-    DWORD size;
     fail_reads(EIO, 1);
+    DWORD size;
     CHECK_FAILS(WintunReceivePacket(session, &size), ERROR_HANDLE_EOF);
     CHECK(strstr(last_line, "ends"));
     CHECK(ready(session));

@@ -42,7 +42,6 @@ receive_all(void *context)
     while (!atomic_load(&all->stop))
     {
         DWORD size;
-        unsigned number = 0;
         BYTE *packet = WintunReceivePacket(all->session, &size);
         if (!packet && GetLastError() == ERROR_HANDLE_EOF)
             break;
@@ -52,6 +51,7 @@ receive_all(void *context)
             (void)readable(all->read_event, 20);
             continue;
         }
+        unsigned number = 0;
         if (size == 28 + 1000)
         {
             memcpy(&number, packet + 28, sizeof(number));
@@ -113,7 +113,6 @@ stress(ending how)
 {
     static shared all;
     static void *(*const jobs[])(void *) = {receive_all, receive_all, release_all, send_all, send_all};
-    pthread_t threads[5];
     memset(&all, 0, sizeof(all));
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     configure4("tt0");
@@ -121,6 +120,7 @@ stress(ending how)
     CHECK(all.session);
     all.read_event = WintunGetReadWaitEvent(all.session);
     int in = bound_socket(AF_INET), out = udp_socket(AF_INET);
+    pthread_t threads[5];
     for (size_t i = 0; i < 5; i++)
         CHECK(pthread_create(&threads[i], NULL, jobs[i], &all) == 0);
     for (unsigned i = 0; i < PACKETS; i++)
@@ -166,12 +166,12 @@ come_and_go(void *context)
     const char *name = context;
     for (int i = 0; i < 10; i++)
     {
-        char seen[IFNAMSIZ];
         WINTUN_ADAPTER_HANDLE adapter = create(name);
         WINTUN_ADAPTER_HANDLE other = WintunOpenAdapter(wide(name));
         CHECK(other);
         WINTUN_SESSION_HANDLE session = WintunStartSession(other, WINTUN_MIN_RING_CAPACITY);
         CHECK(session);
+        char seen[IFNAMSIZ];
         CHECK(TunringBackend.adapter_name(adapter, seen, sizeof(seen)) == ERROR_SUCCESS && strcmp(seen, name) == 0);
         if (i % 2)
             WintunCloseAdapter(adapter);

@@ -14,10 +14,9 @@ static void
 check_both(const char *text, LPCWSTR wide)
 {
     WCHAR units[UNITS];
-    char bytes[64];
-
     CHECK(utf16_from_utf8(units, UNITS, text));
     CHECK(memcmp(units, wide, (utf16_length(wide, UNITS) + 1) * sizeof(WCHAR)) == 0);
+    char bytes[64];
     CHECK(utf16_to_utf8(bytes, sizeof(bytes), wide));
     CHECK(strcmp(bytes, text) == 0);
 }
@@ -27,12 +26,9 @@ static void
 check_broken(const char *text, unsigned replacements)
 {
     WCHAR units[UNITS];
-
     CHECK(utf16_from_utf8(units, UNITS, text));
     for (unsigned i = 0; i < replacements; i++)
-    {
         CHECK(units[i] == 0xFFFD);
-    }
     CHECK(units[replacements] == 'x' && units[replacements + 1] == 0);
 }
 
@@ -45,13 +41,11 @@ main(void)
     static const WCHAR upper[] = {'A', 'Z', '[', 0xC9, 0};
     static const WCHAR lower[] = {'a', 'z', '[', 0xC9, 0};
     static const WCHAR other[] = {'a', 'z', '{', 0xC9, 0};
-    WCHAR units[UNITS];
-    char bytes[64];
-
     check_both("", ascii + 2);
     check_both("Az", ascii);
     check_both("\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF\xF0\x90\x80\x80\xF4\x8F\xBF\xBF", mixed);
 
+    char bytes[64];
     CHECK(utf16_to_utf8(bytes, sizeof(bytes), lone));
     CHECK(strcmp(bytes, "\xEF\xBF\xBDx\xEF\xBF\xBD\xEF\xBF\xBD") == 0);
     check_broken("\x80x", 1);
@@ -67,6 +61,7 @@ main(void)
     CHECK(!utf16_to_utf8(bytes, 3, mixed));
     CHECK(strcmp(bytes, "\x7F") == 0);
     CHECK(utf16_to_utf8(bytes, 3, ascii));
+    WCHAR units[UNITS];
     CHECK(!utf16_from_utf8(units, 2, "Az"));
     CHECK(units[0] == 'A' && units[1] == 0);
     CHECK(!utf16_from_utf8(units, 2, "\xF0\x9F\x98\x80"));

@@ -108,8 +108,8 @@ static tunring_session *
 open_session(void)
 {
     static const WCHAR name[] = {'a', 0};
-    tunring_session *session;
     CHECK(tunring_adapter_create(&api, name, name, NULL, NULL, &adapter) == ERROR_SUCCESS);
+    tunring_session *session;
     CHECK(tunring_session_start(adapter, 0x20000, NULL, &session) == ERROR_SUCCESS);
     atomic_store(&fillers, 0);
     atomic_store(&packets, 0);

@@ -67,9 +67,9 @@ static char last_line[1024];
 static inline void CALLBACK
 keep_line(WINTUN_LOGGER_LEVEL level, DWORD64 timestamp, LPCWSTR message)
 {
-    size_t i = 0;
     (void)level;
     CHECK(timestamp > 130000000000000000u);
+    size_t i = 0;
     for (; message[i] && i < sizeof(last_line) - 1; i++)
         last_line[i] = (char)message[i];
     last_line[i] = 0;

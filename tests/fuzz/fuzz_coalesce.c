@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Coalesces whatever comes, and splits it again. Input: the offloads, then for each packet a byte that says what to do, a
- * length of 2 bytes (low, high) and that many bytes.
+ * Coalesces whatever comes, and splits it again. Input: the offloads, then for each packet a byte that says what to do,
+ * a length of 2 bytes (low, high) and that many bytes.
  *
- * A fuzzer doesn't guess checksums or sequence numbers, so the byte may ask for them: COPY starts with the packet before
- * it, moved on by its payload, and adds the bytes to it by exclusive or; SEAL makes lengths and checksums right.
+ * A fuzzer doesn't guess checksums or sequence numbers, so the byte may ask for them: COPY starts with the packet
+ * before it, moved on by its payload, and adds the bytes to it by exclusive or; SEAL makes lengths and checksums right.
  */
 #include "fuzz.h"
 #include "backends/tun_linux/offload_checksum.h"
@@ -39,13 +39,13 @@ seal(BYTE *packet, uint32_t length)
 {
     const bool ip4 = length >= IP4_HEADER && packet[0] >> 4 == 4, ip6 = length >= IP6_HEADER && packet[0] >> 4 == 6;
     const uint32_t transport = ip4 ? IP4_HEADER : IP6_HEADER;
-    offload_headers headers;
     if (ip4)
         offload_put16(packet + IP4_LENGTH, length);
     if (ip6)
         offload_put16(packet + IP6_LENGTH, length - IP6_HEADER);
     if ((ip4 || ip6) && packet[ip4 ? 9 : 6] == PROTOCOL_UDP && length >= transport + UDP_HEADER)
         offload_put16(packet + transport + UDP_LENGTH, length - transport);
+    offload_headers headers;
     if (!offload_headers_parse(&headers, packet, length) || headers.extended)
         return;
     if (ip4)
@@ -110,12 +110,11 @@ check_same(const BYTE *got, const tunring_packet *packet, const offload_headers 
 static void
 check_group(const offload_run *run, const offload_group *group)
 {
-    offload_frame frame;
-    offload_split split;
-    virtio_header virtio;
     static BYTE whole[65536];
     uint32_t length = 0, index = group->first;
+    offload_frame frame;
     offload_group_frame(run, group, &frame);
+    virtio_header virtio;
     memcpy(&virtio, frame.pieces[0].iov_base, sizeof(virtio));
     for (uint32_t i = 0; i < frame.count; i++)
     {
@@ -132,6 +131,7 @@ check_group(const offload_run *run, const offload_group *group)
     }
     /* In memory that ends with it. */
     BYTE *copy = exact_copy(whole, length);
+    offload_split split;
     REQUIRE(offload_split_begin(&split, &virtio, copy, length) && split.left == group->count);
     for (uint32_t i = 0; i < group->count; i++, index = run->next[index])
     {
@@ -187,8 +187,8 @@ ordered(const tunring_packet *one, const tunring_packet *other)
 static void
 list_groups(const offload_run *run, uint32_t count, uint32_t *groups)
 {
-    uint32_t packets = 0;
     memset(groups, 0xFF, OFFLOAD_RUN * sizeof(*groups));
+    uint32_t packets = 0;
     for (uint32_t g = 0; g < run->group_count; g++)
     {
         uint32_t index = run->groups[g].first;
@@ -208,19 +208,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static offload_run run;
     static input input;
-    uint32_t groups[OFFLOAD_RUN];
     if (size == 0)
         return 0;
     read_input(&input, data + 1, size - 1);
     offload_coalesce(&run, input.packets, input.count, data[0]);
+    uint32_t groups[OFFLOAD_RUN];
     list_groups(&run, input.count, groups);
     for (uint32_t g = 0; g < run.group_count; g++)
         check_group(&run, &run.groups[g]);
     for (uint32_t i = 0; i < input.count; i++)
-    {
         for (uint32_t k = 0; k < i; k++)
             REQUIRE(groups[k] <= groups[i] || !ordered(&input.packets[k], &input.packets[i]));
-    }
     for (uint32_t i = 0; i < input.count; i++)
         free((BYTE *)(uintptr_t)input.packets[i].data);
     return 0;

@@ -56,12 +56,12 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     virtio_header virtio;
-    offload_split split;
     if (size < sizeof(virtio) || size > MOST)
         return 0;
     memcpy(&virtio, data, sizeof(virtio));
     const uint32_t length = (uint32_t)(size - sizeof(virtio));
     BYTE *packet = exact_copy(data + sizeof(virtio), length);
+    offload_split split;
     const bool valid = offload_split_begin(&split, &virtio, packet, length);
     const uint32_t count = split.left;
     const bool right = valid && split.headers.length && sum_is_right(&virtio, &split.headers, packet, length);

@@ -4,8 +4,8 @@
  *
  *     forwarder NAMESPACE NAMESPACE
  *
- * The arguments are descriptors of network namespaces. It makes an interface "tun0" in each, says "ready", and ends with
- * its standard input.
+ * The arguments are descriptors of network namespaces. It makes an interface "tun0" in each, says "ready", and ends
+ * with its standard input.
  */
 #include <fcntl.h>
 #include <linux/if.h>
@@ -66,20 +66,18 @@ forward(void *parameter)
 int
 main(int count, char **arguments)
 {
-    char byte;
-    pthread_t thread;
     if (count != 3)
         return 2;
     const int first = open_tun(atoi(arguments[1]));
     const int second = open_tun(atoi(arguments[2]));
     direction ways[] = {{first, second}, {second, first}};
+    pthread_t thread;
     for (int i = 0; i < 2; i++)
-    {
         if (pthread_create(&thread, NULL, forward, &ways[i]) != 0)
             return 1;
-    }
     puts("ready");
     fflush(stdout);
+    char byte;
     while (read(STDIN_FILENO, &byte, 1) > 0)
         continue;
     return 0;

@@ -3,8 +3,8 @@
  * Another TUN driver, or none that may be opened, by LD_PRELOAD:
  *
  *   OTHER_DRIVER_OPEN=errno   opening /dev/net/tun fails with it
- *   OTHER_DRIVER_FLAGS=mask   TUNSETIFF refuses all other flags with EINVAL, and of the other calls of TUN only TUNGETIFF
- *                             is known: the rest fail with ENOTTY
+ *   OTHER_DRIVER_FLAGS=mask   TUNSETIFF refuses all other flags with EINVAL, and of the other calls of TUN only
+ *                             TUNGETIFF is known: the rest fail with ENOTTY
  */
 #include <dlfcn.h>
 #include <errno.h>

@@ -21,17 +21,17 @@ load(tunring_api *api, const char *path)
 static void
 test_loopback(const char *path)
 {
-    BYTE bytes[20];
-    ends pair;
     tunring_api api;
-    tunring_lease *lease = NULL;
-    uint32_t sent = 0;
     load(&api, path);
+    ends pair;
     open_ends(&api, &pair, 0x20000);
+    BYTE bytes[20];
     make_packet(bytes, sizeof(bytes), 7);
     const tunring_packet packet = {bytes, sizeof(bytes)};
+    uint32_t sent = 0;
     CHECK_EQUAL(tunring_send(pair.sessions[0], &packet, 1, &POLL, &sent), ERROR_SUCCESS);
     CHECK_EQUAL(sent, 1);
+    tunring_lease *lease = NULL;
     CHECK_EQUAL(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &FOREVER, &lease), ERROR_SUCCESS);
     tunring_lease_release(lease);
     tunring_lease_free(lease);
@@ -42,13 +42,13 @@ static void
 test_tun_linux(const char *path)
 {
     tunring_api api;
-    tunring_adapter *adapter = NULL;
-    tunring_session *session = NULL;
-    DWORD version = 0;
     load(&api, path);
+    DWORD version = 0;
     CHECK_EQUAL(tunring_api_driver_version(&api, &version), ERROR_SUCCESS);
     CHECK(version >> 16 >= 3);
+    tunring_adapter *adapter = NULL;
     CHECK_EQUAL(tunring_adapter_create(&api, names[0], names[1], NULL, NULL, &adapter), ERROR_SUCCESS);
+    tunring_session *session = NULL;
     CHECK_EQUAL(tunring_session_start(adapter, 0x20000, NULL, &session), ERROR_SUCCESS);
     char name[16] = "";
     CHECK_EQUAL(tunring_adapter_name(adapter, name, sizeof(name)), ERROR_SUCCESS);

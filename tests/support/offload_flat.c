@@ -19,12 +19,12 @@ put(BYTE *place, uint32_t at, const void *bytes, size_t size)
 int
 flat_split(const BYTE *virtio, const BYTE *packet, uint32_t length, BYTE *result, uint32_t *sizes)
 {
-    offload_split split;
     virtio_header header;
-    int count = 0;
     memcpy(&header, virtio, sizeof(header));
+    offload_split split;
     if (!offload_split_begin(&split, &header, packet, length))
         return -1;
+    int count = 0;
     for (uint32_t size; (size = offload_split_next(&split)) > 0; result += size)
     {
         offload_split_write(&split, result);
@@ -40,17 +40,17 @@ flat_coalesce(const BYTE *bytes, const uint32_t *lengths, uint32_t count, unsign
 {
     static offload_run run;
     tunring_packet packets[OFFLOAD_RUN];
-    offload_frame frame;
     for (uint32_t i = 0; i < count; bytes += lengths[i++])
         packets[i] = (tunring_packet){bytes, lengths[i]};
     offload_coalesce(&run, packets, count, offloads);
+    offload_frame frame;
     for (uint32_t g = 0; g < run.group_count; g++)
     {
         const offload_group *group = &run.groups[g];
-        uint32_t size = 0;
         for (uint32_t i = 0, index = group->first; i < group->count; i++, index = run.next[index])
             groups[index] = (uint8_t)g;
         offload_group_frame(&run, group, &frame);
+        uint32_t size = 0;
         for (uint32_t i = 0; i < frame.count; i++)
             size = put(result, size, frame.pieces[i].iov_base, frame.pieces[i].iov_len);
         sizes[g] = size;

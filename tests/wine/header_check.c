@@ -77,8 +77,8 @@ CHECK((int)WINTUN_LOG_INFO == (int)OFFICIAL_LOG_INFO)
 CHECK((int)WINTUN_LOG_WARN == (int)OFFICIAL_LOG_WARN)
 CHECK((int)WINTUN_LOG_ERR == (int)OFFICIAL_LOG_ERR)
 
-/* Two enumerations are never the same type, but both are compatible with one integer type, and so are the callbacks that
- * take them: each is compared with the other's words for the rest. */
+/* Two enumerations are never the same type, but both are compatible with one integer type, and so are the callbacks
+ * that take them: each is compared with the other's words for the rest. */
 CHECK(IS((WINTUN_LOGGER_LEVEL)0, unsigned int) && IS((OFFICIAL_LOGGER_LEVEL)0, unsigned int))
 CHECK(sizeof(WINTUN_LOGGER_LEVEL) == sizeof(OFFICIAL_LOGGER_LEVEL))
 typedef void(CALLBACK *callback)(unsigned int, DWORD64, LPCWSTR);

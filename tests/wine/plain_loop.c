@@ -23,8 +23,9 @@ static functions api;
 static double
 now(void)
 {
-    LARGE_INTEGER frequency, count;
+    LARGE_INTEGER frequency;
     QueryPerformanceFrequency(&frequency);
+    LARGE_INTEGER count;
     QueryPerformanceCounter(&count);
     return (double)count.QuadPart * 1e9 / (double)frequency.QuadPart;
 }
@@ -80,8 +81,8 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
     return now() - began;
 }
 
-/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again. `source`
- * has `different` packets back to back. */
+/* Allocates and fills `chunk` packets, then commits them from the last to the first. A full ring is tried again.
+ * `source` has `different` packets back to back. */
 EXPORT double
 loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
 {

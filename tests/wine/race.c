@@ -6,7 +6,8 @@
  *     race STANDIN WINTUN SENDS GUARD
  *
  * Each packet is sent alone, when the one before it has been taken, at a random moment around the end of the driver's
- * spin. GUARD is 1 or 0. Prints how many took more than 10 ms until the driver had them, and the longest, in microseconds.
+ * spin. GUARD is 1 or 0. Prints how many took more than 10 ms until the driver had them, and the longest, in
+ * microseconds.
  *
  * On a busy machine a processor may stand still for longer than that, and with it the driver or the guard. So a thread
  * on each processor notes by how much a sleep of a millisecond was too long; what a packet lay is also told without.
@@ -186,8 +187,6 @@ wmain(int count, wchar_t **arguments)
 {
     static tunring_api api;
     char detail[256] = "";
-    tunring_adapter *adapter;
-    tunring_session *session;
     if (count != 5)
         return 2;
     const uint64_t sends = (uint64_t)_wtoi64(arguments[3]);
@@ -197,9 +196,11 @@ wmain(int count, wchar_t **arguments)
     if (code)
         fail(detail, code);
     tunring_wake_guard_enable(guarded);
+    tunring_adapter *adapter;
     code = tunring_adapter_create(&api, L"race", L"Tunring", NULL, NULL, &adapter);
     if (code)
         fail("no adapter", code);
+    tunring_session *session;
     code = tunring_session_start(adapter, 0x20000, NULL, &session);
     if (code)
         fail("no session", code);

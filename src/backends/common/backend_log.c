@@ -29,7 +29,6 @@ static DWORD64
 timestamp(void)
 {
     struct timespec now;
-
     timespec_get(&now, TIME_UTC);
     return UNIX_EPOCH + (DWORD64)now.tv_sec * 10000000 + (DWORD64)now.tv_nsec / 100;
 }
@@ -41,8 +40,7 @@ write_line(WINTUN_LOGGER_LEVEL level, const char *text)
     WINTUN_LOGGER_CALLBACK callback = atomic_load(&logger);
     DWORD last_error = GetLastError();
     WCHAR line[LINE_UNITS];
-
-    if (callback != NULL)
+    if (callback)
     {
         utf16_from_utf8(line, LINE_UNITS, text);
         callback(level, timestamp(), line);
@@ -54,10 +52,9 @@ void
 backend_log(WINTUN_LOGGER_LEVEL level, const char *format, ...)
 {
     DWORD last_error = GetLastError();
-    char text[LINE_UNITS];
     va_list arguments;
-
     va_start(arguments, format);
+    char text[LINE_UNITS];
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     SetLastError(last_error);
@@ -71,7 +68,6 @@ backend_log_error(DWORD code, const char *format, ...)
     char text[LINE_UNITS];
     const size_t room = sizeof(text) - sizeof(": Code 0x00000000") + 1;
     va_list arguments;
-
     va_start(arguments, format);
     vsnprintf(text, room, format, arguments);
     va_end(arguments);

@@ -58,14 +58,14 @@ name_valid(LPCWSTR name)
 WINTUN_ADAPTER_HANDLE
 front_create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     WINTUN_ADAPTER_HANDLE adapter = NULL;
     DWORD code = ERROR_INVALID_PARAMETER;
     if (name_valid(name) && text_valid(tunnel_type, MAX_TUNNEL_TYPE_UNITS, "tunnel type"))
         code = backend.create(name, tunnel_type, guid, options, &adapter);
     if (!code)
         finish_object(adapter);
-    leave(before, code);
+    leave(last_error, code);
     return adapter;
 }
 
@@ -78,35 +78,35 @@ WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID)
 WINTUN_ADAPTER_HANDLE WINAPI
 WintunOpenAdapter(LPCWSTR Name)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     WINTUN_ADAPTER_HANDLE adapter = NULL;
     DWORD code = ERROR_INVALID_PARAMETER;
     if (name_valid(Name))
         code = backend.open(Name, &adapter);
     if (!code)
         finish_object(adapter);
-    leave(before, code);
+    leave(last_error, code);
     return adapter;
 }
 
 DWORD
 front_adopt(int descriptor, WINTUN_ADAPTER_HANDLE *adapter)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     const DWORD code = backend.adopt(descriptor, adapter);
     if (!code)
         finish_object(*adapter);
-    leave(before, code);
+    leave(last_error, code);
     return code;
 }
 
 void WINAPI
 WintunCloseAdapter(WINTUN_ADAPTER_HANDLE Adapter)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     if (Adapter && usable(Adapter))
         backend.close(Adapter);
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 BOOL WINAPI
@@ -122,71 +122,71 @@ WintunDeleteDriver(void)
 void WINAPI
 WintunGetAdapterLUID(WINTUN_ADAPTER_HANDLE Adapter, NET_LUID *Luid)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     bool present;
     const DWORD64 index = usable(Adapter) ? backend.index(Adapter, &present) : 0;
     Luid->Value = LUID_TYPE << 48 | (index & 0xFFFFFF) << 24;
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 DWORD
 front_adapter_index(WINTUN_ADAPTER_HANDLE adapter, DWORD *index)
 {
-    const DWORD before = GetLastError();
-    bool present;
+    const DWORD last_error = GetLastError();
     if (!usable(adapter))
         return ERROR_HANDLE_EOF;
+    bool present;
     *index = backend.index(adapter, &present);
     if (!present)
         *index = 0;
-    SetLastError(before);
+    SetLastError(last_error);
     return ERROR_SUCCESS;
 }
 
 DWORD
 front_adapter_name(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     const DWORD code = usable(adapter) ? backend.name(adapter, name, size) : ERROR_HANDLE_EOF;
-    SetLastError(before);
+    SetLastError(last_error);
     return code;
 }
 
 int
 front_adapter_namespace(WINTUN_ADAPTER_HANDLE adapter)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     const int space = backend.space && usable(adapter) ? backend.space(adapter) : -1;
-    SetLastError(before);
+    SetLastError(last_error);
     return space;
 }
 
 DWORD
 front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     DWORD code = ERROR_HANDLE_EOF;
     if (usable(adapter))
         code = backend.descriptor(adapter, leave, descriptor);
-    SetLastError(before);
+    SetLastError(last_error);
     return code;
 }
 
 BOOL
 front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     const BOOL shared = usable(adapter) && backend.shared(adapter);
-    SetLastError(before);
+    SetLastError(last_error);
     return shared;
 }
 
 DWORD WINAPI
 WintunGetRunningDriverVersion(void)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     DWORD version = 0;
-    leave(before, backend.driver_version(&version));
+    leave(last_error, backend.driver_version(&version));
     return version;
 }
 
@@ -220,12 +220,12 @@ start(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_session_optio
 WINTUN_SESSION_HANDLE
 front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_session_options *options)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     WINTUN_SESSION_HANDLE session = NULL;
     const DWORD code = start(adapter, capacity, options, &session);
     if (!code)
         finish_object(session);
-    leave(before, code);
+    leave(last_error, code);
     return session;
 }
 
@@ -238,19 +238,19 @@ WintunStartSession(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity)
 BOOL
 front_detach(WINTUN_SESSION_HANDLE session)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     const BOOL detached = !usable(session) || backend.detach(session);
-    SetLastError(before);
+    SetLastError(last_error);
     return detached;
 }
 
 void WINAPI
 WintunEndSession(WINTUN_SESSION_HANDLE Session)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     if (usable(Session))
         backend.end(Session);
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 HANDLE WINAPI
@@ -263,11 +263,11 @@ WintunGetReadWaitEvent(WINTUN_SESSION_HANDLE Session)
 void
 front_counters(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     memset(counters, 0, sizeof(*counters));
     if (usable(session))
         backend.count(session, counters);
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 /* ---- Packets ---- */

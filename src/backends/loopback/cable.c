@@ -11,8 +11,7 @@ cable_direction *
 cable_direction_new(bool manual)
 {
     cable_direction *direction = calloc(1, sizeof(*direction));
-
-    if (direction != NULL)
+    if (direction)
     {
         ring_lock_init(&direction->lock);
         atomic_init(&direction->references, 1);
@@ -31,7 +30,7 @@ cable_direction_hold(cable_direction *direction)
 void
 cable_direction_drop(cable_direction *direction)
 {
-    if (direction != NULL && atomic_fetch_sub(&direction->references, 1) == 1)
+    if (direction && atomic_fetch_sub(&direction->references, 1) == 1)
     {
         ring_lock_destroy(&direction->lock);
         free(direction);
@@ -42,20 +41,13 @@ void
 cable_update_event(cable_end *end)
 {
     bool readable = ring_readable(&end->rings.receive);
-
     if (readable == end->event_is_set)
-    {
         return;
-    }
     end->event_is_set = readable;
     if (readable)
-    {
         os_event_set(&end->event);
-    }
     else
-    {
         os_event_clear(&end->event);
-    }
 }
 
 /* A place in the far ring. When there is none, says so in `stalled` and looks again: room that was made before is
@@ -64,8 +56,7 @@ static BYTE *
 place_or_stall(cable_direction *direction, uint32_t at, uint32_t size)
 {
     BYTE *place = ring_host_place(&direction->to->rings.receive, at, size);
-
-    if (place == NULL)
+    if (!place)
     {
         atomic_exchange(&direction->stalled, 1);
         place = ring_host_place(&direction->to->rings.receive, at, size);
@@ -83,30 +74,22 @@ move_packets(cable_direction *direction)
     uint32_t at = start;
     const BYTE *packet;
     uint32_t size;
-
     while (ring_host_peek(&from->rings.send, &packet, &size) == ERROR_SUCCESS)
     {
         if (tunring_packet_is_ip(packet, size))
         {
             BYTE *place = place_or_stall(direction, at, size);
-
-            if (place == NULL)
-            {
+            if (!place)
                 break;
-            }
             memcpy(place, packet, size);
             at = ring_host_fill(target, at, size);
         }
         else
-        {
             atomic_fetch_add(&from->filtered, 1);
-        }
         ring_host_take(&from->rings.send, size);
     }
     if (at != start)
-    {
         ring_host_show(target, at);
-    }
 }
 
 static void
@@ -114,7 +97,6 @@ drop_packets(cable_end *from)
 {
     const BYTE *packet;
     uint32_t size;
-
     while (ring_host_peek(&from->rings.send, &packet, &size) == ERROR_SUCCESS)
     {
         atomic_fetch_add(tunring_packet_is_ip(packet, size) ? &from->dropped : &from->filtered, 1);
@@ -126,23 +108,16 @@ void
 cable_move(void *context)
 {
     cable_direction *direction = context;
-
-    if (direction->from != NULL && !direction->manual)
+    if (direction->from && !direction->manual)
     {
         atomic_exchange(&direction->stalled, 0);
-        if (direction->to != NULL)
-        {
+        if (direction->to)
             move_packets(direction);
-        }
         else
-        {
             drop_packets(direction->from);
-        }
     }
-    if (direction->to != NULL)
-    {
+    if (direction->to)
         cable_update_event(direction->to);
-    }
 }
 
 /* ---- Sessions ---- */
@@ -151,11 +126,8 @@ DWORD
 cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_direction *incoming)
 {
     DWORD code = ring_pair_open(&end->rings, capacity);
-
     if (code != ERROR_SUCCESS)
-    {
         return code;
-    }
     if (!os_event_open(&end->event))
     {
         code = GetLastError();
@@ -214,9 +186,7 @@ cable_unplug(cable_end *end)
     {
         cable_move(end->outgoing);
         if (!end->outgoing->manual)
-        {
             drop_packets(end);
-        }
         end->outgoing->from = NULL;
     }
     ring_host_end_send(&end->rings.send);
@@ -240,22 +210,16 @@ static void
 publish(void *context)
 {
     cable_end *end = context;
-
     if (ring_publish(&end->rings.send) == RING_WAKE)
-    {
         atomic_store(&end->published, true);
-    }
 }
 
 static void
 reclaim(void *context)
 {
     cable_end *end = context;
-
     if (ring_reclaim(&end->rings.receive))
-    {
         atomic_store(&end->reclaimed, true);
-    }
 }
 
 /* Whoever lets go of a ring's lock may have done what others asked for. The mover must hear of it, and not under that
@@ -264,9 +228,7 @@ static void
 tell_outgoing(cable_end *end)
 {
     if (atomic_load(&end->published) && atomic_exchange(&end->published, false))
-    {
         ring_lock_combine(&end->outgoing->lock, cable_move, end->outgoing);
-    }
 }
 
 static void
@@ -285,22 +247,16 @@ tell_incoming(cable_end *end)
 static uint32_t
 take(cable_end *end, tunring_slot *slots, uint32_t count, bool *last)
 {
-    DWORD code = ERROR_SUCCESS;
-    uint32_t taken = 0;
-
     ring_lock_enter(&end->rings.receive.lock);
-    taken = ring_receive_many(&end->rings.receive, slots, count);
+    uint32_t taken = ring_receive_many(&end->rings.receive, slots, count);
+    DWORD code = ERROR_SUCCESS;
     if (taken < count)
-    {
         code = GetLastError();
-    }
     *last = !ring_readable(&end->rings.receive);
     ring_lock_leave(&end->rings.receive.lock, reclaim, end);
     tell_incoming(end);
     if (taken < count)
-    {
         SetLastError(code);
-    }
     return taken;
 }
 
@@ -311,11 +267,10 @@ rewind_rings(cable_direction *direction)
 {
     cable_end *from = direction->from;
     cable_end *to = direction->to;
-
     ring_lock_enter(&to->rings.receive.lock);
     ring_host_rewind(&to->rings.receive);
     ring_lock_leave(&to->rings.receive.lock, reclaim, to);
-    if (from != NULL && os_mutex_trylock(&from->rings.send.lock.mutex))
+    if (from && os_mutex_trylock(&from->rings.send.lock.mutex))
     {
         ring_host_rewind(&from->rings.send);
         ring_lock_leave(&from->rings.send.lock, publish, from);
@@ -327,14 +282,11 @@ static void
 fetch(cable_end *end)
 {
     cable_direction *direction = end->incoming;
-
     ring_lock_enter(&direction->lock);
     if (direction->to == end)
     {
         if (!direction->manual)
-        {
             rewind_rings(direction);
-        }
         cable_move(direction);
     }
     ring_lock_leave(&direction->lock, cable_move, direction);
@@ -347,7 +299,6 @@ cable_receive(cable_end *end, tunring_slot *slots, uint32_t count)
     bool last;
     uint32_t taken = take(end, slots, count, &last);
     uint32_t more = 1;
-
     while (taken < count && last && more > 0)
     {
         fetch(end);
@@ -356,25 +307,17 @@ cable_receive(cable_end *end, tunring_slot *slots, uint32_t count)
     }
     /* The event must not stay set for a packet that is taken. */
     if (taken == count && last)
-    {
         fetch(end);
-    }
     if (taken > 0)
-    {
         SetLastError(last_error);
-    }
     return taken;
 }
 
 void
 cable_release(cable_end *end, const tunring_slot *slots, uint32_t count)
 {
-    uint32_t i;
-
-    for (i = 0; i < count; i++)
-    {
+    for (uint32_t i = 0; i < count; i++)
         ring_mark_released(slots[i].data);
-    }
     ring_lock_combine(&end->rings.receive.lock, reclaim, end);
     tell_incoming(end);
 }
@@ -382,21 +325,15 @@ cable_release(cable_end *end, const tunring_slot *slots, uint32_t count)
 BYTE *
 cable_allocate(cable_end *end, DWORD size)
 {
-    DWORD code = ERROR_SUCCESS;
-    BYTE *packet;
-
     ring_lock_enter(&end->rings.send.lock);
-    packet = ring_allocate(&end->rings.send, size);
-    if (packet == NULL)
-    {
+    BYTE *packet = ring_allocate(&end->rings.send, size);
+    DWORD code = ERROR_SUCCESS;
+    if (!packet)
         code = GetLastError();
-    }
     ring_lock_leave(&end->rings.send.lock, publish, end);
     tell_outgoing(end);
-    if (packet == NULL)
-    {
+    if (!packet)
         SetLastError(code);
-    }
     return packet;
 }
 
@@ -412,15 +349,13 @@ DWORD
 cable_send_many(cable_end *end, const tunring_packet *packets, DWORD count, DWORD *sent)
 {
     ring_side *side = &end->rings.send;
-    DWORD code = ERROR_SUCCESS;
-
     ring_lock_enter(&side->lock);
+    DWORD code = ERROR_SUCCESS;
     for (*sent = 0; *sent < count; ++*sent)
     {
         const tunring_packet *packet = &packets[*sent];
         BYTE *slot = ring_allocate(side, packet->length);
-
-        if (slot == NULL)
+        if (!slot)
         {
             code = GetLastError();
             break;
@@ -437,10 +372,8 @@ cable_send_many(cable_end *end, const tunring_packet *packets, DWORD count, DWOR
 uint32_t
 cable_room(cable_end *end)
 {
-    uint32_t room;
-
     ring_lock_enter(&end->rings.send.lock);
-    room = ring_room(&end->rings.send);
+    uint32_t room = ring_room(&end->rings.send);
     ring_lock_leave(&end->rings.send.lock, publish, end);
     tell_outgoing(end);
     return room;

@@ -63,7 +63,8 @@ void cable_unplug(cable_end *end);
 
 /* The calls of a session, with its last error. Release and send never wait for a lock. */
 
-/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says why. */
+/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says
+ * why. */
 uint32_t cable_receive(cable_end *end, tunring_slot *slots, uint32_t count);
 void cable_release(cable_end *end, const tunring_slot *slots, uint32_t count);
 BYTE *cable_allocate(cable_end *end, DWORD size);

@@ -26,9 +26,9 @@
 static DWORD
 logged(DWORD code, const char *what, LPCWSTR name)
 {
-    char text[NAME_BYTES];
     if (!code)
         return code;
+    char text[NAME_BYTES];
     utf16_to_utf8(text, sizeof(text), name);
     backend_log_error(code, "Failed to %s adapter \"%s\"", what, text);
     return code;
@@ -37,7 +37,7 @@ logged(DWORD code, const char *what, LPCWSTR name)
 /* ---- Adapters ---- */
 
 static DWORD
-create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
+adapter_create(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
                WINTUN_ADAPTER_HANDLE *adapter)
 {
     (void)options;
@@ -46,7 +46,7 @@ create_adapter(LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid, const tunrin
 }
 
 static DWORD
-open_adapter(LPCWSTR name, WINTUN_ADAPTER_HANDLE *adapter)
+adapter_open(LPCWSTR name, WINTUN_ADAPTER_HANDLE *adapter)
 {
     return logged(loopback_open(name, adapter), "open", name);
 }
@@ -74,7 +74,7 @@ adapter_name(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size)
 /* ---- Sessions ---- */
 
 static DWORD
-start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_session_options *options,
+session_start(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_session_options *options,
               WINTUN_SESSION_HANDLE *session)
 {
     (void)options;
@@ -82,13 +82,13 @@ start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity, const tunring_sessi
 }
 
 static HANDLE
-read_event(WINTUN_SESSION_HANDLE session)
+session_read_event(WINTUN_SESSION_HANDLE session)
 {
     return session->end.event.wait;
 }
 
 static void
-count_session(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
+session_count(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
 {
     counters->host_dropped = atomic_load(&session->end.dropped);
     counters->host_filtered = atomic_load(&session->end.filtered);
@@ -97,60 +97,60 @@ count_session(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
 /* ---- Packets ---- */
 
 static DWORD
-receive_packets(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
+session_receive(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
 {
     return cable_receive(&session->end, slots, count);
 }
 
 static void
-release_packets(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count)
+session_release(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count)
 {
     cable_release(&session->end, slots, count);
 }
 
 static BYTE *
-allocate_packet(WINTUN_SESSION_HANDLE session, DWORD size)
+session_allocate(WINTUN_SESSION_HANDLE session, DWORD size)
 {
     return cable_allocate(&session->end, size);
 }
 
 static void
-send_packet(WINTUN_SESSION_HANDLE session, const BYTE *packet)
+session_send(WINTUN_SESSION_HANDLE session, const BYTE *packet)
 {
     cable_send(&session->end, packet);
 }
 
 static DWORD
-send_packets(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
+session_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {
     return cable_send_many(&session->end, packets, count, sent);
 }
 
 static DWORD
-send_room(WINTUN_SESSION_HANDLE session)
+session_send_room(WINTUN_SESSION_HANDLE session)
 {
     return cable_room(&session->end);
 }
 
 const backend_operations backend = {
-    .create = create_adapter,
-    .open = open_adapter,
+    .create = adapter_create,
+    .open = adapter_open,
     .close = loopback_close,
     .any_adapter = loopback_any_adapter,
     .driver_version = driver_version,
     .index = adapter_index,
     .name = adapter_name,
-    .start = start_session,
+    .start = session_start,
     .detach = loopback_detach,
     .end = loopback_end,
-    .read_event = read_event,
-    .count = count_session,
-    .receive = receive_packets,
-    .release = release_packets,
-    .allocate = allocate_packet,
-    .send = send_packet,
-    .send_many = send_packets,
-    .send_room = send_room,
+    .read_event = session_read_event,
+    .count = session_count,
+    .receive = session_receive,
+    .release = session_release,
+    .allocate = session_allocate,
+    .send = session_send,
+    .send_many = session_send_many,
+    .send_room = session_send_room,
 };
 
 const tunring_backend TunringBackend = {FRONT_ENTRIES, .name = "loopback", .simulator = &simulator};

@@ -22,7 +22,6 @@ static void
 forget_everything(void)
 {
     static const os_mutex fresh = OS_MUTEX_INIT;
-
     lock = fresh;
     adapters = NULL;
     stale_sessions = NULL;
@@ -57,11 +56,8 @@ static loopback_adapter *
 find_by_name(LPCWSTR name)
 {
     loopback_adapter *adapter = adapters;
-
-    while (adapter != NULL && !utf16_equal_nocase(adapter->name, name))
-    {
+    while (adapter && !utf16_equal_nocase(adapter->name, name))
         adapter = adapter->next;
-    }
     return adapter;
 }
 
@@ -70,16 +66,12 @@ static bool
 find_peer(const loopback_adapter *self, loopback_adapter **peer)
 {
     *peer = NULL;
-    for (loopback_adapter *other = adapters; self->has_guid && other != NULL; other = other->next)
+    for (loopback_adapter *other = adapters; self->has_guid && other; other = other->next)
     {
         if (!other->has_guid || other->simulated || memcmp(&other->guid, &self->guid, sizeof(GUID)) != 0)
-        {
             continue;
-        }
-        if (*peer != NULL)
-        {
+        if (*peer)
             return false;
-        }
         *peer = other;
     }
     return true;
@@ -89,7 +81,7 @@ find_peer(const loopback_adapter *self, loopback_adapter **peer)
 static DWORD
 plug_into(loopback_adapter *self, const loopback_adapter *peer)
 {
-    if (peer != NULL)
+    if (peer)
     {
         self->outgoing = cable_direction_hold(peer->incoming);
         self->incoming = cable_direction_hold(peer->outgoing);
@@ -97,24 +89,18 @@ plug_into(loopback_adapter *self, const loopback_adapter *peer)
     }
     self->outgoing = cable_direction_new(false);
     self->incoming = cable_direction_new(false);
-    return self->outgoing == NULL || self->incoming == NULL ? ERROR_NOT_ENOUGH_MEMORY : ERROR_SUCCESS;
+    return !self->outgoing || !self->incoming ? ERROR_NOT_ENOUGH_MEMORY : ERROR_SUCCESS;
 }
 
 static DWORD
 enter_registry(loopback_adapter *self)
 {
     loopback_adapter *peer;
-    DWORD code;
-
-    if (find_by_name(self->name) != NULL || !find_peer(self, &peer))
-    {
+    if (find_by_name(self->name) || !find_peer(self, &peer))
         return ERROR_ALREADY_EXISTS;
-    }
-    code = plug_into(self, peer);
+    DWORD code = plug_into(self, peer);
     if (code != ERROR_SUCCESS)
-    {
         return code;
-    }
     if (!fork_is_handled)
     {
         os_after_fork_in_child(forget_everything);
@@ -133,14 +119,13 @@ loopback_create(LPCWSTR name, const GUID *guid, WINTUN_ADAPTER_HANDLE *result)
     loopback_adapter *adapter = calloc(1, sizeof(*adapter));
     WINTUN_ADAPTER_HANDLE handle = calloc(1, sizeof(*handle));
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
-
-    if (adapter == NULL || handle == NULL)
+    if (!adapter || !handle)
     {
         free(adapter);
         goto cleanup;
     }
     memcpy(adapter->name, name, (utf16_length(name, LOOPBACK_NAME_UNITS) + 1) * sizeof(WCHAR));
-    if (guid != NULL)
+    if (guid)
     {
         adapter->has_guid = true;
         adapter->guid = *guid;
@@ -149,9 +134,7 @@ loopback_create(LPCWSTR name, const GUID *guid, WINTUN_ADAPTER_HANDLE *result)
     registry_enter();
     code = enter_registry(adapter);
     if (code != ERROR_SUCCESS)
-    {
         drop_adapter(adapter);
-    }
     registry_leave();
 
 cleanup:
@@ -170,19 +153,14 @@ DWORD
 loopback_open(LPCWSTR name, WINTUN_ADAPTER_HANDLE *result)
 {
     WINTUN_ADAPTER_HANDLE handle = calloc(1, sizeof(*handle));
-
-    if (handle == NULL)
-    {
+    if (!handle)
         return ERROR_NOT_ENOUGH_MEMORY;
-    }
     registry_enter();
     handle->adapter = find_by_name(name);
-    if (handle->adapter != NULL)
-    {
+    if (handle->adapter)
         handle->adapter->references++;
-    }
     registry_leave();
-    if (handle->adapter == NULL)
+    if (!handle->adapter)
     {
         free(handle);
         return ERROR_NOT_FOUND;
@@ -196,10 +174,8 @@ keep_stale(WINTUN_SESSION_HANDLE session)
 {
     session->stale = true;
     session->next = stale_sessions;
-    if (stale_sessions != NULL)
-    {
+    if (stale_sessions)
         stale_sessions->previous = session;
-    }
     stale_sessions = session;
 }
 
@@ -207,8 +183,7 @@ void
 loopback_remove(loopback_adapter *adapter)
 {
     WINTUN_SESSION_HANDLE session = adapter->session;
-
-    for (loopback_adapter **link = &adapters; *link != NULL; link = &(*link)->next)
+    for (loopback_adapter **link = &adapters; *link; link = &(*link)->next)
     {
         if (*link == adapter)
         {
@@ -218,13 +193,11 @@ loopback_remove(loopback_adapter *adapter)
     }
     adapter->present = false;
     adapter->session = NULL;
-    if (session != NULL)
+    if (session)
     {
         cable_unplug(&session->end);
         if (adapter->simulated)
-        {
             keep_stale(session);
-        }
     }
 }
 
@@ -233,9 +206,7 @@ loopback_close(WINTUN_ADAPTER_HANDLE handle)
 {
     registry_enter();
     if (handle->creator && handle->adapter->present)
-    {
         loopback_remove(handle->adapter);
-    }
     drop_adapter(handle->adapter);
     registry_leave();
     free(handle);
@@ -244,10 +215,8 @@ loopback_close(WINTUN_ADAPTER_HANDLE handle)
 bool
 loopback_any_adapter(void)
 {
-    bool any;
-
     registry_enter();
-    any = adapters != NULL;
+    bool any = adapters != NULL;
     registry_leave();
     return any;
 }
@@ -258,19 +227,15 @@ DWORD
 loopback_start(loopback_adapter *adapter, DWORD capacity, WINTUN_SESSION_HANDLE *result)
 {
     WINTUN_SESSION_HANDLE session = NULL;
-    DWORD code;
-
     registry_enter();
-    code = !adapter->present          ? ERROR_FILE_NOT_FOUND
-           : adapter->session != NULL ? ERROR_ALREADY_INITIALIZED
-                                      : ERROR_SUCCESS;
+    DWORD code = !adapter->present  ? ERROR_FILE_NOT_FOUND
+                 : adapter->session ? ERROR_ALREADY_INITIALIZED
+                                    : ERROR_SUCCESS;
     if (code != ERROR_SUCCESS)
-    {
         goto cleanup;
-    }
     session = calloc(1, sizeof(*session));
-    code = session == NULL ? ERROR_NOT_ENOUGH_MEMORY
-                           : cable_end_open(&session->end, capacity, adapter->outgoing, adapter->incoming);
+    code = !session ? ERROR_NOT_ENOUGH_MEMORY
+                    : cable_end_open(&session->end, capacity, adapter->outgoing, adapter->incoming);
     if (code != ERROR_SUCCESS)
     {
         free(session);
@@ -300,10 +265,8 @@ unplug(WINTUN_SESSION_HANDLE session)
 bool
 loopback_detach(WINTUN_SESSION_HANDLE session)
 {
-    bool detached;
-
     registry_enter();
-    detached = !session->adapter->simulated;
+    bool detached = !session->adapter->simulated;
     if (detached)
     {
         unplug(session);
@@ -316,18 +279,12 @@ loopback_detach(WINTUN_SESSION_HANDLE session)
 static void
 forget_stale(WINTUN_SESSION_HANDLE session)
 {
-    if (session->previous != NULL)
-    {
+    if (session->previous)
         session->previous->next = session->next;
-    }
     else
-    {
         stale_sessions = session->next;
-    }
-    if (session->next != NULL)
-    {
+    if (session->next)
         session->next->previous = session->previous;
-    }
     atomic_fetch_add(&stale_ends, 1);
 }
 
@@ -337,9 +294,7 @@ loopback_end(WINTUN_SESSION_HANDLE session)
     registry_enter();
     unplug(session);
     if (session->stale)
-    {
         forget_stale(session);
-    }
     drop_adapter(session->adapter);
     registry_leave();
     cable_end_close(&session->end);

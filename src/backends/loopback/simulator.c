@@ -16,32 +16,24 @@ static void
 swap(cable_direction **left, cable_direction **right)
 {
     cable_direction *kept = *left;
-
     *left = *right;
     *right = kept;
 }
 
 static DWORD
-attach(WINTUN_ADAPTER_HANDLE handle)
+simulator_attach(WINTUN_ADAPTER_HANDLE handle)
 {
     loopback_adapter *adapter = handle->adapter;
     cable_direction *outgoing = cable_direction_new(true);
     cable_direction *incoming = cable_direction_new(true);
-    DWORD code = ERROR_SUCCESS;
-
     registry_enter();
-    if (outgoing == NULL || incoming == NULL)
-    {
+    DWORD code = ERROR_SUCCESS;
+    if (!outgoing || !incoming)
         code = ERROR_NOT_ENOUGH_MEMORY;
-    }
     else if (!adapter->present)
-    {
         code = ERROR_NOT_FOUND;
-    }
-    else if (adapter->session != NULL)
-    {
+    else if (adapter->session)
         code = ERROR_BUSY;
-    }
     else if (!adapter->simulated)
     {
         /* The cable keeps its other end. */
@@ -58,9 +50,8 @@ attach(WINTUN_ADAPTER_HANDLE handle)
 static bool
 is_simulated(const loopback_adapter *adapter)
 {
-    bool simulated;
-
     registry_enter();
+    bool simulated;
     simulated = adapter->simulated;
     registry_leave();
     return simulated;
@@ -70,37 +61,25 @@ static void
 sleep_delay(loopback_adapter *adapter)
 {
     uint32_t microseconds = atomic_load(&adapter->delay);
-
     if (microseconds != 0)
-    {
         os_sleep((int64_t)microseconds * 1000);
-    }
 }
 
 static DWORD
-inject(WINTUN_ADAPTER_HANDLE handle, const tunring_packet *chain, DWORD count)
+simulator_inject(WINTUN_ADAPTER_HANDLE handle, const tunring_packet *chain, DWORD count)
 {
     loopback_adapter *adapter = handle->adapter;
-    cable_direction *direction;
-    cable_end *end;
-    DWORD code = ERROR_SUCCESS;
-
     if (!is_simulated(adapter))
-    {
         return ERROR_NOT_SUPPORTED;
-    }
     sleep_delay(adapter);
-    direction = adapter->incoming;
+    cable_direction *direction = adapter->incoming;
     ring_lock_enter(&direction->lock);
-    end = direction->to;
-    if (end == NULL)
-    {
+    cable_end *end = direction->to;
+    DWORD code = ERROR_SUCCESS;
+    if (!end)
         code = ERROR_HANDLE_EOF;
-    }
     else if (ring_host_put_chain(&end->rings.receive, chain, count))
-    {
         cable_update_event(end);
-    }
     else
     {
         atomic_fetch_add(&end->dropped, count);
@@ -117,7 +96,6 @@ take_packet(cable_end *end, BYTE *buffer, DWORD *room)
     const BYTE *packet;
     uint32_t size;
     DWORD code = ring_host_peek(&end->rings.send, &packet, &size);
-
     while (code == ERROR_SUCCESS && !tunring_packet_is_ip(packet, size))
     {
         atomic_fetch_add(&end->filtered, 1);
@@ -125,13 +103,9 @@ take_packet(cable_end *end, BYTE *buffer, DWORD *room)
         code = ring_host_peek(&end->rings.send, &packet, &size);
     }
     if (code != ERROR_SUCCESS)
-    {
         return code;
-    }
     if (size > *room)
-    {
         code = ERROR_BUFFER_OVERFLOW;
-    }
     else
     {
         memcpy(buffer, packet, size);
@@ -142,23 +116,17 @@ take_packet(cable_end *end, BYTE *buffer, DWORD *room)
 }
 
 static DWORD
-drain(WINTUN_ADAPTER_HANDLE handle, BYTE *buffer, DWORD *size)
+simulator_drain(WINTUN_ADAPTER_HANDLE handle, BYTE *buffer, DWORD *size)
 {
     loopback_adapter *adapter = handle->adapter;
-    cable_direction *direction;
-    DWORD code = ERROR_HANDLE_EOF;
-
     if (!is_simulated(adapter))
-    {
         return ERROR_NOT_SUPPORTED;
-    }
     sleep_delay(adapter);
-    direction = adapter->outgoing;
+    cable_direction *direction = adapter->outgoing;
     ring_lock_enter(&direction->lock);
-    if (direction->from != NULL)
-    {
+    DWORD code = ERROR_HANDLE_EOF;
+    if (direction->from)
         code = take_packet(direction->from, buffer, size);
-    }
     ring_lock_leave(&direction->lock, cable_move, direction);
     return code;
 }
@@ -168,9 +136,7 @@ static DWORD
 corrupt_size(ring_side *side, uint32_t offset, DWORD value)
 {
     if (offset == atomic_load(&side->ring->tail) || offset >= side->capacity)
-    {
         return ERROR_NO_MORE_ITEMS;
-    }
     atomic_store(ring_size_word(side->ring->data + offset + sizeof(uint32_t)), value);
     return ERROR_SUCCESS;
 }
@@ -180,15 +146,10 @@ corrupt_receive(cable_end *end, tunring_corruption what, DWORD value)
 {
     ring_side *side = &end->rings.receive;
     DWORD code = ERROR_SUCCESS;
-
     if (what == TUNRING_CORRUPT_RECEIVE_TAIL)
-    {
         atomic_store(&side->ring->tail, value);
-    }
     else
-    {
         code = corrupt_size(side, atomic_load(&side->next), value);
-    }
     cable_update_event(end);
     return code;
 }
@@ -197,7 +158,6 @@ static DWORD
 corrupt_send(cable_end *end, tunring_corruption what, DWORD value)
 {
     ring_side *side = &end->rings.send;
-
     if (what == TUNRING_CORRUPT_SEND_HEAD)
     {
         atomic_store(&side->ring->head, value);
@@ -207,69 +167,53 @@ corrupt_send(cable_end *end, tunring_corruption what, DWORD value)
 }
 
 static DWORD
-corrupt(WINTUN_ADAPTER_HANDLE handle, tunring_corruption what, DWORD value)
+simulator_corrupt(WINTUN_ADAPTER_HANDLE handle, tunring_corruption what, DWORD value)
 {
     loopback_adapter *adapter = handle->adapter;
     bool receive = what == TUNRING_CORRUPT_RECEIVE_TAIL || what == TUNRING_CORRUPT_RECEIVE_SIZE;
-    cable_direction *direction;
-    cable_end *end;
-    DWORD code = ERROR_HANDLE_EOF;
-
     if (!is_simulated(adapter))
-    {
         return ERROR_NOT_SUPPORTED;
-    }
-    direction = receive ? adapter->incoming : adapter->outgoing;
+    cable_direction *direction = receive ? adapter->incoming : adapter->outgoing;
     ring_lock_enter(&direction->lock);
-    end = receive ? direction->to : direction->from;
-    if (end != NULL)
-    {
+    cable_end *end = receive ? direction->to : direction->from;
+    DWORD code = ERROR_HANDLE_EOF;
+    if (end)
         code = receive ? corrupt_receive(end, what, value) : corrupt_send(end, what, value);
-    }
     ring_lock_leave(&direction->lock, cable_move, direction);
     return code;
 }
 
 static DWORD
-delay(WINTUN_ADAPTER_HANDLE handle, DWORD microseconds)
+simulator_delay(WINTUN_ADAPTER_HANDLE handle, DWORD microseconds)
 {
     if (!is_simulated(handle->adapter))
-    {
         return ERROR_NOT_SUPPORTED;
-    }
     atomic_store(&handle->adapter->delay, microseconds);
     return ERROR_SUCCESS;
 }
 
 static DWORD
-remove_adapter(WINTUN_ADAPTER_HANDLE handle)
+simulator_remove(WINTUN_ADAPTER_HANDLE handle)
 {
     loopback_adapter *adapter = handle->adapter;
-    DWORD code = ERROR_SUCCESS;
-
     registry_enter();
+    DWORD code = ERROR_SUCCESS;
     if (!adapter->simulated)
-    {
         code = ERROR_NOT_SUPPORTED;
-    }
     else if (!adapter->present)
-    {
         code = ERROR_NOT_FOUND;
-    }
     else
-    {
         loopback_remove(adapter);
-    }
     registry_leave();
     return code;
 }
 
 const tunring_simulator simulator = {
-    .attach = attach,
-    .inject = inject,
-    .drain = drain,
-    .corrupt = corrupt,
-    .delay = delay,
-    .remove = remove_adapter,
+    .attach = simulator_attach,
+    .inject = simulator_inject,
+    .drain = simulator_drain,
+    .corrupt = simulator_corrupt,
+    .delay = simulator_delay,
+    .remove = simulator_remove,
     .stale_ends = loopback_stale_ends,
 };

@@ -37,11 +37,8 @@ poison(const void *start, size_t size)
 {
     uintptr_t first = ((uintptr_t)start + POISON_GRANULE - 1) & ~(POISON_GRANULE - 1);
     uintptr_t end = ((uintptr_t)start + size) & ~(POISON_GRANULE - 1);
-
     if (first < end)
-    {
         __asan_poison_memory_region((const void *)first, end - first);
-    }
 }
 
 /* Makes usable whatever it touches. */
@@ -50,7 +47,6 @@ unpoison(const void *start, size_t size)
 {
     uintptr_t first = (uintptr_t)start & ~(POISON_GRANULE - 1);
     uintptr_t end = ((uintptr_t)start + size + POISON_GRANULE - 1) & ~(POISON_GRANULE - 1);
-
     __asan_unpoison_memory_region((const void *)first, end - first);
 }
 

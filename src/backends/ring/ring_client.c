@@ -30,9 +30,6 @@ ring_receive(ring_side *side, DWORD *size)
 {
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
     uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
-    uint32_t content, length;
-    BYTE *packet;
-
     if (tail >= side->capacity)
     {
         SetLastError(ERROR_HANDLE_EOF);
@@ -43,9 +40,9 @@ ring_receive(ring_side *side, DWORD *size)
         SetLastError(ERROR_NO_MORE_ITEMS);
         return NULL;
     }
-    content = (tail - next) & (side->capacity - 1);
-    packet = packet_at(side, next);
-    length = content < sizeof(uint32_t) ? UINT32_MAX : load_size(packet);
+    uint32_t content = (tail - next) & (side->capacity - 1);
+    BYTE *packet = packet_at(side, next);
+    uint32_t length = content < sizeof(uint32_t) ? UINT32_MAX : load_size(packet);
     if (length > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(length) > content)
     {
         SetLastError(ERROR_INVALID_DATA);
@@ -63,11 +60,8 @@ ring_receive_many(ring_side *side, tunring_slot *slots, uint32_t count)
 {
     uint32_t taken = 0;
     DWORD size;
-
-    while (taken < count && (slots[taken].data = ring_receive(side, &size)) != NULL)
-    {
+    while (taken < count && (slots[taken].data = ring_receive(side, &size)))
         slots[taken++].length = size;
-    }
     return taken;
 }
 
@@ -76,12 +70,9 @@ ring_mark_released(const BYTE *packet)
 {
     _Atomic uint32_t *word = ring_size_word(packet);
     uint32_t size = atomic_load_explicit(word, memory_order_relaxed);
-
     /* Before the mark, after which the host may fill the slot anew. */
     if ((size & RING_FLAG) == 0)
-    {
         poison(packet, size);
-    }
     atomic_store_explicit(word, size | RING_FLAG, memory_order_release);
 }
 
@@ -89,22 +80,16 @@ bool
 ring_reclaim(ring_side *side)
 {
     uint32_t before = side->outstanding;
-
     while (side->outstanding > 0)
     {
         uint32_t size = load_size(packet_at(side, side->oldest));
-
         if ((size & RING_FLAG) == 0)
-        {
             break;
-        }
         side->oldest = after(side, side->oldest, size & ~RING_FLAG);
         side->outstanding--;
     }
     if (side->outstanding == before)
-    {
         return false;
-    }
     atomic_store_explicit(&side->ring->head, side->oldest, memory_order_release);
     return true;
 }
@@ -113,7 +98,6 @@ bool
 ring_readable(ring_side *side)
 {
     uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
-
     return tail >= side->capacity || tail != atomic_load_explicit(&side->next, memory_order_relaxed);
 }
 
@@ -122,8 +106,6 @@ ring_allocate(ring_side *side, DWORD size)
 {
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
-    BYTE *packet;
-
     if (size > WINTUN_MAX_IP_PACKET_SIZE)
     {
         SetLastError(ERROR_INVALID_PARAMETER);
@@ -139,7 +121,7 @@ ring_allocate(ring_side *side, DWORD size)
         SetLastError(ERROR_BUFFER_OVERFLOW);
         return NULL;
     }
-    packet = packet_at(side, next);
+    BYTE *packet = packet_at(side, next);
     unpoison(packet - sizeof(uint32_t), ring_slot_size(size));
     atomic_store_explicit(ring_size_word(packet), size | RING_FLAG, memory_order_relaxed);
     atomic_store_explicit(&side->next, after(side, next, size), memory_order_relaxed);
@@ -152,12 +134,9 @@ ring_mark_ready(const BYTE *packet)
 {
     _Atomic uint32_t *word = ring_size_word(packet);
     uint32_t size = atomic_load_explicit(word, memory_order_relaxed);
-
     /* Before the mark, after which the host may read the slot. */
     if ((size & RING_FLAG) != 0)
-    {
         poison(packet, size & ~RING_FLAG);
-    }
     atomic_store_explicit(word, size & ~RING_FLAG, memory_order_release);
 }
 
@@ -165,22 +144,16 @@ ring_published
 ring_publish(ring_side *side)
 {
     uint32_t before = side->outstanding;
-
     while (side->outstanding > 0)
     {
         uint32_t size = load_size(packet_at(side, side->oldest));
-
         if ((size & RING_FLAG) != 0)
-        {
             break;
-        }
         side->oldest = after(side, side->oldest, size);
         side->outstanding--;
     }
     if (side->outstanding == before)
-    {
         return RING_NOTHING;
-    }
     /* The host sets `alertable` and then reads the tail, with a full barrier between; so must we, the other way round.
      * An exchange is one that the thread sanitizer understands. */
     atomic_exchange(&side->ring->tail, side->oldest);
@@ -192,6 +165,5 @@ ring_room(ring_side *side)
 {
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
-
     return head >= side->capacity ? RING_GONE : (head - next - RING_ALIGNMENT) & (side->capacity - 1);
 }

@@ -18,11 +18,8 @@ static uint32_t
 room_at(const ring_side *side, uint32_t at)
 {
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_acquire);
-
     if (!offset_valid(side, at) || head >= side->capacity)
-    {
         return 0;
-    }
     return (head - at - RING_ALIGNMENT) & (side->capacity - 1);
 }
 
@@ -42,9 +39,7 @@ BYTE *
 ring_host_place(const ring_side *side, uint32_t at, uint32_t size)
 {
     if (size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > room_at(side, at))
-    {
         return NULL;
-    }
     unpoison(side->ring->data + at, ring_slot_size(size));
     return side->ring->data + at + sizeof(uint32_t);
 }
@@ -53,7 +48,6 @@ uint32_t
 ring_host_fill(const ring_side *side, uint32_t at, uint32_t size)
 {
     BYTE *packet = side->ring->data + at + sizeof(uint32_t);
-
     atomic_store_explicit(ring_size_word(packet), size, memory_order_relaxed);
     return (at + ring_slot_size(size)) & (side->capacity - 1);
 }
@@ -63,7 +57,6 @@ ring_host_show(ring_side *side, uint32_t at)
 {
     uint32_t room = room_at(side, at);
     uint32_t largest = ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE);
-
     /* The last place may have been larger than what was filled. */
     poison(side->ring->data + at, room < largest ? room : largest);
     atomic_store_explicit(&side->ring->tail, at, memory_order_release);
@@ -74,31 +67,19 @@ ring_host_put_chain(ring_side *side, const tunring_packet *chain, uint32_t count
 {
     uint32_t at = ring_host_tail(side);
     uint64_t needed = 0;
-
     for (uint32_t i = 0; i < count; i++)
-    {
         needed += chain[i].length > WINTUN_MAX_IP_PACKET_SIZE ? 0 : ring_slot_size(chain[i].length);
-    }
     if (!offset_valid(side, at) || needed > room_at(side, at))
-    {
         return false;
-    }
     for (uint32_t i = 0; i < count; i++)
     {
         BYTE *place = ring_host_place(side, at, chain[i].length);
-
-        if (place == NULL)
-        {
+        if (!place)
             continue; /* too large */
-        }
-        if (chain[i].data == NULL)
-        {
+        if (!chain[i].data)
             memset(place, 0, chain[i].length);
-        }
         else
-        {
             memcpy(place, chain[i].data, chain[i].length);
-        }
         at = ring_host_fill(side, at, chain[i].length);
     }
     ring_host_show(side, at);
@@ -109,7 +90,6 @@ void
 ring_host_rewind(ring_side *side)
 {
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
-
     /* What the client holds lies between `next` and the head (S) or the tail (R). */
     if (next == 0 || atomic_load_explicit(&side->ring->head, memory_order_acquire) != next ||
         atomic_load_explicit(&side->ring->tail, memory_order_acquire) != next)
@@ -127,13 +107,10 @@ POISON_UNCHECKED static uint32_t
 packet_size(const ring_side *side, uint32_t head, uint32_t tail)
 {
     uint32_t content = (tail - head) & (side->capacity - 1);
-    uint32_t size;
-
     if (content < sizeof(uint32_t))
-    {
         return UINT32_MAX;
-    }
-    size = atomic_load_explicit(ring_size_word(side->ring->data + head + sizeof(uint32_t)), memory_order_relaxed);
+    uint32_t size =
+        atomic_load_explicit(ring_size_word(side->ring->data + head + sizeof(uint32_t)), memory_order_relaxed);
     return size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > content ? UINT32_MAX : size;
 }
 
@@ -149,19 +126,12 @@ ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *siz
     uint32_t offset = *at;
     uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
     uint32_t found = UINT32_MAX;
-
     if (offset == RING_GONE)
-    {
         return ERROR_HANDLE_EOF;
-    }
     if (offset == tail)
-    {
         return ERROR_NO_MORE_ITEMS;
-    }
     if (offset_valid(side, offset) && tail < side->capacity)
-    {
         found = packet_size(side, offset, tail);
-    }
     if (found == UINT32_MAX)
     {
         ring_host_end_send(side);
@@ -178,7 +148,6 @@ DWORD
 ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size)
 {
     uint32_t at = ring_host_head(side);
-
     return ring_host_next(side, &at, packet, size);
 }
 
@@ -186,7 +155,6 @@ void
 ring_host_take(ring_side *side, uint32_t size)
 {
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
-
     poison(side->ring->data + head + sizeof(uint32_t), size);
     atomic_store_explicit(&side->ring->head, (head + ring_slot_size(size)) & (side->capacity - 1),
                           memory_order_release);

@@ -46,9 +46,7 @@ ring_lock_combine(ring_lock *lock, void (*work)(void *), void *context)
     {
         atomic_exchange(&lock->pending, 1);
         if (!os_mutex_trylock(&lock->mutex))
-        {
             return;
-        }
         atomic_exchange(&lock->pending, 0);
     }
     work(context);

@@ -34,15 +34,11 @@ DWORD
 ring_pair_open(ring_pair *pair, DWORD capacity)
 {
     if (!ring_capacity_valid(capacity))
-    {
         return ERROR_INVALID_PARAMETER;
-    }
     pair->size = 2 * ring_bytes(capacity);
     pair->pages = os_pages_alloc(pair->size);
-    if (pair->pages == NULL)
-    {
+    if (!pair->pages)
         return ERROR_NOT_ENOUGH_MEMORY;
-    }
     side_open(&pair->receive, pair->pages, capacity);
     side_open(&pair->send, (uint8_t *)pair->pages + ring_bytes(capacity), capacity);
     return ERROR_SUCCESS;

@@ -44,8 +44,8 @@ sum_rest(const BYTE *bytes, uint32_t length, uint64_t sum)
 
 #if defined(__GNUC__) && defined(__x86_64__)
 
-/* With AVX2, where the processor has it: each 64-bit lane sums up 32-bit halves, which can't overflow within 16 GiB. The
- * compiler does not vectorise the loops below, for their carries. */
+/* With AVX2, where the processor has it: each 64-bit lane sums up 32-bit halves, which can't overflow within 16 GiB.
+ * The compiler does not vectorise the loops below, for their carries. */
 
 #include <immintrin.h>
 

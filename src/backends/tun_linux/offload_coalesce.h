@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Send: a run of packets becomes groups, each of which is one write: a packet as it is, or a superpacket that the kernel
- * splits again into the same packets. The one difference that can be seen afterwards is the IPv4 identification of
- * packets that must not be fragmented, which has no meaning.
+ * Send: a run of packets becomes groups, each of which is one write: a packet as it is, or a superpacket that the
+ * kernel splits again into the same packets. The one difference that can be seen afterwards is the IPv4 identification
+ * of packets that must not be fragmented, which has no meaning.
  *
- * Only what is proven intact is merged, as the kernel computes the checksums of a superpacket anew: a packet with a wrong
- * one goes out alone and stays wrong. Packets of a flow keep their order, and so does what belongs to no flow (other
- * protocols, fragments, options) relative to everything between the same two addresses.
+ * Only what is proven intact is merged, as the kernel computes the checksums of a superpacket anew: a packet with a
+ * wrong one goes out alone and stays wrong. Packets of a flow keep their order, and so does what belongs to no flow
+ * (other protocols, fragments, options) relative to everything between the same two addresses.
  *
- * The packets are only read. Somebody may still write to them meanwhile; then what goes out is theirs to answer for, but
- * no lengths are taken from them twice.
+ * The packets are only read. Somebody may still write to them meanwhile; then what goes out is theirs to answer for,
+ * but no lengths are taken from them twice.
  */
 #ifndef TUNRING_OFFLOAD_COALESCE_H
 #define TUNRING_OFFLOAD_COALESCE_H
@@ -24,8 +24,8 @@
 #define OFFLOAD_RUN 128u
 /* The most datagrams of a superpacket: what every kernel with USO splits. */
 #define OFFLOAD_DATAGRAMS 64u
-/* The largest TTL or hop limit of a datagram that is never merged: it may be a probe, as traceroute sends them, and whoever
- * answers has to quote what was sent. */
+/* The largest TTL or hop limit of a datagram that is never merged: it may be a probe, as traceroute sends them, and
+ * whoever answers has to quote what was sent. */
 #define OFFLOAD_PROBE_HOPS 32u
 /* Of IPv6 and TCP with all options; what is merged has no other extensions. */
 #define OFFLOAD_MAX_HEADERS 100u
@@ -68,8 +68,8 @@ typedef struct offload_frame
     uint32_t count; /* of pieces */
 } offload_frame;
 
-/* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags; without
- * any, each packet is a group of its own. */
+/* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags;
+ * without any, each packet is a group of its own. */
 void offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count, unsigned offloads);
 
 /* Puts a group together. The frame points into itself and to the packets. */

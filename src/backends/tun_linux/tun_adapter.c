@@ -106,8 +106,8 @@ same_interface(const tun_device *first, const tun_device *second)
            (first->home < 0 || second->home < 0 || tun_namespace_same(first->home, second->home));
 }
 
-/* After a session of this adapter: the link goes off with the last session on the interface, unless others are attached,
- * and if it was us who switched it on. */
+/* After a session of this adapter: the link goes off with the last session on the interface, unless others are
+ * attached, and if it was us who switched it on. */
 static void
 end_link(tun_adapter *ended)
 {
@@ -146,10 +146,8 @@ static tun_adapter *
 find(const char *name)
 {
     for (tun_adapter *adapter = adapters; adapter; adapter = adapter->next)
-    {
         if (!adapter->device.multi_queue && tun_device_is_named(&adapter->device, name))
             return adapter;
-    }
     return NULL;
 }
 
@@ -268,12 +266,12 @@ find_or_attach(const char *name, tun_adapter **adapter)
 DWORD
 tun_adapter_open(const char *name, WINTUN_ADAPTER_HANDLE *handle)
 {
-    tun_adapter *adapter;
     WINTUN_ADAPTER_HANDLE made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
     os_after_fork_in_child(forget_all_in_child);
     os_mutex_lock(&lock);
+    tun_adapter *adapter;
     const DWORD code = find_or_attach(name, &adapter);
     if (!code)
         use(made, adapter);
@@ -344,7 +342,6 @@ static DWORD
 start(tun_adapter *adapter, DWORD capacity, const tunring_session_options *options, tun_session **session)
 {
     tun_device *device = &adapter->device;
-    DWORD code;
     if (adapter->session)
     {
         backend_log(WINTUN_LOG_ERR, "The interface \"%s\" has a session already", device->name);
@@ -355,6 +352,7 @@ start(tun_adapter *adapter, DWORD capacity, const tunring_session_options *optio
         backend_log(WINTUN_LOG_ERR, "The interface \"%s\" was removed", device->name);
         return ERROR_NOT_FOUND;
     }
+    DWORD code;
     tun_session *made = tun_session_open(device->fd, &device->format, capacity, &code);
     if (!made)
     {
@@ -435,9 +433,9 @@ DWORD
 tun_adapter_descriptor(WINTUN_ADAPTER_HANDLE handle, bool leave, int *descriptor)
 {
     tun_device *device = &handle->adapter->device;
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&lock);
     *descriptor = device->fd;
+    DWORD code = ERROR_SUCCESS;
     if (device->fd < 0)
         code = ERROR_HANDLE_EOF;
     else if (leave)
@@ -456,10 +454,10 @@ DWORD
 tun_adapter_name(WINTUN_ADAPTER_HANDLE handle, char *name, DWORD size)
 {
     tun_device *device = &handle->adapter->device;
-    DWORD code = ERROR_SUCCESS;
     os_mutex_lock(&lock);
     (void)tun_device_refresh(device);
     const size_t length = strlen(device->name);
+    DWORD code = ERROR_SUCCESS;
     if (length < size)
         memcpy(name, device->name, length + 1);
     else

@@ -201,7 +201,8 @@ keep_format(tun_device *device, int flags)
 /* ---- Create and attach ---- */
 
 /* Attaches a descriptor to the interface of this name. Some drivers refuse the flags that they don't know, such as
- * gVisor's: it is tried again without what can be done without. *flags become those that were taken; errno otherwise. */
+ * gVisor's: it is tried again without what can be done without. *flags become those that were taken; errno
+ * otherwise. */
 static bool
 set_interface(int fd, const char *name, int *flags)
 {
@@ -321,19 +322,19 @@ static bool
 has_packet_information(int fd, int flags)
 {
     static const BYTE zeros[64];
-    int header_size = 0;
     if ((flags & IFF_NO_PI) == 0)
         return true;
+    int header_size = 0;
     if ((flags & IFF_VNET_HDR) && (tun_ioctl(fd, TUNGETVNETHDRSZ, &header_size) != 0 || header_size > 60))
         header_size = sizeof(virtio_header);
     return write(fd, zeros, (size_t)header_size + 4) >= 0 || errno == EIO;
 }
 
-/* Agrees with the kernel on how packets look, unless somebody else has: the flags that we asked for are nothing then. */
+/* Agrees with the kernel on how packets look, unless somebody else has: the flags that we asked for are nothing
+ * then. */
 static DWORD
 agree_on_format(tun_device *device, int flags)
 {
-    struct ifreq found = {0};
     if (!tun_device_is_shared(device, 1))
     {
         negotiate_offloads(device, flags);
@@ -341,6 +342,7 @@ agree_on_format(tun_device *device, int flags)
         tun_link_set_carrier(device->fd, device->control, device->name, false);
         return ERROR_SUCCESS;
     }
+    struct ifreq found = {0};
     if (tun_ioctl(device->fd, TUNGETIFF, &found) != 0 || has_packet_information(device->fd, found.ifr_flags))
     {
         backend_log(WINTUN_LOG_ERR,
@@ -414,8 +416,8 @@ descriptor_fault(int fd, struct ifreq *request)
 DWORD
 tun_device_adopt(tun_device *device, int fd)
 {
-    struct ifreq request = {0};
     *device = (tun_device){.origin = TUN_ADOPTED, .fd = -1, .control = -1, .home = -1};
+    struct ifreq request = {0};
     const char *fault = descriptor_fault(fd, &request);
     if (fault)
     {
@@ -539,9 +541,9 @@ drain(const tun_device *device)
 void
 tun_device_begin(tun_device *device)
 {
-    tun_link_state state;
     if (device->origin != TUN_ADOPTED)
         drain(device);
+    tun_link_state state;
     /* An interface that we made has no other state than ours, whatever anybody did to it. */
     if (device->origin != TUN_MADE && tun_netlink_read(device->control, device->index, &state) && state.carrier)
         return;

@@ -55,12 +55,12 @@ int tun_device_system_error(void);
 DWORD tun_device_create(tun_device *device, const char *name, bool multi_queue);
 
 /* Attaches to an interface that exists: to a queue of its own if that has several. As above, and ERROR_NOT_FOUND;
- * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN interface, or somebody reads other
- * packets from it; ERROR_ALREADY_INITIALIZED if some process is attached to it and it has one queue. */
+ * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN interface, or somebody reads
+ * other packets from it; ERROR_ALREADY_INITIALIZED if some process is attached to it and it has one queue. */
 DWORD tun_device_attach(tun_device *device, const char *name);
 
-/* Takes a descriptor that somebody has attached already, of which it makes a copy, and leaves the interface as it is. ERROR_INVALID_PARAMETER, with a line in
- * the log, if it is none of a TUN interface without packet information. */
+/* Takes a descriptor that somebody has attached already, of which it makes a copy, and leaves the interface as it is.
+ * ERROR_INVALID_PARAMETER, with a line in the log, if it is none of a TUN interface without packet information. */
 DWORD tun_device_adopt(tun_device *device, int fd);
 
 /* Whether more than `ours` descriptors are attached to the interface. */

@@ -32,7 +32,7 @@
 /* ---- Adapters ---- */
 
 static bool
-name_valid(LPCWSTR wide)
+adapter_name_valid(LPCWSTR wide)
 {
     char name[NAME_BYTES];
     (void)utf16_to_utf8(name, sizeof(name), wide);
@@ -40,19 +40,19 @@ name_valid(LPCWSTR wide)
 }
 
 static DWORD
-create_adapter(LPCWSTR wide, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
+adapter_create(LPCWSTR wide, LPCWSTR tunnel_type, const GUID *guid, const tunring_adapter_options *options,
                WINTUN_ADAPTER_HANDLE *adapter)
 {
-    char name[IFNAMSIZ];
-    char alias[ALIAS_BYTES];
     (void)guid;
+    char name[IFNAMSIZ];
     (void)utf16_to_utf8(name, sizeof(name), wide);
+    char alias[ALIAS_BYTES];
     (void)utf16_to_utf8(alias, sizeof(alias), tunnel_type);
     return tun_adapter_create(name, alias, options->queues > 1, adapter);
 }
 
 static DWORD
-open_adapter(LPCWSTR wide, WINTUN_ADAPTER_HANDLE *adapter)
+adapter_open(LPCWSTR wide, WINTUN_ADAPTER_HANDLE *adapter)
 {
     char name[IFNAMSIZ];
     (void)utf16_to_utf8(name, sizeof(name), wide);
@@ -60,7 +60,7 @@ open_adapter(LPCWSTR wide, WINTUN_ADAPTER_HANDLE *adapter)
 }
 
 static DWORD
-set_option(const char *name, DWORD value)
+adapter_set_option(const char *name, DWORD value)
 {
     if (strcmp(name, "offloads") != 0)
         return ERROR_NOT_FOUND;
@@ -73,21 +73,21 @@ set_option(const char *name, DWORD value)
 /* ---- Sessions ---- */
 
 static bool
-detach_session(WINTUN_SESSION_HANDLE session)
+session_detach(WINTUN_SESSION_HANDLE session)
 {
     tun_adapter_detach_session(session);
     return true;
 }
 
 static void
-end_session(WINTUN_SESSION_HANDLE session)
+session_end(WINTUN_SESSION_HANDLE session)
 {
     tun_adapter_detach_session(session);
     tun_session_free(session);
 }
 
 static HANDLE
-read_event(WINTUN_SESSION_HANDLE session)
+session_read_event(WINTUN_SESSION_HANDLE session)
 {
     return (HANDLE)(intptr_t)session->read_event;
 }
@@ -96,7 +96,7 @@ read_event(WINTUN_SESSION_HANDLE session)
 static void
 watch_link(WINTUN_SESSION_HANDLE session)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     const int64_t time = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
@@ -104,11 +104,11 @@ watch_link(WINTUN_SESSION_HANDLE session)
         return;
     atomic_store_explicit(&session->look_at, time + LOOK_EVERY, memory_order_relaxed);
     tun_adapter_watch_link(session);
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 static DWORD
-receive(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
+session_receive(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
 {
     const DWORD taken = tun_receive(session, slots, count);
     if (taken == 0)
@@ -117,16 +117,16 @@ receive(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count)
 }
 
 static void
-count_session(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
+session_count(WINTUN_SESSION_HANDLE session, tunring_counters *counters)
 {
     tun_session_count(session, counters);
     counters->host_dropped = tun_adapter_session_dropped(session);
 }
 
 const backend_operations backend = {
-    .name_valid = name_valid,
-    .create = create_adapter,
-    .open = open_adapter,
+    .name_valid = adapter_name_valid,
+    .create = adapter_create,
+    .open = adapter_open,
     .adopt = tun_adapter_adopt,
     .close = tun_adapter_close,
     .any_adapter = tun_adapters_exist,
@@ -136,13 +136,13 @@ const backend_operations backend = {
     .space = tun_adapter_namespace,
     .descriptor = tun_adapter_descriptor,
     .shared = tun_adapter_shared,
-    .set_option = set_option,
+    .set_option = adapter_set_option,
     .start = tun_adapter_start_session,
-    .detach = detach_session,
-    .end = end_session,
-    .read_event = read_event,
-    .count = count_session,
-    .receive = receive,
+    .detach = session_detach,
+    .end = session_end,
+    .read_event = session_read_event,
+    .count = session_count,
+    .receive = session_receive,
     .release = tun_release,
     .allocate = tun_allocate,
     .send = tun_send,

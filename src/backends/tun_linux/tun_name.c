@@ -32,10 +32,8 @@ name_fault(const char *name)
     if (strstr(name, "\xEF\xBF\xBD"))
         return "it was no valid UTF-16";
     for (size_t i = 0; i < length; i++)
-    {
         if (is_space((unsigned char)name[i]))
             return "white space is not allowed";
-    }
     return NULL;
 }
 

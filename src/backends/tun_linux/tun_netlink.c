@@ -79,13 +79,13 @@ exchange(int control, link_request *request, link_answer *answer)
 int
 tun_netlink_set_alias(int control, DWORD index, const char *alias)
 {
-    link_request request;
-    link_answer answer;
     const size_t length = strlen(alias);
     if (length >= IFALIASZ)
         return ENAMETOOLONG;
+    link_request request;
     start_request(&request, RTM_SETLINK, NLM_F_ACK, index);
     add_attribute(&request, IFLA_IFALIAS, alias, length);
+    link_answer answer;
     const ssize_t result = exchange(control, &request, &answer);
     return result < 0 ? (int)-result : 0;
 }
@@ -94,10 +94,8 @@ static const struct rtattr *
 find(const struct rtattr *attribute, int left, uint16_t type)
 {
     for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
-    {
         if ((attribute->rta_type & NLA_TYPE_MASK) == type)
             return attribute;
-    }
     return NULL;
 }
 
@@ -111,9 +109,9 @@ find_inside(const struct rtattr *outer, uint16_t type)
 static uint32_t
 number_in(const struct rtattr *attribute)
 {
-    uint32_t number = 0;
     if (attribute && RTA_PAYLOAD(attribute) == 1)
         return *(const uint8_t *)RTA_DATA(attribute);
+    uint32_t number = 0;
     if (attribute && RTA_PAYLOAD(attribute) == sizeof(number))
         memcpy(&number, RTA_DATA(attribute), sizeof(number));
     return number;
@@ -123,8 +121,8 @@ bool
 tun_netlink_read(int control, DWORD index, tun_link_state *state)
 {
     link_request request;
-    link_answer answer;
     start_request(&request, RTM_GETLINK, 0, index);
+    link_answer answer;
     if (exchange(control, &request, &answer) <= 0)
         return false;
     const int size = (int)IFLA_PAYLOAD(&answer.header);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Receive: a read that finds S empty. What comes may be a superpacket, or several packets at once: it is read into memory
- * of its own and split from there, and what S has no room for waits there.
+ * Receive: a read that finds S empty. What comes may be a superpacket, or several packets at once: it is read into
+ * memory of its own and split from there, and what S has no room for waits there.
  */
 #include "backends/tun_linux/tun_session.h"
 
@@ -37,7 +37,7 @@ begin_next(tun_session *session)
     virtio_header virtio;
     uint32_t length;
     const BYTE *packet;
-    while ((packet = tun_reader_next(&receive->reader, &virtio, &length)) != NULL)
+    while ((packet = tun_reader_next(&receive->reader, &virtio, &length)))
     {
         receive->splitting =
             tunring_packet_is_ip(packet, length) && offload_split_begin(&receive->split, &virtio, packet, length);
@@ -129,8 +129,8 @@ static uint32_t
 receive_locked(tun_session *session, tunring_slot *slots, uint32_t count, DWORD *code)
 {
     ring_side *side = &session->rings.receive;
-    uint32_t taken = 0;
     *code = atomic_load(&session->over) ? ERROR_HANDLE_EOF : ERROR_SUCCESS;
+    uint32_t taken = 0;
     while (!*code && taken < count)
     {
         /* The last read has told already that nothing more waits. */
@@ -149,22 +149,22 @@ receive_locked(tun_session *session, tunring_slot *slots, uint32_t count, DWORD 
 uint32_t
 tun_receive(tun_session *session, tunring_slot *slots, uint32_t count)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     ring_lock *lock = &session->rings.receive.lock;
-    DWORD code;
     ring_lock_enter(lock);
+    DWORD code;
     const uint32_t taken = receive_locked(session, slots, count, &code);
     ring_lock_leave(lock, tun_receive_work, session);
-    SetLastError(taken ? before : code);
+    SetLastError(taken ? last_error : code);
     return taken;
 }
 
 void
 tun_release(tun_session *session, const tunring_slot *slots, uint32_t count)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     for (uint32_t i = 0; i < count; i++)
         ring_mark_released(slots[i].data);
     ring_lock_combine(&session->rings.receive.lock, tun_receive_work, session);
-    SetLastError(before);
+    SetLastError(last_error);
 }

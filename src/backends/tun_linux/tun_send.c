@@ -73,11 +73,11 @@ write_padded(tun_session *session, const offload_frame *frame)
     static const BYTE padding[VIRTIO_MAX_HEADER];
     const struct iovec *first = frame->pieces;
     struct iovec pieces[3 + OFFLOAD_RUN];
-    ssize_t result;
     pieces[0] = (struct iovec){first->iov_base, sizeof(virtio_header)};
     pieces[1] = (struct iovec){(void *)(uintptr_t)padding, session->padding};
     pieces[2] = (struct iovec){(BYTE *)first->iov_base + sizeof(virtio_header), first->iov_len - sizeof(virtio_header)};
     memcpy(pieces + 3, first + 1, (frame->count - 1) * sizeof(*pieces));
+    ssize_t result;
     do
         result = writev(session->send.fd, pieces, (int)frame->count + 2);
     while (result < 0 && errno == EINTR);
@@ -100,9 +100,9 @@ write_frame(tun_session *session, const offload_frame *frame)
 static written
 write_packet(tun_session *session, const tunring_packet *packet)
 {
-    offload_frame frame;
     if (!session->virtio)
         return write_bytes(session, packet->data, packet->length);
+    offload_frame frame;
     offload_packet_frame(packet, &frame);
     return write_frame(session, &frame);
 }
@@ -166,9 +166,9 @@ write_singly(tun_session *session, const offload_group *group)
 static written
 write_group(tun_session *session, const offload_group *group)
 {
-    offload_frame frame;
     if (group->count == 1 || session->send.singly > 0)
         return write_singly(session, group);
+    offload_frame frame;
     offload_group_frame(&session->send.run, group, &frame);
     const written outcome = write_frame(session, &frame);
     if (outcome == INVALID)
@@ -204,10 +204,10 @@ begin_run(tun_session *session)
     tun_send_half *send = &session->send;
     ring_side *side = &session->rings.send;
     const uint32_t begin = ring_host_head(side);
-    const BYTE *packet;
-    uint32_t size;
     empty_run(session);
     send->end = begin;
+    const BYTE *packet;
+    uint32_t size;
     while (send->count < OFFLOAD_RUN && ring_host_next(side, &send->end, &packet, &size) == ERROR_SUCCESS)
         add_to_run(session, packet, size);
     group_run(session);
@@ -331,47 +331,47 @@ allocate_locked(tun_session *session, DWORD size, BYTE **packet)
 BYTE *
 tun_allocate(tun_session *session, DWORD size)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     ring_lock *lock = &session->rings.send.lock;
-    BYTE *packet = NULL;
     ring_lock_enter(lock);
+    BYTE *packet = NULL;
     const DWORD code = allocate_locked(session, size, &packet);
     ring_lock_leave(lock, tun_send_work, session);
-    SetLastError(code ? code : before);
+    SetLastError(code ? code : last_error);
     return packet;
 }
 
 void
 tun_send(tun_session *session, const BYTE *packet)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     ring_mark_ready(packet);
     ring_lock_combine(&session->rings.send.lock, tun_send_work, session);
-    SetLastError(before);
+    SetLastError(last_error);
 }
 
 DWORD
 tun_send_room(tun_session *session)
 {
-    const DWORD before = GetLastError();
+    const DWORD last_error = GetLastError();
     ring_side *side = &session->rings.send;
     ring_lock_enter(&side->lock);
     /* Whoever waits for room asks here, so this is a time to try again what the kernel had no room for. */
     tun_send_work(session);
     const DWORD room = atomic_load(&session->over) ? RING_GONE : ring_room(side);
     ring_lock_leave(&side->lock, tun_send_work, session);
-    SetLastError(before);
+    SetLastError(last_error);
     return room;
 }
 
 static DWORD
 send_locked(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {
-    DWORD code = ERROR_SUCCESS;
-    uint32_t taken;
     *sent = 0;
+    uint32_t taken;
     while (*sent < count && (taken = send_directly(session, packets + *sent, count - *sent)) > 0)
         *sent += taken;
+    DWORD code = ERROR_SUCCESS;
     for (; *sent < count; ++*sent)
     {
         const tunring_packet *packet = &packets[*sent];

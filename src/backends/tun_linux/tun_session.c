@@ -13,8 +13,8 @@
 /* ---- The read event ---- */
 
 /* EPOLLIN: packets wait. Without it the descriptor still has to wake us when the interface goes, and the kernel wakes
- * only those who asked for one of the conditions it names: EPOLLPRI is among them, yet never true of a TUN descriptor.
- */
+ * only those who asked for one of the conditions it names: EPOLLPRI is among them, yet never true of a TUN
+ * descriptor. */
 static struct epoll_event
 interest(bool packets)
 {

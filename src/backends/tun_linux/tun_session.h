@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A session: the two rings between a client and the TUN descriptor. No thread moves packets: a receive that finds S
- * empty reads into it (tun_receive.c), and a send writes what R holds (tun_send.c). tun_session.c has the session's life
- * and its read event.
+ * empty reads into it (tun_receive.c), and a send writes what R holds (tun_send.c). tun_session.c has the session's
+ * life and its read event.
  *
  * Locks: each side's ring lock guards that side and what is listed under it below. Release and send never wait for
  * them, see ring_lock_combine().
@@ -91,7 +91,8 @@ void tun_session_count(tun_session *session, tunring_counters *counters);
 /* Makes the read event tell what the next receive will: after everything that moves S. */
 void tun_session_update_event(tun_session *session);
 
-/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says why. */
+/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says
+ * why. */
 uint32_t tun_receive(tun_session *session, tunring_slot *slots, uint32_t count);
 void tun_release(tun_session *session, const tunring_slot *slots, uint32_t count);
 /* Work of the receive lock: takes back what was released. */

@@ -111,10 +111,10 @@ map_rings(tun_uring *uring, const parameters *made)
 tun_uring *
 tun_uring_open(unsigned most)
 {
-    parameters made = {0};
     tun_uring *uring = calloc(1, sizeof(*uring));
     if (!uring)
         return NULL;
+    parameters made = {0};
     uring->fd = OS_FD((int)syscall(CALL_SETUP, most, &made));
     if (uring->fd >= 0 && made.features & FEATURE_SINGLE_MMAP && map_rings(uring, &made))
         return uring;

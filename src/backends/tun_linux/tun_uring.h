@@ -16,8 +16,8 @@ typedef struct tun_uring tun_uring;
 tun_uring *tun_uring_open(unsigned most);
 void tun_uring_close(tun_uring *uring);
 
-/* Reads up to `count` times `size` bytes into buffers that lie `stride` bytes apart, without waiting. Each length is what
- * read() would say, or a negative errno. False if the kernel refused: then nothing was read. */
+/* Reads up to `count` times `size` bytes into buffers that lie `stride` bytes apart, without waiting. Each length is
+ * what read() would say, or a negative errno. False if the kernel refused: then nothing was read. */
 bool tun_uring_read(tun_uring *uring, int fd, unsigned char *buffers, size_t stride, uint32_t size, int32_t *lengths,
                     unsigned count);
 

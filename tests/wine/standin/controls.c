@@ -15,11 +15,10 @@ luid_function(void)
 {
     static _Atomic(WINTUN_GET_ADAPTER_LUID_FUNC *) known;
     WINTUN_GET_ADAPTER_LUID_FUNC *function = atomic_load(&known);
-
-    if (function == NULL)
+    if (!function)
     {
         HMODULE library = GetModuleHandleW(L"wintun.dll");
-        FARPROC address = library == NULL ? NULL : GetProcAddress(library, "WintunGetAdapterLUID");
+        FARPROC address = library ? GetProcAddress(library, "WintunGetAdapterLUID") : NULL;
         function = (WINTUN_GET_ADAPTER_LUID_FUNC *)(any_function)address;
         atomic_store(&known, function);
     }
@@ -33,8 +32,7 @@ device_of(WINTUN_ADAPTER_HANDLE adapter)
     WINTUN_GET_ADAPTER_LUID_FUNC *get_luid = luid_function();
     device *found = NULL;
     NET_LUID luid;
-
-    if (get_luid != NULL && adapter != NULL)
+    if (get_luid && adapter)
     {
         get_luid(adapter, &luid);
         devices_enter();
@@ -52,21 +50,14 @@ attach(WINTUN_ADAPTER_HANDLE adapter)
     device *of = device_of(adapter);
     direction *outgoing = direction_new(SERVED_BY_SIMULATOR);
     direction *incoming = direction_new(SERVED_BY_SIMULATOR);
-    DWORD code = ERROR_SUCCESS;
-
     devices_enter();
-    if (outgoing == NULL || incoming == NULL)
-    {
+    DWORD code = ERROR_SUCCESS;
+    if (!outgoing || !incoming)
         code = ERROR_NOT_ENOUGH_MEMORY;
-    }
-    else if (of == NULL || !of->present)
-    {
+    else if (!of || !of->present)
         code = ERROR_NOT_FOUND;
-    }
-    else if (of->session != NULL)
-    {
+    else if (of->session)
         code = ERROR_BUSY;
-    }
     else
     {
         of->outgoing = outgoing;
@@ -81,22 +72,16 @@ static direction *
 enter_simulated(WINTUN_ADAPTER_HANDLE adapter, bool incoming, DWORD *code)
 {
     device *of = device_of(adapter);
-    direction *entered = NULL;
-
     *code = ERROR_NOT_SUPPORTED;
-    if (of == NULL)
-    {
+    if (!of)
         return NULL;
-    }
     devices_enter();
-    entered = incoming ? of->incoming : of->outgoing;
+    direction *entered = incoming ? of->incoming : of->outgoing;
     devices_leave();
     if (entered->service != SERVED_BY_SIMULATOR)
-    {
         return NULL;
-    }
     direction_enter(entered);
-    if ((incoming ? entered->to : entered->from) == NULL)
+    if (!(incoming ? entered->to : entered->from))
     {
         direction_leave(entered);
         *code = ERROR_HANDLE_EOF;
@@ -110,22 +95,18 @@ static void
 sleep_delay(WINTUN_ADAPTER_HANDLE adapter)
 {
     const device *of = device_of(adapter);
-    DWORD microseconds = of == NULL ? 0 : atomic_load(&of->delay);
-
+    DWORD microseconds = of ? atomic_load(&of->delay) : 0;
     if (microseconds != 0)
-    {
         os_sleep((int64_t)microseconds * 1000);
-    }
 }
 
 static DWORD
 inject(WINTUN_ADAPTER_HANDLE adapter, const tunring_packet *chain, DWORD count)
 {
-    DWORD code;
-
     sleep_delay(adapter);
+    DWORD code;
     direction *incoming = enter_simulated(adapter, true, &code);
-    if (incoming != NULL)
+    if (incoming)
     {
         code = driver_inject(incoming, chain, count) ? ERROR_SUCCESS : ERROR_BUFFER_OVERFLOW;
         direction_leave(incoming);
@@ -140,20 +121,15 @@ take_packet(registration *from, BYTE *buffer, DWORD *room)
     const BYTE *packet;
     uint32_t size;
     DWORD code;
-
     while ((code = ring_host_peek(&from->send, &packet, &size)) == ERROR_SUCCESS && !tunring_packet_is_ip(packet, size))
     {
         from->counters->filtered++;
         ring_host_take(&from->send, size);
     }
     if (code != ERROR_SUCCESS)
-    {
         return code;
-    }
     if (size > *room)
-    {
         code = ERROR_BUFFER_OVERFLOW;
-    }
     else
     {
         memcpy(buffer, packet, size);
@@ -167,11 +143,10 @@ take_packet(registration *from, BYTE *buffer, DWORD *room)
 static DWORD
 drain(WINTUN_ADAPTER_HANDLE adapter, BYTE *buffer, DWORD *size)
 {
-    DWORD code;
-
     sleep_delay(adapter);
+    DWORD code;
     direction *outgoing = enter_simulated(adapter, false, &code);
-    if (outgoing != NULL)
+    if (outgoing)
     {
         code = take_packet(outgoing->from, buffer, size);
         direction_leave(outgoing);
@@ -185,11 +160,8 @@ static DWORD
 corrupt_size(const ring_side *side, DWORD value)
 {
     DWORD head = ring_host_head(side);
-
     if (head == ring_host_tail(side) || head >= side->capacity)
-    {
         return ERROR_NO_MORE_ITEMS;
-    }
     atomic_store(ring_size_word(side->ring->data + head + sizeof(uint32_t)), value);
     return ERROR_SUCCESS;
 }
@@ -198,15 +170,10 @@ static DWORD
 corrupt_receive(registration *session, tunring_corruption what, DWORD value)
 {
     DWORD code = ERROR_SUCCESS;
-
     if (what == TUNRING_CORRUPT_RECEIVE_TAIL)
-    {
         atomic_store(&session->receive.ring->tail, value);
-    }
     else
-    {
         code = corrupt_size(&session->receive, value);
-    }
     SetEvent(session->receive_event);
     return code;
 }
@@ -228,8 +195,7 @@ corrupt(WINTUN_ADAPTER_HANDLE adapter, tunring_corruption what, DWORD value)
     bool receive = what == TUNRING_CORRUPT_RECEIVE_TAIL || what == TUNRING_CORRUPT_RECEIVE_SIZE;
     DWORD code;
     direction *entered = enter_simulated(adapter, receive, &code);
-
-    if (entered != NULL)
+    if (entered)
     {
         code = receive ? corrupt_receive(entered->to, what, value) : corrupt_send(entered->from, what, value);
         direction_leave(entered);
@@ -241,11 +207,8 @@ static DWORD
 delay(WINTUN_ADAPTER_HANDLE adapter, DWORD microseconds)
 {
     device *of = device_of(adapter);
-
-    if (of == NULL)
-    {
+    if (!of)
         return ERROR_NOT_SUPPORTED;
-    }
     atomic_store(&of->delay, microseconds);
     return ERROR_SUCCESS;
 }
@@ -254,8 +217,7 @@ static DWORD
 remove_adapter(WINTUN_ADAPTER_HANDLE adapter)
 {
     const device *of = device_of(adapter);
-
-    return of != NULL && device_remove(of->number) ? ERROR_SUCCESS : ERROR_NOT_FOUND;
+    return of && device_remove(of->number) ? ERROR_SUCCESS : ERROR_NOT_FOUND;
 }
 
 const tunring_simulator StandinSimulator = {
@@ -284,21 +246,14 @@ StandinConnect(WINTUN_ADAPTER_HANDLE Left, WINTUN_ADAPTER_HANDLE Right)
 {
     device *left = device_of(Left);
     device *right = device_of(Right);
-    DWORD code = ERROR_SUCCESS;
-
     devices_enter();
-    if (left == NULL || right == NULL || !left->present || !right->present)
-    {
+    DWORD code = ERROR_SUCCESS;
+    if (!left || !right || !left->present || !right->present)
         code = ERROR_NOT_FOUND;
-    }
-    else if (right->session != NULL || (left->session != NULL && left->outgoing->service != SERVED_BY_CABLE))
-    {
+    else if (right->session || (left->session && left->outgoing->service != SERVED_BY_CABLE))
         code = ERROR_BUSY;
-    }
     else
-    {
         plug_together(left, right);
-    }
     devices_leave();
     return code;
 }
@@ -315,11 +270,8 @@ DWORD
 StandinCounters(WINTUN_ADAPTER_HANDLE Adapter, standin_counters *Counters)
 {
     const device *of = device_of(Adapter);
-
-    if (of == NULL)
-    {
+    if (!of)
         return ERROR_NOT_FOUND;
-    }
     *Counters = of->counters;
     return ERROR_SUCCESS;
 }
@@ -340,10 +292,8 @@ StandinElevated(BOOL Elevated)
 DWORD
 StandinAdapterCount(void)
 {
-    DWORD count;
-
     devices_enter();
-    count = device_count();
+    DWORD count = device_count();
     devices_leave();
     return count;
 }

@@ -36,11 +36,8 @@ device *
 device_numbered(DWORD number)
 {
     device *found = devices;
-
-    while (found != NULL && found->number != number)
-    {
+    while (found && found->number != number)
         found = found->next;
-    }
     return found;
 }
 
@@ -48,11 +45,8 @@ device *
 device_with_instance(LPCWSTR instance)
 {
     device *found = devices;
-
-    while (found != NULL && (!found->present || _wcsicmp(found->instance, instance) != 0))
-    {
+    while (found && (!found->present || _wcsicmp(found->instance, instance) != 0))
         found = found->next;
-    }
     return found;
 }
 
@@ -60,11 +54,8 @@ device *
 device_with_guid(const GUID *guid)
 {
     device *found = devices;
-
-    while (found != NULL && (!found->present || memcmp(&found->guid, guid, sizeof(*guid)) != 0))
-    {
+    while (found && (!found->present || memcmp(&found->guid, guid, sizeof(*guid)) != 0))
         found = found->next;
-    }
     return found;
 }
 
@@ -72,24 +63,17 @@ device *
 device_with_path(LPCWSTR path)
 {
     device *found = devices;
-
-    while (found != NULL && _wcsicmp(found->path, path) != 0)
-    {
+    while (found && _wcsicmp(found->path, path) != 0)
         found = found->next;
-    }
     return found;
 }
 
 device *
 device_at(DWORD index)
 {
-    for (device *found = devices; found != NULL; found = found->next)
-    {
+    for (device *found = devices; found; found = found->next)
         if (found->present && index-- == 0)
-        {
             return found;
-        }
-    }
     return NULL;
 }
 
@@ -97,11 +81,8 @@ DWORD
 device_count(void)
 {
     DWORD count = 0;
-
-    for (device *found = devices; found != NULL; found = found->next)
-    {
+    for (device *found = devices; found; found = found->next)
         count += found->present;
-    }
     return count;
 }
 
@@ -109,19 +90,14 @@ static bool
 parse_guid(LPCWSTR text, GUID *guid)
 {
     unsigned first, second, third, rest[8];
-
     if (swscanf(text, L"{%8x-%4x-%4x-%2x%2x-%2x%2x%2x%2x%2x%2x}", &first, &second, &third, &rest[0], &rest[1], &rest[2],
                 &rest[3], &rest[4], &rest[5], &rest[6], &rest[7]) != 11)
-    {
         return false;
-    }
     guid->Data1 = first;
     guid->Data2 = (WORD)second;
     guid->Data3 = (WORD)third;
     for (int i = 0; i < 8; i++)
-    {
         guid->Data4[i] = (BYTE)rest[i];
-    }
     return true;
 }
 
@@ -138,25 +114,18 @@ device_create(LPCWSTR instance, LPCWSTR id, LPCWSTR name, DWORD *number)
 {
     device *made = calloc(1, sizeof(*made));
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
-
-    if (made == NULL)
-    {
+    if (!made)
         return code;
-    }
     made->outgoing = direction_new(SERVED_BY_DRIVER);
     made->incoming = direction_new(SERVED_BY_DRIVER);
     devices_enter();
-    if (made->outgoing == NULL || made->incoming == NULL)
-    {
+    if (!made->outgoing || !made->incoming)
         goto cleanup;
-    }
-    code = device_with_instance(instance) != NULL ? ERROR_ALREADY_EXISTS
-           : !parse_guid(id, &made->guid)         ? ERROR_INVALID_PARAMETER
-                                                  : ERROR_SUCCESS;
+    code = device_with_instance(instance) ? ERROR_ALREADY_EXISTS
+           : !parse_guid(id, &made->guid) ? ERROR_INVALID_PARAMETER
+                                          : ERROR_SUCCESS;
     if (code != ERROR_SUCCESS)
-    {
         goto cleanup;
-    }
     os_mutex_init(&made->end_lock);
     made->number = *number = ++last_number;
     lstrcpynW(made->instance, instance, DEVICE_ID_UNITS);
@@ -169,9 +138,7 @@ device_create(LPCWSTR instance, LPCWSTR id, LPCWSTR name, DWORD *number)
 cleanup:
     devices_leave();
     if (code != ERROR_SUCCESS)
-    {
         free_device(made);
-    }
     return code;
 }
 
@@ -185,19 +152,16 @@ key_path(DWORD number, WCHAR *path, size_t units)
 bool
 device_remove(DWORD number)
 {
-    WCHAR path[DEVICE_PATH_UNITS];
-    device *removed;
-    bool was_present;
-
     devices_enter();
-    removed = device_numbered(number);
-    was_present = removed != NULL && removed->present;
+    device *removed = device_numbered(number);
+    bool was_present = removed && removed->present;
     if (was_present)
     {
         removed->present = false;
         device_force_close(removed);
     }
     devices_leave();
+    WCHAR path[DEVICE_PATH_UNITS];
     if (was_present)
     {
         device_end_session(removed, NULL);
@@ -219,7 +183,6 @@ describe(HKEY key, const device *described)
     const GUID *guid = &described->guid;
     const BYTE *rest = guid->Data4;
     WCHAR text[39];
-
     swprintf(text, 39, L"{%08lX-%04X-%04X-%02X%02X-%02X%02X%02X%02X%02X%02X}", guid->Data1, guid->Data2, guid->Data3,
              rest[0], rest[1], rest[2], rest[3], rest[4], rest[5], rest[6], rest[7]);
     RegSetValueExW(key, L"NetCfgInstanceId", 0, REG_SZ, (const BYTE *)text, sizeof(text));
@@ -231,20 +194,14 @@ HKEY
 device_open_key(DWORD number)
 {
     WCHAR path[DEVICE_PATH_UNITS];
-    const device *described;
-    HKEY key;
-
     key_path(number, path, DEVICE_PATH_UNITS);
+    HKEY key;
     if (RegCreateKeyExW(HKEY_CURRENT_USER, path, 0, NULL, REG_OPTION_VOLATILE, KEY_ALL_ACCESS, NULL, &key, NULL) != 0)
-    {
         return INVALID_HANDLE_VALUE;
-    }
     devices_enter();
-    described = device_numbered(number);
-    if (described != NULL)
-    {
+    const device *described = device_numbered(number);
+    if (described)
         describe(key, described);
-    }
     devices_leave();
     return key;
 }

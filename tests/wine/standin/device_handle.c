@@ -23,11 +23,8 @@ static device_handle **
 find_handle(HANDLE value)
 {
     device_handle **link = &handles;
-
-    while (*link != NULL && (*link)->value != value)
-    {
+    while (*link && (*link)->value != value)
         link = &(*link)->next;
-    }
     return link;
 }
 
@@ -35,16 +32,15 @@ HANDLE
 device_open(LPCWSTR path)
 {
     device_handle *made = calloc(1, sizeof(*made));
-    HANDLE value = NULL;
-
     devices_enter();
     device *opened = device_with_path(path);
-    if (opened != NULL && (!opened->present || made == NULL))
+    HANDLE value = NULL;
+    if (opened && (!opened->present || !made))
     {
-        SetLastError(made == NULL ? ERROR_NOT_ENOUGH_MEMORY : ERROR_FILE_NOT_FOUND);
+        SetLastError(made ? ERROR_FILE_NOT_FOUND : ERROR_NOT_ENOUGH_MEMORY);
         value = INVALID_HANDLE_VALUE;
     }
-    else if (opened != NULL)
+    else if (opened)
     {
         value = made->value = CreateEventW(NULL, TRUE, FALSE, NULL);
         made->device = opened;
@@ -61,33 +57,23 @@ static DWORD
 register_rings(device *of, HANDLE owner, const void *input, DWORD size)
 {
     if (!of->present)
-    {
         return ERROR_FILE_NOT_FOUND;
-    }
-    if (of->session != NULL)
-    {
+    if (of->session)
         return ERROR_ALREADY_INITIALIZED;
-    }
     if (size != sizeof(registered_rings))
-    {
         return ERROR_INVALID_PARAMETER;
-    }
     return driver_register(input, owner, of->outgoing, of->incoming, &of->counters, &of->session);
 }
 
 bool
 device_control(HANDLE handle, DWORD request, const void *input, DWORD size, DWORD *code)
 {
-    device_handle *found;
-
     devices_enter();
-    found = *find_handle(handle);
-    if (found != NULL)
-    {
+    device_handle *found = *find_handle(handle);
+    if (found)
         *code = found->closed_by_force            ? ERROR_INVALID_HANDLE
                 : request == IOCTL_REGISTER_RINGS ? register_rings(found->device, handle, input, size)
                                                   : ERROR_INVALID_FUNCTION;
-    }
     devices_leave();
     return found != NULL;
 }
@@ -95,23 +81,20 @@ device_control(HANDLE handle, DWORD request, const void *input, DWORD size, DWOR
 void
 device_force_close(const device *removed)
 {
-    for (device_handle *handle = handles; handle != NULL; handle = handle->next)
-    {
+    for (device_handle *handle = handles; handle; handle = handle->next)
         handle->closed_by_force = handle->closed_by_force || handle->device == removed;
-    }
 }
 
 void
 device_end_session(device *of, HANDLE owner)
 {
-    registration *session;
-
     /* Whoever comes second waits: it may free the rings as soon as it returns. */
     os_mutex_lock(&of->end_lock);
     devices_enter();
+    registration *session;
     session = of->session;
     devices_leave();
-    if (session != NULL && (owner == NULL || session->owner == owner))
+    if (session && (!owner || session->owner == owner))
     {
         driver_unregister(session);
         devices_enter();
@@ -125,24 +108,16 @@ device_end_session(device *of, HANDLE owner)
 void
 device_forget_handle(HANDLE value)
 {
-    device_handle **link, *forgotten;
-
     devices_enter();
-    link = find_handle(value);
-    forgotten = *link;
-    if (forgotten != NULL)
-    {
+    device_handle **link = find_handle(value);
+    device_handle *forgotten = *link;
+    if (forgotten)
         *link = forgotten->next;
-    }
     devices_leave();
-    if (forgotten == NULL)
-    {
+    if (!forgotten)
         return;
-    }
     if (forgotten->closed_by_force)
-    {
         atomic_fetch_add(&stale_closes, 1);
-    }
     device_end_session(forgotten->device, value);
     free(forgotten);
 }
@@ -157,11 +132,10 @@ void
 device_settle(void)
 {
     devices_enter();
-    for (const device_handle *handle = handles; handle != NULL; handle = handle->next)
+    for (const device_handle *handle = handles; handle; handle = handle->next)
     {
         const registration *session = handle->device->session;
-
-        if (session != NULL)
+        if (session)
         {
             direction_enter(session->outgoing);
             driver_move(session->outgoing);
@@ -174,23 +148,17 @@ device_settle(void)
 bool
 device_wake(HANDLE send_event)
 {
-    direction *outgoing = NULL;
-
     devices_enter();
-    for (const device_handle *handle = handles; handle != NULL && outgoing == NULL; handle = handle->next)
+    direction *outgoing = NULL;
+    for (const device_handle *handle = handles; handle && !outgoing; handle = handle->next)
     {
         const registration *session = handle->device->session;
-
-        if (session != NULL && session->send_event == send_event && session->outgoing->service == SERVED_BY_CABLE)
-        {
+        if (session && session->send_event == send_event && session->outgoing->service == SERVED_BY_CABLE)
             outgoing = session->outgoing;
-        }
     }
     devices_leave();
-    if (outgoing == NULL)
-    {
+    if (!outgoing)
         return false;
-    }
     direction_enter(outgoing);
     driver_move(outgoing);
     direction_leave(outgoing);

@@ -13,8 +13,7 @@ direction *
 direction_new(service service)
 {
     direction *made = calloc(1, sizeof(*made));
-
-    if (made != NULL)
+    if (made)
     {
         os_mutex_init(&made->lock);
         made->service = service;
@@ -42,7 +41,6 @@ drop_packets(registration *from)
 {
     const BYTE *packet;
     uint32_t size;
-
     while (ring_host_peek(&from->send, &packet, &size) == ERROR_SUCCESS)
     {
         if (tunring_packet_is_ip(packet, size))
@@ -51,9 +49,7 @@ drop_packets(registration *from)
             from->counters->dropped++;
         }
         else
-        {
             from->counters->filtered++;
-        }
         ring_host_take(&from->send, size);
     }
 }
@@ -67,27 +63,21 @@ move_packets(registration *from, registration *to)
     bool room = true;
     const BYTE *packet;
     uint32_t size;
-
     while (room && ring_host_peek(&from->send, &packet, &size) == ERROR_SUCCESS)
     {
         bool passes = tunring_packet_is_ip(packet, size);
         BYTE *place = passes ? ring_host_place(&to->receive, at, size) : NULL;
-
-        room = !passes || place != NULL;
-        if (place != NULL)
+        room = !passes || place;
+        if (place)
         {
             memcpy(place, packet, size);
             at = ring_host_fill(&to->receive, at, size);
             from->counters->taken++;
         }
         else if (!passes)
-        {
             from->counters->filtered++;
-        }
         if (room)
-        {
             ring_host_take(&from->send, size);
-        }
     }
     if (at != start)
     {
@@ -95,37 +85,26 @@ move_packets(registration *from, registration *to)
         SetEvent(to->receive_event);
     }
     if (!room)
-    {
         SetEvent(from->stalled);
-    }
     else
-    {
         ResetEvent(from->stalled);
-    }
 }
 
 void
 driver_move(direction *direction)
 {
-    if (direction->from == NULL || direction->service == SERVED_BY_SIMULATOR)
-    {
+    if (!direction->from || direction->service == SERVED_BY_SIMULATOR)
         return;
-    }
-    if (direction->to != NULL && direction->service == SERVED_BY_CABLE)
-    {
+    if (direction->to && direction->service == SERVED_BY_CABLE)
         move_packets(direction->from, direction->to);
-    }
     else
-    {
         drop_packets(direction->from);
-    }
 }
 
 bool
 driver_inject(direction *direction, const tunring_packet *chain, DWORD count)
 {
     registration *session = direction->to;
-
     if (!ring_host_put_chain(&session->receive, chain, count))
     {
         session->counters->dropped += count;
@@ -142,7 +121,7 @@ open_side(ring_side *side, const registered_ring *from)
 {
     side->ring = from->ring;
     side->capacity = from->size - (DWORD)sizeof(ring) - RING_SPILL;
-    return ring_capacity_valid(side->capacity) && from->ring != NULL && from->event != NULL;
+    return ring_capacity_valid(side->capacity) && from->ring && from->event;
 }
 
 /* A connected device's host hears of every publication, so the near end's SetEvent() is what moves its packets. */
@@ -157,9 +136,7 @@ plug(registration *session)
     direction_enter(session->outgoing);
     session->outgoing->from = session;
     if (session->outgoing->service == SERVED_BY_CABLE)
-    {
         atomic_exchange(&session->send.ring->alertable, 1);
-    }
     direction_leave(session->outgoing);
 }
 
@@ -167,14 +144,9 @@ void
 driver_free(registration *session)
 {
     HANDLE handles[] = {session->disconnected, session->stalled, session->thread};
-
     for (size_t i = 0; i < sizeof(handles) / sizeof(handles[0]); i++)
-    {
-        if (handles[i] != NULL)
-        {
+        if (handles[i])
             CloseHandle(handles[i]);
-        }
-    }
     free(session);
 }
 
@@ -184,11 +156,8 @@ driver_register(const registered_rings *rings, HANDLE owner, direction *outgoing
 {
     DWORD code = ERROR_INVALID_PARAMETER;
     registration *session = calloc(1, sizeof(*session));
-
-    if (session == NULL)
-    {
+    if (!session)
         return ERROR_NOT_ENOUGH_MEMORY;
-    }
     if (!open_side(&session->receive, &rings->receive) || !open_side(&session->send, &rings->send) ||
         ring_host_tail(&session->receive) >= session->receive.capacity)
     {
@@ -203,16 +172,14 @@ driver_register(const registered_rings *rings, HANDLE owner, direction *outgoing
     session->counters = counters;
     session->disconnected = CreateEventW(NULL, TRUE, FALSE, NULL);
     session->stalled = CreateEventW(NULL, TRUE, FALSE, NULL);
-    if (session->disconnected == NULL || session->stalled == NULL)
+    if (!session->disconnected || !session->stalled)
     {
         code = GetLastError();
         goto cleanup;
     }
     plug(session);
     if (outgoing->service != SERVED_BY_SIMULATOR)
-    {
         session->thread = CreateThread(NULL, 0, driver_thread, session, 0, NULL);
-    }
     *result = session;
     return ERROR_SUCCESS;
 
@@ -225,17 +192,13 @@ void
 driver_unregister(registration *session)
 {
     SetEvent(session->disconnected);
-    if (session->thread != NULL)
-    {
+    if (session->thread)
         WaitForSingleObject(session->thread, INFINITE);
-    }
     /* In the driver's order: the send direction, the receive direction, the event. */
     direction_enter(session->outgoing);
     driver_move(session->outgoing);
     if (session->outgoing->service != SERVED_BY_SIMULATOR)
-    {
         drop_packets(session);
-    }
     session->outgoing->from = NULL;
     ring_host_end_send(&session->send);
     direction_leave(session->outgoing);

@@ -35,13 +35,10 @@ static bool
 spin(const registration *session)
 {
     int64_t limit = os_now() + SPIN;
-
     while (is_empty(session))
     {
         if (os_now() > limit)
-        {
             return false;
-        }
         /* The driver yields here, which in the kernel takes no system call. */
         os_relax();
     }
@@ -52,13 +49,10 @@ static void
 note_stranded(registration *session, int64_t seen)
 {
     uint64_t microseconds = (uint64_t)(os_now() - seen) / 1000;
-
     direction_enter(session->outgoing);
     session->counters->missed_wakes++;
     if (microseconds > session->counters->longest_stranded)
-    {
         session->counters->longest_stranded = microseconds;
-    }
     direction_leave(session->outgoing);
 }
 
@@ -68,22 +62,15 @@ static bool
 sleep_until_woken(registration *session)
 {
     const HANDLE events[] = {session->disconnected, session->send_event};
+    session->counters->sleeps++;
     int64_t seen = 0;
     DWORD result;
-
-    session->counters->sleeps++;
     while ((result = WaitForMultipleObjects(2, events, FALSE, 1)) == WAIT_TIMEOUT)
-    {
         if (seen == 0 && !is_empty(session))
-        {
             seen = os_now();
-        }
-    }
     /* Within a millisecond its sender may just have been on the way to the event. */
     if (seen != 0 && os_now() - seen > MILLISECOND)
-    {
         note_stranded(session, seen);
-    }
     return result == WAIT_OBJECT_0 + 1;
 }
 
@@ -92,18 +79,13 @@ serve(registration *session)
 {
     _Atomic int32_t *alertable = &session->send.ring->alertable;
     bool connected = true;
-
     while (connected)
     {
         empty_ring(session);
         if (is_gone(session))
-        {
             return;
-        }
         if (spin(session))
-        {
             continue;
-        }
         /* With a full barrier after it, as in current drivers. */
         atomic_exchange(alertable, 1);
         if (is_empty(session))
@@ -124,7 +106,6 @@ static void
 retry(registration *session)
 {
     const HANDLE events[] = {session->disconnected, session->stalled};
-
     while (WaitForMultipleObjects(2, events, FALSE, INFINITE) == WAIT_OBJECT_0 + 1 &&
            WaitForSingleObject(session->disconnected, 1) == WAIT_TIMEOUT)
     {
@@ -136,12 +117,8 @@ DWORD WINAPI
 driver_thread(void *session)
 {
     if (((registration *)session)->outgoing->service == SERVED_BY_CABLE)
-    {
         retry(session);
-    }
     else
-    {
         serve(session);
-    }
     return 0;
 }

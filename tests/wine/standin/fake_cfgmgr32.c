@@ -21,11 +21,9 @@
 FAKE CONFIGRET WINAPI
 CM_Locate_DevNodeW(PDEVINST node, DEVINSTID_W instance, ULONG flags)
 {
-    const device *found;
-
     devices_enter();
-    found = instance == NULL ? NULL : device_with_instance(instance);
-    *node = found == NULL ? ROOT_NODE : found->number;
+    const device *found = instance ? device_with_instance(instance) : NULL;
+    *node = found ? found->number : ROOT_NODE;
     devices_leave();
     return CR_SUCCESS;
 }
@@ -62,11 +60,9 @@ CM_MapCrToWin32Err(CONFIGRET code, DWORD otherwise)
 FAKE CONFIGRET WINAPI
 CM_Get_Device_Interface_List_SizeW(PULONG units, LPGUID class, DEVINSTID_W instance, ULONG flags)
 {
-    const device *found;
-
     devices_enter();
-    found = instance == NULL ? NULL : device_with_instance(instance);
-    *units = found == NULL ? 1 : (ULONG)wcslen(found->path) + 2;
+    const device *found = instance ? device_with_instance(instance) : NULL;
+    *units = found ? (ULONG)wcslen(found->path) + 2 : 1;
     devices_leave();
     return CR_SUCCESS;
 }
@@ -74,15 +70,11 @@ CM_Get_Device_Interface_List_SizeW(PULONG units, LPGUID class, DEVINSTID_W insta
 FAKE CONFIGRET WINAPI
 CM_Get_Device_Interface_ListW(LPGUID class, DEVINSTID_W instance, PZZWSTR buffer, ULONG units, ULONG flags)
 {
-    const device *found;
-
     memset(buffer, 0, units * sizeof(*buffer));
     devices_enter();
-    found = instance == NULL ? NULL : device_with_instance(instance);
-    if (found != NULL && wcslen(found->path) + 2 <= units)
-    {
+    const device *found = instance ? device_with_instance(instance) : NULL;
+    if (found && wcslen(found->path) + 2 <= units)
         wcscpy(buffer, found->path);
-    }
     devices_leave();
     return CR_SUCCESS;
 }

@@ -34,8 +34,7 @@ static HDEVINFO
 make_list(bool has_adapters)
 {
     device_list *list = malloc(sizeof(*list));
-
-    if (list == NULL)
+    if (!list)
     {
         SetLastError(ERROR_NOT_ENOUGH_MEMORY);
         return INVALID_HANDLE_VALUE;
@@ -67,41 +66,28 @@ SetupDiDestroyDeviceInfoList(HDEVINFO list)
 FAKE BOOL WINAPI
 SetupDiEnumDeviceInfo(HDEVINFO list, DWORD index, PSP_DEVINFO_DATA info)
 {
-    const device *found = NULL;
-
     devices_enter();
+    const device *found = NULL;
     if (((device_list *)list)->has_adapters)
-    {
         found = device_at(index);
-    }
-    if (found != NULL)
-    {
+    if (found)
         info->DevInst = found->number;
-    }
     devices_leave();
-    if (found == NULL)
-    {
+    if (!found)
         SetLastError(ERROR_NO_MORE_ITEMS);
-    }
     return found != NULL;
 }
 
 FAKE BOOL WINAPI
 SetupDiOpenDeviceInfoW(HDEVINFO list, PCWSTR instance, HWND window, DWORD flags, PSP_DEVINFO_DATA info)
 {
-    const device *found;
-
     devices_enter();
-    found = device_with_instance(instance);
-    if (found != NULL)
-    {
+    const device *found = device_with_instance(instance);
+    if (found)
         info->DevInst = found->number;
-    }
     devices_leave();
-    if (found == NULL)
-    {
+    if (!found)
         SetLastError(NO_SUCH_DEVICE);
-    }
     return found != NULL;
 }
 
@@ -110,15 +96,11 @@ FAKE BOOL WINAPI
 SetupDiGetDevicePropertyW(HDEVINFO list, PSP_DEVINFO_DATA info, const DEVPROPKEY *key, DEVPROPTYPE *type, PBYTE buffer,
                           DWORD size, PDWORD needed, DWORD flags)
 {
-    const device *found;
-    DWORD code = ERROR_NOT_FOUND;
-
     devices_enter();
-    found = device_numbered(info->DevInst);
-    if (found != NULL && key->fmtid.Data1 == NAME_PROPERTY)
-    {
+    const device *found = device_numbered(info->DevInst);
+    DWORD code = ERROR_NOT_FOUND;
+    if (found && key->fmtid.Data1 == NAME_PROPERTY)
         code = (wcslen(found->name) + 1) * sizeof(WCHAR) > size ? ERROR_INSUFFICIENT_BUFFER : ERROR_SUCCESS;
-    }
     if (code == ERROR_SUCCESS)
     {
         *type = STRING_PROPERTY;
@@ -126,9 +108,7 @@ SetupDiGetDevicePropertyW(HDEVINFO list, PSP_DEVINFO_DATA info, const DEVPROPKEY
     }
     devices_leave();
     if (code != ERROR_SUCCESS)
-    {
         SetLastError(code);
-    }
     return code == ERROR_SUCCESS;
 }
 
@@ -136,14 +116,10 @@ FAKE BOOL WINAPI
 SetupDiSetDevicePropertyW(HDEVINFO list, PSP_DEVINFO_DATA info, const DEVPROPKEY *key, DEVPROPTYPE type,
                           const BYTE *buffer, DWORD size, DWORD flags)
 {
-    device *found;
-
     devices_enter();
-    found = device_numbered(info->DevInst);
-    if (found != NULL && key->fmtid.Data1 == NAME_PROPERTY)
-    {
+    device *found = device_numbered(info->DevInst);
+    if (found && key->fmtid.Data1 == NAME_PROPERTY)
         lstrcpynW(found->name, (LPCWSTR)(const void *)buffer, DEVICE_NAME_UNITS);
-    }
     devices_leave();
     return TRUE;
 }
@@ -151,14 +127,10 @@ SetupDiSetDevicePropertyW(HDEVINFO list, PSP_DEVINFO_DATA info, const DEVPROPKEY
 FAKE BOOL WINAPI
 SetupDiGetDeviceInstanceIdW(HDEVINFO list, PSP_DEVINFO_DATA info, PWSTR buffer, DWORD units, PDWORD needed)
 {
-    const device *found;
-
     devices_enter();
-    found = device_numbered(info->DevInst);
-    if (found != NULL)
-    {
+    const device *found = device_numbered(info->DevInst);
+    if (found)
         lstrcpynW(buffer, found->instance, (int)units);
-    }
     devices_leave();
     return found != NULL;
 }
@@ -229,10 +201,8 @@ SetupDiGetDriverInfoDetailW(HDEVINFO list, PSP_DEVINFO_DATA info, PSP_DRVINFO_DA
 FAKE BOOL WINAPI
 SetupUninstallOEMInfW(PCWSTR name, DWORD flags, PVOID reserved)
 {
-    bool in_use;
-
     devices_enter();
-    in_use = device_count() > 0;
+    bool in_use = device_count() > 0;
     devices_leave();
     if (in_use && !(flags & SUOI_FORCEDELETE))
     {
@@ -249,9 +219,7 @@ SetupCopyOEMInfW(PCWSTR source, PCWSTR media, DWORD media_type, DWORD style, PWS
                  PWSTR *component)
 {
     if (GetFileAttributesW(source) == INVALID_FILE_ATTRIBUTES)
-    {
         return FALSE;
-    }
     atomic_store(&standin_system.driver_in_store, true);
     return TRUE;
 }
@@ -268,9 +236,7 @@ FAKE BOOL WINAPI
 SetupDiCallClassInstaller(DI_FUNCTION function, HDEVINFO list, PSP_DEVINFO_DATA info)
 {
     if (function == DIF_REMOVE)
-    {
         device_remove(info->DevInst);
-    }
     return TRUE;
 }
 

@@ -49,7 +49,6 @@ static DWORD WINAPI
 say_created(void *argument)
 {
     created_call *call = argument;
-
     call->callback(call->device, S_OK, call->context, call->instance);
     free(call);
     return 0;
@@ -60,14 +59,9 @@ static LPCWSTR
 find_name(ULONG count, const device_property *properties)
 {
     LPCWSTR name = NULL;
-
     for (ULONG i = 0; i < count; i++)
-    {
         if (properties[i].format.Data1 == NAME_PROPERTY)
-        {
             name = properties[i].buffer;
-        }
-    }
     return name;
 }
 
@@ -78,30 +72,24 @@ SwDeviceCreate(PCWSTR enumerator, PCWSTR parent, const software_device *wanted, 
     LPCWSTR name = find_name(count, properties);
     created_call *call = calloc(1, sizeof(*call));
     DWORD number = 0, code = ERROR_SUCCESS;
-    HANDLE thread = NULL;
-
-    if (call == NULL)
-    {
+    if (!call)
         return HRESULT_FROM_WIN32(ERROR_NOT_ENOUGH_MEMORY);
-    }
     swprintf(call->instance, DEVICE_ID_UNITS, L"SWD\\%ls\\%ls", enumerator, wanted->id);
-    if (name != NULL)
-    {
+    if (name)
         code = device_create(call->instance, wanted->id, name, &number);
-    }
     if (code != ERROR_SUCCESS)
     {
         free(call);
         return HRESULT_FROM_WIN32(code);
     }
     atomic_store(&standin_system.driver_loaded, true);
-    *result = name == NULL ? INSTALLER_DEVICE : (void *)(uintptr_t)number;
+    *result = name ? (void *)(uintptr_t)number : INSTALLER_DEVICE;
     call->callback = callback;
     call->device = *result;
     call->context = context;
     /* The system tells on a thread of its own. */
-    thread = CreateThread(NULL, 0, say_created, call, 0, NULL);
-    if (thread == NULL)
+    HANDLE thread = CreateThread(NULL, 0, say_created, call, 0, NULL);
+    if (!thread)
     {
         say_created(call);
         return S_OK;
@@ -126,7 +114,6 @@ DevCreateObjectQuery(ULONG type, ULONG flags, ULONG wanted_count, const void *wa
                      const void *filter, query_callback callback, void *context, void **query)
 {
     static const ULONG completed[16] = {1};
-
     *query = (void *)completed;
     callback(*query, context, completed);
     return S_OK;
@@ -142,24 +129,17 @@ DevCloseObjectQuery(void *query)
 FAKE DWORD WINAPI
 NciSetConnectionName(const GUID *guid, LPCWSTR name)
 {
-    device *named;
-    DWORD code = ERROR_SUCCESS;
-
     devices_enter();
-    named = device_with_guid(guid);
+    device *named = device_with_guid(guid);
+    DWORD code = ERROR_SUCCESS;
     for (DWORD i = 0; i < device_count(); i++)
     {
         const device *other = device_at(i);
-
         if (other != named && _wcsicmp(other->name, name) == 0)
-        {
             code = ERROR_DUP_NAME;
-        }
     }
-    if (code == ERROR_SUCCESS && named != NULL)
-    {
+    if (code == ERROR_SUCCESS && named)
         lstrcpynW(named->name, name, DEVICE_NAME_UNITS);
-    }
     devices_leave();
     return code;
 }
@@ -176,7 +156,6 @@ FAKE BOOL WINAPI
 GetFileVersionInfoW(LPCWSTR file, DWORD ignored, DWORD size, LPVOID block)
 {
     VS_FIXEDFILEINFO *info = block;
-
     memset(info, 0, sizeof(*info));
     info->dwFileVersionMS = 14; /* 0.14 */
     return TRUE;

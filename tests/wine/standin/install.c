@@ -26,8 +26,7 @@ on_create_file(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES se
                HANDLE template)
 {
     typedef HANDLE(WINAPI * function)(LPCWSTR, DWORD, DWORD, LPSECURITY_ATTRIBUTES, DWORD, DWORD, HANDLE);
-    HANDLE opened = name == NULL ? NULL : device_open(name);
-
+    HANDLE opened = name ? device_open(name) : NULL;
     return opened != NULL
                ? opened
                : ((function)(any_function)create_file)(name, access, share, security, disposition, flags, template);
@@ -39,20 +38,13 @@ on_device_io_control(HANDLE handle, DWORD request, LPVOID input, DWORD input_siz
 {
     typedef BOOL(WINAPI * function)(HANDLE, DWORD, LPVOID, DWORD, LPVOID, DWORD, LPDWORD, LPOVERLAPPED);
     DWORD code;
-
     if (!device_control(handle, request, input, input_size, &code))
-    {
         return ((function)(any_function)device_io_control)(handle, request, input, input_size, output, output_size,
                                                            returned, overlapped);
-    }
-    if (returned != NULL)
-    {
+    if (returned)
         *returned = 0;
-    }
     if (code != ERROR_SUCCESS)
-    {
         SetLastError(code);
-    }
     return code == ERROR_SUCCESS;
 }
 
@@ -88,8 +80,7 @@ on_load_library(LPCSTR name, HANDLE file, DWORD flags)
         "api-ms-win-devices-swdevice-l1-1-0.dll",
     };
     HMODULE self = NULL;
-
-    for (size_t i = 0; name != NULL && flags == LOAD_LIBRARY_SEARCH_SYSTEM32 && i < sizeof(ours) / sizeof(ours[0]); i++)
+    for (size_t i = 0; name && flags == LOAD_LIBRARY_SEARCH_SYSTEM32 && i < sizeof(ours) / sizeof(ours[0]); i++)
     {
         if (_stricmp(name, ours[i]) == 0 &&
             GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(void *)&standin_system, &self))
@@ -156,11 +147,8 @@ on_create_mutex(LPSECURITY_ATTRIBUTES security, BOOL owned, LPCWSTR name)
     typedef HANDLE(WINAPI * function)(LPSECURITY_ATTRIBUTES, BOOL, LPCWSTR);
     static const WCHAR prefix[] = L"Wintun\\";
     size_t units = sizeof(prefix) / sizeof(prefix[0]) - 1;
-
-    if (name != NULL && wcsncmp(name, prefix, units) == 0)
-    {
+    if (name && wcsncmp(name, prefix, units) == 0)
         name += units;
-    }
     return ((function)(any_function)create_mutex)(security, owned, name);
 }
 
@@ -169,10 +157,8 @@ on_create_mutex(LPSECURITY_ATTRIBUTES security, BOOL owned, LPCWSTR name)
 static void
 put_number(ULONG *place, ULONG number)
 {
-    if (place != NULL)
-    {
+    if (place)
         *place = number;
-    }
 }
 
 /* Wine may say Windows 7, where wintun.dll would go another way. */
@@ -214,19 +200,12 @@ on_query_system(ULONG class, void *buffer, ULONG size, ULONG *needed)
 {
     typedef NTSTATUS(WINAPI * function)(ULONG, void *, ULONG, ULONG *);
     system_modules *list = buffer;
-
     if (class != SYSTEM_MODULES)
-    {
         return ((function)(any_function)query_system)(class, buffer, size, needed);
-    }
-    if (needed != NULL)
-    {
+    if (needed)
         *needed = sizeof(*list);
-    }
     if (size < sizeof(*list))
-    {
         return SIZE_MISMATCH;
-    }
     memset(list, 0, sizeof(*list));
     name_module(&list->modules[0], "\\SystemRoot\\system32\\ntoskrnl.exe");
     name_module(&list->modules[1], "\\SystemRoot\\system32\\drivers\\wintun.sys");
@@ -278,8 +257,6 @@ BOOL WINAPI
 DllMain(HINSTANCE module, DWORD reason, LPVOID reserved)
 {
     if (reason == DLL_PROCESS_ATTACH)
-    {
         DisableThreadLibraryCalls(module);
-    }
     return TRUE;
 }

@@ -32,7 +32,6 @@ find_exports(HMODULE module, exports *found)
 {
     BYTE *base = (BYTE *)module;
     IMAGE_NT_HEADERS *headers = (IMAGE_NT_HEADERS *)(base + ((IMAGE_DOS_HEADER *)base)->e_lfanew);
-
     found->base = base;
     found->entry = &headers->OptionalHeader.DataDirectory[IMAGE_DIRECTORY_ENTRY_EXPORT];
     found->directory = (IMAGE_EXPORT_DIRECTORY *)(base + found->entry->VirtualAddress);
@@ -55,12 +54,9 @@ allocate_near(HMODULE module, SIZE_T size)
     IMAGE_NT_HEADERS *headers = (IMAGE_NT_HEADERS *)(base + ((IMAGE_DOS_HEADER *)base)->e_lfanew);
     uintptr_t first = (uintptr_t)base + headers->OptionalHeader.SizeOfImage + GRANULARITY - 1;
     BYTE *block = NULL;
-
-    for (uintptr_t at = first & ~(uintptr_t)(GRANULARITY - 1); block == NULL && at < (uintptr_t)base + FARTHEST;
+    for (uintptr_t at = first & ~(uintptr_t)(GRANULARITY - 1); !block && at < (uintptr_t)base + FARTHEST;
          at += GRANULARITY)
-    {
         block = VirtualAlloc((void *)at, size, MEM_COMMIT | MEM_RESERVE, PAGE_EXECUTE_READWRITE);
-    }
     return block;
 }
 
@@ -79,7 +75,6 @@ copy_forwarders(const exports *old, const exports *new, BYTE *text)
         if (is_forwarder(old, old->functions[i]))
         {
             size_t size = strlen((const char *)old->base + old->functions[i]) + 1;
-
             memcpy(text, old->base + old->functions[i], size);
             new->functions[i] = offset_of(new, text);
             text += size;
@@ -94,7 +89,6 @@ copy_directory(const exports *old, exports *new, BYTE *place, DWORD added)
 {
     DWORD functions = old->directory->NumberOfFunctions;
     DWORD names = old->directory->NumberOfNames;
-
     *new = *old;
     new->directory = (IMAGE_EXPORT_DIRECTORY *)place;
     *new->directory = *old->directory;
@@ -118,11 +112,8 @@ put(exports *new, const char *name, const BYTE *jump, BYTE *text)
     IMAGE_EXPORT_DIRECTORY *directory = new->directory;
     DWORD at = 0;
     size_t size = strlen(name) + 1;
-
     while (at < directory->NumberOfNames && strcmp((const char *)new->base + new->names[at], name) < 0)
-    {
         at++;
-    }
     if (at < directory->NumberOfNames && strcmp((const char *)new->base + new->names[at], name) == 0)
     {
         new->functions[new->ordinals[at]] = offset_of(new, jump);
@@ -142,7 +133,6 @@ static void
 write_jump(BYTE *jump, FARPROC target)
 {
     static const BYTE load[] = {0x48, 0xB8}, go[] = {0xFF, 0xE0};
-
     memcpy(jump, load, sizeof(load));
     memcpy(jump + sizeof(load), &target, sizeof(target));
     memcpy(jump + sizeof(load) + sizeof(target), go, sizeof(go));
@@ -152,11 +142,8 @@ static bool
 point_header_at(const exports *new, const BYTE *end)
 {
     DWORD protection;
-
     if (!VirtualProtect(new->entry, sizeof(*new->entry), PAGE_READWRITE, &protection))
-    {
         return false;
-    }
     new->entry->VirtualAddress = offset_of(new, new->directory);
     new->entry->Size = (DWORD)(end - (const BYTE *)new->directory);
     VirtualProtect(new->entry, sizeof(*new->entry), protection, &protection);
@@ -166,24 +153,17 @@ point_header_at(const exports *new, const BYTE *end)
 bool
 redirect_exports(HMODULE module, const redirection *redirections, DWORD count)
 {
-    exports old, new;
-    BYTE *block, *text;
-
+    exports old;
     find_exports(module, &old);
-    block = allocate_near(module, JUMPS_SIZE + old.entry->Size + count * ROOM_FOR_A_NAME);
-    if (block == NULL || count > JUMPS_SIZE / JUMP_SIZE)
-    {
+    BYTE *block = allocate_near(module, JUMPS_SIZE + old.entry->Size + count * ROOM_FOR_A_NAME);
+    if (!block || count > JUMPS_SIZE / JUMP_SIZE)
         return false;
-    }
     for (DWORD i = 0; i < count; i++)
-    {
-        if (redirections[i].original != NULL)
-        {
+        if (redirections[i].original)
             *redirections[i].original = GetProcAddress(module, redirections[i].name);
-        }
-    }
+    exports new;
     /* The jumps lie before the directory: what an entry finds inside its range would be a forwarder. */
-    text = copy_directory(&old, &new, block + JUMPS_SIZE, count);
+    BYTE *text = copy_directory(&old, &new, block + JUMPS_SIZE, count);
     for (DWORD i = 0; i < count; i++)
     {
         write_jump(block + i * JUMP_SIZE, redirections[i].target);

@@ -22,7 +22,8 @@ STANDIN_EXPORT extern const tunring_simulator StandinSimulator;
  * that is gone. 0; ERROR_BUSY while an adapter that has to be plugged in has a session; ERROR_NOT_FOUND. */
 STANDIN_EXPORT DWORD StandinConnect(WINTUN_ADAPTER_HANDLE Left, WINTUN_ADAPTER_HANDLE Right);
 
-/* Moves what is stalled and has room by now. Without it that is done within a few milliseconds: a release isn't told. */
+/* Moves what is stalled and has room by now. Without it that is done within a few milliseconds: a release isn't
+ * told. */
 STANDIN_EXPORT void StandinSettle(void);
 
 STANDIN_EXPORT DWORD StandinCounters(WINTUN_ADAPTER_HANDLE Adapter, standin_counters *Counters);
@@ -30,8 +31,8 @@ STANDIN_EXPORT DWORD StandinCounters(WINTUN_ADAPTER_HANDLE Adapter, standin_coun
 /* Whether the system has the driver in its store and has it loaded; it has, unless somebody said otherwise. */
 STANDIN_EXPORT void StandinDriverState(BOOL InStore, BOOL Loaded);
 
-/* Whether the process is elevated as far as wintun.dll can tell. It remembers what it found, so call it before the first
- * adapter. */
+/* Whether the process is elevated as far as wintun.dll can tell. It remembers what it found, so call it before the
+ * first adapter. */
 STANDIN_EXPORT void StandinElevated(BOOL Elevated);
 
 /* Adapters that there are in this process. */
