@@ -170,7 +170,7 @@ typedef struct tunring_stats
     uint64_t fillers;                      /* reserved slots that were given up */
     uint64_t pinned_packets, pinned_bytes; /* received and not let go */
     uint64_t reservations;                 /* open now */
-    bool has_counters;                     /* the library has told the rest */
+    bool has_counters;                     /* the library reports the rest */
     tunring_counters counters;
 } tunring_stats;
 

@@ -112,8 +112,8 @@ typedef void(WINAPI WINTUN_RELEASE_RECEIVE_PACKET_FUNC)(WINTUN_SESSION_HANDLE Se
  * ERROR_INVALID_PARAMETER for too large a size (ours; the official DLL doesn't check). */
 typedef BYTE *(WINAPI WINTUN_ALLOCATE_SEND_PACKET_FUNC)(WINTUN_SESSION_HANDLE Session, DWORD PacketSize);
 
-/* Sends a reserved packet; what the host makes of it is not told. Anything but IPv4 of at least 20 bytes or IPv6 of at
- * least 40, by the first nibble, is dropped by the host. Thread-safe. */
+/* Sends a reserved packet; what the host makes of it is not reported. Anything but IPv4 of at least 20 bytes or IPv6 of
+ * at least 40, by the first nibble, is dropped by the host. Thread-safe. */
 typedef void(WINAPI WINTUN_SEND_PACKET_FUNC)(WINTUN_SESSION_HANDLE Session, const BYTE *Packet);
 
 /* Every function once: X(name, function type). */

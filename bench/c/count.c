@@ -144,11 +144,11 @@ queue_superpacket(void)
 }
 
 static uint32_t
-take(uint32_t most)
+take(uint32_t max)
 {
     static tunring_slot slots[BATCH];
     uint32_t all = 0, count;
-    while ((count = tun_receive(tun, slots, most)) > 0)
+    while ((count = tun_receive(tun, slots, max)) > 0)
     {
         tun_release(tun, slots, count);
         all += count;
@@ -205,8 +205,8 @@ make_superpacket(uint8_t protocol)
 {
     shape super = plain(4, protocol, 0);
     const uint32_t headers = headers_of(&super), segment = size - headers;
-    const uint32_t most = (65535 - headers) / segment;
-    whole_count = most < 40 ? most : 40;
+    const uint32_t max = (65535 - headers) / segment;
+    whole_count = max < 40 ? max : 40;
     super.payload = segment * whole_count;
     const virtio_header virtio = virtio_of(&super, segment);
     memcpy(whole, &virtio, sizeof(virtio));

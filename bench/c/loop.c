@@ -24,7 +24,7 @@
 #include <string.h>
 
 #define BATCH 256 /* different packets to send */
-#define MOST 1024
+#define MAX_PACKETS 1024
 
 static struct
 {
@@ -72,13 +72,13 @@ start(WCHAR letter, DWORD capacity)
 }
 
 static void
-receive(unsigned packets, unsigned most)
+receive(unsigned packets, unsigned max)
 {
-    BYTE *batch[MOST];
+    BYTE *batch[MAX_PACKETS];
     for (unsigned done = 0; done < packets;)
     {
         unsigned count = 0;
-        for (; count < most && done + count < packets; count++)
+        for (; count < max && done + count < packets; count++)
         {
             DWORD size;
             batch[count] = api.WintunReceivePacket(right, &size);
@@ -95,7 +95,7 @@ receive(unsigned packets, unsigned most)
 static void
 send(unsigned packets, DWORD size, unsigned chunk)
 {
-    BYTE *slots[MOST];
+    BYTE *slots[MAX_PACKETS];
     for (unsigned done = 0; done < packets;)
     {
         unsigned count = 0;
@@ -121,7 +121,7 @@ copy(unsigned packets, DWORD size)
 
 /* Nanoseconds of one round. */
 static int64_t
-take_round(const char *word, unsigned packets, DWORD size, unsigned most)
+take_round(const char *word, unsigned packets, DWORD size, unsigned max)
 {
     const bool sends = strcmp(word, "send") == 0;
     const int64_t began = now();
@@ -130,9 +130,9 @@ take_round(const char *word, unsigned packets, DWORD size, unsigned most)
         copy(packets, size);
         return now() - began;
     }
-    send(packets, size, sends ? most : 64);
+    send(packets, size, sends ? max : 64);
     const int64_t sent = now();
-    receive(packets, sends ? 256 : most);
+    receive(packets, sends ? 256 : max);
     return sends ? sent - began : now() - sent;
 }
 
@@ -170,10 +170,10 @@ main(int count, char **arguments)
     for (unsigned i = 0; i < BATCH; i++)
         source[(size_t)size * i] = 0x45;
     char word[16];
-    unsigned most;
-    while (scanf("%15s %u", word, &most) == 2 && most >= 1 && most <= MOST)
+    unsigned max;
+    while (scanf("%15s %u", word, &max) == 2 && max >= 1 && max <= MAX_PACKETS)
     {
-        printf("%lld\n", (long long)take_round(word, packets, size, most));
+        printf("%lld\n", (long long)take_round(word, packets, size, max));
         fflush(stdout);
     }
     fprintf(stderr, "loop: %llu bytes received\n", (unsigned long long)seen);

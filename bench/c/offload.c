@@ -111,8 +111,8 @@ report(uint8_t version, uint8_t protocol, uint32_t size)
     shape super = plain(version, protocol, 0);
     super.tcp_options = protocol == TCP && size > 100 ? 12 : 0;
     const uint32_t headers = headers_of(&super), segment = size - headers;
-    const uint32_t most = (65535 - headers) / segment;
-    super.payload = segment * (protocol == UDP && most > 64 ? 64 : most);
+    const uint32_t max = (65535 - headers) / segment;
+    super.payload = segment * (protocol == UDP && max > 64 ? 64 : max);
     job.virtio = virtio_of(&super, segment);
     job.length = build_partial(&super, job.whole);
     split_all();

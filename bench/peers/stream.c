@@ -2,8 +2,8 @@
  *
  * A stream of UDP datagrams at a rate, and what counts those that arrive:
  *
- *     stream source HOST PORT SIZE    for each line RATE MILLISECONDS on its standard input sends that many a second, in
- *                                     bursts of a millisecond, and prints how many it sent
+ *     stream source HOST PORT SIZE    for each line RATE MILLISECONDS on its standard input sends that many a second,
+ *                                     in bursts of a millisecond, and prints how many it sent
  *     stream sink HOST PORT           for each line prints how many came since the last one
  *
  * SIZE is that of the payload. The sink's buffer is larger than what it is measured for may hold back at a time.

@@ -61,10 +61,10 @@ send_many(int link, size_t length, unsigned count)
         messages[i].msg_hdr = (struct msghdr){.msg_iov = &piece, .msg_iovlen = 1};
     while (count > 0)
     {
-        const unsigned most = count < VECTOR ? count : VECTOR;
+        const unsigned max = count < VECTOR ? count : VECTOR;
         /* A full queue drops and says so; that is no failure here. */
-        const int sent = sendmmsg(link, messages, most, 0);
-        count -= sent > 0 ? (unsigned)sent : most;
+        const int sent = sendmmsg(link, messages, max, 0);
+        count -= sent > 0 ? (unsigned)sent : max;
     }
 }
 

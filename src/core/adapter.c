@@ -32,7 +32,7 @@ DWORD
 tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type, const GUID *guid,
                        const tunring_adapter_options *options, tunring_adapter **adapter)
 {
-    later_run();
+    deferred_run();
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
@@ -46,7 +46,7 @@ tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunnel_type
 DWORD
 tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter)
 {
-    later_run();
+    deferred_run();
     tunring_adapter *made = calloc(1, sizeof(*made));
     if (!made)
         return ERROR_NOT_ENOUGH_MEMORY;
@@ -57,7 +57,7 @@ tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **ada
 DWORD
 tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter)
 {
-    later_run();
+    deferred_run();
     if (!api->backend || !api->backend->adopt)
         return ERROR_NOT_SUPPORTED;
     tunring_adapter *made = calloc(1, sizeof(*made));
@@ -203,7 +203,7 @@ end_adapter(tunring_adapter *adapter)
 }
 
 static void
-end_later(later_job *job)
+end_deferred(deferred_job *job)
 {
     tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
     if (adapter->generation == os_generation())
@@ -246,7 +246,7 @@ tunring_adapter_close(tunring_adapter *adapter)
 {
     if (adapter->generation != os_generation())
         return;
-    later_run();
+    deferred_run();
     tunring_adapter_shut(adapter);
     close_session(adapter);
     if (!life_shut(&adapter->life))
@@ -261,7 +261,7 @@ tunring_adapter_close(tunring_adapter *adapter)
 }
 
 static void
-drop_later(later_job *job)
+drop_deferred(deferred_job *job)
 {
     tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
     if (adapter->generation != os_generation())
@@ -280,8 +280,8 @@ tunring_adapter_drop(tunring_adapter *adapter)
         put(adapter);
         return;
     }
-    adapter->job.run = drop_later;
-    later(&adapter->job);
+    adapter->job.run = drop_deferred;
+    defer(&adapter->job);
 }
 
 /* ---- Pins ---- */
@@ -302,8 +302,8 @@ tunring_adapter_give_back(tunring_adapter *adapter)
 {
     if (adapter->generation != os_generation() || !unpin(adapter))
         return;
-    adapter->job.run = end_later;
-    later(&adapter->job);
+    adapter->job.run = end_deferred;
+    defer(&adapter->job);
 }
 
 void

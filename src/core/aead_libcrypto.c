@@ -83,7 +83,7 @@ crypto_end(aead_context *base)
     free(context);
 }
 
-/* Errors are told by the result; nothing of them stays on the thread's queue, which Python's `ssl` reads. */
+/* The result reports errors; nothing of them stays on the thread's queue, which Python's `ssl` reads. */
 static aead_context *
 crypto_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {

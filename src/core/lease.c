@@ -68,10 +68,10 @@ lease_new(uint32_t room)
 }
 
 bool
-lease_grow(tunring_lease **lease, uint32_t most)
+lease_grow(tunring_lease **lease, uint32_t max)
 {
     const uint32_t room = (*lease)->room;
-    const uint32_t wanted = room > most / 2 ? most : room * 2;
+    const uint32_t wanted = room > max / 2 ? max : room * 2;
     tunring_lease *grown = realloc(*lease, sizeof(*grown) + wanted * sizeof(grown->slots[0]));
     if (!grown)
         return false;

@@ -9,8 +9,8 @@
 
 /* An empty lease with room for so many slots at least, or NULL. It belongs to no source yet. */
 tunring_lease *lease_new(uint32_t room);
-/* More room, up to twice as much and at most `most`. False if there is no memory: the lease is as it was. */
-bool lease_grow(tunring_lease **lease, uint32_t most);
+/* More room, up to twice as much and at most `max`. False if there is no memory: the lease is as it was. */
+bool lease_grow(tunring_lease **lease, uint32_t max);
 
 /* Sets one slot. The caller counts: `count` and `bytes` are his to set. */
 static inline void

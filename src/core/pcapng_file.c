@@ -103,7 +103,7 @@ pcapng_file_is_urgent(const tunring_pcapng_file *self)
     return self->closing || pcapng_buffer_has_full(&self->buffer) || self->passed < self->wanted;
 }
 
-/* Unlocks it, and wakes the thread if it rests and has something to do. */
+/* Unlocks it, and wakes the thread if it sleeps and has something to do. */
 static void
 leave(tunring_pcapng_file *self)
 {

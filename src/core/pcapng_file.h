@@ -36,7 +36,7 @@ struct tunring_pcapng_file
     _Atomic uint32_t users; /* the caller, and each session that is captured to it */
     _Atomic uint32_t refs;  /* what keeps this struct: the users together, and the thread */
     progress progress;      /* of the thread, and of a close */
-    os_event wake;          /* makes the thread look at what follows: it rests, or waits for a reader */
+    os_event wake;          /* makes the thread look at what follows: it sleeps, or waits for a reader */
     file file;              /* the thread's to use */
     os_mutex lock;          /* guards what follows; never held over a system call */
     pcapng_rest rest;

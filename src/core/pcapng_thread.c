@@ -10,7 +10,7 @@
 /* Nanoseconds for which it lets small batches gather. */
 #define NAP 1000000
 
-/* Unlocks the file while it rests. */
+/* Unlocks the file while it sleeps. */
 static void
 rest(tunring_pcapng_file *self, pcapng_rest how, int64_t deadline)
 {

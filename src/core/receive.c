@@ -131,7 +131,7 @@ wait_for_packets(receiver *self, const tunring_wait *wait)
         const bool closing = source_closing(self->source);
         DWORD code = closing ? ERROR_HANDLE_EOF : take_packets(self);
         if (self->lease->count && self->spin.until)
-            spin_praise(self->source);
+            spin_succeeded(self->source);
         if (self->lease->count && (code != ERROR_NO_MORE_ITEMS || enough(self, wait)))
             return ERROR_SUCCESS;
         if (code != ERROR_NO_MORE_ITEMS)

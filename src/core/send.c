@@ -15,7 +15,7 @@
 
 /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
 static uint64_t
-most_bytes(const tunring_session *session)
+max_bytes(const tunring_session *session)
 {
     return session->capacity / 2;
 }
@@ -27,12 +27,12 @@ send_each(tunring_session *session, const tunring_packet *packets, uint32_t coun
     const tunring_api *api = session->api;
     const WINTUN_SESSION_HANDLE handle = session->handle;
     const uint32_t chunk = count < CHUNK ? count : CHUNK;
-    const uint64_t most = most_bytes(session);
+    const uint64_t max = max_bytes(session);
     BYTE *slots[CHUNK];
     DWORD code = ERROR_SUCCESS;
     uint64_t filled_bytes = 0;
     uint32_t filled = 0;
-    for (; filled < chunk && filled_bytes < most; filled++)
+    for (; filled < chunk && filled_bytes < max; filled++)
     {
         const tunring_packet packet = packets[filled];
         slots[filled] = api->WintunAllocateSendPacket(handle, packet.length);
@@ -55,10 +55,10 @@ send_each(tunring_session *session, const tunring_packet *packets, uint32_t coun
 static DWORD
 send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent, uint64_t *bytes)
 {
-    const uint64_t most = most_bytes(session);
+    const uint64_t max = max_bytes(session);
     uint64_t chunk_bytes = 0;
     uint32_t chunk = 0;
-    while (chunk < count && chunk < LARGE_CHUNK && chunk_bytes < most)
+    while (chunk < count && chunk < LARGE_CHUNK && chunk_bytes < max)
         chunk_bytes += packets[chunk++].length;
     DWORD done;
     const DWORD code = session->api->backend->send_many(session->handle, packets, chunk, &done);

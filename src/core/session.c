@@ -19,7 +19,7 @@ typedef enum older
 } older;
 
 static older
-look_at_older(tunring_adapter *adapter)
+older_state(tunring_adapter *adapter)
 {
     os_mutex_lock(&adapter->lock);
     const tunring_session *session = adapter->session;
@@ -37,9 +37,9 @@ pinned_by_older(tunring_adapter *adapter)
 {
     backoff pause = {0};
     older state;
-    while ((state = look_at_older(adapter)) == OLDER_ENDING)
+    while ((state = older_state(adapter)) == OLDER_ENDING)
     {
-        later_run();
+        deferred_run();
         backoff_pause(&pause);
     }
     return state == OLDER_PINNED;

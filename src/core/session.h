@@ -5,7 +5,7 @@
 #ifndef TUNRING_SESSION_H
 #define TUNRING_SESSION_H
 
-#include "core/later.h"
+#include "core/deferred.h"
 #include "core/life.h"
 #include "core/source.h"
 #include "platform/os.h"
@@ -24,7 +24,7 @@ struct tunring_adapter
     _Atomic uint32_t users; /* keep this struct: the caller, and the pins together */
     os_mutex lock;          /* guards `session`; never held over anything that waits */
     tunring_session *session;
-    later_job job; /* for closing or ending later */
+    deferred_job job; /* for closing or ending outside the call */
 };
 
 struct tunring_session

@@ -56,7 +56,7 @@ end_source(tunring_source *source)
 }
 
 static void
-end_later(later_job *job)
+end_deferred(deferred_job *job)
 {
     tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
     if (source->generation == os_generation())
@@ -86,8 +86,8 @@ source_unpin(tunring_source *source)
     if (atomic_fetch_sub(&source->pins, 1) == 1)
     {
         count_sub(&sources_pinned, 1);
-        source->job.run = end_later;
-        later(&source->job);
+        source->job.run = end_deferred;
+        defer(&source->job);
     }
     source_put(source);
 }
@@ -129,7 +129,7 @@ tunring_source_close(tunring_source *source)
 {
     if (source->generation != os_generation())
         return;
-    later_run();
+    deferred_run();
     if (!life_shut(&source->life))
     {
         life_await_end(&source->life);
@@ -143,7 +143,7 @@ tunring_source_close(tunring_source *source)
 }
 
 static void
-drop_later(later_job *job)
+drop_deferred(deferred_job *job)
 {
     tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
     if (source->generation != os_generation())
@@ -162,8 +162,8 @@ tunring_source_drop(tunring_source *source)
         source_put(source);
         return;
     }
-    source->job.run = drop_later;
-    later(&source->job);
+    source->job.run = drop_deferred;
+    defer(&source->job);
 }
 
 tunring_state

@@ -6,7 +6,7 @@
 #ifndef TUNRING_SOURCE_H
 #define TUNRING_SOURCE_H
 
-#include "core/later.h"
+#include "core/deferred.h"
 #include "core/life.h"
 #include "core/session_capture.h"
 #include "platform/os.h"
@@ -56,7 +56,7 @@ struct tunring_source
     _Atomic uint32_t spin_rest_left; /* those that are still to come */
     session_capture capture;
     source_counts counts;
-    later_job job; /* for closing or ending later */
+    deferred_job job; /* for closing or ending outside the call */
 };
 
 static inline void

@@ -24,7 +24,7 @@ spin_again(tunring_source *source, spin *state)
 
 /* Threads that wait at once may spoil each other's figures, which costs one of them a spin at most. */
 static bool
-rests(tunring_source *source, bool spun)
+is_resting(tunring_source *source, bool spun)
 {
     uint32_t length = atomic_load_explicit(&source->spin_rest, memory_order_relaxed);
     uint32_t left = atomic_load_explicit(&source->spin_rest_left, memory_order_relaxed);
@@ -44,12 +44,12 @@ void
 spin_learn(tunring_source *source, bool spun, int64_t slept)
 {
     /* Spinning on the only processor would keep the sender from running. */
-    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1 && !rests(source, spun);
+    bool worth = slept < SPIN_WORTH && os_cpu_count() > 1 && !is_resting(source, spun);
     atomic_store_explicit(&source->spin_budget, worth ? SPIN_BUDGET : 0, memory_order_relaxed);
 }
 
 void
-spin_praise(tunring_source *source)
+spin_succeeded(tunring_source *source)
 {
     atomic_store_explicit(&source->spin_rest, 0, memory_order_relaxed);
 }

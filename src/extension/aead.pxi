@@ -120,14 +120,14 @@ cdef bytes _aead_key(key, tunring_aead_algorithm algorithm, str name):
     return result
 
 
-cdef object _integer(value, str what, least, most):
+cdef object _integer(value, str what, minimum, maximum):
     """An integer argument within its limits."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an integer, not {value!r}") from None
-    if not least <= number <= most:
-        raise ValueError(f"{what} must be {least} to {most}, not {number}")
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{what} must be {minimum} to {maximum}, not {number}")
     return number
 
 

@@ -212,10 +212,10 @@ cdef class _Packets:
         self.kept = i
         self.count = <uint32_t>i
 
-    cdef Py_buffer *hold(self, object item, Py_ssize_t most) except NULL:
+    cdef Py_buffer *hold(self, object item, Py_ssize_t maximum) except NULL:
         """Acquire one more buffer, of at most so many from the first on."""
         if not self.buffers:
-            self.buffers = <Py_buffer *>_allocate(most, sizeof(Py_buffer))
+            self.buffers = <Py_buffer *>_allocate(maximum, sizeof(Py_buffer))
         cdef Py_buffer *buffer = &self.buffers[self.held]
         PyObject_GetBuffer(item, buffer, PyBUF_SIMPLE)
         self.held += 1

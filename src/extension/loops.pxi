@@ -55,7 +55,7 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
     tasks : tunring._loops.tasks.Tasks, optional
         Those of the loop; by default of the asyncio loop that runs.
     cancel : Cancel, optional
-        Ends the wait, with an empty batch, once it is set and the tasks were told to look again.
+        Ends the wait, with an empty batch, once it is set and the tasks have been woken.
     batches : Batches, optional
         The iterator whose next batch it is.
     """

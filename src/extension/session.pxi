@@ -243,7 +243,7 @@ cdef class _Session(_Source):
         ----------
         packets, on_full, timeout
             As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
-            ``timeout`` it is told how many.
+            ``timeout`` the error counts them.
 
         Examples
         --------

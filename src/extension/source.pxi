@@ -82,7 +82,7 @@ cdef class _Source:
     cdef tunring_source *source   # set once, and freed by __dealloc__: a call's own `self` holds it
     cdef bint close_called        # the C core's state tells of a removed adapter first
     cdef bint datagrams           # its packets have sources
-    cdef readonly dict _tasks     # by event loop, tunring._loops.tasks.Tasks: told when it is closed
+    cdef readonly dict _tasks     # by event loop, tunring._loops.tasks.Tasks: notified when it is closed
     cdef object __weakref__
 
     def __dealloc__(self):

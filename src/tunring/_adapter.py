@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Which packets are handed to the kernel as one.
 Coalesce: TypeAlias = Literal["all", "tcp", "none"]
 
-#: Bytes of a ring: the least and the most that the ABI allows.
+#: Bytes of a ring: the minimum and the maximum of the ABI.
 MIN_CAPACITY = 0x20000
 MAX_CAPACITY = 0x4000000
 
@@ -37,12 +37,12 @@ _TYPE_UNITS = 128
 _MAX_QUEUES = 256
 
 
-def _check_text(text: object, what: str, most: int) -> str:
+def _check_text(text: object, what: str, maximum: int) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
-    if not 1 <= units <= most or "\0" in text:
-        raise ValueError(f"{what} must have 1 to {most} UTF-16 units and no NUL, not {text!r}")
+    if not 1 <= units <= maximum or "\0" in text:
+        raise ValueError(f"{what} must have 1 to {maximum} UTF-16 units and no NUL, not {text!r}")
     return text
 
 
@@ -94,10 +94,10 @@ def _locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name
     return Target(name, index, luid, handle.open_namespace(), library.name, library.official)
 
 
-def _check_queues(count: int, what: str, most: int) -> int:
+def _check_queues(count: int, what: str, maximum: int) -> int:
     value = operator.index(count)
-    if not 1 <= value <= most:
-        raise ValueError(f"{what} must be 1 to {most}, not {count}")
+    if not 1 <= value <= maximum:
+        raise ValueError(f"{what} must be 1 to {maximum}, not {count}")
     return value
 
 
@@ -169,7 +169,7 @@ class Adapter:
             machine's own. Two adapters of ``loopback`` with the same one are the ends of a cable.
         if_exists : str
             What to do about an adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
-            :meth:`open` does. ``"recreate"``: remove it, if it is a leftover that no process uses; on Windows that is
+            :meth:`open` does. ``"recreate"``: remove it, if no process uses it; on Windows that is
             one whose process has died, and takes up to 5 seconds, on Linux a persistent TUN interface.
         queues : int
             1 to 256: how many sessions it can have at a time, see :meth:`start_sessions`. More than 1 on Linux only.

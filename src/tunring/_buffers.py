@@ -1,4 +1,4 @@
-"""What type checkers are told of arguments with bytes in them. Nothing is here at run time."""
+"""Types of arguments with bytes in them, for type checkers. Nothing is here at run time."""
 
 from __future__ import annotations
 

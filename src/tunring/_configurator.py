@@ -251,9 +251,9 @@ class Configurator:
             self._closed = True
             before = dict(self._before) if self._stays else self._outliving()
             self._before.clear()
-            leftovers = self._opened and not self._swept
+            unswept = self._opened and not self._swept
             # At exit, modules may be empty already: without something to do, none is asked.
-            if not (before or leftovers):
+            if not (before or unswept):
                 return None
             try:
                 return self._restore(before)

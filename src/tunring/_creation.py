@@ -47,7 +47,7 @@ def create_handle(
     Parameters
     ----------
     ours : set of int
-        LUIDs of the adapters of this library that this process has open, which are no leftovers.
+        LUIDs of the adapters of this library that this process has open, which are not orphans.
     queues : int
         More than 1 only for ``tun_linux``.
     """
@@ -105,13 +105,13 @@ def _taken(name: str, why: str) -> AlreadyExists:
 
 
 def _remove(library: _core.Library, name: str, found: _core.AdapterHandle, ours: set[int]) -> None:
-    """Make a leftover go. What a process uses is none, and stays."""
+    """Remove an orphan: an interface that no process uses."""
     luid = found.luid
     try:
         if luid in ours or library.name == "loopback":
             raise _taken(name, "this process has one of that name open")
         if sys.platform == "linux" and library.name == "tun_linux":
-            from tunring._system.leftover_linux import remove
+            from tunring._system.orphan_linux import remove
 
             remove(found, name)
     finally:

@@ -3,7 +3,7 @@
 Each ``tests/c/NAME.c`` is a program: exit code 0 is a pass, 77 a skip, anything else a failure. A comment in its first
 lines says what it is linked with::
 
-    /* build: parts=ring,os sources=src/core/later.c flags=-DSMALL -Wl,--wrap=malloc */
+    /* build: parts=ring,os sources=src/core/deferred.c flags=-DSMALL -Wl,--wrap=malloc */
 
 ``parts`` are those of sources.py and ``sources`` further globs from the project's root, less the files of other
 systems; ``flags`` reach to the end of the comment. Objects are kept in ``build/c`` by content, so a source is compiled

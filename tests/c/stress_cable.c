@@ -85,9 +85,9 @@ sender(void *argument)
     while (number < PACKETS)
     {
         BYTE *slots[32];
-        unsigned most = 1 + check_random(&state) % 32;
+        unsigned max = 1 + check_random(&state) % 32;
         unsigned count = 0;
-        while (count < most && number < PACKETS)
+        while (count < max && number < PACKETS)
         {
             DWORD size = sizeof(header) + 20 + check_random(&state) % 500;
             slots[count] = WintunAllocateSendPacket(self->end->session, size);

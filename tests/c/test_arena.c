@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Chunks: room is contiguous, what is out is never lent twice, memory is bounded and used again, and whoever found no
- * chunk is told once one is back.
+ * chunk is called once one is back.
  */
 /* build: parts=os sources=src/core/arena.c */
 #include "core/arena.h"
@@ -9,13 +9,13 @@
 
 #include <string.h>
 
-static unsigned told;
+static unsigned calls;
 
 static void
 came_back(void *context)
 {
-    CHECK(context == &told);
-    told++;
+    CHECK(context == &calls);
+    calls++;
 }
 
 static tunring_slot
@@ -74,23 +74,23 @@ test_the_newest_chunk_comes_first(void)
 static void
 test_the_limit(void)
 {
-    told = 0;
+    calls = 0;
     arena arena;
-    arena_init(&arena, 2, came_back, &told);
+    arena_init(&arena, 2, came_back, &calls);
     tunring_slot slots[2];
     slots[0] = take(&arena, ARENA_MAX_ROOM + 1);
     slots[1] = take(&arena, ARENA_MAX_ROOM + 1);
     uint32_t room;
     CHECK(!arena_room(&arena, ARENA_MAX_ROOM + 1, &room) && !arena_room(&arena, 1, &room));
     CHECK_EQUAL(arena.chunks, 2);
-    CHECK_EQUAL(told, 0);
+    CHECK_EQUAL(calls, 0);
     arena_give_back(&slots[0], 1);
     arena_give_back(&slots[1], 1);
-    CHECK_EQUAL(told, 1);
+    CHECK_EQUAL(calls, 1);
     slots[0] = take(&arena, 1);
     CHECK(slots[0].data);
     arena_give_back(&slots[0], 1);
-    CHECK_EQUAL(told, 1); /* nobody waits */
+    CHECK_EQUAL(calls, 1); /* nobody waits */
     arena_close(&arena);
 }
 

@@ -14,7 +14,7 @@
 #define CAPACITY WINTUN_MIN_RING_CAPACITY
 #define SEEDS 6
 #define STEPS 20000
-#define MOST 16384
+#define MAX_HELD 16384
 
 static const WCHAR names[2][2] = {{'A', 0}, {'B', 0}};
 static const WCHAR type[] = {'T', 0};
@@ -28,7 +28,7 @@ typedef struct end
     uint32_t sent;     /* published, IP */
     uint32_t received; /* taken, by the other end's numbers */
     uint32_t filtered;
-    const BYTE *held[MOST];
+    const BYTE *held[MAX_HELD];
     unsigned held_count;
 } end;
 
@@ -108,7 +108,7 @@ static void
 receive_one(end *self, const end *other)
 {
     bool ready = event_ready(self);
-    if (self->held_count == MOST)
+    if (self->held_count == MAX_HELD)
         return;
     DWORD size;
     BYTE *packet = WintunReceivePacket(self->session, &size);
@@ -122,11 +122,11 @@ receive_one(end *self, const end *other)
     }
     uint32_t number;
     memcpy(&number, packet + 4, 4);
-    DWORD told;
-    memcpy(&told, packet + 8, 4);
+    DWORD stated;
+    memcpy(&stated, packet + 8, 4);
     CHECK(packet[0] == 0x45);
     CHECK_EQUAL(number, self->received);
-    CHECK_EQUAL(told, size);
+    CHECK_EQUAL(stated, size);
     CHECK(packet[size - 1] == (BYTE)number);
     self->received++;
     self->held[self->held_count++] = packet;

@@ -6,7 +6,7 @@
 #include "backends/tun_linux/offload_checksum.h"
 #include "offload_packets.h"
 
-#define MOST 300u
+#define MAX_LENGTH 300u
 
 static uint64_t state = 1;
 
@@ -34,7 +34,7 @@ check_at(const BYTE *bytes, uint32_t length, BYTE *room)
 static void
 test_lengths(int fill)
 {
-    for (uint32_t length = 0; length < MOST; length++)
+    for (uint32_t length = 0; length < MAX_LENGTH; length++)
     {
         for (uint32_t offset = 0; offset < 8; offset++)
         {
@@ -53,10 +53,10 @@ test_lengths(int fill)
 static void
 test_parts(void)
 {
-    BYTE bytes[MOST];
+    BYTE bytes[MAX_LENGTH];
     for (int i = 0; i < 20000; i++)
     {
-        const uint32_t length = check_random(&state) % MOST, cut = check_random(&state) % (length + 1) & ~1u;
+        const uint32_t length = check_random(&state) % MAX_LENGTH, cut = check_random(&state) % (length + 1) & ~1u;
         for (uint32_t k = 0; k < length; k++)
             bytes[k] = check_random(&state) % 3 ? 0xFF : (BYTE)check_random(&state);
         const uint64_t start = (uint64_t)check_random(&state) << 32 | check_random(&state);

@@ -42,12 +42,12 @@ random_super(uint32_t *segment)
         super.flags =
             (uint8_t)(ACK | (below(2) ? PSH : 0) | (below(8) ? 0 : FIN) | (below(8) ? 0 : CWR) | (below(8) ? 0 : ECE));
     }
-    const uint32_t most = 65535 - headers_of(&super);
+    const uint32_t max = 65535 - headers_of(&super);
     const uint32_t count = 2 + below((super.protocol == UDP ? OFFLOAD_DATAGRAMS : OFFLOAD_RUN) - 1);
-    *segment = 1 + below(below(4) ? 1500 : most / 2);
+    *segment = 1 + below(below(4) ? 1500 : max / 2);
     super.payload = *segment * (count - 1) + 1 + below(*segment);
-    if (super.payload > most)
-        super.payload = most;
+    if (super.payload > max)
+        super.payload = max;
     super.payload_at = below(1000);
     return super;
 }

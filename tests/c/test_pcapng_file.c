@@ -218,7 +218,7 @@ test_dropped(void)
     close(ends[0]);
 }
 
-/* A pipe that nobody reads: what waits for room is told, whoever closes it. */
+/* A pipe that nobody reads: what waits for room gets an error, whoever closes it. */
 static void *
 wait_for_room(void *argument)
 {

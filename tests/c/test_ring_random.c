@@ -16,7 +16,7 @@
 #define SEEDS 8
 #endif
 #define STEPS 30000
-#define MOST 65536
+#define MAX_SLOTS 65536
 
 /* A queue of slots in the order of the ring. For S: unread, then held, then released until reclaimed. For R: allocated,
  * ready, published when all before it are ready. */
@@ -30,7 +30,7 @@ typedef struct slot
 
 typedef struct model
 {
-    slot slots[MOST];
+    slot slots[MAX_SLOTS];
     unsigned oldest; /* not given back to the other side */
     unsigned middle; /* S: next to receive; R: next for the host to take */
     unsigned newest;
@@ -45,7 +45,7 @@ static uint8_t bytes[WINTUN_MAX_IP_PACKET_SIZE];
 static slot *
 at(model *m, unsigned index)
 {
-    return &m->slots[index % MOST];
+    return &m->slots[index % MAX_SLOTS];
 }
 
 static uint32_t

@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 
 #define HEADER ((uint32_t)sizeof(virtio_header))
-#define MOST (HEADER + 65535u)
+#define MAX_READ (HEADER + 65535u)
 
 ssize_t __real_read(int fd, void *data, size_t size);
 ssize_t __wrap_read(int fd, void *data, size_t size);
@@ -31,14 +31,14 @@ int __wrap_ioctl(int fd, unsigned long request, void *argument);
 
 /* ---- What the kernel hands over ---- */
 
-static BYTE fed[MOST + 100];
+static BYTE fed[MAX_READ + 100];
 static uint32_t fed_length;
 static unsigned left_to_feed; /* how many times */
 
 ssize_t
 __wrap_read(int fd, void *data, size_t size)
 {
-    if (size < MOST)
+    if (size < MAX_READ)
         return __real_read(fd, data, size);
     /* What is behind the last packet is nobody's to look at. */
     unpoison(data, size);
@@ -167,18 +167,18 @@ nonsense(WINTUN_SESSION_HANDLE session)
     static BYTE bytes[70000];
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++)
     {
-        const lie *told = &lies[i];
-        const shape whole = plain(told->version, told->protocol, 500);
+        const lie *wrong = &lies[i];
+        const shape whole = plain(wrong->version, wrong->protocol, 500);
         const uint32_t length = build_partial(&whole, bytes);
         virtio_header virtio = virtio_of(&whole, 100);
-        virtio.gso_type = (uint8_t)(virtio.gso_type + told->virtio.gso_type);
-        virtio.gso_size = (uint16_t)(virtio.gso_size + told->virtio.gso_size);
-        virtio.checksum_start = (uint16_t)(virtio.checksum_start + told->virtio.checksum_start);
-        virtio.checksum_offset = (uint16_t)(virtio.checksum_offset + told->virtio.checksum_offset);
-        if (told->byte >= 0)
-            bytes[told->byte] = told->value;
+        virtio.gso_type = (uint8_t)(virtio.gso_type + wrong->virtio.gso_type);
+        virtio.gso_size = (uint16_t)(virtio.gso_size + wrong->virtio.gso_size);
+        virtio.checksum_start = (uint16_t)(virtio.checksum_start + wrong->virtio.checksum_start);
+        virtio.checksum_offset = (uint16_t)(virtio.checksum_offset + wrong->virtio.checksum_offset);
+        if (wrong->byte >= 0)
+            bytes[wrong->byte] = wrong->value;
         const uint64_t before = filtered(session);
-        feed(&virtio, bytes, length - told->cut);
+        feed(&virtio, bytes, length - wrong->cut);
         const unsigned count = take_all(session);
         if (count || filtered(session) != before + 1)
             fprintf(stderr, "lie %zu passes\n", i);
@@ -404,12 +404,12 @@ static unsigned full_after = ~0u; /* frames that the kernel has room for */
 ssize_t
 __wrap_writev(int fd, const struct iovec *pieces, int count)
 {
-    static BYTE bytes[MOST];
+    static BYTE bytes[MAX_READ];
     (void)fd;
     uint32_t length = 0;
     for (int i = 0; i < count; i++)
     {
-        CHECK(length + pieces[i].iov_len <= MOST);
+        CHECK(length + pieces[i].iov_len <= MAX_READ);
         memcpy(bytes + length, pieces[i].iov_base, pieces[i].iov_len);
         length += (uint32_t)pieces[i].iov_len;
     }

@@ -143,7 +143,7 @@ test_filtered(void)
 
 /* A superpacket between two packets, taken by few and by many at a time. */
 static void
-test_receive(DWORD most)
+test_receive(DWORD max)
 {
     tun_session *session = open_session(true);
     static BYTE frame[sizeof(virtio_header) + 4000];
@@ -164,8 +164,8 @@ test_receive(DWORD most)
     tunring_slot slots[64];
     do
     {
-        count = tun_receive(session, slots, most);
-        CHECK(count == most || GetLastError() == ERROR_NO_MORE_ITEMS);
+        count = tun_receive(session, slots, max);
+        CHECK(count == max || GetLastError() == ERROR_NO_MORE_ITEMS);
         for (DWORD i = 0; i < count; i++, all++)
             CHECK(slots[i].length == SIZE && (all > 0 || memcmp(slots[i].data, packets[0], SIZE) == 0));
         if (all == 42 && count > 0)

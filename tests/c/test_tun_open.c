@@ -240,7 +240,7 @@ without_permission(void)
     CHECK_FAILS(WintunCreateAdapter(wide("tt0"), wide("Test"), NULL), ERROR_ACCESS_DENIED);
     CHECK(strstr(last_line, "/dev/net/tun"));
     CHECK_FAILS(WintunGetRunningDriverVersion(), ERROR_ACCESS_DENIED);
-    /* That a name is taken can be told all the same. */
+    /* A taken name is found all the same. */
     CHECK_FAILS(WintunCreateAdapter(wide("lo"), wide("Test"), NULL), ERROR_ALREADY_EXISTS);
 }
 

@@ -7,7 +7,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from ledger import MOST, Route
+from ledger import MAX_PACKET, Route
 
 import libraries
 import tunring
@@ -19,7 +19,7 @@ class MemoryBench:
     def __init__(self, library: tunring.Library) -> None:
         self._library = library
         # The official driver drops what its ring has no room for.
-        self.largest = 1500 if library.official else MOST
+        self.largest = 1500 if library.official else MAX_PACKET
         self.window = 32 if library.official else None
         self._names = itertools.count()
 

@@ -21,13 +21,13 @@ _HEADERS = _IP.size + _UDP.size
 
 #: The smallest packet that can be told apart.
 LEAST = _HEADERS + _IDENTITY.size
-MOST = 65535
+MAX_PACKET = 65535
 
 # Contents are taken from one block of noise at an even place that the packet's identity gives. Sums of its 16-bit words
 # up to each place give checksums without a look at every byte.
 _NOISE = random.Random(20240).randbytes(1 << 17)
 _SUMS = [0, *itertools.accumulate(struct.unpack(f">{len(_NOISE) // 2}H", _NOISE))]
-_PLACES = (len(_NOISE) - MOST) // 2
+_PLACES = (len(_NOISE) - MAX_PACKET) // 2
 
 
 class Wrong(AssertionError):
@@ -128,9 +128,9 @@ class Offer:
         sent = getattr(value, "sent", None)
         if sent is not None and self._sent == 0:
             self.accept(sent)
-        told = "" if value is None else f", {type(value).__name__}: {value}"
-        told = f"{self._sent} of {len(self.packets)} from {self._first} on by {self.label}{told}"
-        self._direction.settle(self._flow, range(self._first, self._first + len(self.packets)), self._sent, told)
+        outcome = "" if value is None else f", {type(value).__name__}: {value}"
+        outcome = f"{self._sent} of {len(self.packets)} from {self._first} on by {self.label}{outcome}"
+        self._direction.settle(self._flow, range(self._first, self._first + len(self.packets)), self._sent, outcome)
 
 
 class Direction:
@@ -174,11 +174,11 @@ class Direction:
             self._under_way += len(sizes)
         return Offer(self, flow, first, sizes, label)
 
-    def settle(self, flow: int, numbers: range, sent: int | None, told: str) -> None:
+    def settle(self, flow: int, numbers: range, sent: int | None, outcome: str) -> None:
         """How an offer ended. For :class:`Offer`."""
         with self._lock:
             record = self._flows[flow]
-            record.offers.append(told)
+            record.offers.append(outcome)
             del record.offers[:-10]
             if sent is None:
                 record.unsure.append(numbers)

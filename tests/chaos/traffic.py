@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from world import Actor, End
 
 
-def sizes(actor: Actor, most: int = 64) -> list[int]:
+def sizes(actor: Actor, maximum: int = 64) -> list[int]:
     """Of packets that are to be sent."""
     random = actor.random
     largest = actor.world.bench.largest
     if actor.chance(0.03):
         return [random.randint(LEAST, largest)]
-    count = random.randint(1, most)
+    count = random.randint(1, maximum)
     if actor.chance(0.5):  # as they can be merged into superpackets
         return [random.randint(LEAST, min(largest, 1400))] * count
     return [random.randint(LEAST, min(largest, 1400)) for _ in range(count)]
@@ -41,9 +41,9 @@ def flow(actor: Actor, direction: Direction) -> int:
     return actor.flows[direction]
 
 
-def offer(actor: Actor, end: End, most: int = 64) -> Offer:
+def offer(actor: Actor, end: End, maximum: int = 64) -> Offer:
     """Packets to send from that end."""
-    made = end.outgoing.offer(flow(actor, end.outgoing), sizes(actor, most), actor.history[-1][1])
+    made = end.outgoing.offer(flow(actor, end.outgoing), sizes(actor, maximum), actor.history[-1][1])
     if not made.packets:
         with made:
             pass
@@ -59,11 +59,11 @@ def how_full(actor: Actor) -> dict[str, Any]:
     return {"on_full": on_full, "timeout": actor.random.choice([0, 0.001, 0.05, 0.2])}
 
 
-def receive(actor: Actor, end: End, most: int | None = None, timeout: float | None = None) -> tunring.Batch:
+def receive(actor: Actor, end: End, maximum: int | None = None, timeout: float | None = None) -> tunring.Batch:
     """A batch, of which what is ours was entered."""
     if timeout is None:
         timeout = actor.random.choice([0, 0, 0.001, 0.02, 0.1])
-    batch = end.session.receive(most or actor.random.choice([1, 2, 16, 256, 65536]), timeout=timeout)
+    batch = end.session.receive(maximum or actor.random.choice([1, 2, 16, 256, 65536]), timeout=timeout)
     end.incoming.receive(actor.number, batch.tobytes())
     actor.note(f"{len(batch)} packets")
     return batch

@@ -13,7 +13,7 @@
 
 #define COPY 1u
 #define SEAL 2u
-#define MOST 3000u
+#define MAX_LENGTH 3000u
 
 typedef struct input
 {
@@ -67,7 +67,7 @@ read_input(input *input, const uint8_t *data, size_t size)
     for (input->count = 0; size >= 3 && input->count < OFFLOAD_RUN; input->count++)
     {
         const uint8_t how = data[0];
-        uint32_t length = (data[1] | (uint32_t)data[2] << 8) % MOST;
+        uint32_t length = (data[1] | (uint32_t)data[2] << 8) % MAX_LENGTH;
         const tunring_packet *last = input->count ? &input->packets[input->count - 1] : NULL;
         length = length < size - 3 ? length : (uint32_t)(size - 3);
         const bool copy = how & COPY && last && last->length >= length;

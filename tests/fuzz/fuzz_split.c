@@ -5,7 +5,7 @@
 #include "fuzz.h"
 #include "backends/tun_linux/offload_split.h"
 
-#define MOST 70000u
+#define MAX_INPUT 70000u
 
 /* What each segment must be, whatever the superpacket is. */
 static void
@@ -56,7 +56,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     virtio_header virtio;
-    if (size < sizeof(virtio) || size > MOST)
+    if (size < sizeof(virtio) || size > MAX_INPUT)
         return 0;
     memcpy(&virtio, data, sizeof(virtio));
     const uint32_t length = (uint32_t)(size - sizeof(virtio));

@@ -20,7 +20,7 @@ LINKTYPE_RAW = 101
 
 
 def tcpdump(path: Path) -> list[str]:
-    """The lines that it prints about a file, a packet each, which it must read to its end without a complaint."""
+    """The lines that it prints about a file, a packet each, which it must read to its end without an error."""
     # As root it gives up its rights, and could not open a file in a private folder.
     command = ["env", "-u", "LD_PRELOAD", "tcpdump", "-Z", "root", "-n", "-tt", "-r", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 UDP_SEGMENT = 103
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
-#: The most datagrams that every kernel makes of one send.
+#: The maximum number of datagrams that every kernel makes of one send.
 SEGMENTS = 64
 
 V4 = pytest.param(socket.AF_INET, "10.9.0.1", "10.9.0.77", id="v4")

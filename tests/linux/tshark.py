@@ -13,7 +13,7 @@ _AS_ROOT = 'Running as user "root" and group "root". This could be dangerous.'
 
 
 def tshark(path: Path, *arguments: str) -> list[str]:
-    """The lines that it prints about a file, which it must read without a complaint."""
+    """The lines that it prints about a file, which it must read without an error."""
     command = ["env", "-u", "LD_PRELOAD", "tshark", "-n", "-r", str(path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     said = [line for line in done.stderr.splitlines() if line != _AS_ROOT]

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 import libraries
 import tunring
-from packets import MOST, packet, slot_size
+from packets import MAX_PACKET, packet, slot_size
 from running import eventually, is_set
 from tunring import _core
 
@@ -41,7 +41,9 @@ HOLDS = CAPACITY - 4
 CHUNK = 64
 
 sizes_of_packets = st.lists(
-    st.one_of(st.integers(20, 200), st.sampled_from([20, 1400, 1500, 9000, MOST - 1, MOST])), min_size=1, max_size=80
+    st.one_of(st.integers(20, 200), st.sampled_from([20, 1400, 1500, 9000, MAX_PACKET - 1, MAX_PACKET])),
+    min_size=1,
+    max_size=80,
 )
 some_index = st.integers(0, 1 << 16)
 
@@ -371,11 +373,11 @@ class Rings(RuleBasedStateMachine):
     # -- Receiving
 
     @precondition(lambda self: self.far is not None)
-    @rule(most=st.sampled_from([1, 2, 3, 10, 100, 65536]))
-    def receive(self, most: int) -> None:
-        batch = self.right.receive(most, timeout=0)
+    @rule(maximum=st.sampled_from([1, 2, 3, 10, 100, 65536]))
+    def receive(self, maximum: int) -> None:
+        batch = self.right.receive(maximum, timeout=0)
         assert self.far is not None
-        slots = self.far.unread[:most]
+        slots = self.far.unread[:maximum]
         assert batch.tobytes() == [slot.data for slot in slots]
         for slot in slots:
             slot.taken, slot.holds = True, 1
@@ -452,8 +454,8 @@ class Rings(RuleBasedStateMachine):
             near.dropped,
         )
         assert (stats.host_filtered, stats.host_dropped, stats.reservations) == (
-            libraries.told(self.left, near.filtered),
-            libraries.told(self.left, near.lost),
+            libraries.reported(self.left, near.filtered),
+            libraries.reported(self.left, near.lost),
             len(near.leases),
         )
         if self.far is not None:

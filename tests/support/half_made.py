@@ -53,17 +53,17 @@ def some_arguments(function: Callable[..., Any], thing: object) -> Iterator[tupl
     """Arguments of every number that it may take, and of many types."""
     try:
         parameters = inspect.signature(function).parameters.values()
-        most = sum(one.kind is not one.KEYWORD_ONLY for one in parameters)
+        maximum = sum(one.kind is not one.KEYWORD_ONLY for one in parameters)
     except (TypeError, ValueError):
-        most = 3
-    for count in range(min(most, 5) + 1):
+        maximum = 3
+    for count in range(min(maximum, 5) + 1):
         for one in (thing, None, 1, [_PACKET], _PACKET, bytearray(100), "", 0.0):
             yield (one,) * count
     for special in [
         (None, None, None), (KeyError, KeyError(), None), (thing, None, 0), (thing, 256, None), (thing, None, None),
         (None, thing, 131072, False), (thing, None, 256, 0), (thing, None, 256, None),
     ]:  # fmt: skip
-        if len(special) <= most:
+        if len(special) <= maximum:
             yield special
 
 

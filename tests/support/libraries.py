@@ -88,12 +88,12 @@ def stale_ends() -> int:
     return _core.simulator_stale_ends(load("wintun")) if STANDIN else 0
 
 
-def told(session: tunring.Session, figure: int) -> int | None:
+def reported(session: tunring.Session, figure: int) -> int | None:
     """The figure of a session's host half, or None over the official DLL, which has no words for it."""
     return None if session.adapter.library.official else figure
 
 
-def complaint(library: tunring.Library, name: str) -> str:
+def failure_line(library: tunring.Library, name: str) -> str:
     """Part of what the library logs when there is no adapter of that name to open."""
     return "Failed to find matching adapter name" if library.official else name
 

@@ -15,7 +15,7 @@ NEEDS_CHECKSUM = 1
 GSO_TCP4, GSO_TCP6, GSO_UDP, GSO_ECN = 1, 4, 5, 0x80
 #: What the kernel takes: flags of coalesce().
 TSO4, TSO6, USO = 1, 2, 4
-MOST = 65535
+MAX_PACKET = 65535
 MOST_DATAGRAMS = 64
 #: Datagrams with at most this lifetime may be probes, and stay alone.
 MOST_PROBE_HOPS = 32
@@ -149,7 +149,7 @@ def split(virtio: Virtio, packet: bytes) -> list[bytes] | None:
 
 
 def _complete(virtio: Virtio, packet: bytes) -> list[bytes] | None:
-    if len(packet) > MOST:
+    if len(packet) > MAX_PACKET:
         return None
     if not virtio.flags & NEEDS_CHECKSUM:
         return [packet]
@@ -186,7 +186,7 @@ def _split_superpacket(virtio: Virtio, packet: bytes) -> list[bytes] | None:
 
     payload = packet[headers.length :]
     pieces = [payload[i : i + virtio.gso_size] for i in range(0, len(payload), virtio.gso_size)] or [b""]
-    if headers.length + len(pieces[0]) > MOST:
+    if headers.length + len(pieces[0]) > MAX_PACKET:
         return None
     result = []
     for index, piece in enumerate(pieces):
@@ -300,7 +300,7 @@ def _joins(members: list[bytes], packet: bytes, headers: Headers, offloads: int)
     if not offloads & needed or _constant(first, first_headers) != _constant(packet, headers):
         return False
     sizes = [len(member) - headers.length for member in [*members, packet]]
-    if 0 in sizes or len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or headers.length + sum(sizes) > MOST:
+    if 0 in sizes or len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or headers.length + sum(sizes) > MAX_PACKET:
         return False
     if headers.version == 4 and not packet[6] & 0x40 and get16(packet, 4) != (get16(first, 4) + len(members)) & 0xFFFF:
         return False

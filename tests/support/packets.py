@@ -6,7 +6,7 @@ from __future__ import annotations
 LEAST = {4: 20, 6: 40}
 
 #: The largest packet of the ABI.
-MOST = 65535
+MAX_PACKET = 65535
 
 
 def packet(size: int = 20, *, version: int = 4, number: int = 0) -> bytes:

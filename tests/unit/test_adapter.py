@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from libraries import told
+from libraries import reported
 from packets import packet
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def test_an_adapter_that_is_not_closed_warns_and_goes(library: tunring.Library, 
 def test_an_adapter_without_a_peer_drops_and_counts(adapter: tunring.Adapter) -> None:
     with adapter.start_session() as session:
         assert session.send([packet()] * 3) == 3
-        assert session.stats().host_dropped == told(session, 3)
+        assert session.stats().host_dropped == reported(session, 3)
 
 
 def test_other_libraries_have_one_queue(library: tunring.Library, name: str) -> None:

@@ -413,16 +413,16 @@ def test_child_never_seals() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        told = []
+        results = []
         for call in (sealer.seal, opener.open):
             try:
                 call([b""])
-                told.append("done")
+                results.append("done")
             except SessionClosed as error:
-                told.append(error.reason)
+                results.append(error.reason)
         own = Sealer("aes-256-gcm", KEY, header=HEADER)  # with a key of its own it may
-        told.append(str(own.seal([b"packet"]).tobytes() == datagrams.tobytes()))
-        os.write(writer, " ".join(told).encode())
+        results.append(str(own.seal([b"packet"]).tobytes() == datagrams.tobytes()))
+        os.write(writer, " ".join(results).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:

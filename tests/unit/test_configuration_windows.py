@@ -487,14 +487,14 @@ def test_a_full_tunnel_that_fails_is_undone(clock: list[float]) -> None:
 
 
 class Socket:
-    """What a socket is told."""
+    """The options that a socket is given."""
 
     def __init__(self, family: int) -> None:
         self.family = family
-        self.told: list[tuple[int, int, bytes]] = []
+        self.options: list[tuple[int, int, bytes]] = []
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        self.told.append((level, option, value))
+        self.options.append((level, option, value))
 
 
 def test_sockets_are_bound_to_the_uplink(clock: list[float]) -> None:
@@ -506,8 +506,8 @@ def test_sockets_are_bound_to_the_uplink(clock: list[float]) -> None:
     bind_beside(made.interface, six)
     # IP_UNICAST_IF is in network byte order, IPV6_UNICAST_IF in the host's.
     ipv4 = (socket.IPPROTO_IP, 31, index.to_bytes(4, "big"))
-    assert four.told == [ipv4]
-    assert six.told == [(socket.IPPROTO_IPV6, 31, index.to_bytes(4, sys.byteorder)), ipv4]
+    assert four.options == [ipv4]
+    assert six.options == [(socket.IPPROTO_IPV6, 31, index.to_bytes(4, sys.byteorder)), ipv4]
     made.api.routes = [row for row in made.api.routes if row.luid == LUID]
     with pytest.raises(tunring.NotFound, match="nothing but adapter 'OfficeNet' has a default route of IPv4"):
         bind_beside(made.interface, four)

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 import tunring
-from libraries import complaint
+from libraries import failure_line
 from tunring.errors import error_from_code
 
 KINDS = [
@@ -55,4 +55,4 @@ def test_a_failed_adapter_call_carries_the_librarys_own_words(library: tunring.L
         tunring.Adapter.open("nobody has this", library=library)
     assert caught.value.winerror == 1168
     words = str(caught.value).partition("\n")[2]
-    assert complaint(library, "nobody has this") in words, "the library's log line is missing"
+    assert failure_line(library, "nobody has this") in words, "the library's log line is missing"

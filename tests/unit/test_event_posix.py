@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from packets import MOST, packet
+from packets import MAX_PACKET, packet
 from running import Threads, eventually
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_after_each_step_of_a_random_sequence(pair: Pair, seed: int) -> None:
         if step == "send":
             left.send([packet(choose.choice([20, 100, 1500]))] * choose.randint(1, 5), on_full="partial")
         elif step == "fill":
-            left.send([packet(choose.choice([1500, MOST]))] * 200, on_full="partial")
+            left.send([packet(choose.choice([1500, MAX_PACKET]))] * 200, on_full="partial")
         elif step == "receive":
             before = readable(right)
             batch = right.receive(choose.choice([1, 2, 300]), timeout=0)

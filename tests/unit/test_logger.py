@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from libraries import complaint
+from libraries import failure_line
 from running import check_script, eventually
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def lines(library: tunring.Library) -> Iterator[queue.Queue[tuple[int, str, str]
 
 
 def complain(library: tunring.Library, name: str) -> None:
-    """Makes the library write a line, complaint(library, name)."""
+    """Makes the library write a line, failure_line(library, name)."""
     with pytest.raises(tunring.NotFound):
         tunring.Adapter.open(name, library=library)
 
@@ -34,7 +34,7 @@ def test_a_callable_gets_level_and_text_in_a_thread_of_its_own(
 ) -> None:
     complain(library, name)
     text = ""
-    while complaint(library, name) not in text:
+    while failure_line(library, name) not in text:
         level, text, thread = lines.get(timeout=10)
     assert level == logging.ERROR
     assert thread != threading.current_thread().name
@@ -62,7 +62,7 @@ def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: pytest.
     try:
         complain(library, name)
         assert arrived.wait(10)
-        said = complaint(library, name)
+        said = failure_line(library, name)
         # The handler of its own comes before the one that keeps the records.
         assert eventually(
             lambda: any(said in record.getMessage() and record.levelno == logging.ERROR for record in caplog.records)
@@ -93,8 +93,8 @@ def test_a_target_that_raises_loses_nothing_else(
     try:
         complain(library, name + "-1")
         complain(library, name + "-2")
-        assert complaint(library, name + "-1") in got.get(timeout=10)
-        assert complaint(library, name + "-2") in got.get(timeout=10)
+        assert failure_line(library, name + "-1") in got.get(timeout=10)
+        assert failure_line(library, name + "-2") in got.get(timeout=10)
     finally:
         tunring.set_logger(None, library)
     assert "mine" in caplog.text
@@ -159,7 +159,7 @@ for i in range(1000):
     try:
         tunring.Adapter.open("nobody", library=library)
     except tunring.NotFound as error:
-        assert libraries.complaint(library, "nobody") in str(error).partition("\\n")[2], str(error)
+        assert libraries.failure_line(library, "nobody") in str(error).partition("\\n")[2], str(error)
 gate.set()
 import time
 while count + _core.log_lost() < 1000:

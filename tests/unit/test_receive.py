@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from packets import MOST, number_of, packet
+from packets import MAX_PACKET, number_of, packet
 from running import Threads
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def test_at_most_max_packets_come(pair: Pair) -> None:
     left, right = pair
     left.send([packet(number=i) for i in range(10)])
     got = []
-    for most, expected in ((3, 3), (1, 1), (256, 6)):
-        with right.receive(most) as batch:
+    for maximum, expected in ((3, 3), (1, 1), (256, 6)):
+        with right.receive(maximum) as batch:
             assert len(batch) == expected
             got += [number_of(view) for view in batch]
     assert got == list(range(10))
@@ -39,7 +39,7 @@ def test_the_default_is_256(pair: Pair) -> None:
         assert (len(first), len(second)) == (256, 44)
 
 
-@pytest.mark.parametrize("size", [20, 21, 22, 23, 40, 1500, 65533, 65534, MOST])
+@pytest.mark.parametrize("size", [20, 21, 22, 23, 40, 1500, 65533, 65534, MAX_PACKET])
 @pytest.mark.parametrize("version", [4, 6])
 def test_every_byte_of_every_size(pair: Pair, size: int, version: int) -> None:
     left, right = pair

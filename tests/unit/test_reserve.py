@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tunring
-from libraries import told
-from packets import MOST, number_of, packet
+from libraries import reported
+from packets import MAX_PACKET, number_of, packet
 from running import Threads, eventually
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def fill(views: list[memoryview], number: int = 0) -> list[bytes]:
     return packets
 
 
-@pytest.mark.parametrize("sizes", [[20], [20, 21, 1500, MOST], [20] * 1000, array.array("H", [20, 40]), range(20, 30)])
+@pytest.mark.parametrize(
+    "sizes", [[20], [20, 21, 1500, MAX_PACKET], [20] * 1000, array.array("H", [20, 40]), range(20, 30)]
+)
 def test_what_is_filled_is_sent_at_the_end_of_the_block(pair: Pair, sizes: Any) -> None:
     left, right = pair
     with left.reserve(sizes) as slots:
@@ -54,7 +56,7 @@ def test_the_views_end_with_the_block(pair: Pair) -> None:
             view[0]
 
 
-@pytest.mark.parametrize("size", [-1, 0, 19, MOST + 1, 2**32 + 20, 2**64 + 20])
+@pytest.mark.parametrize("size", [-1, 0, 19, MAX_PACKET + 1, 2**32 + 20, 2**64 + 20])
 def test_bad_sizes(pair: Pair, size: int) -> None:
     with pytest.raises(ValueError, match="1"):
         pair[0].reserve([20, size])
@@ -128,7 +130,7 @@ def test_an_exception_abandons(pair: Pair) -> None:
     assert left.send([packet(number=7)]) == 1
     assert received(right) == [packet(number=7)]
     stats = left.stats()
-    assert (stats.fillers, stats.host_filtered, stats.reservations, stats.sent_packets) == (2, told(left, 2), 0, 1)
+    assert (stats.fillers, stats.host_filtered, stats.reservations, stats.sent_packets) == (2, reported(left, 2), 0, 1)
 
 
 def test_abandon_inside_the_block(pair: Pair) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import libraries
 import tunring
-from packets import MOST, number_of, packet, slot_size
+from packets import MAX_PACKET, number_of, packet, slot_size
 from running import Threads, eventually
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def fill(session: tunring.Session, spare: int) -> None:
     room = session.capacity - 4 - spare
     while room:
         # Whatever remains must hold a packet too.
-        slot = room if room <= slot_size(MOST) else min(slot_size(MOST), room - 24)
-        assert session.send([packet(min(slot - 4, MOST))], on_full="raise") == 1
+        slot = room if room <= slot_size(MAX_PACKET) else min(slot_size(MAX_PACKET), room - 24)
+        assert session.send([packet(min(slot - 4, MAX_PACKET))], on_full="raise") == 1
         room -= slot
 
 

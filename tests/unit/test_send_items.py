@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tunring
-from packets import MOST, packet
+from packets import MAX_PACKET, packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ BAD_ITEMS = {
     "version 0": (bytes(40), ValueError),
     "version 5": (bytes([0x55]) + bytes(60), ValueError),
     "version 15": (bytes([0xF0]) + bytes(60), ValueError),
-    "too large": (packet(MOST) + b"x", ValueError),
+    "too large": (packet(MAX_PACKET) + b"x", ValueError),
     "far too large": (bytes([0x45]) + bytes(1 << 20), ValueError),
 }
 

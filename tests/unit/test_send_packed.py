@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tunring
-from packets import MOST, packet
+from packets import MAX_PACKET, packet
 
 if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
@@ -119,7 +119,7 @@ def test_a_bad_packet_is_named_and_nothing_is_sent(pair: Pair) -> None:
     with pytest.raises(ValueError, match=r"\b1\b"):
         pair[0].send_packed(packet() + bytes(20) + packet(), [20, 20, 20])
     with pytest.raises(ValueError, match=r"\b1\b"):
-        pair[0].send_packed(packet() + packet(MOST) + b"x", [20, MOST + 1])
+        pair[0].send_packed(packet() + packet(MAX_PACKET) + b"x", [20, MAX_PACKET + 1])
     assert not pair[1].receive(timeout=0)
 
 

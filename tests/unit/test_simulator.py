@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from libraries import told
-from packets import MOST, number_of, packet
+from libraries import reported
+from packets import MAX_PACKET, number_of, packet
 from running import Threads
 from tunring.testing import Corruption, Simulator
 
@@ -29,10 +29,10 @@ def test_packets_both_ways(simulated: tunring.Session, simulator: Simulator) -> 
 
 def test_what_a_driver_may_bring(simulated: tunring.Session, simulator: Simulator) -> None:
     """A zero-length packet, one that could not be read, and one too large, which is passed over."""
-    simulator.inject([b"", 30, packet(MOST) + b"x", b"\xff", packet(MOST)])
+    simulator.inject([b"", 30, packet(MAX_PACKET) + b"x", b"\xff", packet(MAX_PACKET)])
     with simulated.receive() as batch:
-        assert batch.lengths.tolist() == [0, 30, 1, MOST]
-        assert batch.tobytes() == [b"", bytes(30), b"\xff", packet(MOST)]
+        assert batch.lengths.tolist() == [0, 30, 1, MAX_PACKET]
+        assert batch.tobytes() == [b"", bytes(30), b"\xff", packet(MAX_PACKET)]
         assert len(batch[0]) == 0
         batch[0].release()
 
@@ -45,7 +45,7 @@ def test_overflow_drops_the_whole_chain(simulated: tunring.Session, simulator: S
     simulator.inject([packet(number=2)] * 5)
     with pytest.raises(tunring.RingFull):
         simulator.inject([packet(number=3)])
-    assert simulated.stats().host_dropped == told(simulated, 7)
+    assert simulated.stats().host_dropped == reported(simulated, 7)
     with simulated.receive(65536) as batch:
         assert len(batch) == fits
         assert [number_of(view) for view in batch[-5:]] == [2] * 5
@@ -160,7 +160,7 @@ def test_fillers_are_dropped_by_the_driver(simulated: tunring.Session, simulator
     simulated.reserve([20, 1500]).abandon()
     simulated.send([packet(number=4)])
     assert simulator.drain_all() == [packet(number=4)]
-    assert simulated.stats().host_filtered == told(simulated, 2)
+    assert simulated.stats().host_filtered == reported(simulated, 2)
 
 
 def test_what_is_refused(adapter: tunring.Adapter, pair: Pair) -> None:

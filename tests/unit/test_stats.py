@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from libraries import told
+from libraries import reported
 from packets import packet
 from running import Threads
 
@@ -26,7 +26,7 @@ HOST_FIELDS = ["host_dropped", "host_filtered", "write_errors"]
 def test_the_fields_and_their_first_values(pair: Pair) -> None:
     stats = pair[0].stats()
     assert isinstance(stats, tunring.Stats)
-    host = dict.fromkeys(HOST_FIELDS, told(pair[0], 0))
+    host = dict.fromkeys(HOST_FIELDS, reported(pair[0], 0))
     assert dataclasses.asdict(stats) == {**dict.fromkeys(FIELDS, 0), "capacity": tunring.MIN_CAPACITY, **host}
 
 

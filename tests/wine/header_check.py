@@ -36,7 +36,7 @@ WRONG = {
 }
 
 
-def complaints(official: Path, ours: Path, compiler: list[str]) -> str:
+def differences(official: Path, ours: Path, compiler: list[str]) -> str:
     """What the compiler says; nothing if the headers agree."""
     command = [*compiler, *FLAGS, f'-DOFFICIAL_WINTUN_H="{official}"', f"-I{ours.parent}", str(HERE / "header_check.c")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def faults(official: Path, compiler: list[str] | None = None) -> list[str]:
     """What is wrong: with our header, or with the comparison."""
     compiler = compiler or COMPILER
     found = []
-    if said := complaints(official, OURS, compiler):
+    if said := differences(official, OURS, compiler):
         found.append(f"our wintun.h differs from the official one:\n{said}")
     text = OURS.read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def faults(official: Path, compiler: list[str] | None = None) -> list[str]:
         for name, (right, wrong) in WRONG.items():
             assert right in text, right
             copy.write_text(text.replace(right, wrong), "utf-8")
-            if name not in complaints(official, copy, compiler):
+            if name not in differences(official, copy, compiler):
                 found.append(f"the comparison misses that {name} is wrong")
     return found
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define EXPORT __declspec(dllexport)
-#define MOST 1024
+#define MAX_PACKETS 1024
 
 typedef struct functions
 {
@@ -61,7 +61,7 @@ loop_end(WINTUN_SESSION_HANDLE session)
 EXPORT double
 loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
 {
-    BYTE *taken[MOST];
+    BYTE *taken[MAX_PACKETS];
     volatile uint64_t seen = 0;
     const double began = now();
     for (DWORD left = packets; left > 0;)
@@ -86,7 +86,7 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
 EXPORT double
 loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
 {
-    BYTE *slots[MOST];
+    BYTE *slots[MAX_PACKETS];
     const double began = now();
     for (DWORD done = 0; done < packets;)
     {

@@ -30,20 +30,20 @@ finish_object(void *handle)
     ((front_object *)handle)->generation = os_generation();
 }
 
-/* Sets the last error that a call returns with, which began with `before`. */
+/* Sets the last error that a call returns with, and which began with `last_error`. */
 static void
-leave(DWORD before, DWORD code)
+leave(DWORD last_error, DWORD code)
 {
-    SetLastError(code ? code : before);
+    SetLastError(code ? code : last_error);
 }
 
 static bool
-text_valid(LPCWSTR text, size_t most, const char *what)
+text_valid(LPCWSTR text, size_t max, const char *what)
 {
-    const size_t length = text ? utf16_length(text, most) : 0;
-    if (length >= 1 && length <= most)
+    const size_t length = text ? utf16_length(text, max) : 0;
+    if (length >= 1 && length <= max)
         return true;
-    backend_log_error(ERROR_INVALID_PARAMETER, "An adapter's %s has 1 to %u UTF-16 units", what, (unsigned)most);
+    backend_log_error(ERROR_INVALID_PARAMETER, "An adapter's %s has 1 to %u UTF-16 units", what, (unsigned)max);
     return false;
 }
 

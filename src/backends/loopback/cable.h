@@ -25,7 +25,7 @@ typedef struct cable_end
     bool has_event;                   /* false once it was closed, after the end was unplugged */
     bool event_is_set;                /* guarded by the incoming direction */
     _Atomic bool published;           /* R has packets that the mover was not run for yet */
-    _Atomic bool reclaimed;           /* S has room that the mover was not told of yet */
+    _Atomic bool reclaimed;           /* S has room that the mover has not seen yet */
     _Atomic uint64_t dropped;         /* tunring_counters.host_dropped */
     _Atomic uint64_t filtered;        /* tunring_counters.host_filtered */
     struct cable_direction *outgoing; /* near end of; both hold a reference */

@@ -20,9 +20,9 @@
 
 #include <sys/uio.h>
 
-/* The most packets of a run. */
+/* The maximum number of packets in a run. */
 #define OFFLOAD_RUN 128u
-/* The most datagrams of a superpacket: what every kernel with USO splits. */
+/* The maximum number of datagrams in a superpacket: what every kernel with USO splits. */
 #define OFFLOAD_DATAGRAMS 64u
 /* The largest TTL or hop limit of a datagram that is never merged: it may be a probe, as traceroute sends them, and
  * whoever answers has to quote what was sent. */

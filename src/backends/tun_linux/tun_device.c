@@ -255,7 +255,7 @@ DWORD
 tun_device_create(tun_device *device, const char *name, bool multi_queue)
 {
     DWORD code = open_descriptors(device, TUN_MADE);
-    /* Whether the name is taken can be told even if no interface may be made. */
+    /* A taken name is found even if no interface may be made. */
     const DWORD index = device->control >= 0 ? tun_link_index(device->control, name) : 0;
     if (index)
     {

@@ -9,14 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MOST (VIRTIO_MAX_HEADER + WINTUN_MAX_IP_PACKET_SIZE)
+#define MAX_READ (VIRTIO_MAX_HEADER + WINTUN_MAX_IP_PACKET_SIZE)
 /* More than it takes, and no power of two, so that the buffers' beginnings lie in different sets of the cache. */
 #define STRIDE (0x10000u + 0x180u)
 
 /* What a read of 0 bytes says: no TUN descriptor gives that, so a program has put a file of its own in its place. */
 #define NOT_TUN (-EBADF)
 
-WINTUN_ASSERT(STRIDE >= MOST, "a buffer holds the largest packet");
+WINTUN_ASSERT(STRIDE >= MAX_READ, "a buffer holds the largest packet");
 
 bool
 tun_reader_open(tun_reader *reader, uint32_t header)

@@ -133,7 +133,7 @@ receive_locked(tun_session *session, tunring_slot *slots, uint32_t count, DWORD 
     uint32_t taken = 0;
     while (!*code && taken < count)
     {
-        /* The last read has told already that nothing more waits. */
+        /* The last read has shown already that nothing more waits. */
         if (!ring_readable(side) &&
             (*code = taken && session->receive.reader.dry ? ERROR_NO_MORE_ITEMS : fill(session)))
             break;

@@ -109,13 +109,13 @@ map_rings(tun_uring *uring, const parameters *made)
 }
 
 tun_uring *
-tun_uring_open(unsigned most)
+tun_uring_open(unsigned max)
 {
     tun_uring *uring = calloc(1, sizeof(*uring));
     if (!uring)
         return NULL;
     parameters made = {0};
-    uring->fd = OS_FD((int)syscall(CALL_SETUP, most, &made));
+    uring->fd = OS_FD((int)syscall(CALL_SETUP, max, &made));
     if (uring->fd >= 0 && made.features & FEATURE_SINGLE_MMAP && map_rings(uring, &made))
         return uring;
     tun_uring_close(uring);

@@ -12,8 +12,8 @@
 
 typedef struct tun_uring tun_uring;
 
-/* For up to `most` reads at once. NULL where there is none; nothing is said of why, since read() does as well. */
-tun_uring *tun_uring_open(unsigned most);
+/* For up to `max` reads at once. NULL where there is none; nothing is said of why, since read() does as well. */
+tun_uring *tun_uring_open(unsigned max);
 void tun_uring_close(tun_uring *uring);
 
 /* Reads up to `count` times `size` bytes into buffers that lie `stride` bytes apart, without waiting. Each length is

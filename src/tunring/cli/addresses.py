@@ -1,4 +1,4 @@
-"""The networks that the commands use unless they are told others."""
+"""The networks that the commands use unless others are given."""
 
 from __future__ import annotations
 

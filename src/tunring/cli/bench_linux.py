@@ -94,11 +94,11 @@ def _link(host: str, stack: ExitStack) -> socket.socket:
 def _fill(link: socket.socket, payload: int, segment: bool) -> None:
     """Let the kernel send a round: datagram by datagram, or many at a time, which it cuts in the end."""
     left = _WAITING
-    most = min(64, 65507 // payload) if segment else 1
+    maximum = min(64, 65507 // payload) if segment else 1
     if segment:
         link.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, payload)
     while left:
-        count = min(most, left)
+        count = min(maximum, left)
         link.send(bytes(payload * count))
         left -= count
 

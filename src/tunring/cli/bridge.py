@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-w", "--write", metavar="FILE", help='capture to a pcapng file, as seen on A; "-" is standard output'
     )
     parser.add_argument("--overwrite", action="store_true", help="the file may be there already")
-    parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="most bytes of a packet")
+    parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="maximum bytes of a packet")
     parser.add_argument("--count", type=count, metavar="N", help="end after the batch that makes it N packets")
     parser.add_argument("--duration", type=seconds, metavar="S", help="end after so many seconds")
     parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet of both interfaces in bytes")

@@ -1,4 +1,4 @@
-"""The capture that a command writes beside its work: what goes wrong with it is told, and the work goes on."""
+"""The capture that a command writes beside its work: a failure of it is reported, and the work goes on."""
 
 from __future__ import annotations
 

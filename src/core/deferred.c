@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * later.h: a stack of jobs and a helper thread that lives while there are any.
+ * deferred.h: a stack of jobs and a helper thread that lives while there are any.
  */
-#include "core/later.h"
+#include "core/deferred.h"
 
 #include "platform/os.h"
 
-static later_job *_Atomic waiting;
+static deferred_job *_Atomic waiting;
 /* Generation plus one of the process that has a helper, so that a fork leaves the child without one. */
 static atomic_uint helper;
 
@@ -20,10 +20,10 @@ become_helper(void)
 static void
 run_all(void)
 {
-    later_job *job = atomic_exchange(&waiting, NULL);
+    deferred_job *job = atomic_exchange(&waiting, NULL);
     while (job)
     {
-        later_job *next = job->next;
+        deferred_job *next = job->next;
         job->run(job);
         job = next;
     }
@@ -42,9 +42,9 @@ help(void *unused)
 }
 
 void
-later(later_job *job)
+defer(deferred_job *job)
 {
-    later_job *head = atomic_load(&waiting);
+    deferred_job *head = atomic_load(&waiting);
     do
         job->next = head;
     while (!atomic_compare_exchange_weak(&waiting, &head, job));
@@ -53,7 +53,7 @@ later(later_job *job)
 }
 
 void
-later_run(void)
+deferred_run(void)
 {
     if (atomic_load(&waiting) && become_helper())
         help(NULL);

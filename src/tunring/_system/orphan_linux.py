@@ -1,4 +1,4 @@
-"""Removing an interface that outlived its process."""
+"""Removes an interface that outlived its process."""
 
 from __future__ import annotations
 

@@ -21,43 +21,43 @@ def index_of(namespace: Namespace, name: str) -> int:
 
 
 @pytest.fixture
-def leftover(namespace: Namespace) -> int:
+def orphan(namespace: Namespace) -> int:
     """A persistent interface tun0; its index."""
     namespace.ip("tuntap add dev tun0 mode tun")
     return index_of(namespace, "tun0")
 
 
-def test_error_leaves_it(leftover: int, namespace: Namespace, tun: tunring.Library) -> None:
+def test_error_leaves_it(orphan: int, namespace: Namespace, tun: tunring.Library) -> None:
     with namespace.entered(), pytest.raises(tunring.AlreadyExists):
         tunring.Adapter.create("tun0", library=tun)
-    assert index_of(namespace, "tun0") == leftover
+    assert index_of(namespace, "tun0") == orphan
 
 
-def test_open_serves_it_and_leaves_it(leftover: int, namespace: Namespace, tun: tunring.Library) -> None:
+def test_open_serves_it_and_leaves_it(orphan: int, namespace: Namespace, tun: tunring.Library) -> None:
     with namespace.entered():
         adapter = tunring.Adapter.create("tun0", if_exists="open", library=tun)
-    assert adapter.ifindex == leftover
+    assert adapter.ifindex == orphan
     adapter.start_session().close()
     adapter.close()
-    assert index_of(namespace, "tun0") == leftover
+    assert index_of(namespace, "tun0") == orphan
 
 
-def test_recreate_replaces_it(leftover: int, namespace: Namespace, tun: tunring.Library) -> None:
+def test_recreate_replaces_it(orphan: int, namespace: Namespace, tun: tunring.Library) -> None:
     with namespace.entered():
         adapter = tunring.Adapter.create("tun0", if_exists="recreate", library=tun)
-    assert index_of(namespace, "tun0") == adapter.ifindex != leftover
+    assert index_of(namespace, "tun0") == adapter.ifindex != orphan
     adapter.close()
     assert namespace.interfaces() == {"lo"}, "one that create() made goes away"
 
 
 def test_recreate_leaves_alone_what_this_process_serves(
-    leftover: int, namespace: Namespace, tun: tunring.Library
+    orphan: int, namespace: Namespace, tun: tunring.Library
 ) -> None:
     with namespace.entered():
         with tunring.Adapter.open("tun0", library=tun) as adapter:
             with pytest.raises(tunring.AlreadyExists, match="this process"):
                 tunring.Adapter.create("tun0", if_exists="recreate", library=tun)
-            assert adapter.ifindex == leftover
+            assert adapter.ifindex == orphan
         with tunring.Adapter.create("tun1", library=tun), pytest.raises(tunring.AlreadyExists):
             tunring.Adapter.create("tun1", if_exists="recreate", library=tun)
 
@@ -90,7 +90,7 @@ def test_an_interface_of_another_kind(namespace: Namespace, tun: tunring.Library
 
 
 @pytest.mark.parametrize("if_exists", ["error", "open", "recreate"])
-def test_an_alternative_name(leftover: int, namespace: Namespace, tun: tunring.Library, if_exists: str) -> None:
+def test_an_alternative_name(orphan: int, namespace: Namespace, tun: tunring.Library, if_exists: str) -> None:
     namespace.ip("link property add dev tun0 altname office")
     taken = r'"office" is an alternative name of the interface "tun0"'
     with namespace.entered():
@@ -98,6 +98,6 @@ def test_an_alternative_name(leftover: int, namespace: Namespace, tun: tunring.L
             tunring.Adapter.create("office", if_exists=if_exists, library=tun)  # type: ignore[arg-type]
         with pytest.raises(tunring.AlreadyExists, match=taken):
             tunring.Adapter.open("office", library=tun)
-    assert index_of(namespace, "tun0") == leftover
+    assert index_of(namespace, "tun0") == orphan
     with namespace.entered(), tunring.Adapter.open("tun0", library=tun) as adapter:
         assert adapter.name == "tun0"

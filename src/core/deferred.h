@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Work that may block, asked for by somebody who must not: a detached helper thread does it. It starts with the first
+ * job and ends with the last. Where no thread can be had, the next deferred_run() does the jobs.
+ */
+#ifndef TUNRING_DEFERRED_H
+#define TUNRING_DEFERRED_H
+
+typedef struct deferred_job
+{
+    struct deferred_job *next;
+    void (*run)(struct deferred_job *job);
+} deferred_job;
+
+/* Any time. The job must stay valid until it runs; the child of a fork never runs it. */
+void defer(deferred_job *job);
+/* Does the jobs that nobody does. May block. */
+void deferred_run(void);
+
+#endif
