@@ -59,6 +59,12 @@ class Host:
         return taken
 
 
+def sealer_of_a_run(salt: bytes) -> Sealer:
+    """What a caller has that speaks the protocol without the cookbook's help."""
+    key = tunnel.derive(KEY, salt, "aes-256-gcm caller")
+    return Sealer("aes-256-gcm", key, header=NAME_OF_KEY + salt, authenticate_header=False)
+
+
 class Wire(socket.socket):
     """Somebody between the hosts, who sees what a caller sends and sends what he likes."""
 
@@ -328,7 +334,7 @@ def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypat
 def test_a_run_that_is_expected_in_the_midst_of_made_up_salts_is_heard(scene: Scene) -> None:
     """What comes of it competes with what else is there: each try takes whichever comes first."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
-    sealer = Sealer("aes-256-gcm", tunnel.derive(KEY, salt, "aes-256-gcm caller"), header=NAME_OF_KEY + salt)
+    sealer = sealer_of_a_run(salt)
     datagrams = sealer.seal([packet(number=number) for number in range(2000)]).tobytes()
     ended = threading.Event()
 
@@ -362,7 +368,7 @@ def test_run_keys_are_those_of_hkdf() -> None:
 def test_a_hand_made_run_is_understood(scene: Scene) -> None:
     """The format, as the docstring has it."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
-    sealer = Sealer("aes-256-gcm", tunnel.derive(KEY, salt, "aes-256-gcm caller"), header=NAME_OF_KEY + salt)
+    sealer = sealer_of_a_run(salt)
     scene.inject(sealer.seal([packet(40)]).tobytes())
     assert scene.called.take(1) == [packet(40)]
 
