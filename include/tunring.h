@@ -157,22 +157,44 @@ bool tunring_session_leaked(const tunring_session *session);
 uint64_t tunring_sessions_leaked(void);
 uint64_t tunring_sources_pinned(void);
 
+/* The name of a figure, and where its uint64_t is in its struct. A table of them ends with a NULL. */
+typedef struct tunring_figure
+{
+    const char *name;
+    size_t offset;
+} tunring_figure;
+
+#define TUNRING_FIELD(name) uint64_t name;
+#define TUNRING_ATOMIC_FIELD(name) _Atomic uint64_t name;
+
+/* All that a source counts, in this one place. tunring.Stats has a field of each name and says what it means; what
+ * applies to sockets, UdpStats has too. */
+#define TUNRING_SOURCE_COUNTS(COUNT) \
+    COUNT(received_packets)          \
+    COUNT(received_bytes)            \
+    COUNT(received_batches)          \
+    COUNT(sent_packets)              \
+    COUNT(sent_bytes)                \
+    COUNT(sent_batches)              \
+    COUNT(waits)                     \
+    COUNT(wakes)                     \
+    COUNT(spins)                     \
+    COUNT(ring_full)                 \
+    COUNT(dropped)                   \
+    COUNT(skipped)                   \
+    COUNT(fillers)                   \
+    COUNT(pinned_packets)            \
+    COUNT(pinned_bytes)              \
+    COUNT(reservations)
+
 typedef struct tunring_stats
 {
-    uint64_t received_packets, received_bytes, received_batches;
-    uint64_t sent_packets, sent_bytes, sent_batches;
-    uint64_t waits;                        /* times a receive or a send went to sleep */
-    uint64_t wakes;                        /* sleeps that ended by an event */
-    uint64_t spins;                        /* spins before a sleep */
-    uint64_t ring_full;                    /* times a send or reservation met a full ring */
-    uint64_t dropped;                      /* packets given up because of it (on_full="drop") */
-    uint64_t skipped;                      /* packets of a sent batch that are no IP */
-    uint64_t fillers;                      /* reserved slots that were given up */
-    uint64_t pinned_packets, pinned_bytes; /* received and not let go */
-    uint64_t reservations;                 /* open now */
-    bool has_counters;                     /* the library reports the rest */
+    TUNRING_SOURCE_COUNTS(TUNRING_FIELD)
+    bool has_counters; /* the library reports the rest */
     tunring_counters counters;
 } tunring_stats;
+
+extern const tunring_figure tunring_stats_figures[];
 
 void tunring_session_stats(tunring_session *session, tunring_stats *stats);
 /* The same for any source, without what only a session's library knows. At any time. */
@@ -366,20 +388,28 @@ typedef struct tunring_sending
 DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
                           uint32_t *done);
 
-typedef struct tunring_socket_figures
+/* All that a socket counts beside what any source does. tunring.UdpStats has a field of each name. */
+#define TUNRING_SOCKET_COUNTS(COUNT) \
+    COUNT(reads)                     \
+    COUNT(coalesced_reads)           \
+    COUNT(truncated)                 \
+    COUNT(runs_sent)                 \
+    COUNT(icmp_errors)               \
+    COUNT(refused_unreachable)       \
+    COUNT(refused_size)              \
+    COUNT(refused_other)
+
+typedef struct tunring_socket_stats
 {
-    uint64_t reads;                                            /* system calls that returned datagrams */
-    uint64_t coalesced_reads;                                  /* those that returned several */
-    uint64_t truncated;                                        /* datagrams longer than the room for them */
-    uint64_t runs_sent;                                        /* system calls that sent several datagrams */
-    uint64_t icmp_errors;                                      /* of earlier datagrams, passed over */
-    uint64_t refused_unreachable, refused_size, refused_other; /* datagrams that the system refused to send */
-    uint64_t host_dropped;                                     /* datagrams that the system had no room for */
-    bool runs;                                                 /* segmentation offload is in use */
-} tunring_socket_figures;
+    TUNRING_SOCKET_COUNTS(TUNRING_FIELD)
+    uint64_t host_dropped; /* datagrams that the system had no room for */
+    bool runs;             /* segmentation offload is in use */
+} tunring_socket_stats;
+
+extern const tunring_figure tunring_socket_figures[];
 
 /* The socket's own figures. At any time. */
-void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figures);
+void tunring_socket_read_stats(tunring_socket *socket, tunring_socket_stats *stats);
 
 /* ---- Notifiers: core/notifier.c --------------------------------------------------------------------------------- */
 

@@ -102,25 +102,13 @@ cdef extern from "tunring.h" nogil:
     uint64_t tunring_sessions_leaked() noexcept
     uint64_t tunring_sources_pinned() noexcept
 
+    ctypedef struct tunring_figure:
+        const char *name
+        size_t offset
     ctypedef struct tunring_stats:
-        uint64_t received_packets
-        uint64_t received_bytes
-        uint64_t received_batches
-        uint64_t sent_packets
-        uint64_t sent_bytes
-        uint64_t sent_batches
-        uint64_t waits
-        uint64_t wakes
-        uint64_t spins
-        uint64_t ring_full
-        uint64_t dropped
-        uint64_t skipped
-        uint64_t fillers
-        uint64_t pinned_packets
-        uint64_t pinned_bytes
-        uint64_t reservations
         bint has_counters
         tunring_counters counters
+    const tunring_figure tunring_stats_figures[]
     void tunring_session_stats(tunring_session *session, tunring_stats *stats) noexcept
     void tunring_source_stats(tunring_source *source, tunring_stats *stats) noexcept
     void tunring_source_count_dropped(tunring_source *source, uint64_t packets) noexcept
@@ -211,23 +199,16 @@ cdef extern from "tunring.h" nogil:
         const uint32_t *index
         const uint8_t *ecn
         uint8_t all_ecn
-    ctypedef struct tunring_socket_figures:
-        uint64_t reads
-        uint64_t coalesced_reads
-        uint64_t truncated
-        uint64_t runs_sent
-        uint64_t icmp_errors
-        uint64_t refused_unreachable
-        uint64_t refused_size
-        uint64_t refused_other
+    ctypedef struct tunring_socket_stats:
         uint64_t host_dropped
         bint runs
+    const tunring_figure tunring_socket_figures[]
     DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket) noexcept
     tunring_source *tunring_socket_source(tunring_socket *socket) noexcept
     HANDLE tunring_socket_room_event(const tunring_socket *socket) noexcept
     DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
                               uint32_t *done) noexcept
-    void tunring_socket_stats(tunring_socket *socket, tunring_socket_figures *figures) noexcept
+    void tunring_socket_read_stats(tunring_socket *socket, tunring_socket_stats *stats) noexcept
 
     DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
                        const tunring_wait *wait, uint32_t *sent) noexcept

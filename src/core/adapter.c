@@ -79,7 +79,7 @@ tunring_adapter_system_error(const tunring_api *api)
 bool
 adapter_enter(tunring_adapter *adapter)
 {
-    return adapter->generation == os_generation() && life_enter(&adapter->life);
+    return !OS_FOREIGN(adapter) && life_enter(&adapter->life);
 }
 
 void
@@ -160,7 +160,7 @@ tunring_adapter_shared(tunring_adapter *adapter)
 bool
 tunring_adapter_forked(const tunring_adapter *adapter)
 {
-    return adapter->generation != os_generation();
+    return OS_FOREIGN(adapter);
 }
 
 bool
@@ -173,7 +173,7 @@ uint64_t
 tunring_adapter_pinned(const tunring_adapter *adapter)
 {
     tunring_adapter *self = (tunring_adapter *)adapter;
-    if (adapter->generation != os_generation())
+    if (OS_FOREIGN(adapter))
         return 0;
     os_mutex_lock(&self->lock);
     uint64_t pinned = 0;
@@ -205,8 +205,8 @@ end_adapter(tunring_adapter *adapter)
 static void
 end_deferred(deferred_job *job)
 {
-    tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
-    if (adapter->generation == os_generation())
+    tunring_adapter *adapter = DEFERRED_OWNER(tunring_adapter, job);
+    if (!OS_FOREIGN(adapter))
         end_adapter(adapter);
 }
 
@@ -220,7 +220,7 @@ unpin(tunring_adapter *adapter)
 void
 tunring_adapter_shut(tunring_adapter *adapter)
 {
-    if (adapter->generation != os_generation())
+    if (OS_FOREIGN(adapter))
         return;
     (void)life_shut(&adapter->door);
     life_await_calls(&adapter->door);
@@ -244,7 +244,7 @@ close_session(tunring_adapter *adapter)
 void
 tunring_adapter_close(tunring_adapter *adapter)
 {
-    if (adapter->generation != os_generation())
+    if (OS_FOREIGN(adapter))
         return;
     deferred_run();
     tunring_adapter_shut(adapter);
@@ -263,8 +263,8 @@ tunring_adapter_close(tunring_adapter *adapter)
 static void
 drop_deferred(deferred_job *job)
 {
-    tunring_adapter *adapter = (tunring_adapter *)((char *)job - offsetof(tunring_adapter, job));
-    if (adapter->generation != os_generation())
+    tunring_adapter *adapter = DEFERRED_OWNER(tunring_adapter, job);
+    if (OS_FOREIGN(adapter))
         return;
     tunring_adapter_close(adapter);
     put(adapter);
@@ -273,7 +273,7 @@ drop_deferred(deferred_job *job)
 void
 tunring_adapter_drop(tunring_adapter *adapter)
 {
-    if (adapter->generation != os_generation())
+    if (OS_FOREIGN(adapter))
         return;
     if (life_closing(&adapter->life))
     {
@@ -300,7 +300,7 @@ tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle)
 void
 tunring_adapter_give_back(tunring_adapter *adapter)
 {
-    if (adapter->generation != os_generation() || !unpin(adapter))
+    if (OS_FOREIGN(adapter) || !unpin(adapter))
         return;
     adapter->job.run = end_deferred;
     defer(&adapter->job);

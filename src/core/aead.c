@@ -142,7 +142,7 @@ end(aead_key *key)
 static bool
 foreign(const aead_key *key)
 {
-    return key->generation != os_generation();
+    return OS_FOREIGN(key);
 }
 
 void

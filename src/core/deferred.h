@@ -6,11 +6,16 @@
 #ifndef TUNRING_DEFERRED_H
 #define TUNRING_DEFERRED_H
 
+#include <stddef.h>
+
 typedef struct deferred_job
 {
     struct deferred_job *next;
     void (*run)(struct deferred_job *job);
 } deferred_job;
+
+/* The struct that a job is the member `job` of. */
+#define DEFERRED_OWNER(type, job_pointer) ((type *)((char *)(job_pointer) - offsetof(type, job)))
 
 /* Any time. The job must stay valid until it runs; the child of a fork never runs it. */
 void defer(deferred_job *job);

@@ -158,7 +158,7 @@ return_slots(const tunring_lease *lease, uint32_t first, uint32_t count)
 static bool
 foreign(const tunring_lease *lease)
 {
-    return lease->generation != os_generation();
+    return OS_FOREIGN(lease);
 }
 
 /* True if it was the last hold. */

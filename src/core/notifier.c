@@ -108,7 +108,7 @@ tunring_notifier_wait(tunring_notifier *notifier)
         ENDED
     };
     const HANDLE handles[] = {notifier->ended.wait, notifier->armed.wait};
-    if (notifier->source->generation != os_generation())
+    if (OS_FOREIGN(notifier->source))
         return ERROR_HANDLE_EOF;
     DWORD code;
     int index = wait_for_ever(notifier->source, handles, 2, &code);

@@ -94,7 +94,7 @@ pcapng_file_release(tunring_pcapng_file *self)
 static bool
 foreign(const tunring_pcapng_file *self)
 {
-    return self->generation != os_generation();
+    return OS_FOREIGN(self);
 }
 
 bool

@@ -110,6 +110,6 @@ void
 tunring_session_capture_end(tunring_session *session, uint32_t number)
 {
     tunring_source *source = &session->source;
-    if (source->generation == os_generation())
+    if (!OS_FOREIGN(source))
         stop(&source->capture, number);
 }

@@ -214,8 +214,11 @@ tunring_socket_room_event(const tunring_socket *socket)
     return socket->events.writable;
 }
 
+#define FIGURE(name) {#name, offsetof(tunring_socket_stats, name)},
+const tunring_figure tunring_socket_figures[] = {TUNRING_SOCKET_COUNTS(FIGURE){NULL, 0}};
+
 void
-tunring_socket_stats(tunring_socket *self, tunring_socket_figures *figures)
+tunring_socket_read_stats(tunring_socket *self, tunring_socket_stats *stats)
 {
     uint64_t drops;
     if (source_enter(&self->source))
@@ -224,16 +227,8 @@ tunring_socket_stats(tunring_socket *self, tunring_socket_figures *figures)
             atomic_store(&self->last_drops, drops);
         source_leave(&self->source);
     }
-    *figures = (tunring_socket_figures){
-        .reads = atomic_load_explicit(&self->reads, memory_order_relaxed),
-        .coalesced_reads = atomic_load_explicit(&self->coalesced_reads, memory_order_relaxed),
-        .truncated = atomic_load_explicit(&self->truncated, memory_order_relaxed),
-        .runs_sent = atomic_load_explicit(&self->runs_sent, memory_order_relaxed),
-        .icmp_errors = atomic_load_explicit(&self->icmp_errors, memory_order_relaxed),
-        .refused_unreachable = atomic_load_explicit(&self->refused_unreachable, memory_order_relaxed),
-        .refused_size = atomic_load_explicit(&self->refused_size, memory_order_relaxed),
-        .refused_other = atomic_load_explicit(&self->refused_other, memory_order_relaxed),
-        .host_dropped = atomic_load(&self->last_drops),
-        .runs = atomic_load(&self->runs),
-    };
+#define READ(name) .name = count_read(&self->name),
+    *stats = (tunring_socket_stats){TUNRING_SOCKET_COUNTS(READ)};
+    stats->host_dropped = atomic_load(&self->last_drops);
+    stats->runs = atomic_load(&self->runs);
 }

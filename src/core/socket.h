@@ -50,8 +50,7 @@ struct tunring_socket
     _Atomic bool refused; /* some entry of `refusals` may be in force */
     socket_refusal refusals[SOCKET_REFUSALS];
 
-    _Atomic uint64_t reads, coalesced_reads, truncated, runs_sent, icmp_errors;
-    _Atomic uint64_t refused_unreachable, refused_size, refused_other;
+    TUNRING_SOCKET_COUNTS(TUNRING_ATOMIC_FIELD)
     _Atomic uint64_t last_drops; /* by the system, as of the last look */
 };
 

@@ -39,7 +39,7 @@ source_discard(tunring_source *source)
 bool
 source_enter(tunring_source *source)
 {
-    return source->generation == os_generation() && life_enter(&source->life);
+    return !OS_FOREIGN(source) && life_enter(&source->life);
 }
 
 void
@@ -58,8 +58,8 @@ end_source(tunring_source *source)
 static void
 end_deferred(deferred_job *job)
 {
-    tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
-    if (source->generation == os_generation())
+    tunring_source *source = DEFERRED_OWNER(tunring_source, job);
+    if (!OS_FOREIGN(source))
         end_source(source);
 }
 
@@ -127,7 +127,7 @@ close_quiet(tunring_source *source)
 void
 tunring_source_close(tunring_source *source)
 {
-    if (source->generation != os_generation())
+    if (OS_FOREIGN(source))
         return;
     deferred_run();
     if (!life_shut(&source->life))
@@ -145,8 +145,8 @@ tunring_source_close(tunring_source *source)
 static void
 drop_deferred(deferred_job *job)
 {
-    tunring_source *source = (tunring_source *)((char *)job - offsetof(tunring_source, job));
-    if (source->generation != os_generation())
+    tunring_source *source = DEFERRED_OWNER(tunring_source, job);
+    if (OS_FOREIGN(source))
         return;
     tunring_source_close(source);
     source_put(source);
@@ -155,7 +155,7 @@ drop_deferred(deferred_job *job)
 void
 tunring_source_drop(tunring_source *source)
 {
-    if (source->generation != os_generation())
+    if (OS_FOREIGN(source))
         return;
     if (source_closing(source))
     {
@@ -169,7 +169,7 @@ tunring_source_drop(tunring_source *source)
 tunring_state
 tunring_source_state(const tunring_source *source)
 {
-    if (source->generation != os_generation())
+    if (OS_FOREIGN(source))
         return TUNRING_FORKED;
     if (atomic_load(&source->removed))
         return TUNRING_REMOVED;

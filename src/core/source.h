@@ -33,10 +33,7 @@ typedef struct source_ops
 /* Relaxed counters: each is exact, but a snapshot is not of one instant. */
 typedef struct source_counts
 {
-    _Atomic uint64_t received_packets, received_bytes, received_batches;
-    _Atomic uint64_t sent_packets, sent_bytes, sent_batches;
-    _Atomic uint64_t waits, wakes, spins, ring_full, dropped, skipped, fillers;
-    _Atomic uint64_t pinned_packets, pinned_bytes, reservations;
+    TUNRING_SOURCE_COUNTS(TUNRING_ATOMIC_FIELD)
 } source_counts;
 
 /* Embedded as the first member of what lends the slots. */
@@ -58,6 +55,12 @@ struct tunring_source
     source_counts counts;
     deferred_job job; /* for closing or ending outside the call */
 };
+
+static inline uint64_t
+count_read(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
 
 static inline void
 count_add(_Atomic uint64_t *counter, uint64_t amount)

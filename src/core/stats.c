@@ -4,34 +4,15 @@
  */
 #include "core/session.h"
 
-static uint64_t
-read_count(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit(counter, memory_order_relaxed);
-}
+#define FIGURE(name) {#name, offsetof(tunring_stats, name)},
+const tunring_figure tunring_stats_figures[] = {TUNRING_SOURCE_COUNTS(FIGURE){NULL, 0}};
 
 void
 tunring_source_stats(tunring_source *source, tunring_stats *stats)
 {
     const source_counts *counts = &source->counts;
-    *stats = (tunring_stats){
-        .received_packets = read_count(&counts->received_packets),
-        .received_bytes = read_count(&counts->received_bytes),
-        .received_batches = read_count(&counts->received_batches),
-        .sent_packets = read_count(&counts->sent_packets),
-        .sent_bytes = read_count(&counts->sent_bytes),
-        .sent_batches = read_count(&counts->sent_batches),
-        .waits = read_count(&counts->waits),
-        .wakes = read_count(&counts->wakes),
-        .spins = read_count(&counts->spins),
-        .ring_full = read_count(&counts->ring_full),
-        .dropped = read_count(&counts->dropped),
-        .skipped = read_count(&counts->skipped),
-        .fillers = read_count(&counts->fillers),
-        .pinned_packets = read_count(&counts->pinned_packets),
-        .pinned_bytes = read_count(&counts->pinned_bytes),
-        .reservations = read_count(&counts->reservations),
-    };
+#define READ(name) .name = count_read(&counts->name),
+    *stats = (tunring_stats){TUNRING_SOURCE_COUNTS(READ)};
 }
 
 void

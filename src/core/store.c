@@ -75,7 +75,7 @@ tunring_store_shared(tunring_store **result)
 {
     static tunring_store *_Atomic shared;
     tunring_store *before = atomic_load(&shared);
-    if (before && before->source.generation == os_generation())
+    if (before && !OS_FOREIGN(&before->source))
     {
         *result = before;
         return ERROR_SUCCESS;

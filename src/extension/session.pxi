@@ -420,14 +420,16 @@ cdef class _Session(_Source):
 
         cdef tunring_stats stats
         tunring_session_stats(self.get(), &stats)
-        counters = (None, None, None)
+        dropped = filtered = write_errors = None
         if stats.has_counters:
-            counters = (stats.counters.host_dropped, stats.counters.host_filtered, stats.counters.write_errors)
+            dropped, filtered = stats.counters.host_dropped, stats.counters.host_filtered
+            write_errors = stats.counters.write_errors
         return Stats(
-            stats.received_packets, stats.received_bytes, stats.received_batches,
-            stats.sent_packets, stats.sent_bytes, stats.sent_batches,
-            stats.waits, stats.wakes, stats.spins, stats.ring_full, stats.dropped, stats.skipped, stats.fillers,
-            stats.pinned_packets, stats.pinned_bytes, stats.reservations, self.capacity, *counters,
+            **_figures(tunring_stats_figures, &stats),
+            capacity=self.capacity,
+            host_dropped=dropped,
+            host_filtered=filtered,
+            write_errors=write_errors,
         )
 
     def close(self) -> None:

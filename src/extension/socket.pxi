@@ -335,12 +335,14 @@ cdef class _UdpSocket(_Source):
         """The socket's figures so far, as a :class:`tunring.UdpStats`."""
         from tunring._udp import stats_of
 
-        cdef tunring_socket_figures figures
+        cdef tunring_socket_stats own
         self.lender()
-        tunring_socket_stats(self.socket, &figures)
+        tunring_socket_read_stats(self.socket, &own)
         cdef tunring_stats common
         tunring_source_stats(self.source, &common)
-        return stats_of(self.options, common, figures)
+        figures = _figures(tunring_socket_figures, &own)
+        figures["host_dropped"] = own.host_dropped
+        return stats_of(self.options, _figures(tunring_stats_figures, &common), figures, own.runs)
 
     def close(self) -> None:
         """Close the socket: wake whoever waits in it and wait for the calls in flight.

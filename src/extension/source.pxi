@@ -6,6 +6,15 @@ cdef struct _Receiving:
     tunring_lease *lease
 
 
+cdef dict _figures(const tunring_figure *figure, const void *counts):
+    """The figures of a struct by name, as its table lists them."""
+    figures = {}
+    while figure.name:
+        figures[figure.name.decode("ascii")] = (<uint64_t *>(<char *>counts + figure.offset))[0]
+        figure += 1
+    return figures
+
+
 # The calls that may wait, in one shape: what is to be done, and for how long to wait for it (NULL: not at all).
 ctypedef DWORD (*_Call)(void *state, const tunring_wait *wait) noexcept nogil
 

@@ -100,6 +100,9 @@ DWORD os_error_from_errno(int code);
  * alive, so the child's first act is to count up the generation and to close every registered descriptor. Objects
  * remember the generation they were made in; on Windows it is always 0. */
 unsigned os_generation(void);
+
+/* True in a forked child for an object of its parent: `object` points to a struct with a `generation`. */
+#define OS_FOREIGN(object) ((object)->generation != os_generation())
 /* From here on forks are counted, which they are not before anything asks for it. */
 void os_watch_forks(void);
 /* Runs in the child after its descriptors are closed: must be async-signal-safe. Each function is added once. */

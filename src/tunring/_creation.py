@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tunring import _core
 from tunring._system.privilege import is_elevated
+from tunring._win32 import Win32
 from tunring.errors import AccessDenied, AdapterBusy, AlreadyExists, NotFound, WintunError
 
 if TYPE_CHECKING:
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 #: What to do about an adapter of that name.
 IfExists: TypeAlias = Literal["error", "open", "recreate"]
 
-_ACCESS_DENIED = 5
-_BUSY = 170
-_ALREADY_EXISTS = 183
 #: What the official DLL says of an adapter that is just going: its key, or its device, has gone already.
-_GOING = {1018, 4319}
+_GOING = {Win32.KEY_DELETED, Win32.DEVICE_NOT_AVAILABLE}
 
 #: Within which the official DLL has cleaned up after a process that died.
 _CLEAN_UP_SECONDS = 5.0
@@ -75,7 +73,7 @@ def explained(library: _core.Library) -> Iterator[None]:
         if library.official and not is_elevated():
             from tunring._system.official import ELEVATION_ADVICE
 
-            raise AccessDenied(_ACCESS_DENIED, f"{error.strerror}\n{ELEVATION_ADVICE}") from None
+            raise AccessDenied(Win32.ACCESS_DENIED, f"{error.strerror}\n{ELEVATION_ADVICE}") from None
         raise
 
 
@@ -89,7 +87,7 @@ def open_handle(library: _core.Library, name: str) -> _core.AdapterHandle:
             if error.winerror not in _GOING:
                 raise
             if time.monotonic() > end:
-                raise AdapterBusy(_BUSY, f"the adapter {name!r} is going, and has not gone for a while") from error
+                raise AdapterBusy(Win32.BUSY, f"the adapter {name!r} is going, and has not gone for a while") from error
         time.sleep(0.01)
 
 
@@ -101,7 +99,7 @@ def _open(library: _core.Library, name: str) -> _core.AdapterHandle | None:
 
 
 def _taken(name: str, why: str) -> AlreadyExists:
-    return AlreadyExists(_ALREADY_EXISTS, f"can't create adapter {name!r}: {why}")
+    return AlreadyExists(Win32.ALREADY_EXISTS, f"can't create adapter {name!r}: {why}")
 
 
 def _remove(library: _core.Library, name: str, found: _core.AdapterHandle, ours: set[int]) -> None:
@@ -136,7 +134,7 @@ def _refuse_taken_name(library: _core.Library, name: str) -> None:
         found.close()
         if pinned := _core.pinned_sessions():
             message = f"the adapter {name!r} can't go before the packets of {pinned} closed sessions are let go"
-            raise AdapterBusy(_BUSY, message)
+            raise AdapterBusy(Win32.BUSY, message)
         raise _taken(name, "there is one of that name already")
     if sys.platform == "win32":
         from tunring._system.alias_windows import luid_of

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunring._core import Library
+from tunring._win32 import Win32
 from tunring.errors import LibraryNotFound
 
 _BACKENDS = Path(__file__).parent / "_backends"
@@ -19,8 +20,6 @@ _DEFAULT = {"win32": "wintun", "linux": "tun_linux"}
 PLACE_VARIABLE = "TUNRING_WINTUN_DLL"
 _VERIFY_VARIABLE = "TUNRING_WINTUN_VERIFY"
 
-#: The code that says a library wasn't found.
-_MOD_NOT_FOUND = 126
 
 # A signal handler or a finalizer may load one as well, in a thread that is just loading one.
 _lock = threading.RLock()
@@ -54,7 +53,7 @@ def _official_places() -> list[Path]:
     if named := os.environ.get(PLACE_VARIABLE):
         if not Path(named).is_absolute():
             text = f"{PLACE_VARIABLE} must be a whole path, so that it doesn't depend on the current folder: {named!r}"
-            raise LibraryNotFound(_MOD_NOT_FOUND, text)
+            raise LibraryNotFound(Win32.MOD_NOT_FOUND, text)
         places.insert(0, Path(named))
     if sys.platform == "win32":
         from tunring._system.official_windows import system_folder
@@ -85,7 +84,7 @@ def _find(which: str) -> Path:
             f". A wheel of tunring for Windows carries it; otherwise unpack the archive of {HOME}, and set "
             f"{PLACE_VARIABLE} to the wintun.dll of this machine's folder"
         )
-    raise LibraryNotFound(_MOD_NOT_FOUND, text)
+    raise LibraryNotFound(Win32.MOD_NOT_FOUND, text)
 
 
 def _open(path: Path, verify: bool) -> Library:
@@ -162,7 +161,9 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
     if which is None:
         which = _DEFAULT.get(sys.platform)
         if which is None:
-            raise LibraryNotFound(_MOD_NOT_FOUND, f"no default library on {sys.platform}; 'loopback' works everywhere")
+            raise LibraryNotFound(
+                Win32.MOD_NOT_FOUND, f"no default library on {sys.platform}; 'loopback' works everywhere"
+            )
     verify = bool(verify) and os.environ.get(_VERIFY_VARIABLE) != "0"
     library = _load_once(os.fspath(which), verify)
     _set_options(library, options)

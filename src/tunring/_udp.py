@@ -258,9 +258,8 @@ def from_socket(sock: socket.socket) -> UdpSocket:
         raise
 
 
-def stats_of(options: Options, common: dict[str, Any], figures: dict[str, Any]) -> UdpStats:
+def stats_of(options: Options, common: dict[str, int], figures: dict[str, int], runs: bool) -> UdpStats:
     """Put a socket's figures together, for :meth:`UdpSocket.stats`."""
-    runs = figures.pop("runs")
     own = {name: common[name] for name in UdpStats.__slots__ if name in common}
     return UdpStats(
         **own,

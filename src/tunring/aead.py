@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tunring._core import AeadLibrary, Opener, Sealer
+from tunring._win32 import Win32
 from tunring.errors import LibraryNotFound, WintunError
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ ALGORITHMS: tuple[Algorithm, ...] = ("chacha20-poly1305", "aes-256-gcm", "aes-12
 
 VARIABLE = "TUNRING_AEAD"
 _KINDS = ("ipsec-mb", "libcrypto")
-_MOD_NOT_FOUND = 126
 _LIBCRYPTOS = {
     "win32": (
         "libcrypto-4.dll",
@@ -201,7 +201,7 @@ def library_for(algorithm: str) -> AeadLibrary:
                 return library
             tried.append(f"{candidate}: {fault}")
     listed = "\n".join(tried) or "no place to look at on this system"
-    raise LibraryNotFound(_MOD_NOT_FOUND, f"no library serves {algorithm}; tried:\n{listed}")
+    raise LibraryNotFound(Win32.MOD_NOT_FOUND, f"no library serves {algorithm}; tried:\n{listed}")
 
 
 def providers() -> dict[Algorithm, Provider]:

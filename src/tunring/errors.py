@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import errno
 
+from tunring._win32 import Win32
+
 #: Win32 code -> (text, POSIX equivalent). The texts are ours: libraries and systems differ in theirs.
 _CODES: dict[int, tuple[str, int]] = {
-    2: ("not found", errno.ENOENT),
-    4: ("out of file descriptors or handles", errno.EMFILE),
-    5: ("access denied", errno.EACCES),
-    8: ("out of memory", errno.ENOMEM),
-    13: ("the ring is corrupt", errno.EIO),
-    31: ("the system refused", errno.EIO),
-    38: ("the session is over", errno.ESHUTDOWN),
-    50: ("not supported", errno.EOPNOTSUPP),
-    87: ("invalid argument", errno.EINVAL),
-    111: ("the ring is full", errno.EAGAIN),
-    126: ("the library was not found", errno.ENOENT),
-    127: ("the library lacks a function", errno.ENOSYS),
-    170: ("busy", errno.EBUSY),
-    183: ("the name is taken", errno.EEXIST),
-    193: ("not a library for this machine", errno.ENOEXEC),
-    216: ("a library for another machine", errno.ENOEXEC),
-    577: ("not an official build", errno.ENOEXEC),
-    1168: ("not found", errno.ENOENT),
-    1247: ("the adapter has a session already", errno.EBUSY),
+    Win32.FILE_NOT_FOUND: ("not found", errno.ENOENT),
+    Win32.TOO_MANY_OPEN_FILES: ("out of file descriptors or handles", errno.EMFILE),
+    Win32.ACCESS_DENIED: ("access denied", errno.EACCES),
+    Win32.NOT_ENOUGH_MEMORY: ("out of memory", errno.ENOMEM),
+    Win32.INVALID_DATA: ("the ring is corrupt", errno.EIO),
+    Win32.GEN_FAILURE: ("the system refused", errno.EIO),
+    Win32.HANDLE_EOF: ("the session is over", errno.ESHUTDOWN),
+    Win32.NOT_SUPPORTED: ("not supported", errno.EOPNOTSUPP),
+    Win32.INVALID_PARAMETER: ("invalid argument", errno.EINVAL),
+    Win32.BUFFER_OVERFLOW: ("the ring is full", errno.EAGAIN),
+    Win32.MOD_NOT_FOUND: ("the library was not found", errno.ENOENT),
+    Win32.PROC_NOT_FOUND: ("the library lacks a function", errno.ENOSYS),
+    Win32.BUSY: ("busy", errno.EBUSY),
+    Win32.ALREADY_EXISTS: ("the name is taken", errno.EEXIST),
+    Win32.BAD_EXE_FORMAT: ("not a library for this machine", errno.ENOEXEC),
+    Win32.EXE_MACHINE_TYPE_MISMATCH: ("a library for another machine", errno.ENOEXEC),
+    Win32.INVALID_IMAGE_HASH: ("not an official build", errno.ENOEXEC),
+    Win32.NOT_FOUND: ("not found", errno.ENOENT),
+    Win32.ALREADY_INITIALIZED: ("the adapter has a session already", errno.EBUSY),
 }
 
 
@@ -67,7 +69,7 @@ class WintunError(OSError):
     def __init__(self, code: int, message: str | None = None, number: int | None = None) -> None:
         text, equivalent = _CODES.get(code, (f"error {code}", errno.EIO))
         super().__init__(number or equivalent, message or text)
-        self.winerror = code
+        self.winerror = int(code)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.winerror, self.strerror, self.errno), self.__dict__)
@@ -135,21 +137,21 @@ class LibraryInvalid(WintunError):
 
 
 _CLASSES: dict[int, type[WintunError]] = {
-    2: NotFound,
-    5: AccessDenied,
-    13: RingCorrupt,
-    38: SessionClosed,
-    87: InvalidArgument,
-    111: RingFull,
-    126: LibraryNotFound,
-    127: LibraryInvalid,
-    170: AdapterBusy,
-    183: AlreadyExists,
-    193: LibraryInvalid,
-    216: LibraryInvalid,
-    577: LibraryInvalid,
-    1168: NotFound,
-    1247: AdapterBusy,
+    Win32.FILE_NOT_FOUND: NotFound,
+    Win32.ACCESS_DENIED: AccessDenied,
+    Win32.INVALID_DATA: RingCorrupt,
+    Win32.HANDLE_EOF: SessionClosed,
+    Win32.INVALID_PARAMETER: InvalidArgument,
+    Win32.BUFFER_OVERFLOW: RingFull,
+    Win32.MOD_NOT_FOUND: LibraryNotFound,
+    Win32.PROC_NOT_FOUND: LibraryInvalid,
+    Win32.BUSY: AdapterBusy,
+    Win32.ALREADY_EXISTS: AlreadyExists,
+    Win32.BAD_EXE_FORMAT: LibraryInvalid,
+    Win32.EXE_MACHINE_TYPE_MISMATCH: LibraryInvalid,
+    Win32.INVALID_IMAGE_HASH: LibraryInvalid,
+    Win32.NOT_FOUND: NotFound,
+    Win32.ALREADY_INITIALIZED: AdapterBusy,
 }
 
 

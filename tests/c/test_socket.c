@@ -116,11 +116,11 @@ readable(const udp *socket)
     return poll(&state, 1, 0) == 1;
 }
 
-static tunring_socket_figures
+static tunring_socket_stats
 figures(udp *socket)
 {
-    tunring_socket_figures result;
-    tunring_socket_stats(socket->socket, &result);
+    tunring_socket_stats result;
+    tunring_socket_read_stats(socket->socket, &result);
     return result;
 }
 

@@ -21,7 +21,7 @@
 static bool
 usable(const void *handle)
 {
-    return ((const front_object *)handle)->generation == os_generation();
+    return !OS_FOREIGN((const front_object *)handle);
 }
 
 static void

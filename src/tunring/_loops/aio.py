@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tunring import _core
 from tunring._loops.tasks import Tasks, ThreadWatch
+from tunring._win32 import Win32
 from tunring.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class DescriptorWatch:
                 raise
         if source.closed:  # in between, so that the copy may be of something else
             self.close()
-            raise SessionClosed(38, "the socket was closed" if room else "the session was closed")
+            raise SessionClosed(Win32.HANDLE_EOF, "the socket was closed" if room else "the session was closed")
 
     def arm(self) -> None:
         """Watch the descriptor."""

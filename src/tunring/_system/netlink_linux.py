@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pyroute2.netlink import nlmsgerr
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from tunring._win32 import Win32
 from tunring.errors import WintunError
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ _ANSWER_BYTES = 0x20000
 _ANSWER_SECONDS = 30.0
 #: How often a dump is begun anew because others change what it lists.
 _DUMP_ATTEMPTS = 8
-
-_NOT_SUPPORTED = 50
 
 
 class KernelError(Exception):
@@ -125,7 +124,7 @@ def _open_socket() -> socket.socket:
         text = f"a netlink socket can't be opened: {error.strerror}"
         if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES):
             text += "; a sandbox forbids it: let systemd's RestrictAddressFamilies= have AF_NETLINK"
-        raise WintunError(_NOT_SUPPORTED, text, error.errno) from error
+        raise WintunError(Win32.NOT_SUPPORTED, text, error.errno) from error
     if opened.fileno() > 2:
         return opened
     with opened:  # the standard streams are closed, and whoever opens them anew must not meet it

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tunring import _core
 from tunring._system.official import BUILDS, machine_of, sha256_of
+from tunring._win32 import Win32
 from tunring.errors import LibraryInvalid, LibraryNotFound, WintunError
 
 if TYPE_CHECKING:
@@ -29,12 +30,10 @@ _OPEN_EXISTING = 3
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
 _PATH_SIZE = 32768
 
-_FILE_NOT_FOUND = 2
-_PATH_NOT_FOUND = 3
-_OPEN_FAILURES = {5: "this user may not read it", 32: "a program has it open for writing"}
-_NOT_LOADABLE = 193
-_WRONG_MACHINE = 216
-_UNKNOWN_HASH = 577
+_OPEN_FAILURES = {
+    Win32.ACCESS_DENIED: "this user may not read it",
+    Win32.SHARING_VIOLATION: "a program has it open for writing",
+}
 
 _kernel32 = ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=0x800)
 _create_file = _kernel32.CreateFileW
@@ -103,7 +102,7 @@ def _open_denying_writers(path: Path) -> FileIO:
     if handle is None or handle == _INVALID_HANDLE:
         code = ctypes.get_last_error()
         reason = _OPEN_FAILURES.get(code, ctypes.FormatError(code).strip())
-        kind = LibraryNotFound if code in (_FILE_NOT_FOUND, _PATH_NOT_FOUND) else LibraryInvalid
+        kind = LibraryNotFound if code in (Win32.FILE_NOT_FOUND, Win32.PATH_NOT_FOUND) else LibraryInvalid
         raise kind(code, f"can't load {path}: {reason} (code {code})")
     return os.fdopen(msvcrt.open_osfhandle(handle, os.O_RDONLY), "rb", buffering=0)
 
@@ -115,10 +114,12 @@ def _check_machine(path: Path, file: FileIO) -> None:
     try:
         machine = machine_of(file)
     except ValueError as error:
-        raise LibraryInvalid(_NOT_LOADABLE, f"can't load {path}: {error}") from None
+        raise LibraryInvalid(Win32.BAD_EXE_FORMAT, f"can't load {path}: {error}") from None
     if machine != wanted:
         text = f"can't load {path}: it is for {machine}, and this Python is for {wanted}"
-        raise LibraryInvalid(_WRONG_MACHINE, f"{text}; take the official archive's bin\\{wanted}\\wintun.dll")
+        raise LibraryInvalid(
+            Win32.EXE_MACHINE_TYPE_MISMATCH, f"{text}; take the official archive's bin\\{wanted}\\wintun.dll"
+        )
 
 
 def _check_hash(path: Path, file: FileIO, verify: bool) -> None:
@@ -128,7 +129,7 @@ def _check_hash(path: Path, file: FileIO, verify: bool) -> None:
     text = f"{path} is no official build of wintun.dll that this version of tunring knows (SHA-256 {digest})"
     if verify:
         advice = "if you trust it, load it with verify=False, or set TUNRING_WINTUN_VERIFY=0"
-        raise LibraryInvalid(_UNKNOWN_HASH, f"can't load {text}; {advice}")
+        raise LibraryInvalid(Win32.INVALID_IMAGE_HASH, f"can't load {text}; {advice}")
     warnings.warn(f"{text}; loading it all the same", RuntimeWarning, stacklevel=2)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from tunring._adapter import Adapter
 from tunring._core import Cancel, receive_in_task
+from tunring._win32 import Win32
 from tunring.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Device:
     def _running(self) -> tuple[Session, Cancel]:
         up = self._up
         if up is None:
-            raise SessionClosed(38, f"the device {self._adapter.name!r} isn't up")
+            raise SessionClosed(Win32.HANDLE_EOF, f"the device {self._adapter.name!r} isn't up")
         return up
 
     def _send(self, packet: memoryview) -> None:

@@ -16,6 +16,7 @@ from tunring._system.iphelper_windows import (
     DnsSettings,
     Guid,
 )
+from tunring._win32 import Win32
 from tunring.errors import NotFound
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 #: How long the place where Windows keeps the settings may take to be there.
 _DNS_SECONDS = 3.0
 _POLL_SECONDS = 0.01
-
-_FILE_NOT_FOUND, _NOT_FOUND = 2, 1168
 
 
 class Dns(NamedTuple):
@@ -101,7 +100,7 @@ class InterfaceDns:
         limit = time.monotonic() + _DNS_SECONDS
         while True:
             code = call(self._guid(), settings)
-            if code not in (_FILE_NOT_FOUND, _NOT_FOUND) or time.monotonic() >= limit:
+            if code not in (Win32.FILE_NOT_FOUND, Win32.NOT_FOUND) or time.monotonic() >= limit:
                 return code
             time.sleep(_POLL_SECONDS)
 

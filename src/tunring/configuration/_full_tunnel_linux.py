@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
 from tunring._system.netlink_linux import ADD, Command, KernelError, decode, encode
+from tunring._win32 import Win32
 from tunring.configuration._picture_linux import (
     EVERYWHERE,
     OURS,
@@ -58,8 +59,6 @@ _SRC_VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 #: Hosts that nobody has a route to but by default: of class E, and of a range that is not given out.
 _NOBODY: dict[int, Host] = {4: ip_address("240.0.0.1"), 6: ip_address("3fff:ffff::1")}
 _LONGEST_DEFAULT = {4: 0, 6: 3}  # "2000::/3" is a usual way to say all of IPv6
-
-_GEN_FAILURE, _EXISTS = 31, 183
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,7 @@ def _mine(netlink: Netlink, name: str, index: int, rules: list[FoundRule]) -> li
 def _second(name: str, version: int, index: int) -> AlreadyExists:
     other = interface_name(index)
     text = f"adapter {name!r} can't have the default route of IPv{version}: {other!r} has it by default=..."
-    return AlreadyExists(_EXISTS, f"{text}, and one network namespace has room for one")
+    return AlreadyExists(Win32.ALREADY_EXISTS, f"{text}, and one network namespace has room for one")
 
 
 def interface_name(index: int) -> str:
@@ -286,7 +285,7 @@ def _free_table(netlink: Netlink, rules: dict[int, list[FoundRule]]) -> int:
         if table not in used and not any(_table(netlink, version, table) for version in VERSIONS):
             return table
     text = f"none of the routing tables {_FIRST_TABLE} to {_FIRST_TABLE + _TABLES - 1} is free: name one, table=..."
-    raise WintunError(_GEN_FAILURE, text)
+    raise WintunError(Win32.GEN_FAILURE, text)
 
 
 def _first_priority(name: str, version: int, rules: list[Rule]) -> int:
@@ -294,7 +293,9 @@ def _first_priority(name: str, version: int, rules: list[Rule]) -> int:
     first = min((rule.priority for rule in rules if rule.priority), default=_MAIN_PRIORITY)
     if first <= 3:
         text = f"adapter {name!r} can't have the default route of IPv{version}: an IPv{version} rule has the priority"
-        raise WintunError(_GEN_FAILURE, f"{text} {first}, and before it there is no room for the three that it takes")
+        raise WintunError(
+            Win32.GEN_FAILURE, f"{text} {first}, and before it there is no room for the three that it takes"
+        )
     return first
 
 

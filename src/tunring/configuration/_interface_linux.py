@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunring._system.netlink_linux import KernelError
+from tunring._win32 import Win32
 from tunring.configuration import Configuration
 from tunring.configuration import _full_tunnel_linux as full_tunnel
 from tunring.configuration import _picture_linux as picture_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 #: Within which the kernel makes the routes of an IPv6 address.
 _SETTLE_SECONDS = 1.0
 
-_ACCESS_DENIED, _GEN_FAILURE, _NOT_SUPPORTED, _INVALID, _EXISTS, _NOT_FOUND = 5, 31, 50, 87, 183, 1168
 
 #: What the kernel says of a thing that is not there, or not any more.
 _ABSENT = {errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV}
@@ -240,7 +240,7 @@ class LinuxInterface:
         if address not in present:
             others = ", ".join(str(other) for other in present if other.ip == address.ip)
             where = f"it is there as {others}" if others else "it is there already"
-            raise WintunError(_GEN_FAILURE, f"{command.action} on adapter {self._name!r}: {where}", errno.EEXIST)
+            raise WintunError(Win32.GEN_FAILURE, f"{command.action} on adapter {self._name!r}: {where}", errno.EEXIST)
 
     def _settle(self, addresses: Iterable[InterfaceAddress]) -> None:
         """Wait until IPv6 addresses are this host's: the kernel makes their routes a moment after it has them."""
@@ -264,7 +264,9 @@ class LinuxInterface:
             best = None if gateway in linked else picture_of.match(self._netlink, gateway)
             if best and best.interface != self._index and direct.longest_prefix(gateway) < best.prefix_length:
                 text = f"can't add the route to {route} on adapter {self._name!r}: its gateway is not on the adapter"
-                raise InvalidArgument(_INVALID, f"{text}, but behind {full_tunnel.interface_name(best.interface)!r}")
+                raise InvalidArgument(
+                    Win32.INVALID_PARAMETER, f"{text}, but behind {full_tunnel.interface_name(best.interface)!r}"
+                )
 
     def _change_routes(self, wanted: list[TableRoute], earlier: Request, now: Picture, changes: Changes) -> None:
         """Add routes, and remove what earlier calls have made to the same networks: an adapter has one to each."""
@@ -301,7 +303,7 @@ class LinuxInterface:
             "default=True lets both have it" if not route.route.network.prefixlen else "metric=... tells them apart"
         )
         text = f"{command.action} on adapter {self._name!r}: {where} with the same metric; {advice}"
-        raise AlreadyExists(_EXISTS, text, errno.EEXIST)
+        raise AlreadyExists(Win32.ALREADY_EXISTS, text, errno.EEXIST)
 
     # ---- A default route beside another one
 
@@ -401,7 +403,7 @@ class LinuxInterface:
         changes.note(("dns",), before)
         resolver.write(self._index, before, wanted)
         if (found := resolver.read(self._index)) != wanted:
-            raise WintunError(_GEN_FAILURE, f"adapter {self._name!r} should have {wanted}, but has {found}")
+            raise WintunError(Win32.GEN_FAILURE, f"adapter {self._name!r} should have {wanted}, but has {found}")
 
     def _set_dns(self, dns: Dns) -> None:
         with suppress(NotFound, NotImplementedError), Resolver() as resolver:
@@ -417,19 +419,23 @@ class LinuxInterface:
         code = error.code
         text = f"{action} on adapter {self._name!r}: "
         if code == errno.EEXIST:
-            return AlreadyExists(_EXISTS, text + "it is there already", code)
+            return AlreadyExists(Win32.ALREADY_EXISTS, text + "it is there already", code)
         if code == errno.EPERM:
-            return AccessDenied(_ACCESS_DENIED, text + "that needs the capability CAP_NET_ADMIN", code)
+            return AccessDenied(Win32.ACCESS_DENIED, text + "that needs the capability CAP_NET_ADMIN", code)
         if code == errno.EACCES:
-            return FamilyDisabled(_NOT_SUPPORTED, text + "IPv6 is disabled there (net.ipv6.conf.*.disable_ipv6)", code)
+            return FamilyDisabled(
+                Win32.NOT_SUPPORTED, text + "IPv6 is disabled there (net.ipv6.conf.*.disable_ipv6)", code
+            )
         if code in _NO_FAMILY and subject is not None:
             version = _version_of(subject)
-            disabled = FamilyDisabled(_NOT_SUPPORTED, f"{text}the kernel has no IPv{version} (ipv6.disable=1)", code)
+            disabled = FamilyDisabled(
+                Win32.NOT_SUPPORTED, f"{text}the kernel has no IPv{version} (ipv6.disable=1)", code
+            )
             disabled.version = version
             return disabled
         if code == errno.ENODEV:
-            return NotFound(_NOT_FOUND, text + "the interface is gone", code)
-        return WintunError(_GEN_FAILURE, f"{text}the kernel says: {error}", code)
+            return NotFound(Win32.NOT_FOUND, text + "the interface is gone", code)
+        return WintunError(Win32.GEN_FAILURE, f"{text}the kernel says: {error}", code)
 
     def _compare(
         self, addresses: Iterable[InterfaceAddress], metric: int | None, routes: list[TableRoute], request: Request
@@ -443,7 +449,7 @@ class LinuxInterface:
         lacking += [f"the route to {route}" for route in routes if route not in found.routes]
         if lacking:
             text = f"can't add {lacking[0]} on adapter {self._name!r}: the kernel took it, but doesn't have it"
-            raise WintunError(_GEN_FAILURE, text)
+            raise WintunError(Win32.GEN_FAILURE, text)
         self._compare_link(found.link, request)
         return found
 
@@ -453,7 +459,7 @@ class LinuxInterface:
         for what, value in wanted.items():
             if value not in (None, has[what]):
                 text = f"adapter {self._name!r} should have the {what} {value}, but has {has[what]}"
-                raise WintunError(_GEN_FAILURE, text)
+                raise WintunError(Win32.GEN_FAILURE, text)
 
 
 def _version_of(subject: Any) -> int:

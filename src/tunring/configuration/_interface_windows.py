@@ -20,6 +20,7 @@ from tunring._system.iphelper_windows import (
     UnicastRow,
     read_table,
 )
+from tunring._win32 import Win32
 from tunring.configuration import Configuration, Route
 from tunring.configuration._checks import MIN_MTU6
 from tunring.configuration._dns_windows import InterfaceDns
@@ -41,8 +42,6 @@ _INTERFACE_SECONDS, _NEEDED_FAMILY_SECONDS, _OTHER_FAMILY_SECONDS = 10.0, 3.0, 0
 _ADDRESS_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 
-_FILE_NOT_FOUND, _ACCESS_DENIED, _GEN_FAILURE, _NOT_SUPPORTED, _INVALID = 2, 5, 31, 50, 87
-_EXISTS, _NOT_FOUND, _OBJECT_EXISTS = 183, 1168, 5010
 
 #: The metric of an interface that is to have the default route, unless one is asked for.
 _DEFAULT_METRIC = 1
@@ -118,7 +117,7 @@ class WindowsInterface:
         """Ask the system what the interface has."""
         rows = self._rows()
         if not rows:
-            raise self._failure(_NOT_FOUND, "can't read the interface")
+            raise self._failure(Win32.NOT_FOUND, "can't read the interface")
         metrics = {None if row.automatic_metric else row.metric for row in rows.values()}
         routes = tuple(self._routes())
         dns = self._dns.read_all()
@@ -234,12 +233,12 @@ class WindowsInterface:
                 raise self._disabled(min(needed - rows.keys()))
             if not rows and now - start >= _INTERFACE_SECONDS:
                 text = f"adapter {self._name!r} has had no IP interface for {_INTERFACE_SECONDS:.0f} s"
-                raise NotFound(_NOT_FOUND, text)
+                raise NotFound(Win32.NOT_FOUND, text)
             time.sleep(_POLL_SECONDS)
 
     def _disabled(self, version: int) -> FamilyDisabled:
         why = "it is switched off for this adapter, or for the system as DisabledComponents in the registry does"
-        error = FamilyDisabled(_NOT_SUPPORTED, f"adapter {self._name!r} has no IPv{version}: {why}")
+        error = FamilyDisabled(Win32.NOT_SUPPORTED, f"adapter {self._name!r} has no IPv{version}: {why}")
         error.version = version
         return error
 
@@ -301,12 +300,12 @@ class WindowsInterface:
         row.prefix_length = address.network.prefixlen
         row.dad_state = DAD_PREFERRED
         code = self._api.CreateUnicastIpAddressEntry(row)
-        if code == _OBJECT_EXISTS:
+        if code == Win32.OBJECT_ALREADY_EXISTS:
             others = [str(other) for other in present if other.ip == address.ip]
             where = f"as {others[0]}" if others else "on another interface"
             text = f"can't add {address} on adapter {self._name!r}: it is there {where}"
-            raise AlreadyExists(_EXISTS, text)
-        if code == _NOT_SUPPORTED:
+            raise AlreadyExists(Win32.ALREADY_EXISTS, text)
+        if code == Win32.NOT_SUPPORTED:
             raise self._disabled(address.version)
         self._check(code, f"can't add {address}")
 
@@ -322,10 +321,10 @@ class WindowsInterface:
             if DAD_DUPLICATE in states.values():
                 address = next(address for address in pending if states[address] == DAD_DUPLICATE)
                 text = f"{address} on adapter {self._name!r} can't be used: another host has it, Windows says"
-                raise WintunError(_GEN_FAILURE, text)
+                raise WintunError(Win32.GEN_FAILURE, text)
             if time.monotonic() >= limit:
                 text = f"{pending[0]} on adapter {self._name!r} can't be used after {_ADDRESS_SECONDS:.0f} s"
-                raise WintunError(_GEN_FAILURE, f"{text}: its state is {states[pending[0]]}")
+                raise WintunError(Win32.GEN_FAILURE, f"{text}: its state is {states[pending[0]]}")
             time.sleep(_POLL_SECONDS)
 
     # ---- Routes
@@ -347,7 +346,7 @@ class WindowsInterface:
             best = None if gateway in linked else self._best_route(gateway)
             if best and best.luid != self._luid and direct.longest_prefix(gateway) < best.destination.length:
                 text = f"can't add the route to {route} on adapter {self._name!r}: its gateway is not on the adapter"
-                raise InvalidArgument(_INVALID, f"{text}, but behind {self._alias(best.luid)!r}")
+                raise InvalidArgument(Win32.INVALID_PARAMETER, f"{text}, but behind {self._alias(best.luid)!r}")
 
     def _change_routes(
         self, wanted: Iterable[Route], earlier: Iterable[Route], present: Iterable[Route], changes: Changes
@@ -370,12 +369,12 @@ class WindowsInterface:
         row = self._forward_row(self._luid, route.network, route.gateway)
         row.metric = route.metric or 0
         code = self._api.CreateIpForwardEntry2(row)
-        if code == _OBJECT_EXISTS:
+        if code == Win32.OBJECT_ALREADY_EXISTS:
             if route in self._routes():
                 return
             text = f"can't add the route to {route} on adapter {self._name!r}: there is one with another metric"
-            raise AlreadyExists(_EXISTS, text)
-        if code == _NOT_SUPPORTED:
+            raise AlreadyExists(Win32.ALREADY_EXISTS, text)
+        if code == Win32.NOT_SUPPORTED:
             raise self._disabled(route.network.version)
         self._check(code, f"can't add the route to {route}")
 
@@ -400,7 +399,7 @@ class WindowsInterface:
         self._check(code, "can't read the interfaces")
         metrics = {row.luid: row.metric for row in interfaces if _version(row.family) == version and row.connected}
         code, rows = read_table(self._api, self._api.GetIpForwardTable2, ForwardRow, None)
-        self._check(0 if code == _NOT_FOUND else code, "can't read the routes")
+        self._check(0 if code == Win32.NOT_FOUND else code, "can't read the routes")
         found = [
             (metrics[row.luid] + row.metric, row)
             for row in rows
@@ -433,7 +432,7 @@ class WindowsInterface:
             elif version in wanted and metric <= wanted[version].metric:
                 text = f"adapter {self._name!r} can't have the default route of IPv{version}: {other!r} has it with the"
                 text = f"{text} metric {metric}, which {wanted[version].metric} does not beat"
-                raise AlreadyExists(_EXISTS, text)
+                raise AlreadyExists(Win32.ALREADY_EXISTS, text)
 
     def uplink(self, version: int) -> int:
         """The index of the interface that has the best default route but this one's."""
@@ -441,7 +440,7 @@ class WindowsInterface:
             index: int = row.index
             return index
         text = f"nothing but adapter {self._name!r} has a default route of IPv{version}, so nothing can bypass it"
-        raise NotFound(_NOT_FOUND, text)
+        raise NotFound(Win32.NOT_FOUND, text)
 
     def _best_route(self, host: Host, luid: int | None = None) -> ForwardRow | None:
         row, source = ForwardRow(), SocketAddress()
@@ -458,7 +457,7 @@ class WindowsInterface:
             best = next((row for row in others if row), None)
         if best is None:
             text = f"{network} can't bypass adapter {self._name!r}: no other interface leads there"
-            raise NotFound(_NOT_FOUND, text)
+            raise NotFound(Win32.NOT_FOUND, text)
         return Detour(network, best.luid, best.next_hop.host)
 
     def _detour_row(self, detour: Detour) -> ForwardRow:
@@ -466,7 +465,7 @@ class WindowsInterface:
 
     def _add_detours(self, detours: list[Detour], changes: Changes) -> None:
         code, rows = read_table(self._api, self._api.GetIpForwardTable2, ForwardRow, None) if detours else (0, [])
-        self._check(0 if code == _NOT_FOUND else code, "can't read the routes")
+        self._check(0 if code == Win32.NOT_FOUND else code, "can't read the routes")
         present = {Detour(_network_of(row), row.luid, row.next_hop.host) for row in rows}
         for detour in detours:
             if detour not in present:
@@ -483,24 +482,24 @@ class WindowsInterface:
 
     def _table(self, action: str, function: Callable[[int, Any], int], kind: Any) -> list[Any]:
         code, rows = read_table(self._api, function, kind, self._luid)
-        if code != _NOT_FOUND:  # which is what an empty table may be
+        if code != Win32.NOT_FOUND:  # which is what an empty table may be
             self._check(code, action)
         return rows
 
     def _check(self, code: int, action: str) -> None:
-        if code == _NOT_SUPPORTED:  # as much of it is in Wine
+        if code == Win32.NOT_SUPPORTED:  # as much of it is in Wine
             raise NotImplementedError(f"{action} on adapter {self._name!r}: this system does not implement that")
         if code:
             raise self._failure(code, action)
 
     def _remove(self, code: int, action: str) -> None:
-        self._check(0 if code == _NOT_FOUND else code, action)
+        self._check(0 if code == Win32.NOT_FOUND else code, action)
 
     def _failure(self, code: int, action: str) -> WintunError:
         text = f"{action} on adapter {self._name!r}: "
-        if code == _ACCESS_DENIED:
+        if code == Win32.ACCESS_DENIED:
             return AccessDenied(code, text + "that needs an elevated process (Run as administrator)")
-        if code in (_NOT_FOUND, _FILE_NOT_FOUND):
+        if code in (Win32.NOT_FOUND, Win32.FILE_NOT_FOUND):
             return NotFound(code, text + "the interface is gone, or not complete yet")
         return WintunError(code, f"{text}Windows says error {code}")
 
@@ -516,13 +515,13 @@ class WindowsInterface:
             lacking.append(f"the DNS domains {', '.join(request.domains)}")
         if lacking:
             text = f"can't add {lacking[0]} on adapter {self._name!r}: Windows took it, but doesn't have it"
-            raise WintunError(_GEN_FAILURE, text)
+            raise WintunError(Win32.GEN_FAILURE, text)
         for version, row in self._rows().items():
             settings = wanted.get(version, Settings.of(row))
             if settings[:3] != Settings.of(row)[:3]:
                 text = f"adapter {self._name!r} should have MTU {settings.mtu} and metric {settings.metric}"
                 text = f"{text} for IPv{version}, but has MTU {row.mtu} and metric {row.metric}"
-                raise WintunError(_GEN_FAILURE, text)
+                raise WintunError(Win32.GEN_FAILURE, text)
         return found
 
 

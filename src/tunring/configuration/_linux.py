@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunring._extras import import_advice
 from tunring._system.namespace_linux import call_in_network
+from tunring._win32 import Win32
 from tunring.errors import AccessDenied, WintunError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _SO_MARK = 36
 
-_ACCESS_DENIED, _GEN_FAILURE, _NOT_SUPPORTED = 5, 31, 50
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def call_with_interface(target: Target, work: Callable[[LinuxInterface], T]) -> 
         from tunring.configuration._interface_linux import LinuxInterface
     except ImportError as error:
         text = f"configuring adapters {import_advice(error, 'pyroute2')}"
-        raise WintunError(_NOT_SUPPORTED, text) from error
+        raise WintunError(Win32.NOT_SUPPORTED, text) from error
 
     def call() -> T:
         # A socket belongs to the namespace of the thread that makes it.
@@ -44,7 +44,7 @@ def call_with_interface(target: Target, work: Callable[[LinuxInterface], T]) -> 
         if isinstance(error, WintunError):
             raise
         text = f"adapter {target.name!r} is in another network namespace, and entering it needs CAP_SYS_ADMIN"
-        raise AccessDenied(_ACCESS_DENIED, text, error.errno) from error
+        raise AccessDenied(Win32.ACCESS_DENIED, text, error.errno) from error
 
 
 def bypass(target: Target, sock: Any, given: Request) -> None:
@@ -55,5 +55,7 @@ def bypass(target: Target, sock: Any, given: Request) -> None:
     except OSError as error:
         text = f"can't mark a socket to bypass adapter {target.name!r}: "
         if error.errno == errno.EPERM:
-            raise AccessDenied(_ACCESS_DENIED, text + "that needs the capability CAP_NET_ADMIN", error.errno) from error
-        raise WintunError(_GEN_FAILURE, f"{text}{error.strerror}", error.errno) from error
+            raise AccessDenied(
+                Win32.ACCESS_DENIED, text + "that needs the capability CAP_NET_ADMIN", error.errno
+            ) from error
+        raise WintunError(Win32.GEN_FAILURE, f"{text}{error.strerror}", error.errno) from error

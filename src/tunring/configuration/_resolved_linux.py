@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tunring._extras import import_advice
+from tunring._win32 import Win32
 from tunring.errors import AccessDenied, NotFound, WintunError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _NAME, _PATH = "org.freedesktop.resolve1", "/org/freedesktop/resolve1"
 _ANSWER_SECONDS, _LINK_SECONDS = 5.0, 3.0
 
-_ACCESS_DENIED, _GEN_FAILURE, _NOT_FOUND = 5, 31, 1168
 
 #: The domain of all names.
 _EVERYTHING = "~."
@@ -134,9 +134,9 @@ class Resolver:
         try:
             reply = self._exchange(message, time.monotonic() + _ANSWER_SECONDS)
         except TimeoutError as error:
-            raise WintunError(_GEN_FAILURE, "systemd-resolved does not answer") from error
+            raise WintunError(Win32.GEN_FAILURE, "systemd-resolved does not answer") from error
         except OSError as error:
-            raise WintunError(_GEN_FAILURE, f"the D-Bus system bus is gone ({error})") from error
+            raise WintunError(Win32.GEN_FAILURE, f"the D-Bus system bus is gone ({error})") from error
         body: tuple[Any, ...] = reply.body
         if reply.header.message_type is self._jeepney.MessageType.error:
             raise _failure(reply.header.fields[self._jeepney.HeaderFields.error_name], body)
@@ -183,7 +183,7 @@ def _unavailable(why: str) -> NotImplementedError:
 def _failure(name: str, body: tuple[Any, ...]) -> WintunError:
     text = f"systemd-resolved refuses to change an interface's DNS: {body[0] if body else name}"
     if name in _DENIED:
-        return AccessDenied(_ACCESS_DENIED, text)
+        return AccessDenied(Win32.ACCESS_DENIED, text)
     if name == _NO_LINK:
-        return NotFound(_NOT_FOUND, text)
-    return WintunError(_GEN_FAILURE, text)
+        return NotFound(Win32.NOT_FOUND, text)
+    return WintunError(Win32.GEN_FAILURE, text)

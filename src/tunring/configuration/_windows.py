@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunring._system.iphelper_windows import AF_INET6, ip_helper
+from tunring._win32 import Win32
 from tunring.configuration._interface_windows import WindowsInterface
 from tunring.errors import WintunError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tunring._configurator import Target
     from tunring.configuration._request import Request
 
-_GEN_FAILURE = 31
 
 #: IP_UNICAST_IF and IPV6_UNICAST_IF, and the byte order that each wants the index in.
 _UNICAST_IF = 31
@@ -53,4 +53,4 @@ def _bind(interface: WindowsInterface, sock: Any, version: int) -> None:
         sock.setsockopt(level, _UNICAST_IF, struct.pack(order, index))
     except OSError as error:
         text = f"can't bind a socket to interface {index} for IPv{version}: {error.strerror}"
-        raise WintunError(_GEN_FAILURE, text, error.errno) from error
+        raise WintunError(Win32.GEN_FAILURE, text, error.errno) from error

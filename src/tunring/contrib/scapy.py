@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunring._core import Session
 from tunring._extras import import_advice
+from tunring._win32 import Win32
 from tunring.errors import SessionClosed, WintunError
 
 try:
@@ -44,8 +45,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_HANDLE_EOF = 38
 
 
 class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only where scapy is installed
@@ -97,7 +96,7 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
             The session or this socket is closed.
         """
         if self.closed:
-            raise SessionClosed(_HANDLE_EOF, "the socket is closed")
+            raise SessionClosed(Win32.HANDLE_EOF, "the socket is closed")
         if isinstance(x, Packet):
             x.sent_time = time.time()
         data = raw(x.payload if isinstance(x, Ether) else x)
@@ -121,7 +120,7 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
     def _fetch(self, timeout: float | None) -> bool:
         """Read a packet ahead, if none is; whether one is."""
         if self.closed:
-            raise SessionClosed(_HANDLE_EOF, "the socket is closed")
+            raise SessionClosed(Win32.HANDLE_EOF, "the socket is closed")
         if self._ahead is None:
             with self.session.receive(1, timeout) as batch:
                 if batch:
