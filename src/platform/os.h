@@ -132,6 +132,17 @@ int os_fd_move(int fd);
 bool os_pipe(int ends[2]);
 /* Moves both ends. False with errno, and both are closed. */
 bool os_pipe_move(int ends[2]);
+#else
+/* Nothing forks. */
+static inline void
+os_fork_hold(void)
+{
+}
+
+static inline void
+os_fork_release(void)
+{
+}
 #endif
 
 #endif
