@@ -74,15 +74,16 @@ cdef int64_t _machine_integer(const char *at, Py_ssize_t size, bint signed) noex
     cdef uint16_t two
     cdef uint32_t four
     cdef int64_t eight
+    # Both sides of one type: else the narrow one is made like the unsigned one.
     if size == 1:
         memcpy(&one, at, 1)
-        return <int8_t>one if signed else one
+        return <int64_t><int8_t>one if signed else <int64_t>one
     if size == 2:
         memcpy(&two, at, 2)
-        return <int16_t>two if signed else two
+        return <int64_t><int16_t>two if signed else <int64_t>two
     if size == 4:
         memcpy(&four, at, 4)
-        return <int32_t>four if signed else four
+        return <int64_t><int32_t>four if signed else <int64_t>four
     memcpy(&eight, at, 8)
     return eight
 

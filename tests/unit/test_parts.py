@@ -64,6 +64,19 @@ def test_a_selection_by_indices(batch: tunring.Batch, indices: object) -> None:
     assert numbers(batch.select(indices)) == [4, 0]
 
 
+@pytest.mark.parametrize("kind", "bhilq")
+def test_negative_integers_of_every_size(batch: tunring.Batch, kind: str) -> None:
+    assert numbers(batch.select(array.array(kind, [-1, 0, -6]))) == [5, 0, 0]
+    groups = batch.split(array.array(kind, [-1, 7, -1, -100, 7, 0]))
+    assert [(key, numbers(part)) for key, part in groups] == [(-1, [0, 2]), (7, [1, 4]), (-100, [3]), (0, [5])]
+
+
+@pytest.mark.parametrize("kind", "BHILQ")
+def test_the_largest_integers_of_every_size(batch: tunring.Batch, kind: str) -> None:
+    largest = min(2 ** (8 * array.array(kind).itemsize) - 1, 2**63 - 1)
+    assert [key for key, _ in batch.split(array.array(kind, [largest, 1, 1, 1, largest, 1]))] == [largest, 1]
+
+
 @pytest.mark.parametrize(
     "mask", [[size > 20 for size in SIZES], np.array(SIZES) > 20, memoryview(np.array(SIZES) > 20)]
 )
