@@ -452,12 +452,19 @@ DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, 
                                    uint32_t snaplen, const tunring_wait *wait, uint32_t *number);
 uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file);
 
+/* Bytes of the headers that a capture may write in front of a packet: IPv6 and UDP. */
+#define TUNRING_MAX_HEADERS 48u
+
 /* What to write: either packets or slots. */
 typedef struct tunring_captured
 {
     const tunring_packet *packets;
     const tunring_slot *slots;
     uint32_t count;
+    /* Writes what stands in front of the packet of this index but does not lie there, and returns its size. NULL: nothing
+     * does. It is asked for each packet once or more, in order. */
+    uint32_t (*headers)(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at);
+    void *context;
     uint32_t interface_id;
     tunring_direction direction;
     const uint64_t *times; /* nanoseconds since 1970 UTC, one a packet, or one for all */
@@ -495,14 +502,14 @@ uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
  * WAIT_TIMEOUT as above. */
 DWORD tunring_pcapng_exit(const tunring_wait *wait);
 
-/* Starts a capture: from here on the session's calls write what they receive and send. They never wait for a reader and
- * never fail because of a capture: what can't be written is counted. *number is what ends this capture and no other.
- * ERROR_BUSY if the session is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
+/* Starts a capture: from here on the calls of a session or socket write what they receive and send. They never wait for a
+ * reader and never fail because of a capture: what can't be written is counted. *number is what ends this capture and no
+ * other. ERROR_BUSY if the source is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
  * ERROR_HANDLE_EOF. */
-DWORD tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id, bool received,
-                              bool sent, uint32_t *number);
-/* Ends the capture of that number, unless it is over. Afterwards the session writes nothing more of it. */
-void tunring_session_capture_end(tunring_session *session, uint32_t number);
+DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id, bool received,
+                             bool sent, uint32_t *number);
+/* Ends the capture of that number, unless it is over. Afterwards the source writes nothing more of it. */
+void tunring_source_capture_end(tunring_source *source, uint32_t number);
 
 /* ---- Log lines: core/log.c -------------------------------------------------------------------------------------- */
 

@@ -233,6 +233,7 @@ cdef extern from "tunring.h" nogil:
         const tunring_packet *packets
         const tunring_slot *slots
         uint32_t count
+        uint32_t (*headers)(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at) noexcept
         uint32_t interface_id
         tunring_direction direction
         const uint64_t *times
@@ -252,9 +253,9 @@ cdef extern from "tunring.h" nogil:
     uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file) noexcept
     uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file) noexcept
     DWORD tunring_pcapng_exit(const tunring_wait *wait) noexcept
-    DWORD tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id,
+    DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id,
                                   bint received, bint sent, uint32_t *number) noexcept
-    void tunring_session_capture_end(tunring_session *session, uint32_t number) noexcept
+    void tunring_source_capture_end(tunring_source *source, uint32_t number) noexcept
 
     enum:
         TUNRING_LOG_TEXT

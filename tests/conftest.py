@@ -65,6 +65,8 @@ def _warm_up() -> None:
         left.receive(timeout=0.001)
         left.close()
         right.close()
+    if sys.platform == "linux":
+        tunring.UdpSocket.bind(("127.0.0.1", 0)).close()
     gc.freeze()  # what is there now need not be looked through after each test
 
 

@@ -421,7 +421,8 @@ tunring_lease_commit(tunring_lease *lease)
     /* Afterwards the slots are the host's. */
     session_capture *capture = &session->source.capture;
     if (session_captures(capture, TUNRING_SENT))
-        session_capture_write(capture, TUNRING_SENT, os_wall_clock(), NULL, lease->slots, lease->count);
+        session_capture_write(capture, TUNRING_SENT, os_wall_clock(),
+                              &(tunring_captured){.slots = lease->slots, .count = lease->count});
     /* The oldest last: it publishes them all. */
     for (uint32_t i = lease->count; i-- > 0;)
         session->api->WintunSendPacket(session->handle, lease->slots[i].data);

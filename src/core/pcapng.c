@@ -54,6 +54,18 @@ put_bytes(BYTE *at, const void *bytes, uint32_t size)
     return at + padded(size);
 }
 
+/* The same of bytes that lie in two places. */
+static BYTE *
+put_both(BYTE *at, const tunring_packet *first, const BYTE *rest, uint32_t size)
+{
+    const uint32_t before = first->length < size ? first->length : size;
+    if (before)
+        memcpy(at, first->data, before);
+    memcpy(at + before, rest, size - before);
+    memset(at + size, 0, padded(size) - size);
+    return at + padded(size);
+}
+
 static BYTE *
 put_option(BYTE *at, uint32_t code, const void *value, uint32_t size)
 {
@@ -116,14 +128,14 @@ pcapng_packet_size(uint32_t captured)
 }
 
 size_t
-pcapng_packet(BYTE *block, const BYTE *data, uint32_t captured, uint32_t length, uint32_t interface_id,
-              tunring_direction direction, uint64_t time)
+pcapng_packet(BYTE *block, const tunring_packet *headers, const BYTE *data, uint32_t captured, uint32_t length,
+              uint32_t interface_id, tunring_direction direction, uint64_t time)
 {
     BYTE *at = put32(block, ENHANCED_PACKET) + 4;
     at = put32(at, interface_id);
     at = put32(put32(at, (uint32_t)(time >> 32)), (uint32_t)time);
     at = put32(put32(at, captured), length);
-    at = put_bytes(at, data, captured);
+    at = put_both(at, headers, data, captured);
     at = put32(put16(put16(at, EPB_FLAGS), 4), (uint32_t)direction);
     at = put_option(at, OPT_END, "", 0);
     return end_block(block, at);

@@ -14,8 +14,9 @@
 /* Each writes one block and returns its size. */
 size_t pcapng_section(BYTE *at, const char *application);
 size_t pcapng_interface(BYTE *at, const char *name, const char *description, uint32_t snaplen);
-size_t pcapng_packet(BYTE *at, const BYTE *data, uint32_t captured, uint32_t length, uint32_t interface_id,
-                     tunring_direction direction, uint64_t time);
+/* `captured` of the packet's `length` bytes, the first of which are its headers, are written. */
+size_t pcapng_packet(BYTE *at, const tunring_packet *headers, const BYTE *data, uint32_t captured, uint32_t length,
+                     uint32_t interface_id, tunring_direction direction, uint64_t time);
 
 /* Size of a packet's block. */
 size_t pcapng_packet_size(uint32_t captured);

@@ -170,14 +170,19 @@ append(tunring_pcapng_file *self, const tunring_captured *what, uint32_t *done)
     {
         const BYTE *data = what->slots ? what->slots[i].data : what->packets[i].data;
         const uint32_t length = what->slots ? what->slots[i].length : what->packets[i].length;
-        const uint32_t captured = length < snaplen ? length : snaplen;
+        BYTE bytes[TUNRING_MAX_HEADERS];
+        tunring_packet headers = {.data = bytes};
+        if (what->headers)
+            headers.length = what->headers(what->context, i, data, length, bytes);
+        const uint32_t all = headers.length + length;
+        const uint32_t captured = all < snaplen ? all : snaplen;
         BYTE *room = pcapng_buffer_room(&self->buffer, pcapng_packet_size(captured));
         if (!room)
         {
             code = ERROR_BUFFER_OVERFLOW;
             break;
         }
-        count_block(self, pcapng_packet(room, data, captured, length, what->interface_id, what->direction,
+        count_block(self, pcapng_packet(room, &headers, data, captured, all, what->interface_id, what->direction,
                                         what->times[what->one_time ? 0 : i]));
     }
     count_add(&self->packets, i - first);

@@ -159,7 +159,13 @@ hand_over(receiver *self, tunring_lease **result)
     count_add(&counts->received_batches, 1);
     session_capture *capture = &self->source->capture;
     if (session_captures(capture, TUNRING_RECEIVED))
-        session_capture_write(capture, TUNRING_RECEIVED, os_wall_clock(), NULL, self->lease->slots, self->lease->count);
+    {
+        tunring_captured packets = {.slots = self->lease->slots, .count = self->lease->count};
+        if (self->source->ops->capture_received)
+            self->source->ops->capture_received(self->source, self->lease, &packets);
+        else
+            session_capture_write(capture, TUNRING_RECEIVED, os_wall_clock(), &packets);
+    }
     lease_bind(self->lease, self->source, false);
     *result = self->lease;
 }

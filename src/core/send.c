@@ -142,8 +142,9 @@ static void
 capture_sent(tunring_session *session, capture_progress *progress, const tunring_packet *packets, uint32_t sent)
 {
     if (progress->wanted && sent > progress->written)
-        session_capture_write(&session->source.capture, TUNRING_SENT, progress->time, packets + progress->written, NULL,
-                              sent - progress->written);
+        session_capture_write(
+            &session->source.capture, TUNRING_SENT, progress->time,
+            &(tunring_captured){.packets = packets + progress->written, .count = sent - progress->written});
     progress->written = sent;
 }
 

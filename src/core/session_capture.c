@@ -6,7 +6,7 @@
 #include "core/session_capture.h"
 
 #include "core/pcapng_file.h"
-#include "core/session.h"
+#include "core/source.h"
 
 void
 session_capture_init(session_capture *self)
@@ -21,23 +21,18 @@ session_capture_destroy(session_capture *self)
 }
 
 void
-session_capture_write(session_capture *self, tunring_direction direction, int64_t time, const tunring_packet *packets,
-                      const tunring_slot *slots, uint32_t count)
+session_capture_write(session_capture *self, tunring_direction direction, int64_t time, const tunring_captured *packets)
 {
     const uint64_t stamp = (uint64_t)time;
     os_mutex_lock(&self->lock);
     tunring_pcapng_file *behind = NULL;
     if (self->file && session_captures(self, direction))
     {
-        const tunring_captured what = {
-            .packets = packets,
-            .slots = slots,
-            .count = count,
-            .interface_id = self->interface_id,
-            .direction = direction,
-            .times = &stamp,
-            .one_time = true,
-        };
+        tunring_captured what = *packets;
+        what.interface_id = self->interface_id;
+        what.direction = direction;
+        what.times = &stamp;
+        what.one_time = true;
         if (pcapng_file_write_or_drop(self->file, &what))
         {
             behind = self->file;
@@ -92,10 +87,9 @@ session_capture_stop(session_capture *self)
 }
 
 DWORD
-tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uint32_t interface_id, bool received,
-                        bool sent, uint32_t *number)
+tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id, bool received,
+                       bool sent, uint32_t *number)
 {
-    tunring_source *source = &session->source;
     const unsigned directions = (received ? TUNRING_RECEIVED : 0u) | (sent ? TUNRING_SENT : 0u);
     if (interface_id >= tunring_pcapng_interfaces(file))
         return ERROR_INVALID_PARAMETER;
@@ -107,9 +101,8 @@ tunring_session_capture(tunring_session *session, tunring_pcapng_file *file, uin
 }
 
 void
-tunring_session_capture_end(tunring_session *session, uint32_t number)
+tunring_source_capture_end(tunring_source *source, uint32_t number)
 {
-    tunring_source *source = &session->source;
     if (!OS_FOREIGN(source))
         stop(&source->capture, number);
 }

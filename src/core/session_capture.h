@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The capture of a session: where its calls write the packets that they receive and send. A session without one pays
+ * The capture of a session or socket: where its calls write the packets that they receive and send. Without one they pay
  * one branch per batch.
  */
 #ifndef TUNRING_SESSION_CAPTURE_H
@@ -14,7 +14,7 @@ typedef struct session_capture
     _Atomic unsigned directions; /* that are written; 0: no capture */
     os_mutex lock;               /* guards what follows */
     tunring_pcapng_file *file;   /* NULL: no capture; else one of the file's references */
-    uint32_t interface_id;       /* the session's in that file */
+    uint32_t interface_id;       /* the source's in that file */
     uint32_t number;             /* of the present capture, or of the last one; they count from 1 */
 } session_capture;
 
@@ -30,8 +30,8 @@ session_captures(const session_capture *self, tunring_direction direction)
     return (atomic_load_explicit(&self->directions, memory_order_relaxed) & (unsigned)direction) != 0;
 }
 
-/* Writes either packets or slots, which came or went at `time`. The caller is in a call on the session. */
+/* Writes packets that came or went at `time`; the capture itself knows where to. The caller is in a call on the source. */
 void session_capture_write(session_capture *self, tunring_direction direction, int64_t time,
-                           const tunring_packet *packets, const tunring_slot *slots, uint32_t count);
+                           const tunring_captured *packets);
 
 #endif

@@ -128,6 +128,7 @@ socket_detach(tunring_source *source)
 {
     tunring_socket *self = socket_of(source);
     uint64_t drops;
+    session_capture_stop(&source->capture);
     if (udp_drops(self->handle, &drops))
         atomic_store(&self->last_drops, drops);
     const tunring_slot rest = {.data = self->leftover.data};
@@ -154,6 +155,7 @@ socket_free(tunring_source *source)
 
 static const source_ops socket_ops = {
     .receive_many = socket_receive_many,
+    .capture_received = socket_capture_received,
     .give_back = socket_give_back,
     .detach = socket_detach,
     .end = socket_end,
@@ -183,6 +185,7 @@ tunring_socket_open(const tunring_socket_options *options, tunring_socket **resu
         code = GetLastError();
         goto close_handle;
     }
+    udp_own_address(self->handle, &self->own);
     self->ipv6 = options->ipv6;
     atomic_init(&self->runs, options->runs);
     atomic_init(&self->watched, true);

@@ -38,6 +38,7 @@ struct tunring_socket
     udp_handle handle;
     bool ipv6;         /* of family AF_INET6, perhaps for both */
     _Atomic bool runs; /* segmentation offload may be used */
+    tunring_endpoint own; /* its own address, for captures */
     udp_events events;
     _Atomic bool watched; /* the read event reports datagrams in the system: not while no chunk is free */
 
@@ -53,6 +54,10 @@ struct tunring_socket
     TUNRING_SOCKET_COUNTS(TUNRING_ATOMIC_FIELD)
     _Atomic uint64_t last_drops; /* by the system, as of the last look */
 };
+
+/* socket_capture.c: with the IP and UDP headers that they had, or much like them. */
+void socket_capture_received(tunring_source *source, const tunring_lease *lease, tunring_captured *packets);
+void socket_capture_sent(tunring_socket *self, const udp_run *run, int64_t time);
 
 static inline tunring_socket *
 socket_of(tunring_source *source)

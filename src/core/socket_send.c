@@ -133,9 +133,18 @@ attempt(tunring_socket *self, udp_run *run)
     return again;
 }
 
-static void
-count_sent(tunring_socket *self, const udp_run *run)
+/* When what is sent next leaves, if somebody wants to know. */
+static int64_t
+stamp(const tunring_socket *self)
 {
+    return session_captures(&self->source.capture, TUNRING_SENT) ? os_wall_clock() : 0;
+}
+
+static void
+count_sent(tunring_socket *self, const udp_run *run, int64_t time)
+{
+    if (time)
+        socket_capture_sent(self, run, time);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < run->count; i++)
         bytes += run->packets[i].length;
@@ -146,11 +155,11 @@ count_sent(tunring_socket *self, const udp_run *run)
 }
 
 static outcome
-judge(tunring_socket *self, const udp_run *run, int error)
+judge(tunring_socket *self, const udp_run *run, int error, int64_t time)
 {
     if (!error)
     {
-        count_sent(self, run);
+        count_sent(self, run, time);
         return ACCEPTED;
     }
     if (udp_would_block(error))
@@ -172,7 +181,8 @@ send_singly(tunring_socket *self, const udp_run *run, int refusal, uint32_t *don
         udp_run single = *run;
         single.packets = &run->packets[i];
         single.count = 1;
-        const outcome result = judge(self, &single, attempt(self, &single));
+        const int64_t time = stamp(self);
+        const outcome result = judge(self, &single, attempt(self, &single), time);
         if (result == FULL)
             return FULL;
         all_accepted &= result == ACCEPTED;
@@ -192,10 +202,11 @@ static outcome
 send_run(tunring_socket *self, const tunring_sending *what, uint32_t *done)
 {
     udp_run run = plan_run(self, what, *done);
+    const int64_t time = stamp(self);
     const int error = attempt(self, &run);
     if (run.count > 1 && error && udp_run_refused(error))
         return send_singly(self, &run, error, done);
-    const outcome result = judge(self, &run, error);
+    const outcome result = judge(self, &run, error, time);
     if (result != FULL)
         *done += run.count;
     return result;

@@ -18,6 +18,8 @@ typedef struct source_ops
      * ERROR_NO_MORE_ITEMS: no more packets wait. Another code will come again; what was taken before it is in the
      * lease. NULL: nothing is received. The caller is in a call on the source. */
     DWORD (*receive_many)(tunring_source *source, tunring_lease *lease, uint32_t room);
+    /* Writes the packets of a lease to the capture. NULL: they are captured as they are. */
+    void (*capture_received)(tunring_source *source, const tunring_lease *lease, tunring_captured *packets);
     /* Received slots are no longer used. At any time. */
     void (*give_back)(tunring_source *source, const tunring_slot *slots, uint32_t count);
     /* Reserved slots were given up. At any time. NULL: nothing is reserved. */

@@ -191,6 +191,7 @@ cdef class PcapngFile:
         call.what.packets = NULL
         call.what.slots = NULL
         call.what.count = 0
+        call.what.headers = NULL
         if interface >= tunring_pcapng_interfaces(call.file):
             raise ValueError(f"the capture has no interface {interface}, only {self.interfaces}")
         try:

@@ -117,9 +117,12 @@ cdef class _Source:
         cdef tunring_source *source = self.lender()
         return self.close_called or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
 
+    cdef str kind(self):
+        return "socket" if self.datagrams else "session"
+
     cdef object failure(self, DWORD code, str action):
         """The exception for a code."""
-        cdef str what = "socket" if self.datagrams else "session"
+        cdef str what = self.kind()
         state = tunring_source_state(self.lender())
         if code != ERROR_HANDLE_EOF:
             return error_from_code(code, action)
@@ -278,6 +281,76 @@ cdef class _Source:
         batches.min_packets = min_packets
         batches.linger = linger
         return batches
+
+    # -- Capturing
+
+    def capture(self, writer, *, interface=0, received=True, sent=True):
+        """Write what is received and sent to a file, until the end of a ``with`` block.
+
+        The calls themselves, sync or async, copy each batch into the writer's buffer, without a Python object per
+        packet. A socket's datagrams get headers of IP and UDP, made from their endpoints: where a socket is bound to
+        any address, what it sends has that as its source unless the endpoint has a ``local`` one. They never fail because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted
+        in the writer's ``dropped``. What went wrong with the file is raised at the end of the block, or by
+        :meth:`tunring.pcapng.Writer.close`.
+
+        Parameters
+        ----------
+        writer : tunring.pcapng.Writer
+            Where to. Any number of sessions and sockets may be captured to it.
+        interface : int
+            The interface that the packets are of, as :meth:`tunring.pcapng.Writer.add_interface` gave it.
+        received, sent : bool
+            Which packets.
+
+        Returns
+        -------
+        tunring.pcapng.Recording
+            A context manager; or call its ``close``. Closing the session or socket ends it too.
+
+        Raises
+        ------
+        RuntimeError
+            It is captured already.
+        SessionClosed
+            It is closed.
+
+        Examples
+        --------
+        >>> import os, tempfile, tunring.testing
+        >>> from tunring.pcapng import Writer
+        >>> path = os.path.join(tempfile.mkdtemp(), "left.pcapng")
+        >>> left, right = tunring.testing.pair()
+        >>> with left, right, Writer(path) as writer, left.capture(writer):
+        ...     left.send([bytes([0x45]) + bytes(19)] * 3)
+        3
+        """
+        from tunring.pcapng import Recording
+
+        return Recording(self, writer, interface, received, sent)
+
+    def _capture(self, PcapngFile file not None, unsigned int interface, bint received, bint sent) -> int:
+        """Start a capture for :class:`tunring.pcapng.Recording`, and return its number."""
+        cdef tunring_source *source = self.lender()
+        cdef tunring_pcapng_file *target = file.get()
+        cdef uint32_t number = 0
+        cdef DWORD code
+        # The caller's references to `self` and `file` hold both pointers; what C keeps of the file, C counts.
+        with nogil:
+            code = tunring_source_capture(source, target, interface, received, sent, &number)
+        if code == ERROR_BUSY:
+            raise RuntimeError(f"the {self.kind()} is captured already: end that recording first")
+        if code == ERROR_INVALID_PARAMETER:
+            raise ValueError(f"the file has no interface {interface}, only {file.interfaces}")
+        if code != ERROR_SUCCESS:
+            raise self.failure(code, f"can't capture the {self.kind()}")
+        return number
+
+    def _end_capture(self, unsigned int number):
+        """End the capture of that number, for :class:`tunring.pcapng.Recording`. Any number of times."""
+        cdef tunring_source *source = self.lender()
+        # The caller's reference to `self` holds the pointer.
+        with nogil:
+            tunring_source_capture_end(source, number)
 
     # -- What sending by event loops needs
 

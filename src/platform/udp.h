@@ -70,6 +70,9 @@ bool udp_drops(udp_handle socket, uint64_t *dropped);
 udp_handle udp_adopt(uintptr_t handle);
 void udp_close(udp_handle socket);
 
+/* The address it is bound to, as `host` and `port`. It is left alone if the system does not report one. */
+void udp_own_address(udp_handle socket, tunring_endpoint *own);
+
 /* ---- Readiness ---- */
 
 /* `readable` is ready while `signal` is set or, if datagrams are watched for, while the system has any; `writable`

@@ -9,6 +9,7 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -59,7 +60,7 @@ unmap_ipv4(const uint8_t *host)
 /* ---- Receiving ---- */
 
 static void
-read_sender(const any_address *address, tunring_endpoint *from)
+read_endpoint(const any_address *address, tunring_endpoint *from)
 {
     if (address->generic.sa_family == AF_INET)
     {
@@ -126,7 +127,7 @@ udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received
     if (length < 0)
         return errno;
     *received = (udp_received){.length = (uint32_t)length, .truncated = (message.msg_flags & MSG_TRUNC) != 0};
-    read_sender(&address, &received->from);
+    read_endpoint(&address, &received->from);
     for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at))
         read_control(at, received);
     if (received->segment == 0 || received->segment > received->length)
@@ -289,6 +290,15 @@ udp_drops(udp_handle socket, uint64_t *dropped)
     return true;
 }
 
+void
+udp_own_address(udp_handle socket, tunring_endpoint *own)
+{
+    any_address address;
+    socklen_t size = sizeof(address);
+    if (getsockname(socket, &address.generic, &size) == 0)
+        read_endpoint(&address, own);
+}
+
 DWORD
 udp_error_code(int error)
 {
@@ -312,6 +322,29 @@ udp_close(udp_handle socket)
 
 /* ---- Readiness ---- */
 
+/* An event that is set for good and never closed, one for the process: with the generation that it was made in, and 0 if
+ * there is none. */
+static _Atomic uint64_t ready_for_ever;
+
+/* Its descriptor, or -1 with the last error. */
+static int
+ever_ready(void)
+{
+    const uint64_t generation = (uint64_t)os_generation() << 32;
+    uint64_t made = atomic_load(&ready_for_ever);
+    os_event event;
+    if (made && (made & ~(uint64_t)UINT32_MAX) == generation)
+        return (int)(uint32_t)made;
+    if (!os_event_open(&event))
+        return -1;
+    os_event_set(&event);
+    if (atomic_compare_exchange_strong(&ready_for_ever, &made, generation | (uint32_t)event.write_fd))
+        return event.write_fd;
+    /* Another thread was faster. */
+    os_event_close(&event);
+    return (int)(uint32_t)made;
+}
+
 /* An epoll descriptor that is ready when the descriptor is. */
 static int
 open_epoll(int watched, uint32_t wanted)
@@ -329,7 +362,7 @@ bool
 udp_events_open(udp_events *events, udp_handle socket)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    if (!os_event_open(&events->signal))
+    if (ever_ready() < 0 || !os_event_open(&events->signal))
         return false;
     const int readable = open_epoll((int)(intptr_t)events->signal.wait, EPOLLIN);
     if (readable < 0)
@@ -356,6 +389,10 @@ close_signal:
 void
 udp_events_close(udp_events *events)
 {
+    struct epoll_event event = {.events = EPOLLIN};
+    /* A thread of the user's that waits for the descriptor keeps what it stands for, and nothing else would end its wait:
+     * a descriptor that is closed is watched no longer. */
+    (void)epoll_ctl((int)(intptr_t)events->readable, EPOLL_CTL_ADD, ever_ready(), &event);
     os_fd_close((int)(intptr_t)events->writable);
     os_fd_close((int)(intptr_t)events->readable);
     os_event_close(&events->signal);

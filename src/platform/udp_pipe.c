@@ -52,6 +52,12 @@ udp_error_code(int error)
     return os_error_from_errno(error);
 }
 
+void
+udp_own_address(udp_handle socket, tunring_endpoint *own)
+{
+    (void)socket, (void)own;
+}
+
 bool
 udp_drops(udp_handle socket, uint64_t *dropped)
 {

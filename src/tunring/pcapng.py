@@ -312,21 +312,28 @@ class Writer:
 
 
 class Recording:
-    """A capture of a session that is under way. :meth:`tunring.Session.capture` makes it."""
+    """A capture of a session or socket that is under way. :meth:`tunring.Session.capture` makes it."""
 
-    def __init__(self, session: _core.Session, writer: Writer, interface: int, received: bool, sent: bool) -> None:
+    def __init__(
+        self,
+        source: _core.Session | _core.UdpSocket,
+        writer: Writer,
+        interface: int,
+        received: bool,
+        sent: bool,
+    ) -> None:
         if not isinstance(writer, Writer):
-            raise TypeError(f"a session is captured to a tunring.pcapng.Writer, not to {writer!r}")
+            raise TypeError(f"what is captured goes to a tunring.pcapng.Writer, not to {writer!r}")
         if writer.closed:
             raise ValueError(f"{writer!r} is closed: it takes no capture")
-        self._session = session
+        self._source = source
         self._writer = writer
-        self._number = session._capture(writer._file, _check_interface(interface), received, sent)  # noqa: SLF001
+        self._number = source._capture(writer._file, _check_interface(interface), received, sent)  # noqa: SLF001
         self._closed = False
 
     @property
     def failure(self) -> OSError | None:
-        """The error that ended the file before its time, or None. The session goes on without it."""
+        """The error that ended the file before its time, or None. The session or socket goes on without it."""
         return self._writer.failure
 
     def close(self) -> None:
@@ -338,7 +345,7 @@ class Recording:
             The file is known to have failed. The first call raises it; what fails later, :meth:`Writer.close` raises.
         """
         closed, self._closed = self._closed, True
-        self._session._end_capture(self._number)  # noqa: SLF001
+        self._source._end_capture(self._number)  # noqa: SLF001
         if not closed and (failure := self.failure) is not None:
             raise failure
 

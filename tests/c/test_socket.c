@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned,
- * and each way in which the system may refuse a run, by a shim of sendmsg().
+ * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned, and
+ * each way in which the system may refuse a run, by a shim of sendmsg(); captures and cut datagrams.
  */
-/* build: parts=core flags=-Wl,--wrap=sendmsg */
+/* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg */
 #include "check.h"
 #include "platform/os.h"
 #include "tunring.h"
@@ -13,11 +13,14 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 static const tunring_wait POLL = {.deadline = 0};
+static const tunring_wait FOREVER = {.deadline = TUNRING_FOREVER};
 static const BYTE bytes[65536];
 
 /* ---- The shim ---- */
@@ -41,6 +44,22 @@ __wrap_sendmsg(int socket, const struct msghdr *message, int flags)
     run_calls += run;
     errno = run && shim_error ? shim_error : source ? shim_source_error : 0;
     return errno ? -1 : __real_sendmsg(socket, message, flags);
+}
+
+/* Bytes of room that the system has for a datagram; 0: what the caller has. */
+static size_t shim_room;
+
+ssize_t __real_recvmsg(int socket, struct msghdr *message, int flags);
+
+ssize_t
+__wrap_recvmsg(int socket, struct msghdr *message, int flags)
+{
+    const size_t room = message->msg_iov->iov_len;
+    if (shim_room)
+        message->msg_iov->iov_len = shim_room;
+    const ssize_t length = __real_recvmsg(socket, message, flags);
+    message->msg_iov->iov_len = room;
+    return length;
 }
 
 /* ---- Sockets ---- */
@@ -296,6 +315,113 @@ test_linger(void)
     close_udp(&right);
 }
 
+static void
+test_truncated_datagrams(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {99, 200, 0, 101};
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
+    shim_room = 100;
+    tunring_lease *lease = receive(&right, 256);
+    shim_room = 0;
+    CHECK_EQUAL(figures(&right).truncated, 2);
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < lease->count; i++)
+    {
+        CHECK(lease->slots[i].length <= 100);
+        sum += lease->slots[i].length;
+    }
+    CHECK_EQUAL(sum, 299);
+    let_go(lease);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static DWORD
+wait_for_end(const tunring_pcapng_file *file)
+{
+    const tunring_wait wait = {.deadline = os_deadline(20000000000)};
+    return tunring_pcapng_close((tunring_pcapng_file *)(uintptr_t)file, &wait);
+}
+
+/* Each datagram is in the file once each way, after headers whose sums come out right. */
+static void
+test_capture(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 100, 51, 0, 65507};
+    static BYTE content[400000];
+    char name[] = "/tmp/tunring-XXXXXX";
+    const int fd = mkstemp(name);
+    tunring_pcapng_file *file;
+    uint32_t number, other, count = 0;
+    CHECK(fd >= 0 && unlink(name) == 0);
+    CHECK_EQUAL(tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_pcapng_add_interface(file, "udp", "", 65535, &FOREVER, &number), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_source_capture(left.source, file, 0, true, true, &number), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_source_capture(right.source, file, 0, true, true, &other), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_source_capture(right.source, file, 0, true, true, &other), ERROR_BUSY);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 5, 2), 5);
+    let_go(receive(&right, 256));
+    tunring_source_capture_end(left.source, number);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1); /* not captured */
+    close_udp(&right);
+    CHECK_EQUAL(wait_for_end(file), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_pcapng_packets(file), 10);
+    CHECK_EQUAL(tunring_pcapng_dropped(file), 0);
+    tunring_pcapng_drop(file);
+    const ssize_t size = pread(fd, content, sizeof(content), 0);
+    for (ssize_t at = 0; at < size;)
+    {
+        uint32_t words[7];
+        memcpy(words, content + at, sizeof(words));
+        if (words[0] == 6)
+        {
+            const BYTE *packet = content + at + 28;
+            const uint32_t length = 28 + lengths[count++ % 5];
+            CHECK_EQUAL(words[5], length);
+            CHECK_EQUAL(words[6], length);
+            CHECK_EQUAL(packet[0], 0x45);
+            CHECK_EQUAL(packet[1], 2);
+            CHECK_EQUAL((uint32_t)packet[2] << 8 | packet[3], length);
+            CHECK_EQUAL((uint32_t)packet[20] << 8 | packet[21], left.address.port);
+            CHECK_EQUAL((uint32_t)packet[22] << 8 | packet[23], right.address.port);
+            CHECK_EQUAL((uint32_t)packet[24] << 8 | packet[25], length - 20);
+            uint32_t sum = 17 + length - 20;
+            for (uint32_t i = 12; i < length; i++)
+                sum += i % 2 ? packet[i] : (uint32_t)packet[i] << 8;
+            CHECK_EQUAL(sum % 0xFFFF, 0);
+        }
+        at += words[1];
+    }
+    CHECK_EQUAL(count, 10);
+    close(fd);
+    close_udp(&left);
+}
+
+static void *
+close_source(void *argument)
+{
+    tunring_source_close(argument);
+    return NULL;
+}
+
+/* A thread that waits for the descriptor in a call of its own is woken when the socket is closed. */
+static void
+test_poll_ends_with_the_socket(void)
+{
+    for (int i = 0; i < 200; i++)
+    {
+        udp udp = open_udp(64);
+        struct pollfd state = {.fd = (int)(intptr_t)tunring_source_read_event(udp.source), .events = POLLIN};
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, close_source, udp.source) == 0);
+        CHECK_EQUAL(poll(&state, 1, 20000), 1);
+        pthread_join(thread, NULL);
+        tunring_source_drop(udp.source);
+    }
+}
+
 int
 main(void)
 {
@@ -310,5 +436,8 @@ main(void)
     test_a_source_that_vanished();
     test_a_batch_outlives_its_socket();
     test_linger();
+    test_truncated_datagrams();
+    test_capture();
+    test_poll_ends_with_the_socket();
     return 0;
 }

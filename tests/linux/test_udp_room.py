@@ -113,6 +113,13 @@ LOOPS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm_up_loops() -> None:
+    """Opens what a kind of loop opens once in a process."""
+    for make, _ in LOOPS.values():
+        _run(make, asyncio.sleep(0))
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_task_waits_for_room_by_an_event(
     sockets: Pair, namespace: Namespace, loop: str, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Captures of a socket. The system keeps the headers of datagrams to itself, so they are made anew from what it tells:
+ * addresses, ports and ECN bits are those of the packet, its lifetime is not.
+ */
+#include "core/socket.h"
+
+#define UDP_HEADER 8u
+#define IPV4_HEADER 20u
+#define IPV6_HEADER 40u
+#define IP_PROTOCOL_UDP 17u
+#define LIFETIME 64u
+#define DONT_FRAGMENT 0x40u
+
+typedef struct end
+{
+    const uint8_t *host; /* as in an endpoint */
+    uint16_t port;
+} end;
+
+static void
+put16(BYTE *at, uint32_t value)
+{
+    at[0] = (BYTE)(value >> 8);
+    at[1] = (BYTE)value;
+}
+
+/* The sum of 16-bit words, in network order; a last odd byte is filled up. */
+static uint64_t
+add(uint64_t sum, const BYTE *bytes, uint32_t length)
+{
+    for (; length > 1; length -= 2, bytes += 2)
+        sum += (uint32_t)bytes[0] << 8 | bytes[1];
+    return length ? sum + ((uint32_t)bytes[0] << 8) : sum;
+}
+
+static uint16_t
+checksum(uint64_t sum)
+{
+    while (sum >> 16)
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/* Where the host's bytes are in an endpoint, for that version of IP. All zero for one that is not of it, say a socket's
+ * of IPv6 that sends to IPv4. */
+static const uint8_t *
+address(const uint8_t *host, bool ipv4)
+{
+    static const uint8_t unspecified[16];
+    if (!ipv4)
+        return host;
+    return tunring_endpoint_is_ipv4(host) ? host + 12 : unspecified;
+}
+
+static uint32_t
+write_ipv4(BYTE *at, uint32_t payload, uint8_t ecn)
+{
+    memset(at, 0, IPV4_HEADER - 8);
+    at[0] = 0x45;
+    at[1] = ecn;
+    put16(at + 2, IPV4_HEADER + payload);
+    at[6] = DONT_FRAGMENT;
+    at[8] = LIFETIME;
+    at[9] = IP_PROTOCOL_UDP;
+    return IPV4_HEADER;
+}
+
+static uint32_t
+write_ipv6(BYTE *at, uint32_t payload, uint8_t ecn)
+{
+    memset(at, 0, 8);
+    at[0] = 0x60;
+    at[1] = (BYTE)(ecn << 4);
+    put16(at + 4, payload);
+    at[6] = IP_PROTOCOL_UDP;
+    at[7] = LIFETIME;
+    return IPV6_HEADER;
+}
+
+static uint32_t
+write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ecn, const BYTE *data, uint32_t length)
+{
+    const uint32_t payload = UDP_HEADER + length;
+    const uint32_t before = ipv4 ? write_ipv4(at, payload, ecn) : write_ipv6(at, payload, ecn);
+    const uint32_t size = ipv4 ? 4 : 16;
+    BYTE *addresses = at + before - 2 * size;
+    BYTE *udp = at + before;
+    memcpy(addresses, address(from.host, ipv4), size);
+    memcpy(addresses + size, address(to.host, ipv4), size);
+    if (ipv4)
+        put16(at + 10, checksum(add(0, at, IPV4_HEADER)));
+    put16(udp, from.port);
+    put16(udp + 2, to.port);
+    put16(udp + 4, payload);
+    put16(udp + 6, 0);
+    uint64_t sum = add(IP_PROTOCOL_UDP + payload, addresses, 2 * size);
+    sum = add(add(sum, udp, UDP_HEADER), data, length);
+    /* 0 would mean that there is none. */
+    const uint16_t complete = checksum(sum);
+    put16(udp + 6, complete ? complete : 0xFFFF);
+    return before + UDP_HEADER;
+}
+
+/* The socket's end of a datagram's way. */
+static end
+near_end(const tunring_socket *self, const tunring_endpoint *far, bool local)
+{
+    return (end){.host = local ? far->local : self->own.host, .port = self->own.port};
+}
+
+static end
+far_end(const tunring_endpoint *far)
+{
+    return (end){.host = far->host, .port = far->port};
+}
+
+/* ---- Received ---- */
+
+typedef struct arrivals
+{
+    const tunring_socket *socket;
+    const tunring_origins *origins;
+    uint32_t origin; /* of the packet that was asked for last */
+} arrivals;
+
+static uint32_t
+received_headers(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at)
+{
+    arrivals *self = context;
+    const tunring_origins *origins = self->origins;
+    while (self->origin + 1 < origins->count && origins->list[self->origin + 1].first <= index)
+        self->origin++;
+    const tunring_origin *origin = &origins->list[self->origin];
+    const tunring_endpoint *far = &origin->from;
+    const end near = near_end(self->socket, far, tunring_endpoint_has_local(far));
+    return write_headers(at, far_end(far), near, tunring_endpoint_is_ipv4(far->host), origin->ecn, data, length);
+}
+
+void
+socket_capture_received(tunring_source *source, const tunring_lease *lease, tunring_captured *packets)
+{
+    arrivals context = {.socket = socket_of(source), .origins = lease->origins};
+    packets->headers = received_headers;
+    packets->context = &context;
+    session_capture_write(&source->capture, TUNRING_RECEIVED, os_wall_clock(), packets);
+}
+
+/* ---- Sent ---- */
+
+typedef struct departures
+{
+    const tunring_socket *socket;
+    const udp_run *run;
+} departures;
+
+static uint32_t
+sent_headers(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at)
+{
+    const departures *self = context;
+    const tunring_endpoint *far = self->run->to;
+    (void)index;
+    const end near = near_end(self->socket, far, self->run->from_local);
+    return write_headers(at, near, far_end(far), tunring_endpoint_is_ipv4(far->host), self->run->ecn, data, length);
+}
+
+void
+socket_capture_sent(tunring_socket *self, const udp_run *run, int64_t time)
+{
+    departures context = {.socket = self, .run = run};
+    const tunring_captured packets = {
+        .packets = run->packets,
+        .count = run->count,
+        .headers = sent_headers,
+        .context = &context,
+    };
+    session_capture_write(&self->source.capture, TUNRING_SENT, time, &packets);
+}
