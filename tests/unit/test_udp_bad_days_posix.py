@@ -1,0 +1,187 @@
+"""Sockets on bad days that need no privileges: a wait of the user's own, huge batches, views that are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tunring
+from running import Threads, eventually
+from tunring.aead import Opener, Sealer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Pair = tuple[tunring.UdpSocket, tunring.UdpSocket]
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with tunring.UdpSocket.bind(("127.0.0.1", 0)) as left, tunring.UdpSocket.bind(("127.0.0.1", 0)) as right:
+        yield left, right
+
+
+def by_select(descriptor: int) -> object:
+    return select.select([descriptor], [], [], 20)[0]
+
+
+def by_poll(descriptor: int) -> object:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll.poll(20000)
+
+
+@pytest.mark.parametrize("wait", [by_select, by_poll])
+def test_close_wakes_a_wait_of_the_users_own(wait: Callable[[int], object]) -> None:
+    for delay in (0.0, 0.0, 0.02, 0.02):
+        udp = tunring.UdpSocket.bind(("127.0.0.1", 0))
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait, udp.fileno())
+            time.sleep(delay)
+            if delay:
+                began = time.monotonic()
+                udp.close()
+                assert waiting.result()
+                assert time.monotonic() - began < 10
+            else:  # it may not have begun to wait, and then its descriptor is a bad one
+                udp.close()
+                with contextlib.suppress(OSError, ValueError):
+                    assert waiting.result()
+
+
+def test_a_batch_of_65536(pair: Pair) -> None:
+    left, right = pair
+    count, size = 65536, 16
+    packed = b"".join(number.to_bytes(size, "big") for number in range(count))
+
+    def send() -> None:
+        for first in range(0, count, 1024):  # as the receiver gets on: the system's queue is short
+            part = packed[first * size : (first + 1024) * size]
+            assert left.send_packed(part, [size] * 1024, right.address) == 1024
+            assert eventually(lambda first=first: right.stats().reads >= first // 64 + 16)
+
+    with Threads() as threads:
+        threads.start(send)
+        with right.receive(count, timeout=20, min_packets=count, linger=30) as batch:
+            assert len(batch) == count
+            assert b"".join(batch.tobytes()) == packed
+            assert len(batch.sources) == 1
+            assert len(batch.source_index) == count
+            assert left.send(batch[:1000], right.address) == 1000
+            (part,) = (run for _, run in batch.runs())
+            assert len(part) == count
+    assert right.stats().host_dropped == 0
+    with pytest.raises(ValueError, match="max_packets must be 1 to 65536, not 65537"):
+        right.receive(65537)
+
+
+def test_views_that_are_kept_pin_their_chunks(pair: Pair) -> None:
+    """One datagram of each chunk is enough to keep it, and the socket waits until one of them goes."""
+    left, _ = pair
+    with tunring.UdpSocket.bind(("127.0.0.1", 0), pinned_limit=1 << 20) as udp:
+        kept: list[memoryview] = []
+        for number in range(100):
+            left.send([bytes([number]) * 60000], udp.address)
+            batch = udp.receive(timeout=0)
+            if not batch:
+                break
+            if number % 4 == 0:
+                kept.append(batch[0][100:200])
+            batch.release()
+        assert len(kept) == 4  # chunks of 256 KiB
+        assert number == 16
+        assert udp.stats().pinned_packets == 4
+        assert [bytes(view[:1]) for view in kept] == [bytes([number]) for number in range(0, 16, 4)]
+        assert not udp.receive(timeout=0.02)
+        kept.pop().release()
+        with udp.receive(timeout=10) as batch:
+            assert bytes(batch[0][:1]) == bytes([16])
+        for view in kept:
+            view.release()
+        assert udp.stats().pinned_bytes == 0
+
+
+def test_opening_what_another_thread_sends(pair: Pair) -> None:
+    """Either the other way round: what was sent is what was sealed, and what was opened is what was meant."""
+    left, right = pair
+    packets = [b"packet %d" % number + bytes(1000) for number in range(60)]
+    sealer, opener = Sealer("aes-256-gcm", KEY), Opener("aes-256-gcm", KEY)
+    outcomes = set()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(100):
+            sealed = sealer.seal(packets)
+            plain = sealed.tobytes()
+            left.send(sealed, right.address)
+            sealed.release()
+            with right.receive(timeout=10, min_packets=len(packets), linger=10) as batch:
+                assert batch.tobytes() == plain
+                sending = pool.submit(_sent, right, batch, left.address)
+                try:
+                    opened = opener.open(batch)
+                except BufferError:
+                    outcomes.add("busy")
+                    opened = None
+                sent = sending.result()
+                if opened is None:
+                    opened = opener.open(batch)
+                assert opened.tobytes() == packets
+            assert sent in (0, len(packets))
+            if sent:
+                outcomes.add("sent")
+                with left.receive(timeout=10, min_packets=sent, linger=10) as echo:
+                    assert echo.tobytes() == plain
+    assert outcomes
+
+
+def _sent(udp: tunring.UdpSocket, batch: tunring.Batch, to: tuple[str, int]) -> int:
+    try:
+        return udp.send(batch, to)
+    except ValueError as error:
+        assert "opened through another batch" in str(error)
+        return 0
+
+
+def test_opening_a_batch_of_which_something_is_kept(pair: Pair) -> None:
+    left, right = pair
+    sealer, opener = Sealer("aes-256-gcm", KEY), Opener("aes-256-gcm", KEY)
+    with sealer.seal([b"a", b"b", b"c"]) as sealed:
+        left.send(sealed, right.address)
+    with right.receive(timeout=10, min_packets=3, linger=10) as batch:
+        part = batch[1:]
+        kept = bytes(batch[2]), batch[2][1:]
+        with pytest.raises(BufferError, match="2"):
+            opener.open(batch)
+        assert bytes(batch[2]) == kept[0]
+        kept[1].release()
+        opened = opener.open(batch)
+        assert opened.tobytes() == [b"a", b"b", b"c"]
+        assert [endpoint.port for endpoint, _ in opened.runs()] == [left.address[1]]
+        with pytest.raises(ValueError, match="opened through another batch"):
+            right.send(part, left.address)
+
+
+def test_sealing_a_batch_that_is_released_meanwhile(pair: Pair) -> None:
+    left, right = pair
+    sealer, opener = Sealer("aes-256-gcm", KEY), Opener("aes-256-gcm", KEY, window=8192)
+    packets = [b"packet %d" % number + bytes(1200) for number in range(60)]
+    sealed = 0
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(200):
+            left.send(packets, right.address)
+            batch = right.receive(timeout=10, min_packets=len(packets), linger=10)
+            releasing = pool.submit(batch.release)
+            try:
+                with sealer.seal(batch) as datagrams:
+                    assert opener.open(datagrams).tobytes() == packets
+                    sealed += 1
+            except ValueError as error:
+                assert "released" in str(error)
+            releasing.result()
+    assert right.stats().pinned_packets == 0
