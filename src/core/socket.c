@@ -68,10 +68,7 @@ update_event(tunring_socket *self)
     const bool unread = self->leftover.count != 0;
     if (unread != self->signalled)
     {
-        if (unread)
-            os_event_set(&self->events.signal);
-        else
-            os_event_clear(&self->events.signal);
+        udp_events_signal(&self->events, unread);
         self->signalled = unread;
     }
     if (atomic_load(&self->arena.starved) && atomic_exchange(&self->watched, false))
@@ -190,6 +187,7 @@ tunring_socket_open(const tunring_socket_options *options, tunring_socket **resu
     atomic_init(&self->runs, options->runs);
     atomic_init(&self->watched, true);
     self->source.read_event = self->events.readable;
+    self->source.auto_reset = self->events.auto_reset;
     os_mutex_init(&self->receive_lock);
     os_mutex_init(&self->refusal_lock);
     arena_init(&self->arena, options->max_chunks, chunk_came_back, self);

@@ -36,8 +36,8 @@ struct tunring_socket
 {
     tunring_source source; /* first: one address leads to both */
     udp_handle handle;
-    bool ipv6;         /* of family AF_INET6, perhaps for both */
-    _Atomic bool runs; /* segmentation offload may be used */
+    bool ipv6;            /* of family AF_INET6, perhaps for both */
+    _Atomic bool runs;    /* segmentation offload may be used */
     tunring_endpoint own; /* its own address, for captures */
     udp_events events;
     _Atomic bool watched; /* the read event reports datagrams in the system: not while no chunk is free */

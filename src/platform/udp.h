@@ -75,18 +75,21 @@ void udp_own_address(udp_handle socket, tunring_endpoint *own);
 
 /* ---- Readiness ---- */
 
-/* `readable` is ready while `signal` is set or, if datagrams are watched for, while the system has any; `writable`
+/* `readable` is ready while it is signalled or, if datagrams are watched for, while the system has any; `writable`
  * while the system has room for one. */
 typedef struct udp_events
 {
     HANDLE readable;
     HANDLE writable;
     os_event signal;
+    bool auto_reset; /* `readable` is Windows' auto-reset event: see wait_rearm() */
 } udp_events;
 
 /* Watches for datagrams. False with the last error. */
 bool udp_events_open(udp_events *events, udp_handle socket);
 void udp_events_close(udp_events *events);
+/* One thread at a time. An auto-reset event can be told of something, but not that there is nothing any more. */
+void udp_events_signal(udp_events *events, bool on);
 /* At any time, from any thread. */
 void udp_events_watch(udp_events *events, udp_handle socket, bool datagrams);
 

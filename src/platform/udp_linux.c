@@ -399,6 +399,15 @@ udp_events_close(udp_events *events)
 }
 
 void
+udp_events_signal(udp_events *events, bool on)
+{
+    if (on)
+        os_event_set(&events->signal);
+    else
+        os_event_clear(&events->signal);
+}
+
+void
 udp_events_watch(udp_events *events, udp_handle socket, bool datagrams)
 {
     struct epoll_event event = {.events = datagrams ? EPOLLIN : 0};

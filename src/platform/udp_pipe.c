@@ -80,6 +80,12 @@ udp_events_close(udp_events *events)
 }
 
 void
+udp_events_signal(udp_events *events, bool on)
+{
+    (void)events, (void)on;
+}
+
+void
 udp_events_watch(udp_events *events, udp_handle socket, bool datagrams)
 {
     (void)events, (void)socket, (void)datagrams;

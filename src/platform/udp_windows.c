@@ -17,6 +17,12 @@
 #if !defined(IP_ECN)
 #define IP_ECN 50
 #endif
+#if !defined(SIO_UDP_CONNRESET)
+#define SIO_UDP_CONNRESET _WSAIOW(IOC_VENDOR, 12)
+#endif
+#if !defined(SIO_UDP_NETRESET)
+#define SIO_UDP_NETRESET _WSAIOW(IOC_VENDOR, 15)
+#endif
 #if !defined(IPV6_ECN)
 #define IPV6_ECN 50
 #endif
@@ -91,7 +97,7 @@ map_ipv4(uint8_t *host, const struct in_addr *address)
 }
 
 static void
-read_sender(const any_address *address, tunring_endpoint *from)
+read_endpoint(const any_address *address, tunring_endpoint *from)
 {
     if (address->generic.sa_family == AF_INET)
     {
@@ -159,7 +165,7 @@ udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received
     if (error && error != WSAEMSGSIZE)
         return error;
     *received = (udp_received){.length = length, .truncated = error != 0};
-    read_sender(&address, &received->from);
+    read_endpoint(&address, &received->from);
     for (WSACMSGHDR *at = WSA_CMSG_FIRSTHDR(&message); at; at = WSA_CMSG_NXTHDR(&message, at))
         read_control(at, received);
     if (received->segment == 0 || received->segment > received->length)
@@ -314,6 +320,15 @@ udp_error_code(int error)
     return error == WSAENOBUFS ? ERROR_NOT_ENOUGH_MEMORY : ERROR_GEN_FAILURE;
 }
 
+void
+udp_own_address(udp_handle socket, tunring_endpoint *own)
+{
+    any_address address;
+    int size = sizeof(address);
+    if (getsockname(socket, &address.generic, &size) == 0)
+        read_endpoint(&address, own);
+}
+
 bool
 udp_drops(udp_handle socket, uint64_t *dropped)
 {
@@ -323,6 +338,16 @@ udp_drops(udp_handle socket, uint64_t *dropped)
 }
 
 /* ---- Life ---- */
+
+/* Otherwise the next receive would fail when an ICMP error comes back from some peer. */
+static void
+ignore_peers_errors(udp_handle socket)
+{
+    BOOL off = FALSE;
+    DWORD size;
+    (void)WSAIoctl(socket, SIO_UDP_CONNRESET, &off, sizeof(off), NULL, 0, &size, NULL, NULL);
+    (void)WSAIoctl(socket, SIO_UDP_NETRESET, &off, sizeof(off), NULL, 0, &size, NULL, NULL);
+}
 
 udp_handle
 udp_adopt(uintptr_t handle)
@@ -335,7 +360,10 @@ udp_adopt(uintptr_t handle)
     if (copy == UDP_NONE)
         SetLastError(udp_error_code(WSAGetLastError()));
     else
+    {
         (void)ioctlsocket(copy, FIONBIO, &on);
+        ignore_peers_errors(copy);
+    }
     return copy;
 }
 
@@ -359,7 +387,7 @@ udp_events_open(udp_events *events, udp_handle socket)
     if (readable && writable && SetWaitableTimer(writable, &now, ROOM_MILLISECONDS, NULL, NULL, FALSE) &&
         WSAEventSelect(socket, readable, FD_READ) == 0)
     {
-        *events = (udp_events){.readable = readable, .writable = writable, .signal = {.wait = readable}};
+        *events = (udp_events){.readable = readable, .writable = writable, .auto_reset = true};
         return true;
     }
     SetLastError(ERROR_NOT_ENOUGH_MEMORY);
@@ -375,6 +403,13 @@ udp_events_close(udp_events *events)
 {
     CloseHandle(events->writable);
     CloseHandle(events->readable);
+}
+
+void
+udp_events_signal(udp_events *events, bool on)
+{
+    if (on)
+        SetEvent(events->readable);
 }
 
 void

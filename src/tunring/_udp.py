@@ -18,12 +18,23 @@ _CHUNK = 256 * 1024
 _RECEIVE_BUFFER = 16 << 20
 _SEND_BUFFER = 7 << 20
 
-#: Numbers of Linux, some of which Python does not name.
+_WINDOWS = os.name == "nt"
+
+#: The system's numbers, some of which Python does not name.
 _SO_REUSEPORT, _SO_MARK, _SO_BINDTODEVICE = 15, 36, 25
-_UDP_SEGMENT, _UDP_GRO = 103, 104
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
-_IP_PKTINFO, _IP_RECVTOS = 8, 13
-_IPV6_RECVPKTINFO, _IPV6_RECVTCLASS = 49, 66
+if _WINDOWS:
+    #: UDP_SEND_MSG_SIZE; UDP_RECV_MAX_COALESCED_SIZE and what to set it to.
+    _SEGMENT, _COALESCE, _COALESCE_ON = 2, 3, 65535
+    _NAMES = "UDP_SEND_MSG_SIZE; Windows 10 2004", "UDP_RECV_MAX_COALESCED_SIZE; Windows 10 2004"
+    #: IP_PKTINFO and IP_RECVECN; IPV6_PKTINFO and IPV6_RECVECN.
+    _MESSAGES_V4, _MESSAGES_V6 = (19, 50), (19, 50)
+else:
+    #: UDP_SEGMENT; UDP_GRO.
+    _SEGMENT, _COALESCE, _COALESCE_ON = 103, 104, 1
+    _NAMES = "UDP_SEGMENT; Linux 4.18", "UDP_GRO; Linux 5.0"
+    #: IP_PKTINFO and IP_RECVTOS; IPV6_RECVPKTINFO and IPV6_RECVTCLASS.
+    _MESSAGES_V4, _MESSAGES_V6 = (8, 13), (49, 66)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,8 @@ class Options:
             return
         for level, option, value in reversed(before):
             self._sock.setsockopt(level, option, value)
+        if _WINDOWS:  # where a copy that never blocks makes the original one too
+            self._sock.settimeout(self._sock.gettimeout())
 
 
 def _offloads(wanted: bool | None, name: str) -> bool | None:
@@ -133,26 +146,34 @@ def _supports(sock: socket.socket, option: int) -> bool:
 
 def _set_offloads(sock: socket.socket, options: Options, segment: bool | None, coalesce: bool | None) -> None:
     segment, coalesce = _offloads(segment, "segment"), _offloads(coalesce, "coalesce")
+    for wanted, option, name, text in zip(
+        (segment, coalesce), (_SEGMENT, _COALESCE), ("segment", "coalesce"), _NAMES, strict=True
+    ):
+        if wanted and not _supports(sock, option):
+            number, _, version = text.partition("; ")
+            raise NotImplementedError(f"{name}=True: this system has no {number}; {version} or later has")
     if segment is None:
-        segment = _supports(sock, _UDP_SEGMENT) and not _mangles_runs()
-    elif segment and not _supports(sock, _UDP_SEGMENT):
-        raise NotImplementedError("segment=True: this kernel has no UDP_SEGMENT; Linux 4.18 or later has")
+        segment = _supports(sock, _SEGMENT) and not _mangles_runs()
     if coalesce is None:
-        coalesce = _supports(sock, _UDP_GRO)
-    elif coalesce and not _supports(sock, _UDP_GRO):
-        raise NotImplementedError("coalesce=True: this kernel has no UDP_GRO; Linux 5.0 or later has")
+        # Windows 11 24H2 coalesces datagrams without a word of how long each is.
+        coalesce = not _WINDOWS and _supports(sock, _COALESCE)
     if coalesce:
-        options.set(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        options.set(socket.IPPROTO_UDP, _COALESCE, _COALESCE_ON)
     options.segment, options.coalesce = segment, coalesce
 
 
 def _set_messages(sock: socket.socket, options: Options) -> None:
-    """Let each datagram tell the address it was sent to, and its ECN bits."""
-    options.set(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    options.set(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+    """Let each datagram tell the address it was sent to, and its ECN bits as far as the system can."""
+    levels = [(socket.IPPROTO_IP, _MESSAGES_V4)]
     if sock.family == socket.AF_INET6:
-        options.set(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-        options.set(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+        levels.append((socket.IPPROTO_IPV6, _MESSAGES_V6))
+    for level, (address, ecn) in levels:
+        for option in (address, ecn):
+            try:
+                options.set(level, option, 1)
+            except OSError:
+                if not _WINDOWS:
+                    raise
 
 
 def _size(value: int | None, name: str, default: int, least: int) -> int:
@@ -167,12 +188,19 @@ def _size(value: int | None, name: str, default: int, least: int) -> int:
 
 def _set_buffer(sock: socket.socket, option: int, force: int, size: int) -> int:
     """Ask for a buffer, past the system's limit if privileges allow; returns what was granted."""
+    if _WINDOWS:
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+        return _buffer_size(sock, option)
     try:
         sock.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, option, size)
+    return _buffer_size(sock, option)
+
+
+def _buffer_size(sock: socket.socket, option: int) -> int:
     # Linux doubles what it is asked for, to have room for its own bookkeeping.
-    return sock.getsockopt(socket.SOL_SOCKET, option) // 2
+    return sock.getsockopt(socket.SOL_SOCKET, option) // (1 if _WINDOWS else 2)
 
 
 def _family(address: Any) -> int:
@@ -192,6 +220,12 @@ def _family(address: Any) -> int:
 def _not_here() -> None:
     if sys.platform != "linux":
         raise NotImplementedError("UdpSocket needs Linux for now")
+
+
+def _only_linux(**options: object) -> None:
+    for name, value in options.items():
+        if _WINDOWS and value not in (None, False):
+            raise NotImplementedError(f"{name}={value!r}: only Linux has that")
 
 
 def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket:
@@ -217,6 +251,7 @@ def bind(
 ) -> UdpSocket:
     """Make a socket, for :meth:`UdpSocket.bind`."""
     _not_here()
+    _only_linux(reuse_port=reuse_port, mark=mark, interface=interface)
     family = _family(address)
     receive_size = _size(receive_buffer, "receive_buffer", _RECEIVE_BUFFER, 4096)
     send_size = _size(send_buffer, "send_buffer", _SEND_BUFFER, 4096)
@@ -250,8 +285,8 @@ def from_socket(sock: socket.socket) -> UdpSocket:
     try:
         _set_offloads(sock, options, None, None)
         _set_messages(sock, options)
-        options.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
-        options.send_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        options.receive_buffer = _buffer_size(sock, socket.SO_RCVBUF)
+        options.send_buffer = _buffer_size(sock, socket.SO_SNDBUF)
         return _open(sock, options, 64 * _CHUNK)
     except BaseException:
         options.restore()
@@ -261,9 +296,11 @@ def from_socket(sock: socket.socket) -> UdpSocket:
 def stats_of(options: Options, common: dict[str, int], figures: dict[str, int], runs: bool) -> UdpStats:
     """Put a socket's figures together, for :meth:`UdpSocket.stats`."""
     own = {name: common[name] for name in UdpStats.__slots__ if name in common}
+    lost = figures.pop("host_dropped")
     return UdpStats(
         **own,
         **figures,
+        host_dropped=None if _WINDOWS else lost,
         full=common["ring_full"],
         receive_buffer=options.receive_buffer,
         send_buffer=options.send_buffer,

@@ -61,10 +61,13 @@ capture_on_and_off(void *argument)
     uint32_t first, second;
     for (unsigned i = 0; i < ROUNDS; i++)
     {
-        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &first) == ERROR_SUCCESS);
-        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &second) == ERROR_BUSY);
+        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &first) ==
+              ERROR_SUCCESS);
+        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &second) ==
+              ERROR_BUSY);
         tunring_source_capture_end(tunring_session_source(session), first);
-        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &second) == ERROR_SUCCESS);
+        CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &second) ==
+              ERROR_SUCCESS);
         /* It is over, and ends no other. */
         tunring_source_capture_end(tunring_session_source(session), first);
         CHECK(tunring_source_capture(tunring_session_source(session), self->file, 0, true, true, &first) == ERROR_BUSY);
@@ -126,9 +129,11 @@ test_threads(void)
     }
     CHECK(tunring_pcapng_open((HANDLE)(intptr_t)file, "test", &self.file) == ERROR_SUCCESS);
     uint32_t number = 9;
-    CHECK(tunring_source_capture(tunring_session_source(self.pair.sessions[0]), self.file, 0, true, true, &number) == ERROR_INVALID_PARAMETER);
+    CHECK(tunring_source_capture(tunring_session_source(self.pair.sessions[0]), self.file, 0, true, true, &number) ==
+          ERROR_INVALID_PARAMETER);
     CHECK(tunring_pcapng_add_interface(self.file, "a", "", 65535, &FOREVER, &number) == ERROR_SUCCESS && number == 0);
-    CHECK(tunring_source_capture(tunring_session_source(self.pair.sessions[0]), self.file, 0, true, true, &number) == ERROR_SUCCESS);
+    CHECK(tunring_source_capture(tunring_session_source(self.pair.sessions[0]), self.file, 0, true, true, &number) ==
+          ERROR_SUCCESS);
     pthread_t threads[COUNT];
     for (int i = 0; i < COUNT; i++)
         CHECK(pthread_create(&threads[i], NULL, roles[i], &self) == 0);

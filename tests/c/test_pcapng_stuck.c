@@ -162,7 +162,8 @@ test_nobody_else_waits(void)
     open_ends(&api, &pair, CAPACITY);
     tunring_pcapng_file *file = open_capture(fd);
     uint32_t number;
-    CHECK(tunring_source_capture(tunring_session_source(pair.sessions[0]), file, 0, true, true, &number) == ERROR_SUCCESS);
+    CHECK(tunring_source_capture(tunring_session_source(pair.sessions[0]), file, 0, true, true, &number) ==
+          ERROR_SUCCESS);
     stick(fd, 100);
     pump(&pair, packets, 1);
     wait_until_stuck();
