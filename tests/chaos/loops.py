@@ -35,7 +35,7 @@ def _new_loop(actor: Actor) -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop()
 
 
-def _run(actor: Actor, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run_in_loop(actor: Actor, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine in a loop of its own; what nobody caught fails the run."""
     loop = _new_loop(actor)
 
@@ -131,7 +131,7 @@ def let_tasks_share_a_session(actor: Actor) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await main_task
 
-        _run(actor, limited)
+        run_in_loop(actor, limited)
 
 
 @operation(tunring.SessionClosed, weight=6)
@@ -155,7 +155,7 @@ def wait_in_a_loop_while_another_thread_closes(actor: Actor) -> None:
         await asyncio.wait_for(asyncio.gather(*tasks, closing), 20)
 
     try:
-        _run(actor, main)
+        run_in_loop(actor, main)
     finally:
         link.shut()
         actor.world.close_link(link, actor)

@@ -61,6 +61,10 @@ def _in_child(actor: Actor) -> None:
             and kept.read(kept.what) != kept.expected
         ):
             raise Wrong(f"a kept {kept.label} has changed in a child")
+    if world.pairs:
+        import sockets
+
+        sockets.in_child(list(world.pairs))
     world.shelf.clear()
     gc.collect()
     _check_descriptors()

@@ -31,7 +31,7 @@ from world import World
 import tunring
 from tunring import _core
 
-for topic in ("traffic", "loops", "lives", "captures", *(["kernel"] if sys.platform == "linux" else [])):
+for topic in ("traffic", "loops", "lives", "captures", *(["kernel", "sockets"] if sys.platform == "linux" else [])):
     __import__(topic)
 
 

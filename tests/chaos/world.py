@@ -109,7 +109,7 @@ class Link:
 class Kept:
     """Something that was made of packets, and the bytes that it must have as long as it lives."""
 
-    link: Link
+    link: Any  # a Link, or a pair of sockets
     what: Any  # a Batch, or what derives from its views
     expected: list[bytes]
     read: Callable[[Any], list[bytes]]
@@ -142,11 +142,20 @@ class World:
         self.recording: tunring.pcapng.Recording | None = None  # the last that was started
         self.arrived = 0  # packets, over links that are checked
         self.links: list[Link] = []
+        self.pairs: list[Any] = []  # of UDP sockets, see sockets.py
 
     def open(self) -> None:
         """Make the first links."""
         self.links = [self.new_link(proven=True) for _ in range(PROVEN)]
         self.links += [self.new_link(proven=False) for _ in range(WILD)]
+
+    def new_number(self) -> int:
+        """Of something that is like a link."""
+        return next(self._numbers)
+
+    def new_direction(self) -> int:
+        """The number of a direction that no other has."""
+        return next(self._directions)
 
     # ---- Links
 
@@ -249,7 +258,7 @@ class World:
                 raise Skip("an empty shelf")
             return self.shelf.pop(actor.random.randrange(len(self.shelf)))
 
-    def clear_shelf(self, link: Link | None = None) -> None:
+    def clear_shelf(self, link: Any = None) -> None:
         """Let everything go that was kept of a link, or of all."""
         with self._lock:
             gone = [kept for kept in self.shelf if link in (None, kept.link)]
@@ -288,5 +297,10 @@ class World:
             if link.shut():
                 self.close_link(link, None)
         self.clear_shelf()
+        for pair in self.pairs:
+            pair.close()
+            for side in pair.sides:
+                self.arrived += side.incoming.account.check(complete=False)
+        self.pairs.clear()
         if self.shared is not None:
             self.shared.close()
