@@ -104,15 +104,15 @@ write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ecn, const BYTE *da
 
 /* The socket's end of a datagram's way. */
 static end
-near_end(const tunring_socket *self, const tunring_endpoint *far, bool local)
+own_end(const tunring_socket *self, const tunring_endpoint *peer, bool local)
 {
-    return (end){.host = local ? far->local : self->own.host, .port = self->own.port};
+    return (end){.host = local ? peer->local : self->own.host, .port = self->own.port};
 }
 
 static end
-far_end(const tunring_endpoint *far)
+peer_end(const tunring_endpoint *peer)
 {
-    return (end){.host = far->host, .port = far->port};
+    return (end){.host = peer->host, .port = peer->port};
 }
 
 /* ---- Received ---- */
@@ -132,9 +132,9 @@ received_headers(void *context, uint32_t index, const BYTE *data, uint32_t lengt
     while (self->origin + 1 < origins->count && origins->list[self->origin + 1].first <= index)
         self->origin++;
     const tunring_origin *origin = &origins->list[self->origin];
-    const tunring_endpoint *far = &origin->from;
-    const end near = near_end(self->socket, far, tunring_endpoint_has_local(far));
-    return write_headers(at, far_end(far), near, tunring_endpoint_is_ipv4(far->host), origin->ecn, data, length);
+    const tunring_endpoint *peer = &origin->from;
+    const end here = own_end(self->socket, peer, tunring_endpoint_has_local(peer));
+    return write_headers(at, peer_end(peer), here, tunring_endpoint_is_ipv4(peer->host), origin->ecn, data, length);
 }
 
 void
@@ -158,10 +158,10 @@ static uint32_t
 sent_headers(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at)
 {
     const departures *self = context;
-    const tunring_endpoint *far = self->run->to;
+    const tunring_endpoint *peer = self->run->to;
     (void)index;
-    const end near = near_end(self->socket, far, self->run->from_local);
-    return write_headers(at, near, far_end(far), tunring_endpoint_is_ipv4(far->host), self->run->ecn, data, length);
+    const end here = own_end(self->socket, peer, self->run->from_local);
+    return write_headers(at, here, peer_end(peer), tunring_endpoint_is_ipv4(peer->host), self->run->ecn, data, length);
 }
 
 void

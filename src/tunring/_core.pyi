@@ -16,6 +16,10 @@ from tunring.pcapng import Recording, Writer
 _Key = TypeVar("_Key", bound=Hashable)
 _Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 _Destination: TypeAlias = Endpoint | _Address
+# Lists are invariant: of one kind, or of several.
+_Destinations: TypeAlias = (
+    _Destination | list[Endpoint] | list[tuple[str, int]] | list[tuple[str, int, int, int]] | list[_Destination]
+)
 
 @final
 class Library:
@@ -369,7 +373,7 @@ class UdpSocket:
         packets: Iterable[Buffer] | Batch | Buffer,
         lengths: Buffer | Sequence[SupportsIndex] | None,
         on_full: str,
-        to: _Destination | list[_Destination],
+        to: _Destinations,
         index: Buffer | Sequence[SupportsIndex] | None,
         ecn: int | Buffer | Sequence[SupportsIndex],
     ) -> Outgoing: ...
@@ -414,7 +418,7 @@ class UdpSocket:
     def send(
         self,
         packets: Iterable[Buffer] | Batch,
-        to: _Destination | list[_Destination],
+        to: _Destinations,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -425,7 +429,7 @@ class UdpSocket:
         self,
         buffer: Buffer,
         lengths: Buffer | Sequence[SupportsIndex],
-        to: _Destination | list[_Destination],
+        to: _Destinations,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -443,7 +447,7 @@ class UdpSocket:
     def send_async(
         self,
         packets: Iterable[Buffer] | Batch,
-        to: _Destination | list[_Destination],
+        to: _Destinations,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -454,7 +458,7 @@ class UdpSocket:
         self,
         buffer: Buffer,
         lengths: Buffer | Sequence[SupportsIndex],
-        to: _Destination | list[_Destination],
+        to: _Destinations,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,

@@ -37,7 +37,7 @@ async def udp_echo(udp: tunring.UdpSocket) -> None:
     async for batch in udp.batches_async(min_packets=8, linger=0.001):
         for endpoint, part in batch.runs():
             assert_type(await udp.send_async(part, endpoint), int)
-    await udp.send_packed_async(b"ab", [1, 1], [("127.0.0.1", 1), ("::1", 1, 0, 0)], index=[0, 1], ecn=[0, 1])
+    await udp.send_packed_async(b"ab", [1, 1], [("127.0.0.1", 1), ("127.0.0.1", 2)], index=[0, 1], ecn=[0, 1])
     async for batch in tunring_anyio.batches(udp, min_packets=2, linger=0.01):
         assert_type(await tunring_anyio.send(udp, batch, batch.sources, index=batch.source_index), int)
     assert_type(await tunring_anyio.receive(udp, timeout=0), tunring.Batch)

@@ -20,12 +20,12 @@ from tunring._core import Notifier, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import SupportsIndex
+    from typing import SupportsIndex, TypeAlias
 
     from tunring._core import Batch, Cancel, Outgoing, Session, UdpSocket
 
     #: What tasks receive from and send by.
-    Source = Session | UdpSocket
+    Source: TypeAlias = Session | UdpSocket
 
 #: Times that a task which waits for room in a ring lets the loop run before it sleeps.
 _ROUNDS = 8

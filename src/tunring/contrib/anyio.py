@@ -38,7 +38,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-    from typing import Literal, SupportsIndex
+    from typing import Literal, SupportsIndex, TypeAlias
 
     from anyio.lowlevel import EventLoopToken
 
@@ -47,9 +47,11 @@ if TYPE_CHECKING:
     from tunring._loops.tasks import Event, Source
 
     OnFull = Literal["wait", "partial", "drop", "raise"]
-    Destination = Endpoint | tuple[str, int] | tuple[str, int, int, int]
-    Destinations = Destination | list[Destination]
-    Integers = Buffer | Sequence[SupportsIndex]
+    Destination: TypeAlias = Endpoint | tuple[str, int] | tuple[str, int, int, int]
+    Destinations: TypeAlias = (
+        Destination | list[Endpoint] | list[tuple[str, int]] | list[tuple[str, int, int, int]] | list[Destination]
+    )
+    Integers: TypeAlias = Buffer | Sequence[SupportsIndex]
 
 
 def _nothing() -> None:
