@@ -39,6 +39,7 @@ cdef class AeadLibrary:
         cdef tunring_aead_kind kind = <tunring_aead_kind><int>_AEAD_KINDS[name]
         cdef DWORD code
         detail[0] = 0
+        # `encoded` holds the path, and nobody else has `self` yet. The library that is loaded is never freed.
         with nogil:
             code = tunring_aead_load(kind, <const tunring_path_char *>chars, loaded, &self.library, detail,
                                      sizeof(detail))
@@ -55,6 +56,7 @@ cdef class AeadLibrary:
         """Why it doesn't serve an algorithm, in words, or None if it does. The first call tests it."""
         cdef tunring_aead_algorithm which = _algorithm(algorithm)
         cdef DWORD code
+        # The library is never freed.
         with nogil:
             code = tunring_aead_check(self.library, which)
         if code == ERROR_SUCCESS:

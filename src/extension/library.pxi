@@ -78,6 +78,7 @@ cdef class Library:
         cdef tunring_adapter *adapter
         cdef DWORD code
         cdef int number
+        # `wide_name` holds the name, and the api is never freed.
         with nogil:
             tunring_log_forget()
             code = tunring_adapter_open(self.api, <LPCWSTR>name_chars, &adapter)
@@ -92,6 +93,7 @@ cdef class Library:
         cdef tunring_adapter *adapter
         cdef DWORD code
         cdef int number
+        # The api is never freed.
         with nogil:
             tunring_log_forget()
             code = tunring_adapter_adopt(self.api, descriptor, &adapter)
@@ -119,6 +121,7 @@ cdef class Library:
     def running_driver_version(self):
         """The driver's version as (major, minor)."""
         cdef DWORD version, code
+        # Here and below the api is never freed.
         with nogil:
             tunring_log_forget()
             code = tunring_api_driver_version(self.api, &version)
@@ -205,6 +208,7 @@ cdef class AdapterHandle:
         cdef tunring_adapter *adapter = self.get()
         cdef DWORD index = 0
         cdef DWORD code
+        # The caller's reference to `self` holds the adapter, and the call itself keeps it open.
         with nogil:
             code = tunring_adapter_index(adapter, &index)
         if code == ERROR_INVALID_HANDLE:
@@ -264,6 +268,7 @@ cdef class AdapterHandle:
         """Let no session start any more, wait for those that are starting, and close those that there are."""
         cdef tunring_adapter *adapter = self.get()
         cdef _Session session
+        # Here and below the caller's reference to `self` holds the adapter.
         with nogil:
             tunring_adapter_shut(adapter)
         # One whose starter doesn't have the GIL back yet isn't listed: it sees that the adapter is closing.

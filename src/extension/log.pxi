@@ -11,6 +11,7 @@ def log_next():
     """Wait for a line: (library's number, level, time in 100 ns since 1601, text). None after :func:`log_stop`."""
     cdef tunring_log_line line
     cdef DWORD code
+    # `line` is on this stack, and the queue is static.
     with nogil:
         code = tunring_log_next(&line)
     if code != ERROR_SUCCESS:

@@ -102,6 +102,7 @@ cdef class PcapngFile:
         cdef bytes text = application.encode()
         cdef const char *characters = text
         cdef DWORD code
+        # `text` holds the name, and nobody else has `self` yet. The descriptor, which the call copies, is the caller's.
         with nogil:
             code = tunring_pcapng_open(<HANDLE>original, characters, &self.file)
         if code != ERROR_SUCCESS:
@@ -111,6 +112,7 @@ cdef class PcapngFile:
     def __dealloc__(self):
         # A session that is captured to it keeps the C core's part of it.
         if self.file:
+            # The reference that is given up holds the file.
             with nogil:
                 tunring_pcapng_drop(self.file)
 

@@ -58,6 +58,7 @@ def simulator_inject(AdapterHandle handle not None, packets):
     try:
         for i in range(count):
             _link(&chain[i], items[i], i)
+        # `items` holds the bytes that `chain` points to, and `chain` is freed below.
         with nogil:
             code = tunring_simulate_inject(adapter, chain, <DWORD>count)
     finally:
@@ -87,6 +88,7 @@ def simulator_drain(AdapterHandle handle not None):
     cdef DWORD size = MAX_DRAINED
     cdef DWORD code
     try:
+        # `buffer` is freed below.
         with nogil:
             code = tunring_simulate_drain(adapter, buffer, &size)
         if code == ERROR_NO_MORE_ITEMS:

@@ -45,6 +45,7 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
         interrupt_arm(&signal)
         while True:
             wait.interrupt = signal.handle
+            # As above, and `cancel` is an event of an object that the caller holds.
             with nogil:
                 code = call(state, &wait)
             if code != ERROR_OPERATION_ABORTED:
