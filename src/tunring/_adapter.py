@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from tunring import _core
-from tunring._configurator import Configurator, Target
+from tunring._configurator import Configurator, index_of, locate, name_of
 from tunring._library import the_library
 
 if TYPE_CHECKING:
@@ -69,31 +68,6 @@ def _check_capacity(capacity: int) -> int:
 _Origin: TypeAlias = Literal["created", "opened", "adopted"]
 
 
-def _name_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> str | None:
-    """The interface's name as the system knows it now, or None where the library can't tell."""
-    if sys.platform == "win32" and library.official:
-        from tunring._system.alias_windows import alias_of
-
-        return alias_of(luid)
-    return handle.name
-
-
-def _index_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> int | None:
-    index = handle.index  # raises ValueError once it is closed
-    if sys.platform == "win32" and library.official:
-        from tunring._system.iphelper_windows import index_of
-
-        return index_of(luid)
-    return index
-
-
-def _locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name: str) -> Target:
-    """Where an adapter's interface is now. It is not a method, so that no reference leads in a circle."""
-    index = _index_of(handle, library, luid)
-    name = _name_of(handle, library, luid) or name
-    return Target(name, index, luid, handle.open_namespace(), library.name, library.official)
-
-
 def _check_queues(count: int, what: str, maximum: int) -> int:
     value = operator.index(count)
     if not 1 <= value <= maximum:
@@ -137,7 +111,7 @@ class Adapter:
         self._queues = 1 if origin == "adopted" else _MAX_QUEUES  # as many as the system allows
         self._own_queues: list[_core.AdapterHandle] = []  # of sessions, beside the first
         self._configurator = Configurator(
-            partial(_locate, handle, library, self._luid, name),
+            partial(locate, handle, library, self._luid, name),
             stays=origin != "created",
             opened=origin == "opened" and not handle.shared,
         )
@@ -262,7 +236,7 @@ class Adapter:
     @property
     def name(self) -> str:
         """The interface's name, as the system knows it now where the library can tell."""
-        if not self._closed and (current := _name_of(self._handle, self._library, self._luid)):
+        if not self._closed and (current := name_of(self._handle, self._library, self._luid)):
             self._name = current
         return self._name
 
@@ -274,7 +248,7 @@ class Adapter:
     @property
     def ifindex(self) -> int | None:
         """The interface index, or None for an adapter that the system knows nothing of (``loopback``), or not yet."""
-        return _index_of(self._handle, self._library, self._luid)
+        return index_of(self._handle, self._library, self._luid)
 
     @property
     def closed(self) -> bool:

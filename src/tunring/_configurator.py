@@ -19,6 +19,7 @@ from tunring.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tunring import _core
     from tunring.configuration import Configuration
     from tunring.configuration._request import Given, Request
 
@@ -44,6 +45,32 @@ class Target(NamedTuple):
     library: str
     #: The library is the official DLL.
     official: bool
+
+
+def name_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> str | None:
+    """The interface's name as the system knows it now, or None where the library can't tell."""
+    if sys.platform == "win32" and library.official:
+        from tunring._system.alias_windows import alias_of
+
+        return alias_of(luid)
+    return handle.name
+
+
+def index_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> int | None:
+    """The interface's index now, or None where the library can't tell or the system has no such interface."""
+    index = handle.index  # raises ValueError once it is closed
+    if sys.platform == "win32" and library.official:
+        from tunring._system.iphelper_windows import index_of as index_of_luid
+
+        return index_of_luid(luid)
+    return index
+
+
+def locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name: str) -> Target:
+    """Where an adapter's interface is now. It is not a method, so that no reference leads in a circle."""
+    index = index_of(handle, library, luid)
+    name = name_of(handle, library, luid) or name
+    return Target(name, index, luid, handle.open_namespace(), library.name, library.official)
 
 
 class Changes:

@@ -6,43 +6,17 @@ import itertools
 import socket
 import sys
 from ipaddress import ip_address, ip_interface
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import tunring
 from iphelper_fake import ACCESS_DENIED, INVALID, LUID, NOT_FOUND, OTHER_LUID, FakeIpHelper
 from tunring import Route
-from tunring import _configurator as configurator
 from tunring._system.iphelper_windows import AF_INET, AF_INET6, DAD_DUPLICATE
 from tunring.configuration import _dns_windows, _interface_windows
 from tunring.configuration._windows import bind_beside
-
-
-class Tunnel:
-    """An adapter of the official DLL, as far as configuration looks at it, on the stand-in's system."""
-
-    def __init__(self, api: FakeIpHelper, *, stays: bool = False) -> None:
-        self.api = api
-        self.interface = _interface_windows.WindowsInterface(cast("Any", api), "OfficeNet", LUID)
-        self.restart(stays=stays)
-
-    def restart(self, *, stays: bool = False) -> None:
-        """As another adapter object would, of another process."""
-        target = configurator.Target("OfficeNet", 1, LUID, -1, "wintun", official=True)
-        self.configurator = configurator.Configurator(lambda: target, stays=stays, opened=stays, call=self.call)
-
-    def call(self, target: configurator.Target, work: Any) -> Any:
-        try:
-            return work(self.interface)
-        finally:
-            self.api.check_nothing_left()
-
-    def configure(self, addresses: Any = (), mtu: Any = None, **given: Any) -> tunring.Configuration:
-        return self.configurator.configure(cast("Any", {"addresses": addresses, "mtu": mtu, **given}))
-
-    def close(self) -> Exception | None:
-        return self.configurator.close()
+from windows_tunnel import Tunnel, tunnel
 
 
 @pytest.fixture
@@ -62,10 +36,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     for module in (_interface_windows, _dns_windows):
         monkeypatch.setattr(module, "time", Clock)
     return now
-
-
-def tunnel(*, stays: bool = False, **options: Any) -> Tunnel:
-    return Tunnel(FakeIpHelper(**options), stays=stays)
 
 
 EVERYTHING: dict[str, Any] = {

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunring import Adapter, Library, Session, SessionClosed, load
-from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.adapters import default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, seconds
 from tunring.cli.display import Limit, SessionFlow, make_display
 from tunring.cli.report import describe, describe_json, exit_code_of, lost_packets, reason_of, say, say_json

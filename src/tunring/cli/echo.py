@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunring import SessionClosed
-from tunring.cli.adapters import create_or_open
-from tunring.cli.addresses import default_addresses, neighbour
+from tunring.cli.adapters import create_or_open, default_addresses, neighbour
 from tunring.cli.arguments import JSON_HELP, address, mtu
 from tunring.cli.display import Limit, SessionFlow, make_display
 from tunring.cli.report import describe, describe_json, lost_packets, say, say_json

@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import tunring
-from tunring.cli.addresses import neighbour
+from tunring.cli.adapters import neighbour
 from tunring.examples._program import ADDRESS, run
 
 if TYPE_CHECKING:
