@@ -82,50 +82,54 @@ chacha_one(const ipsec_context *context, const aead_message *message, void *scra
     manager->chacha_finalize(scratch, tag, TUNRING_AEAD_TAG);
 }
 
-static bool
-gcm_seal(aead_context *base, aead_message *messages, uint32_t count)
+typedef void one_message(const ipsec_context *context, const aead_message *message, void *scratch, BYTE *tag);
+
+/* Called with a constant, so that compilers make a loop for each algorithm. */
+static inline bool
+seal_each(one_message *one, const aead_context *base, aead_message *messages, uint32_t count)
 {
     scratch scratch;
     for (uint32_t i = 0; i < count; i++)
-        gcm_one((const ipsec_context *)base, &messages[i], &scratch, messages[i].tag);
+        one((const ipsec_context *)base, &messages[i], &scratch, messages[i].tag);
     aead_wipe(&scratch, sizeof(scratch));
     return true;
+}
+
+static inline void
+open_each(one_message *one, const aead_context *base, aead_message *messages, uint32_t count)
+{
+    scratch scratch;
+    BYTE tag[TUNRING_AEAD_TAG];
+    for (uint32_t i = 0; i < count; i++)
+    {
+        one((const ipsec_context *)base, &messages[i], &scratch, tag);
+        messages[i].authentic = aead_tags_equal(tag, messages[i].tag);
+    }
+    aead_wipe(&scratch, sizeof(scratch));
+}
+
+static bool
+gcm_seal(aead_context *base, aead_message *messages, uint32_t count)
+{
+    return seal_each(gcm_one, base, messages, count);
 }
 
 static void
 gcm_open(aead_context *base, aead_message *messages, uint32_t count)
 {
-    scratch scratch;
-    BYTE tag[TUNRING_AEAD_TAG];
-    for (uint32_t i = 0; i < count; i++)
-    {
-        gcm_one((const ipsec_context *)base, &messages[i], &scratch, tag);
-        messages[i].authentic = aead_tags_equal(tag, messages[i].tag);
-    }
-    aead_wipe(&scratch, sizeof(scratch));
+    open_each(gcm_one, base, messages, count);
 }
 
 static bool
 chacha_seal(aead_context *base, aead_message *messages, uint32_t count)
 {
-    scratch scratch;
-    for (uint32_t i = 0; i < count; i++)
-        chacha_one((const ipsec_context *)base, &messages[i], &scratch, messages[i].tag);
-    aead_wipe(&scratch, sizeof(scratch));
-    return true;
+    return seal_each(chacha_one, base, messages, count);
 }
 
 static void
 chacha_open(aead_context *base, aead_message *messages, uint32_t count)
 {
-    scratch scratch;
-    BYTE tag[TUNRING_AEAD_TAG];
-    for (uint32_t i = 0; i < count; i++)
-    {
-        chacha_one((const ipsec_context *)base, &messages[i], &scratch, tag);
-        messages[i].authentic = aead_tags_equal(tag, messages[i].tag);
-    }
-    aead_wipe(&scratch, sizeof(scratch));
+    open_each(chacha_one, base, messages, count);
 }
 
 static const aead_sequence gcm = {ipsec_start, ipsec_end, gcm_seal, gcm_open};

@@ -2,8 +2,6 @@
  *
  * udp.h for Linux: recvmsg() and sendmsg() with the control messages for UDP_GRO, UDP_SEGMENT, source address and ECN.
  */
-#include "platform/udp.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sock_diag.h>
@@ -15,6 +13,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "platform/udp_address.h"
+
 #if !defined(UDP_SEGMENT)
 #define UDP_SEGMENT 103
 #define UDP_GRO 104
@@ -22,15 +22,6 @@
 #if !defined(SO_MEMINFO)
 #define SO_MEMINFO 55
 #endif
-
-#define ECN_MASK 3
-
-typedef union any_address
-{
-    struct sockaddr generic;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-} any_address;
 
 /* Room for every control message of one call, aligned as its headers want it. */
 typedef union control
@@ -40,39 +31,7 @@ typedef union control
                3 * CMSG_SPACE(sizeof(int))];
 } control;
 
-static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-static void
-map_ipv4(uint8_t *host, const struct in_addr *address)
-{
-    memcpy(host, mapped_prefix, sizeof(mapped_prefix));
-    memcpy(host + sizeof(mapped_prefix), address, sizeof(*address));
-}
-
-static struct in_addr
-unmap_ipv4(const uint8_t *host)
-{
-    struct in_addr address;
-    memcpy(&address, host + sizeof(mapped_prefix), sizeof(address));
-    return address;
-}
-
 /* ---- Receiving ---- */
-
-static void
-read_endpoint(const any_address *address, tunring_endpoint *from)
-{
-    if (address->generic.sa_family == AF_INET)
-    {
-        map_ipv4(from->host, &address->v4.sin_addr);
-        from->port = ntohs(address->v4.sin_port);
-        return;
-    }
-    memcpy(from->host, &address->v6.sin6_addr, sizeof(from->host));
-    from->port = ntohs(address->v6.sin6_port);
-    if (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr))
-        from->scope = address->v6.sin6_scope_id;
-}
 
 static void
 read_control(const struct cmsghdr *message, udp_received *received)
@@ -100,19 +59,13 @@ read_control(const struct cmsghdr *message, udp_received *received)
         map_ipv4(from->local, &info.ipi_spec_dst);
     }
     else if (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_PKTINFO)
-    {
-        struct in6_pktinfo info;
-        memcpy(&info, data, sizeof(info));
-        memcpy(from->local, &info.ipi6_addr, sizeof(from->local));
-        if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
-            from->local_scope = info.ipi6_ifindex;
-    }
+        read_local_ipv6(data, from);
 }
 
 int
 udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
 {
-    any_address address;
+    udp_address address;
     control control;
     struct iovec part = {.iov_base = room, .iov_len = size};
     struct msghdr message = {
@@ -137,21 +90,6 @@ udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received
 
 /* ---- Sending ---- */
 
-static socklen_t
-write_receiver(const tunring_endpoint *to, bool ipv6, any_address *address)
-{
-    if (!ipv6)
-    {
-        address->v4 =
-            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(to->port), .sin_addr = unmap_ipv4(to->host)};
-        return sizeof(address->v4);
-    }
-    address->v6 =
-        (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(to->port), .sin6_scope_id = to->scope};
-    memcpy(&address->v6.sin6_addr, to->host, sizeof(to->host));
-    return sizeof(address->v6);
-}
-
 /* Appends a control message. `control` is zeroed, as CMSG_NXTHDR wants it. */
 static void
 add_control(struct msghdr *message, int level, int type, const void *data, size_t size)
@@ -173,9 +111,7 @@ add_source(struct msghdr *message, const tunring_endpoint *to, bool ipv6)
         add_control(message, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
         return;
     }
-    /* An interface is set for link-local addresses only: it would override the routes of others. */
-    struct in6_pktinfo info = {.ipi6_ifindex = to->local_scope};
-    memcpy(&info.ipi6_addr, to->local, sizeof(to->local));
+    const struct in6_pktinfo info = local_ipv6(to);
     add_control(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 }
 
@@ -210,12 +146,12 @@ gather(const udp_run *run, struct iovec *parts)
 int
 udp_send(udp_handle socket, bool ipv6, const udp_run *run)
 {
-    any_address address;
+    udp_address address;
     control control = {0};
     struct iovec parts[UDP_MAX_RUN];
     struct msghdr message = {
         .msg_name = &address,
-        .msg_namelen = write_receiver(run->to, ipv6, &address),
+        .msg_namelen = (socklen_t)write_receiver(run->to, ipv6, &address),
         .msg_iov = parts,
         .msg_iovlen = gather(run, parts),
         .msg_control = &control,
@@ -293,7 +229,7 @@ udp_drops(udp_handle socket, uint64_t *dropped)
 void
 udp_own_address(udp_handle socket, tunring_endpoint *own)
 {
-    any_address address;
+    udp_address address;
     socklen_t size = sizeof(address);
     if (getsockname(socket, &address.generic, &size) == 0)
         read_endpoint(&address, own);

@@ -7,7 +7,7 @@
 
 #include <mswsock.h>
 
-#include "platform/udp.h"
+#include "platform/udp_address.h"
 
 /* Newer than some headers. */
 #if !defined(UDP_SEND_MSG_SIZE)
@@ -27,13 +27,6 @@
 #define IPV6_ECN 50
 #endif
 
-typedef union any_address
-{
-    struct sockaddr generic;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-} any_address;
-
 /* Room for every control message of one call, aligned as its headers want it. */
 typedef union control
 {
@@ -41,8 +34,6 @@ typedef union control
     char bytes[WSA_CMSG_SPACE(sizeof(struct in6_pktinfo)) + WSA_CMSG_SPACE(sizeof(struct in_pktinfo)) +
                3 * WSA_CMSG_SPACE(sizeof(DWORD))];
 } control;
-
-static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 /* An extension function of the socket's provider, or NULL. */
 static void *
@@ -90,28 +81,6 @@ find_send(udp_handle socket)
 /* ---- Receiving ---- */
 
 static void
-map_ipv4(uint8_t *host, const struct in_addr *address)
-{
-    memcpy(host, mapped_prefix, sizeof(mapped_prefix));
-    memcpy(host + sizeof(mapped_prefix), address, sizeof(*address));
-}
-
-static void
-read_endpoint(const any_address *address, tunring_endpoint *from)
-{
-    if (address->generic.sa_family == AF_INET)
-    {
-        map_ipv4(from->host, &address->v4.sin_addr);
-        from->port = ntohs(address->v4.sin_port);
-        return;
-    }
-    memcpy(from->host, &address->v6.sin6_addr, sizeof(from->host));
-    from->port = ntohs(address->v6.sin6_port);
-    if (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr))
-        from->scope = address->v6.sin6_scope_id;
-}
-
-static void
 read_control(WSACMSGHDR *message, udp_received *received)
 {
     tunring_endpoint *from = &received->from;
@@ -126,7 +95,7 @@ read_control(WSACMSGHDR *message, udp_received *received)
              (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_ECN))
     {
         memcpy(&number, data, sizeof(number));
-        received->ecn = (uint8_t)(number & 3);
+        received->ecn = (uint8_t)(number & ECN_MASK);
     }
     else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_PKTINFO)
     {
@@ -135,19 +104,13 @@ read_control(WSACMSGHDR *message, udp_received *received)
         map_ipv4(from->local, &info.ipi_addr);
     }
     else if (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_PKTINFO)
-    {
-        struct in6_pktinfo info;
-        memcpy(&info, data, sizeof(info));
-        memcpy(from->local, &info.ipi6_addr, sizeof(from->local));
-        if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
-            from->local_scope = info.ipi6_ifindex;
-    }
+        read_local_ipv6(data, from);
 }
 
 int
 udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
 {
-    any_address address;
+    udp_address address;
     control control;
     WSABUF part = {.len = size, .buf = (char *)room};
     WSAMSG message = {
@@ -175,21 +138,6 @@ udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received
 
 /* ---- Sending ---- */
 
-static int
-write_receiver(const tunring_endpoint *to, bool ipv6, any_address *address)
-{
-    if (!ipv6)
-    {
-        address->v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(to->port)};
-        memcpy(&address->v4.sin_addr, to->host + sizeof(mapped_prefix), sizeof(address->v4.sin_addr));
-        return sizeof(address->v4);
-    }
-    address->v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(to->port)};
-    address->v6.sin6_scope_id = to->scope;
-    memcpy(&address->v6.sin6_addr, to->host, sizeof(to->host));
-    return sizeof(address->v6);
-}
-
 static void
 add_control(WSAMSG *message, int level, int type, const void *data, size_t size)
 {
@@ -206,13 +154,11 @@ add_source(WSAMSG *message, const tunring_endpoint *to)
 {
     if (tunring_endpoint_is_ipv4(to->host))
     {
-        struct in_pktinfo info = {.ipi_ifindex = 0};
-        memcpy(&info.ipi_addr, to->local + sizeof(mapped_prefix), sizeof(info.ipi_addr));
+        const struct in_pktinfo info = {.ipi_addr = unmap_ipv4(to->local)};
         add_control(message, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
         return;
     }
-    struct in6_pktinfo info = {.ipi6_ifindex = to->local_scope};
-    memcpy(&info.ipi6_addr, to->local, sizeof(to->local));
+    const struct in6_pktinfo info = local_ipv6(to);
     add_control(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 }
 
@@ -237,7 +183,7 @@ gather(const udp_run *run, WSABUF *parts)
 int
 udp_send(udp_handle socket, bool ipv6, const udp_run *run)
 {
-    any_address address;
+    udp_address address;
     control control = {0};
     WSABUF parts[UDP_MAX_RUN];
     WSAMSG message = {
@@ -323,7 +269,7 @@ udp_error_code(int error)
 void
 udp_own_address(udp_handle socket, tunring_endpoint *own)
 {
-    any_address address;
+    udp_address address;
     int size = sizeof(address);
     if (getsockname(socket, &address.generic, &size) == 0)
         read_endpoint(&address, own);

@@ -101,6 +101,11 @@ def with_pipe_events(program: Program) -> Program:
     return replace(program, sources=tuple(dict.fromkeys(files)))
 
 
+def only_elsewhere() -> list[Path]:
+    """The sources that only systems without eventfd have. Those that replace no other are compiled, but not linked."""
+    return [path for path in sources.c_files(Path(), "posix", "core") if path.stem.endswith("_pipe")]
+
+
 @cache
 def headers_digest() -> bytes:
     """One digest of every header, on which every object depends."""
@@ -199,13 +204,17 @@ def main() -> int:
         selected = [read_program(programs[name]) for name in options.names or programs]
         if options.pipe_events:
             selected = [with_pipe_events(program) for program in selected]
-        for program in selected:
-            for key in program.objects(flags):
-                if key not in compiling:
-                    compiling[key] = pool.submit(compile_object, *key)
+        wanted = [key for program in selected for key in program.objects(flags)]
+        if options.pipe_events:
+            wanted += [(source, flags) for source in only_elsewhere()]
+        for key in dict.fromkeys(wanted):
+            compiling[key] = pool.submit(compile_object, *key)
         for future in compiling.values():
             future.exception()  # that is, wait: nothing runs beside a compiler
 
+    if options.pipe_events:
+        for source in only_elsewhere():
+            compiling[source, flags].result()
     for program in selected:
         started = time.monotonic()
         try:
