@@ -29,6 +29,7 @@ from libc.string cimport memcpy, memset
 
 from tunring cimport *
 from tunring_aead cimport *
+from tunring_routes cimport *
 from wintun cimport *
 
 from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
@@ -84,6 +85,7 @@ include "batch.pxi"
 include "reservation.pxi"
 include "endpoint.pxi"
 include "parts.pxi"
+include "routes.pxi"
 include "aead.pxi"
 include "source.pxi"
 include "session.pxi"

@@ -124,6 +124,7 @@ cdef class _Words:
     cdef Py_ssize_t room     # of `values`
     cdef Py_ssize_t count    # of them: the memoryview's shape
     cdef Py_ssize_t stride   # bytes from one to the next
+    cdef bint signed         # they are int32 rather than uint32
 
     def __dealloc__(self):
         _give_table(&_spare_words, self.values, self.room)
@@ -138,7 +139,7 @@ cdef class _Words:
         if flags & PyBUF_STRIDES == PyBUF_STRIDES:
             buffer.strides = &self.stride
         if flags & PyBUF_FORMAT == PyBUF_FORMAT:
-            buffer.format = "I"
+            buffer.format = "i" if self.signed else "I"
 
 
 cdef _Words _words(Py_ssize_t count):

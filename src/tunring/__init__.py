@@ -27,6 +27,7 @@ from tunring.errors import (
 )
 
 if TYPE_CHECKING:
+    from tunring._routes import RouteTable
     from tunring._stats import Stats
     from tunring._udp import UdpStats
     from tunring.configuration import Configuration, Route
@@ -52,6 +53,7 @@ __all__ = [
     "RingCorrupt",
     "RingFull",
     "Route",
+    "RouteTable",
     "Session",
     "SessionClosed",
     "Stats",
@@ -71,6 +73,7 @@ __all__ = [
 _LATER = {
     "Configuration": "tunring.configuration",
     "Route": "tunring.configuration",
+    "RouteTable": "tunring._routes",
     "Stats": "tunring._stats",
     "UdpStats": "tunring._udp",
 }

@@ -33,6 +33,7 @@ MODULES = (
     "tunring.pcapng",
     "tunring.testing.responder",
     "tunring.testing._responder_tcp",
+    "tunring._routes",
     "tunring._stats",
     "tunring.testing",
     "tunring._loops.tasks",
