@@ -136,27 +136,53 @@ def test_filter(namespaces: tuple[Namespace, Namespace]) -> None:
 
 @pytest.fixture(params=["tunnel", "tunnel_asyncio"])
 def hosts(
-    namespaces: tuple[Namespace, Namespace], tmp_path: Path, request: pytest.FixtureRequest
+    cable: tuple[Namespace, Namespace], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Namespace, Namespace]]:
     """Two namespaces with a cable between them, 192.0.2.1 and .2, and a tunnel over it, 10.8.0.1 and .2."""
-    here, there = namespaces
+    here, there = cable
     with ExitStack() as stack:
-        descriptor = there.fileno()
-        peer = ["peer", "name", "veth0", "netns", f"/proc/self/fd/{descriptor}"]
-        with here.entered():
-            command = ["env", "-u", "LD_PRELOAD", "ip", "link", "add", "veth0", "type", "veth", *peer]
-            subprocess.run(command, check=True, pass_fds=[descriptor])
-        for number, host in enumerate(namespaces, 1):
-            host.set_up("veth0", f"192.0.2.{number}/24")
-        key = tmp_path / "tunnel.key"
-        subprocess.run([sys.executable, "-m", "tunring.examples.tunnel", "--make-key", key], check=True)
-        common = (request.param, "tun0", "--key", str(key), "--address")
+        key = make_key(tmp_path / "tunnel.key")
+        common = (request.param, "tun0", "--key", key, "--address")
         called = program(here, *common, "10.8.0.1/24", "--listen", "0.0.0.0:5555", number=signal.SIGTERM)
         caller = program(there, *common, "10.8.0.2/24", "--peer", "192.0.2.1:5555")
         outputs = [stack.enter_context(host) for host in (called, caller)]
         yield here, there
     for output in outputs:
         assert re.fullmatch(r"[\d,]+ packets sent, [\d,]+ received, 0 datagrams rejected", output[-1])
+
+
+@pytest.fixture
+def cable(namespaces: tuple[Namespace, Namespace]) -> tuple[Namespace, Namespace]:
+    """Two namespaces with a cable between them, 192.0.2.1 and .2."""
+    here, there = namespaces
+    descriptor = there.fileno()
+    peer = ["peer", "name", "veth0", "netns", f"/proc/self/fd/{descriptor}"]
+    with here.entered():
+        command = ["env", "-u", "LD_PRELOAD", "ip", "link", "add", "veth0", "type", "veth", *peer]
+        subprocess.run(command, check=True, pass_fds=[descriptor])
+    for number, host in enumerate(namespaces, 1):
+        host.set_up("veth0", f"192.0.2.{number}/24")
+    return namespaces
+
+
+def make_key(file: Path) -> str:
+    subprocess.run([sys.executable, "-m", "tunring.examples.tunnel", "--make-key", file], check=True)
+    return str(file)
+
+
+def test_tunnel_server(cable: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    here, there = cable
+    keys = [make_key(tmp_path / name) for name in ("alice.key", "bob.key")]
+    clients = [f"{keys[0]}=10.8.0.2,fd00::2", f"{keys[1]}=10.8.0.3"]
+    arguments = ("tunnel_server", "tun0", "--listen", "192.0.2.1:5555", "--address", "10.8.0.1/24")
+    listed = [word for client in clients for word in ("--client", client)]
+    with program(here, *arguments, *listed) as output:
+        for key, address in zip(keys, ("10.8.0.2", "10.8.0.3"), strict=True):
+            called = ("tunnel", "tun0", "--key", key, "--peer", "192.0.2.1:5555", "--address", f"{address}/24")
+            with program(there, *called):
+                there.ping("10.8.0.1")
+                here.ping(address)
+    assert output[-1].startswith("12 packets sent, 12 received, ")
 
 
 def test_tunnel_between_two_hosts(hosts: tuple[Namespace, Namespace]) -> None:

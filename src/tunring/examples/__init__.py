@@ -7,6 +7,7 @@
 ``filter``          let packets pass between two interfaces except by rules, with numpy
 ``tunnel``          an encrypted UDP tunnel between two hosts: a thread a direction, which hands on batches
 ``tunnel_asyncio``  the same tunnel as tasks of asyncio
+``tunnel_server``   the called end of many tunnels: one lookup, one split and one send for a batch
 ==================  =======================================================================================
 
 Each creates the interfaces that it is given the names of, which requires root or an administrator. Ctrl-C or SIGTERM
@@ -23,4 +24,5 @@ PROGRAMS = {
     "filter": "let packets pass between two interfaces except by rules, with numpy",
     "tunnel": "an encrypted UDP tunnel between two hosts",
     "tunnel_asyncio": "the same tunnel as tasks of asyncio",
+    "tunnel_server": "the called end of many tunnels",
 }

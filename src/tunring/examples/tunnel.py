@@ -231,7 +231,8 @@ def address(text: str) -> Address:
         raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}: {error}") from error
 
 
-def _read_key(file: str) -> bytes:
+def read_key(file: str) -> bytes:
+    """Read a file that --make-key made."""
     with suppress(ValueError):
         key = bytes.fromhex(Path(file).read_text("ascii"))
         if len(key) == KEY:
@@ -264,7 +265,7 @@ def main(argv: Sequence[str] | None = None, kind: type[Tunnel] = Tunnel) -> int:
         return 0
     if not options.key:
         parser.error("--key is missing; --make-key makes one")
-    key = _read_key(options.key)
+    key = read_key(options.key)
     anywhere = "::" if options.peer and ":" in options.peer[0] else "0.0.0.0"
     with (
         tunring.UdpSocket.bind(options.listen or (anywhere, 0)) as udp,
