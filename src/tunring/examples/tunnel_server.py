@@ -83,7 +83,7 @@ class Server:
                 if network in routes:
                     raise ValueError(f"clients {routes[network]} and {number} both have {network}")
                 routes[network] = number
-        self.routes = tunring.RouteTable(routes)
+        self.routes = tunring.RouteTable(routes.items())
         self.received = self.strange = 0
 
     def run(self) -> None:
