@@ -2,9 +2,9 @@
 
     python bench/report.py [--turns N] [--only PART ...] [--again]
 
-The parts are ring, receive, send, tcp, echo, tunnel and scaling, and, only if named, dll: tests/wine/run --bench, which
-installs Wine. A part that isn't measured keeps the figures of the last run, which are in bench/figures.json. With
---again nothing is measured, and all is written from there. All of it takes about ten minutes, and wants root for the
+The parts are ring, receive, send, tcp, echo, tunnel, server, scaling and, only if named, dll: tests/wine/run --bench,
+which installs Wine. A part that isn't measured keeps the figures of the last run, which are in bench/figures.json. With
+--again nothing is measured, and all is written from there. All of it takes some twenty minutes, and wants root for the
 parts with the kernel. Peers that can't be built here are left out, and named.
 """
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import ring
 import scaling
+import server
 import tun
 import tunnel
 from netns import may_make_namespaces
@@ -110,6 +111,10 @@ def measure_tunnel(turns: int) -> Figures:
     return found
 
 
+def measure_server(turns: int) -> Figures:
+    return {f"server {size}": server.server(size, turns=max(turns, 7)).taken for size in server.SIZES}
+
+
 def measure_scaling(turns: int) -> Figures:
     wakes, milliseconds = scaling.idle()
     return {
@@ -142,6 +147,7 @@ PARTS: dict[str, Callable[[int], Figures]] = {
     "tcp": measure_tcp,
     "echo": measure_echo,
     "tunnel": measure_tunnel,
+    "server": measure_server,
     "dll": measure_dll,
 }
 
@@ -153,7 +159,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
     missing = {NAMES[peer]: reason for peer, reason in available()[1].items()} | tunnel.available()[1]
     notes += [f"Without {name}: {' '.join(reason.split())[:200]}" for name, reason in missing.items()]
     for part in parts:
-        if part not in ("ring", "scaling", "dll") and not may_make_namespaces():
+        if part not in ("ring", "scaling", "server", "dll") and not may_make_namespaces():
             continue
         began, load = time.monotonic(), os.getloadavg()[0]
         try:
@@ -174,6 +180,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
 #: The goals: what, of which figures, ours, beside, whether more or less is better and how much is wanted, the command.
 RING, TUN, DLL = "python bench/ring.py", "python bench/tun.py", "tests/wine/run --bench"
 TUNNEL = "python bench/tunnel.py"
+SERVER = ("batches", "sendto", "<=", 0.2, "python bench/server.py")
 GOALS: list[tuple[str, str, str, str, str, float, str]] = [
     *[
         (f"ring, receive {size} B lazily / C loop", f"ring receive {size}", "lazily", "plain C", "<=", 1.10, RING)
@@ -277,6 +284,10 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
             ("processors per packet", "cpu", "<=", "chacha20-poly1305 ipsec-mb", 0.55),
         )
     ],
+    *[
+        (f"server, {size} B: lookup, split and send_many / a dict and sendto", f"server {size}", *SERVER)
+        for size in server.SIZES
+    ],
     ("growth: 64 adapters / 1", "scaling adapters", "64", "1", "<=", 1.15, "python bench/scaling.py"),
     ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.15, "python bench/scaling.py"),
 ]
@@ -355,6 +366,8 @@ def title_of(key: str) -> tuple[str, str, str]:
             "cpu": ("TCP through a tunnel: its two processes' time of processors", "ns a packet of 1400 bytes"),
         }.get(words, (f"UDP through a tunnel, {rest[-1]} bytes, at wireguard-go's highest rate", "% lost"))
         return what, tunnel.OTHER, unit
+    if kind == "server":
+        return f"A server's way down to {server.CLIENTS} clients, {words} bytes", "sendto", "ns of a processor a packet"
     if kind == "tcp":
         return "TCP through a forwarder (more is better)", "c", "Gb/s"
     if kind == "echo":
