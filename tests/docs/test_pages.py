@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import tunring
+
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -47,6 +49,12 @@ def test_every_fence_is_known() -> None:
     for path in DOCS.rglob("*.md"):
         fences = re.findall(r"^```(\S+)", path.read_text("utf-8"), re.MULTILINE)
         assert set(fences) <= known, path
+
+
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    text = "".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
+    named = set(re.findall(r"^\.\. auto(?:class|data|exception|function):: tunring\.(\w+)$", text, re.MULTILINE))
+    assert named == set(tunring.__all__) - {"__version__"}
 
 
 @pytest.mark.parametrize("page", PAGES)
