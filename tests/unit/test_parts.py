@@ -198,3 +198,10 @@ def test_packets_of_a_session_have_no_sources(batch: tunring.Batch, name: str) -
         getattr(batch, name)
     with pytest.raises(AttributeError, match="UdpSocket"):
         batch[1:].runs()
+
+
+@pytest.mark.parametrize("code", "bhilq")
+def test_negative_numbers_keep_their_sign(batch: tunring.Batch, code: str) -> None:
+    keys = array.array(code, [-1, 2, -1, -3, 2, 0])
+    assert [key for key, _ in batch.split(keys)] == [-1, 2, -3, 0]
+    assert numbers(batch.select(array.array(code, [-1]))) == [5]
