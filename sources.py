@@ -21,12 +21,12 @@ INCLUDE = ("include", "src")
 PARTS = {
     # What back ends need of the platform, and all of it.
     "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
-    "core": ("src/core/*.c", "src/platform/*.c"),
+    "core": ("src/core/*.c", "src/packet/*.c", "src/platform/*.c"),
     # Two parts: a test may link the one without a whole back end.
     "common": ("src/backends/common/backend_log.c",),
     "ring": ("src/backends/ring/*.c",),
     "loopback": ("src/backends/loopback/*.c", "src/backends/common/front.c"),
-    "offloads": ("src/backends/tun_linux/offload_*.c",),
+    "offloads": ("src/backends/tun_linux/offload_*.c", "src/packet/*.c"),
     # A session over any descriptor, and what makes one of a device.
     "tun_session": (
         "src/backends/tun_linux/tun_re*.c",

@@ -348,6 +348,9 @@ DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *
  * ring is full: waits for room if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
 DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
                    uint32_t *sent);
+/* The same, with the checksums of what is sent: see tunring_fill_checksums(). The packets stay as they are. */
+DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packets, uint32_t count,
+                          const tunring_wait *wait, uint32_t *sent);
 
 /* Reserves room for all sizes or none. ERROR_BUFFER_OVERFLOW and `wait` as above; ERROR_INVALID_PARAMETER when they
  * would not fit an empty ring. */

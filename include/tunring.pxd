@@ -212,6 +212,8 @@ cdef extern from "tunring.h" nogil:
 
     DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
                        const tunring_wait *wait, uint32_t *sent) noexcept
+    DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packets, uint32_t count,
+                              const tunring_wait *wait, uint32_t *sent) noexcept
     DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
                           const tunring_wait *wait, tunring_lease **lease) noexcept
 

@@ -7,6 +7,7 @@
 #include "core/copy.h"
 #include "core/lease.h"
 #include "platform/wait.h"
+#include "tunring_packets.h"
 
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u
@@ -20,9 +21,11 @@ max_bytes(const tunring_session *session)
     return session->capacity / 2;
 }
 
-/* A chunk by any library: what is allocated is committed from its end. *sent and *bytes tell what went out. */
+/* A chunk by any library: what is allocated is committed from its end. Checksums are filled in the ring's copy if `fill`.
+ * *sent and *bytes tell what went out. */
 static DWORD
-send_each(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent, uint64_t *bytes)
+send_each(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, uint32_t *sent,
+          uint64_t *bytes)
 {
     const tunring_api *api = session->api;
     const WINTUN_SESSION_HANDLE handle = session->handle;
@@ -42,6 +45,8 @@ send_each(tunring_session *session, const tunring_packet *packets, uint32_t coun
             break;
         }
         copy_packet(slots[filled], packet.data, packet.length);
+        if (fill)
+            (void)tunring_fill_checksums(slots[filled], packet.length);
         filled_bytes += packet.length;
     }
     for (uint32_t i = filled; i-- > 0;)
@@ -71,12 +76,12 @@ send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t c
 
 /* Sends what fits of one chunk. 0, or why the packet after those *sent could not be allocated. */
 static DWORD
-send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent)
+send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, uint32_t *sent)
 {
     os_mutex_lock(&session->send_lock);
     uint64_t bytes;
-    const DWORD code = session->api->backend ? send_at_once(session, packets, count, sent, &bytes)
-                                             : send_each(session, packets, count, sent, &bytes);
+    const DWORD code = session->api->backend && !fill ? send_at_once(session, packets, count, sent, &bytes)
+                                                      : send_each(session, packets, count, fill, sent, &bytes);
     os_mutex_unlock(&session->send_lock);
     wake_guard_note(&session->watch);
     count_add(&session->source.counts.sent_packets, *sent);
@@ -148,9 +153,9 @@ capture_sent(tunring_session *session, capture_progress *progress, const tunring
     progress->written = sent;
 }
 
-DWORD
-tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
-             uint32_t *sent)
+static DWORD
+send_all(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, const tunring_wait *wait,
+         uint32_t *sent)
 {
     *sent = 0;
     if (!source_enter(&session->source))
@@ -168,7 +173,7 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
             break;
         }
         uint32_t done = 0;
-        code = send_chunk(session, packets + *sent, left, &done);
+        code = send_chunk(session, packets + *sent, left, fill, &done);
         *sent += done;
         if (code != ERROR_BUFFER_OVERFLOW)
             continue;
@@ -188,6 +193,20 @@ tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t c
         count_add(&session->source.counts.sent_batches, 1);
     source_leave(&session->source);
     return code;
+}
+
+DWORD
+tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
+             uint32_t *sent)
+{
+    return send_all(session, packets, count, false, wait, sent);
+}
+
+DWORD
+tunring_send_filled(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,
+                    uint32_t *sent)
+{
+    return send_all(session, packets, count, true, wait, sent);
 }
 
 static uint64_t

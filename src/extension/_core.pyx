@@ -29,6 +29,7 @@ from libc.string cimport memcpy, memset
 
 from tunring cimport *
 from tunring_aead cimport *
+from tunring_packets cimport *
 from tunring_routes cimport *
 from wintun cimport *
 
@@ -85,6 +86,7 @@ include "batch.pxi"
 include "reservation.pxi"
 include "endpoint.pxi"
 include "parts.pxi"
+include "packets.pxi"
 include "routes.pxi"
 include "aead.pxi"
 include "source.pxi"

@@ -164,6 +164,7 @@ cdef class _Packets:
     cdef Py_ssize_t room          # of `packets`, and of `objects`
     cdef uint32_t count           # packets
     cdef uint32_t sent            # how many of them went out
+    cdef bint fill                # they go out with checksums
     cdef Py_ssize_t kept
     cdef Py_ssize_t limit         # bytes that anything may have; 0: they must be IP packets
     cdef Py_buffer *buffers       # `held` acquired buffers of other objects, ours, or NULL

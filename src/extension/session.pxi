@@ -13,6 +13,7 @@ cdef struct _Sending:
     const tunring_packet *packets
     uint32_t count
     uint32_t sent
+    bint fill
 
 
 cdef struct _Reserving:
@@ -24,8 +25,13 @@ cdef struct _Reserving:
 
 cdef DWORD _send(void *state, const tunring_wait *wait) noexcept nogil:
     cdef _Sending *call = <_Sending *>state
-    cdef uint32_t done
-    cdef DWORD code = tunring_send(call.session, call.packets + call.sent, call.count - call.sent, wait, &done)
+    cdef const tunring_packet *rest = call.packets + call.sent
+    cdef uint32_t done, left = call.count - call.sent
+    cdef DWORD code
+    if call.fill:
+        code = tunring_send_filled(call.session, rest, left, wait, &done)
+    else:
+        code = tunring_send(call.session, rest, left, wait, &done)
     call.sent += done
     return code
 
@@ -39,6 +45,12 @@ cdef int _on_full(on_full, tuple allowed) except -1:
     if not isinstance(on_full, str) or on_full not in allowed:
         raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
     return _ON_FULL[on_full]
+
+
+cdef bint _fills(checksums) except -1:
+    if checksums is None or isinstance(checksums, str) and checksums == "fill":
+        return checksums is not None
+    raise ValueError(f"checksums must be 'fill' or None, not {checksums!r}")
 
 
 cdef tunring_coalesce _coalesce(which) except *:
@@ -149,6 +161,7 @@ cdef class _Session(_Source):
         call.packets = packets.packets
         call.count = packets.count
         call.sent = packets.sent
+        call.fill = packets.fill
         try:
             code = _wait_for(_send, &call, deadline if on_full == WAIT else 0)
         except BaseException as error:  # a signal handler's
@@ -166,7 +179,7 @@ cdef class _Session(_Source):
         error.sent = sent
         raise error
 
-    def send(self, packets, *, on_full="wait", timeout=None) -> int:
+    def send(self, packets, *, on_full="wait", timeout=None, checksums=None) -> int:
         """Send packets, in order.
 
         Parameters
@@ -179,6 +192,9 @@ cdef class _Session(_Source):
             raise RingFull.
         timeout : float, optional
             Seconds to wait for room; None waits for ever.
+        checksums : "fill", optional
+            Complete what is sent, as :func:`tunring.packets.fill_checksums` does. The packets stay as they are, and so
+            does what a capture writes of them.
 
         Returns
         -------
@@ -198,11 +214,16 @@ cdef class _Session(_Source):
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
+        cdef bint fill = _fills(checksums)
+        cdef _Packets held
         if isinstance(packets, Batch):
-            return self.send_packets(_packets_from_batch(packets, self.get()), mode, deadline)
-        return self.send_packets(_packets_from_items(packets), mode, deadline)
+            held = _packets_from_batch(packets, self.get())
+        else:
+            held = _packets_from_items(packets)
+        held.fill = fill
+        return self.send_packets(held, mode, deadline)
 
-    def send_packed(self, buffer, lengths, *, on_full="wait", timeout=None) -> int:
+    def send_packed(self, buffer, lengths, *, on_full="wait", timeout=None, checksums=None) -> int:
         """Send packets that lie back to back in one contiguous buffer.
 
         Parameters
@@ -211,18 +232,22 @@ cdef class _Session(_Source):
             The packets.
         lengths : buffer of integers, or sequence of int
             Their lengths in bytes; the sum is the buffer's size.
-        on_full, timeout
+        on_full, timeout, checksums
             As for :meth:`send`, and so is what it returns and raises.
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
-        return self.send_packets(_packets_from_packed(buffer, lengths), mode, deadline)
+        cdef bint fill = _fills(checksums)
+        cdef _Packets held = _packets_from_packed(buffer, lengths)
+        held.fill = fill
+        return self.send_packets(held, mode, deadline)
 
-    def _outgoing(self, packets, lengths, on_full) -> Outgoing:
+    def _outgoing(self, packets, lengths, on_full, checksums=None) -> Outgoing:
         """For event loops: packets on their way, packed ones if there are lengths."""
         cdef Outgoing outgoing = Outgoing.__new__(Outgoing)
         self.get()
         outgoing.mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
+        cdef bint fill = _fills(checksums)
         outgoing.source = self
         if lengths is not None:
             outgoing.packets = _packets_from_packed(packets, lengths)
@@ -230,10 +255,11 @@ cdef class _Session(_Source):
             outgoing.packets = _packets_from_batch(packets, self.get())
         else:
             outgoing.packets = _packets_from_items(packets)
+        outgoing.packets.fill = fill
         self.check_thread()
         return outgoing
 
-    def send_async(self, packets, *, on_full="wait", timeout=None):
+    def send_async(self, packets, *, on_full="wait", timeout=None, checksums=None):
         """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
 
         Returns an awaitable. All packets are checked by the call itself, and can't be changed or released until it is
@@ -241,7 +267,7 @@ cdef class _Session(_Source):
 
         Parameters
         ----------
-        packets, on_full, timeout
+        packets, on_full, timeout, checksums
             As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
             ``timeout`` the error counts them.
 
@@ -261,13 +287,13 @@ cdef class _Session(_Source):
         >>> asyncio.run(main())
         1
         """
-        return send_in_task(self._outgoing(packets, None, on_full), None, check_timeout(timeout))
+        return send_in_task(self._outgoing(packets, None, on_full, checksums), None, check_timeout(timeout))
 
-    def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None):
+    def send_packed_async(self, buffer, lengths, *, on_full="wait", timeout=None, checksums=None):
         """:meth:`send_packed` for an asyncio task, as :meth:`send_async` is :meth:`send` for one."""
         if lengths is None:
             raise TypeError("lengths must be integers, not NoneType")
-        return send_in_task(self._outgoing(buffer, lengths, on_full), None, check_timeout(timeout))
+        return send_in_task(self._outgoing(buffer, lengths, on_full, checksums), None, check_timeout(timeout))
 
     def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.

@@ -297,6 +297,7 @@ class Session(_Source):
         packets: Iterable[Buffer] | Batch | Buffer,
         lengths: Buffer | Sequence[SupportsIndex] | None,
         on_full: str,
+        checksums: str | None = None,
     ) -> Outgoing: ...
     @staticmethod
     def _start(
@@ -316,6 +317,7 @@ class Session(_Source):
         *,
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
+        checksums: Literal["fill"] | None = None,
     ) -> int: ...
     def send_packed(
         self,
@@ -324,6 +326,7 @@ class Session(_Source):
         *,
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
+        checksums: Literal["fill"] | None = None,
     ) -> int: ...
     def send_async(
         self,
@@ -331,6 +334,7 @@ class Session(_Source):
         *,
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
+        checksums: Literal["fill"] | None = None,
     ) -> Coroutine[Any, Any, int]: ...
     def send_packed_async(
         self,
@@ -339,6 +343,7 @@ class Session(_Source):
         *,
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
+        checksums: Literal["fill"] | None = None,
     ) -> Coroutine[Any, Any, int]: ...
     def reserve(
         self,
@@ -478,6 +483,8 @@ class Turn:
     def begin_turn(self) -> None: ...
 
 def use_loops(running_loop: Callable[[], Any], make_tasks: Callable[[Any, Any], Tasks] | None) -> None: ...
+def fill_checksums(packets: Batch | Iterable[Buffer]) -> int: ...
+def clamp_mss(packets: Batch | Iterable[Buffer], ip4_mss: int, ip6_mss: int) -> int: ...
 async def receive_in_task(
     source: Session | UdpSocket,
     tasks: Tasks | None,

@@ -3,7 +3,7 @@
  * The Internet checksum against one that adds byte by byte.
  */
 /* build: parts=offloads */
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 #include "offload_packets.h"
 
 #define MAX_LENGTH 300u
@@ -15,7 +15,7 @@ static uint32_t
 number(uint64_t sum)
 {
     BYTE bytes[2];
-    offload_store_word(bytes, offload_fold(sum));
+    packet_store_word(bytes, packet_fold(sum));
     return get16(bytes);
 }
 
@@ -23,10 +23,10 @@ static void
 check_at(const BYTE *bytes, uint32_t length, BYTE *room)
 {
     const uint32_t expected = add_up(bytes, length, 0);
-    CHECK_EQUAL(number(offload_sum(bytes, length, 0)), expected);
+    CHECK_EQUAL(number(packet_sum(bytes, length, 0)), expected);
     /* A byte on either side may not change. */
     memset(room, 0xA5, length + 2);
-    CHECK_EQUAL(number(offload_sum_copy(room + 1, bytes, length, 0)), expected);
+    CHECK_EQUAL(number(packet_sum_copy(room + 1, bytes, length, 0)), expected);
     CHECK(room[0] == 0xA5 && room[length + 1] == 0xA5 && memcmp(room + 1, bytes, length) == 0);
 }
 
@@ -60,7 +60,7 @@ test_parts(void)
         for (uint32_t k = 0; k < length; k++)
             bytes[k] = check_random(&state) % 3 ? 0xFF : (BYTE)check_random(&state);
         const uint64_t start = (uint64_t)check_random(&state) << 32 | check_random(&state);
-        const uint64_t sum = offload_sum(bytes + cut, length - cut, offload_sum(bytes, cut, start));
+        const uint64_t sum = packet_sum(bytes + cut, length - cut, packet_sum(bytes, cut, start));
         CHECK_EQUAL(number(sum), add_up(bytes, length, number(start)));
     }
 }
@@ -68,16 +68,16 @@ test_parts(void)
 static void
 test_fold(void)
 {
-    CHECK_EQUAL(offload_fold(0), 0);
-    CHECK_EQUAL(offload_fold(0xFFFF), 0xFFFF);
-    CHECK_EQUAL(offload_fold(0x10000), 1);
-    CHECK_EQUAL(offload_fold(UINT64_MAX), 0xFFFF);
-    CHECK_EQUAL(offload_fold(UINT64_MAX - 0xFFFE), 1);
+    CHECK_EQUAL(packet_fold(0), 0);
+    CHECK_EQUAL(packet_fold(0xFFFF), 0xFFFF);
+    CHECK_EQUAL(packet_fold(0x10000), 1);
+    CHECK_EQUAL(packet_fold(UINT64_MAX), 0xFFFF);
+    CHECK_EQUAL(packet_fold(UINT64_MAX - 0xFFFE), 1);
     for (int i = 0; i < 100000; i++)
     {
         const uint64_t sum = (uint64_t)check_random(&state) << 32 | check_random(&state);
         const uint64_t rest = sum % 0xFFFF;
-        CHECK_EQUAL(offload_fold(sum), rest || !sum ? rest : 0xFFFF);
+        CHECK_EQUAL(packet_fold(sum), rest || !sum ? rest : 0xFFFF);
     }
 }
 
@@ -85,11 +85,11 @@ static void
 test_numbers(void)
 {
     BYTE bytes[4];
-    offload_put32(bytes, 0x12345678);
+    packet_put32(bytes, 0x12345678);
     CHECK(bytes[0] == 0x12 && bytes[1] == 0x34 && bytes[2] == 0x56 && bytes[3] == 0x78);
-    CHECK_EQUAL(offload_get32(bytes), 0x12345678);
-    CHECK_EQUAL(offload_get16(bytes + 2), 0x5678);
-    CHECK_EQUAL(offload_word(0x5678), offload_load_word(bytes + 2));
+    CHECK_EQUAL(packet_get32(bytes), 0x12345678);
+    CHECK_EQUAL(packet_get16(bytes + 2), 0x5678);
+    CHECK_EQUAL(packet_word(0x5678), packet_load_word(bytes + 2));
 }
 
 int

@@ -30,6 +30,7 @@ MODULES = (
     "tunring._library",
     "tunring._logger",
     "tunring._system.official",
+    "tunring.packets",
     "tunring.pcapng",
     "tunring.testing.responder",
     "tunring.testing._responder_tcp",

@@ -7,7 +7,7 @@
  * before it, moved on by its payload, and adds the bytes to it by exclusive or; SEAL makes lengths and checksums right.
  */
 #include "fuzz.h"
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 #include "backends/tun_linux/offload_coalesce.h"
 #include "backends/tun_linux/offload_split.h"
 
@@ -29,9 +29,9 @@ move_on(BYTE *packet, uint32_t length)
         return;
     BYTE *sequence = packet + headers.transport + TCP_SEQUENCE;
     if (headers.protocol == PROTOCOL_TCP)
-        offload_put32(sequence, offload_get32(sequence) + length - headers.length);
+        packet_put32(sequence, packet_get32(sequence) + length - headers.length);
     if (headers.version == 4)
-        offload_put16(packet + IP4_IDENTIFICATION, offload_get16(packet + IP4_IDENTIFICATION) + 1u);
+        packet_put16(packet + IP4_IDENTIFICATION, packet_get16(packet + IP4_IDENTIFICATION) + 1u);
 }
 
 static void
@@ -40,25 +40,25 @@ seal(BYTE *packet, uint32_t length)
     const bool ip4 = length >= IP4_HEADER && packet[0] >> 4 == 4, ip6 = length >= IP6_HEADER && packet[0] >> 4 == 6;
     const uint32_t transport = ip4 ? IP4_HEADER : IP6_HEADER;
     if (ip4)
-        offload_put16(packet + IP4_LENGTH, length);
+        packet_put16(packet + IP4_LENGTH, length);
     if (ip6)
-        offload_put16(packet + IP6_LENGTH, length - IP6_HEADER);
+        packet_put16(packet + IP6_LENGTH, length - IP6_HEADER);
     if ((ip4 || ip6) && packet[ip4 ? 9 : 6] == PROTOCOL_UDP && length >= transport + UDP_HEADER)
-        offload_put16(packet + transport + UDP_LENGTH, length - transport);
+        packet_put16(packet + transport + UDP_LENGTH, length - transport);
     offload_headers headers;
     if (!offload_headers_parse(&headers, packet, length) || headers.extended)
         return;
     if (ip4)
     {
-        offload_put16(packet + IP4_CHECKSUM, 0);
-        offload_put16(packet + IP4_CHECKSUM, ~add_words(packet, IP4_HEADER, 0));
+        packet_put16(packet + IP4_CHECKSUM, 0);
+        packet_put16(packet + IP4_CHECKSUM, ~add_words(packet, IP4_HEADER, 0));
     }
     BYTE *checksum = packet + transport + offload_checksum_offset(&headers);
     const uint32_t pseudo = ip4 ? add_words(packet + 12, 8, 0) : add_words(packet + 8, 32, 0);
-    offload_put16(checksum, 0);
+    packet_put16(checksum, 0);
     const uint32_t sum =
         add_words(packet + transport, length - transport, pseudo + headers.protocol + length - transport);
-    offload_put16(checksum, headers.protocol == PROTOCOL_UDP && sum == 0xFFFF ? sum : ~sum);
+    packet_put16(checksum, headers.protocol == PROTOCOL_UDP && sum == 0xFFFF ? sum : ~sum);
 }
 
 static void
@@ -96,13 +96,13 @@ check_same(const BYTE *got, const tunring_packet *packet, const offload_headers 
     if (headers->version == 4)
     {
         REQUIRE(add_words(expected, IP4_HEADER, 0) == 0xFFFF && add_words(got, IP4_HEADER, 0) == 0xFFFF);
-        if (offload_get16(expected + IP4_FRAGMENT) & IP4_DONT_FRAGMENT)
+        if (packet_get16(expected + IP4_FRAGMENT) & IP4_DONT_FRAGMENT)
             memcpy(expected + IP4_IDENTIFICATION, got + IP4_IDENTIFICATION, 2);
         memcpy(expected + IP4_CHECKSUM, got + IP4_CHECKSUM, 2);
     }
     BYTE *checksum = expected + headers->transport + offload_checksum_offset(headers);
-    if (headers->protocol == PROTOCOL_TCP && offload_get16(checksum) == 0xFFFF)
-        offload_put16(checksum, 0);
+    if (headers->protocol == PROTOCOL_TCP && packet_get16(checksum) == 0xFFFF)
+        packet_put16(checksum, 0);
     REQUIRE(memcmp(got, expected, packet->length) == 0);
     free(expected);
 }

@@ -1,6 +1,6 @@
 """Builds the fuzz targets with clang's libFuzzer, ASan and UBSan, and runs each for a while.
 
-    python3 tests/fuzz/run.py [--seconds N] [split] [coalesce]
+    python3 tests/fuzz/run.py [--seconds N] [split] [coalesce] [complete]
 
 Exit code 0: nothing was found; 77: there is no clang with libFuzzer; else something was found, and the input lies in
 ``build/fuzz``. What the fuzzer learns stays there too, for the next time.
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import sources
 
 BUILD = ROOT / "build/fuzz"
-TARGETS = ("split", "coalesce")
+TARGETS = ("split", "coalesce", "complete")
 COMPILER = shlex.split(os.environ.get("CLANG", "clang"))
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined"]
@@ -63,8 +63,8 @@ def fuzz(target: str, seconds: int) -> bool:
 
 def main() -> int:
     """Runs all targets, whatever the first one finds."""
-    parser = argparse.ArgumentParser(description="Fuzz the offloads.")
-    parser.add_argument("targets", nargs="*", metavar="split|coalesce", help="default: both")
+    parser = argparse.ArgumentParser(description="Fuzz what reads packets.")
+    parser.add_argument("targets", nargs="*", metavar="split|coalesce|complete", help="default: all")
     parser.add_argument("--seconds", type=int, default=60, help="for each target; default: %(default)s")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(TARGETS):

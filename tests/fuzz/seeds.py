@@ -108,7 +108,8 @@ def coalesce_inputs() -> list[bytes]:
 
 def write(folder: Path) -> None:
     """Writes a folder of inputs for each target."""
-    for name, inputs in (("split", split_inputs()), ("coalesce", coalesce_inputs())):
+    complete = [data[10:] for data in split_inputs()]
+    for name, inputs in (("split", split_inputs()), ("coalesce", coalesce_inputs()), ("complete", complete)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(inputs):
             (folder / name / f"seed-{number:03}").write_bytes(data)

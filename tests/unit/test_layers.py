@@ -16,12 +16,13 @@ BELOW_BACK_ENDS = {"src/platform", "wintun.h", "tunring_packet.h", "tunring_back
 ALLOWED: dict[str, set[str]] = {
     "include": set(),
     "src/platform": {"wintun.h", "tunring_packet.h", "tunring_endpoint.h"},
-    "src/core": {"src/platform", "include"},
+    "src/packet": {"wintun.h", "tunring_packet.h", "tunring_packets.h"},
+    "src/core": {"src/packet", "src/platform", "include"},
     "src/extension": {"src/platform", "include"},
     "src/backends/common": {*BELOW_BACK_ENDS, "src/backends/ring"},
     "src/backends/ring": BELOW_BACK_ENDS,
     "src/backends/loopback": {*BELOW_BACK_ENDS, "src/backends/common", "src/backends/ring"},
-    "src/backends/tun_linux": {*BELOW_BACK_ENDS, "src/backends/common", "src/backends/ring"},
+    "src/backends/tun_linux": {*BELOW_BACK_ENDS, "src/backends/common", "src/backends/ring", "src/packet"},
 }
 
 FILES = [

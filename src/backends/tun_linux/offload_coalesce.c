@@ -8,7 +8,7 @@
  */
 #include "backends/tun_linux/offload_coalesce.h"
 
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 
 /* TCP flags that a segment of a superpacket may have. */
 #define MERGEABLE (TCP_FIN | TCP_PSH | TCP_ACK | TCP_ECE | TCP_CWR)
@@ -47,7 +47,7 @@ find_flow(offload_run *run, const BYTE *packet, const offload_headers *headers)
     const BYTE *flow = packet + flow_offset(headers);
     uint32_t hash = headers->protocol;
     for (uint32_t i = 0; i < size; i += 4)
-        hash = (hash ^ offload_get32(flow + i)) * 0x9E3779B1u;
+        hash = (hash ^ packet_get32(flow + i)) * 0x9E3779B1u;
     for (uint32_t place = hash >> 24;; place = (place + 1) % (2 * OFFLOAD_RUN))
     {
         uint8_t *found = &run->flows[place];
@@ -84,10 +84,10 @@ checksums_verify(const tunring_packet *packet, const offload_headers *headers)
 {
     const BYTE *data = packet->data;
     const uint32_t length = packet->length - headers->transport;
-    if (headers->version == 4 && offload_fold(offload_sum(data, IP4_HEADER, 0)) != 0xFFFFu)
+    if (headers->version == 4 && packet_fold(packet_sum(data, IP4_HEADER, 0)) != 0xFFFFu)
         return false;
-    const uint64_t pseudo = (uint64_t)offload_pseudo_sum(headers, data) + offload_word(length);
-    return offload_fold(offload_sum(data + headers->transport, length, pseudo)) == 0xFFFFu;
+    const uint64_t pseudo = (uint64_t)offload_pseudo_sum(headers, data) + packet_word(length);
+    return packet_fold(packet_sum(data + headers->transport, length, pseudo)) == 0xFFFFu;
 }
 
 /* Whether something may be merged with the packet at all, before it (`first`) or after it. */
@@ -102,7 +102,7 @@ mergeable(const BYTE *packet, uint32_t length, const offload_headers *headers, u
         const uint8_t hops = packet[headers->version == 4 ? IP4_TTL : IP6_HOP_LIMIT];
         /* Without a checksum there is no knowing, and the kernel would add one. */
         return (offloads & OFFLOAD_USO) && hops > OFFLOAD_PROBE_HOPS &&
-               offload_load_word(transport + UDP_CHECKSUM) != 0;
+               packet_load_word(transport + UDP_CHECKSUM) != 0;
     }
     const uint8_t flags = transport[TCP_FLAGS];
     /* In the kernel's segments FIN and PSH are on the last one only, CWR on the first. */
@@ -115,10 +115,10 @@ mergeable(const BYTE *packet, uint32_t length, const offload_headers *headers, u
 static bool
 same_ip4(const BYTE *first, const BYTE *packet, uint32_t distance)
 {
-    const uint16_t identification = (uint16_t)(offload_get16(first + IP4_IDENTIFICATION) + distance);
+    const uint16_t identification = (uint16_t)(packet_get16(first + IP4_IDENTIFICATION) + distance);
     return first[1] == packet[1] && memcmp(first + IP4_FRAGMENT, packet + IP4_FRAGMENT, 3) == 0 &&
-           ((offload_get16(packet + IP4_FRAGMENT) & IP4_DONT_FRAGMENT) ||
-            offload_get16(packet + IP4_IDENTIFICATION) == identification);
+           ((packet_get16(packet + IP4_FRAGMENT) & IP4_DONT_FRAGMENT) ||
+            packet_get16(packet + IP4_IDENTIFICATION) == identification);
 }
 
 /* Class and flow label, and the hop limit. */
@@ -151,7 +151,7 @@ fits(const offload_run *run, const offload_group *group, const tunring_packet *p
         return false;
     if (headers->protocol == PROTOCOL_UDP)
         return group->count < OFFLOAD_DATAGRAMS;
-    return offload_get32(data + headers->transport + TCP_SEQUENCE) == group->sequence &&
+    return packet_get32(data + headers->transport + TCP_SEQUENCE) == group->sequence &&
            same_tcp(first + headers->transport, data + headers->transport, headers->length - headers->transport);
 }
 
@@ -176,7 +176,7 @@ start_flow(offload_run *run, uint32_t index, const offload_headers *headers, uns
     group->segment = packet->length - headers->length;
     if (headers->protocol == PROTOCOL_TCP)
     {
-        group->sequence = offload_get32(packet->data + headers->transport + TCP_SEQUENCE) + group->segment;
+        group->sequence = packet_get32(packet->data + headers->transport + TCP_SEQUENCE) + group->segment;
         group->flags = packet->data[headers->transport + TCP_FLAGS];
     }
 }
@@ -278,18 +278,18 @@ finish_headers(const offload_group *group, BYTE *packet)
     const uint32_t length = group->length - headers->transport;
     if (headers->version == 4)
     {
-        offload_put16(packet + IP4_LENGTH, group->length);
-        offload_store_word(packet + IP4_CHECKSUM, 0);
-        offload_store_word(packet + IP4_CHECKSUM, (uint16_t)~offload_fold(offload_sum(packet, IP4_HEADER, 0)));
+        packet_put16(packet + IP4_LENGTH, group->length);
+        packet_store_word(packet + IP4_CHECKSUM, 0);
+        packet_store_word(packet + IP4_CHECKSUM, (uint16_t)~packet_fold(packet_sum(packet, IP4_HEADER, 0)));
     }
     else
-        offload_put16(packet + IP6_LENGTH, length);
+        packet_put16(packet + IP6_LENGTH, length);
     if (headers->protocol == PROTOCOL_UDP)
-        offload_put16(transport + UDP_LENGTH, length);
+        packet_put16(transport + UDP_LENGTH, length);
     else
         transport[TCP_FLAGS] = group->flags;
-    const uint64_t pseudo = (uint64_t)offload_pseudo_sum(headers, packet) + offload_word(length);
-    offload_store_word(transport + offload_checksum_offset(headers), offload_fold(pseudo));
+    const uint64_t pseudo = (uint64_t)offload_pseudo_sum(headers, packet) + packet_word(length);
+    packet_store_word(transport + offload_checksum_offset(headers), packet_fold(pseudo));
 }
 
 void

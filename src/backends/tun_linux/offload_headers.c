@@ -4,7 +4,7 @@
  */
 #include "backends/tun_linux/offload_headers.h"
 
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 
 #define IP6_HOP_BY_HOP 0u
 #define IP6_ROUTING 43u
@@ -14,7 +14,7 @@
 static bool
 length_fits(const BYTE *field, uint32_t length, bool super)
 {
-    const uint32_t stored = offload_get16(field);
+    const uint32_t stored = packet_get16(field);
     return stored == length || (super && stored == 0);
 }
 
@@ -29,7 +29,7 @@ parse_ip4(offload_headers *headers, const BYTE *packet, uint32_t length, bool su
     headers->extended = headers->transport > IP4_HEADER;
     /* Neither an offset nor "more fragments". */
     return headers->transport >= IP4_HEADER && headers->transport <= length &&
-           (offload_get16(packet + IP4_FRAGMENT) & 0x3FFFu) == 0;
+           (packet_get16(packet + IP4_FRAGMENT) & 0x3FFFu) == 0;
 }
 
 /* Extension headers that stand in front of any transport header. A fragment header isn't one of them, and neither are
@@ -80,7 +80,7 @@ parse_transport(offload_headers *headers, const BYTE *packet, uint32_t length, b
     }
     else if (headers->protocol == PROTOCOL_UDP)
     {
-        if (left < UDP_HEADER || (!super && offload_get16(transport + UDP_LENGTH) != left))
+        if (left < UDP_HEADER || (!super && packet_get16(transport + UDP_LENGTH) != left))
             return false;
         size = UDP_HEADER;
     }
@@ -119,14 +119,14 @@ offload_headers_parse_super(offload_headers *headers, const BYTE *packet, uint32
         return false;
     if (headers->protocol != PROTOCOL_UDP)
         return true;
-    const uint32_t stored = offload_get16(packet + headers->transport + UDP_LENGTH);
+    const uint32_t stored = packet_get16(packet + headers->transport + UDP_LENGTH);
     return stored == 0 || stored == UDP_HEADER + segment || stored == length - headers->transport;
 }
 
 uint16_t
 offload_pseudo_sum(const offload_headers *headers, const BYTE *packet)
 {
-    const uint64_t protocol = offload_word(headers->protocol);
-    return offload_fold(headers->version == 4 ? offload_sum(packet + IP4_ADDRESSES, 8, protocol)
-                                              : offload_sum(packet + IP6_ADDRESSES, 32, protocol));
+    const uint64_t protocol = packet_word(headers->protocol);
+    return packet_fold(headers->version == 4 ? packet_sum(packet + IP4_ADDRESSES, 8, protocol)
+                                              : packet_sum(packet + IP6_ADDRESSES, 32, protocol));
 }

@@ -7,7 +7,7 @@
  */
 #include "backends/tun_linux/offload_split.h"
 
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 
 /* ---- Beginning ---- */
 
@@ -65,11 +65,11 @@ pseudo_sum(const offload_split *split, const virtio_header *virtio, uint16_t *su
         *sum = headers->extended ? 0 : offload_pseudo_sum(headers, split->packet);
         return !headers->extended;
     }
-    const uint16_t stored = offload_load_word(split->packet + headers->transport + offset);
+    const uint16_t stored = packet_load_word(split->packet + headers->transport + offset);
     const uint16_t length = headers->protocol == PROTOCOL_UDP
-                                ? offload_load_word(split->packet + headers->transport + UDP_LENGTH)
-                                : offload_word(split->length - headers->transport);
-    *sum = offload_fold((uint64_t)stored + (uint16_t)~length);
+                                ? packet_load_word(split->packet + headers->transport + UDP_LENGTH)
+                                : packet_word(split->length - headers->transport);
+    *sum = packet_fold((uint64_t)stored + (uint16_t)~length);
     return virtio->checksum_start == headers->transport && virtio->checksum_offset == offset;
 }
 
@@ -80,11 +80,11 @@ begin_network(offload_split *split)
     if (split->headers.version == 6)
         return;
     /* All but length, identification and checksum. */
-    uint64_t sum = offload_sum(packet, 2, 0);
-    sum = offload_sum(packet + IP4_FRAGMENT, 4, sum);
-    sum = offload_sum(packet + IP4_ADDRESSES, split->headers.transport - IP4_ADDRESSES, sum);
-    split->network_sum = offload_fold(sum);
-    split->identification = offload_get16(packet + IP4_IDENTIFICATION);
+    uint64_t sum = packet_sum(packet, 2, 0);
+    sum = packet_sum(packet + IP4_FRAGMENT, 4, sum);
+    sum = packet_sum(packet + IP4_ADDRESSES, split->headers.transport - IP4_ADDRESSES, sum);
+    split->network_sum = packet_fold(sum);
+    split->identification = packet_get16(packet + IP4_IDENTIFICATION);
 }
 
 static void
@@ -93,17 +93,17 @@ begin_transport(offload_split *split, uint16_t pseudo)
     const BYTE *transport = split->packet + split->headers.transport;
     if (split->headers.protocol == PROTOCOL_UDP)
     {
-        split->transport_sum = offload_fold(offload_sum(transport, UDP_LENGTH, pseudo));
+        split->transport_sum = packet_fold(packet_sum(transport, UDP_LENGTH, pseudo));
         return;
     }
     /* All but sequence number, flags and checksum. */
     const uint32_t length = split->headers.length - split->headers.transport;
-    uint64_t sum = offload_sum(transport, TCP_SEQUENCE, pseudo);
-    sum = offload_sum(transport + 8, 4, sum);
-    sum = offload_sum(transport + 14, 2, sum);
-    sum = offload_sum(transport + 18, length - 18, sum);
-    split->transport_sum = offload_fold(sum);
-    split->sequence = offload_get32(transport + TCP_SEQUENCE);
+    uint64_t sum = packet_sum(transport, TCP_SEQUENCE, pseudo);
+    sum = packet_sum(transport + 8, 4, sum);
+    sum = packet_sum(transport + 14, 2, sum);
+    sum = packet_sum(transport + 18, length - 18, sum);
+    split->transport_sum = packet_fold(sum);
+    split->sequence = packet_get32(transport + TCP_SEQUENCE);
     split->flags = (uint8_t)(transport[TCP_FLAGS] & ~(TCP_FIN | TCP_PSH));
 }
 
@@ -150,7 +150,7 @@ offload_split_next(const offload_split *split)
 static uint16_t
 complete(uint64_t sum, bool udp)
 {
-    const uint16_t checksum = (uint16_t)~offload_fold(sum);
+    const uint16_t checksum = (uint16_t)~packet_fold(sum);
     return udp && checksum == 0 ? 0xFFFFu : checksum;
 }
 
@@ -161,8 +161,8 @@ write_single(const offload_split *split, BYTE *place)
     memcpy(place, split->packet, start);
     if (start == split->length)
         return;
-    const uint64_t sum = offload_sum_copy(place + start, split->packet + start, split->length - start, 0);
-    offload_store_word(place + split->checksum_at, complete(sum, split->checksum_at - start == UDP_CHECKSUM));
+    const uint64_t sum = packet_sum_copy(place + start, split->packet + start, split->length - start, 0);
+    packet_store_word(place + split->checksum_at, complete(sum, split->checksum_at - start == UDP_CHECKSUM));
 }
 
 static void
@@ -170,14 +170,14 @@ write_network(offload_split *split, BYTE *place, uint32_t size)
 {
     if (split->headers.version == 6)
     {
-        offload_put16(place + IP6_LENGTH, size - IP6_HEADER);
+        packet_put16(place + IP6_LENGTH, size - IP6_HEADER);
         return;
     }
     const uint16_t identification = split->identification++;
-    const uint64_t sum = (uint64_t)split->network_sum + offload_word(size) + offload_word(identification);
-    offload_put16(place + IP4_LENGTH, size);
-    offload_put16(place + IP4_IDENTIFICATION, identification);
-    offload_store_word(place + IP4_CHECKSUM, (uint16_t)~offload_fold(sum));
+    const uint64_t sum = (uint64_t)split->network_sum + packet_word(size) + packet_word(identification);
+    packet_put16(place + IP4_LENGTH, size);
+    packet_put16(place + IP4_IDENTIFICATION, identification);
+    packet_store_word(place + IP4_CHECKSUM, (uint16_t)~packet_fold(sum));
 }
 
 /* Returns the sum of what it wrote. */
@@ -186,12 +186,12 @@ write_tcp(offload_split *split, BYTE *transport, uint32_t payload)
 {
     /* FIN and PSH belong to the last segment, CWR to the first. */
     const uint8_t last = split->packet[split->headers.transport + TCP_FLAGS] & (TCP_FIN | TCP_PSH);
-    offload_put32(transport + TCP_SEQUENCE, split->sequence);
+    packet_put32(transport + TCP_SEQUENCE, split->sequence);
     transport[TCP_FLAGS] = split->left > 1 ? split->flags : split->flags | last;
     split->sequence += payload;
     split->flags &= (uint8_t)~TCP_CWR;
-    return (uint64_t)offload_load_word(transport + TCP_SEQUENCE) + offload_load_word(transport + TCP_SEQUENCE + 2) +
-           offload_load_word(transport + TCP_FLAGS - 1);
+    return (uint64_t)packet_load_word(transport + TCP_SEQUENCE) + packet_load_word(transport + TCP_SEQUENCE + 2) +
+           packet_load_word(transport + TCP_FLAGS - 1);
 }
 
 static void
@@ -201,19 +201,19 @@ write_segment(offload_split *split, BYTE *place, uint32_t size)
     const bool udp = headers->protocol == PROTOCOL_UDP;
     const uint32_t payload = size - headers->length;
     BYTE *transport = place + headers->transport;
-    uint64_t sum = (uint64_t)split->transport_sum + offload_word(size - headers->transport); /* the pseudo-header's */
+    uint64_t sum = (uint64_t)split->transport_sum + packet_word(size - headers->transport); /* the pseudo-header's */
 
     memcpy(place, split->packet, headers->length);
     write_network(split, place, size);
     if (udp)
     {
-        offload_put16(transport + UDP_LENGTH, size - headers->transport);
-        sum += offload_load_word(transport + UDP_LENGTH);
+        packet_put16(transport + UDP_LENGTH, size - headers->transport);
+        sum += packet_load_word(transport + UDP_LENGTH);
     }
     else
         sum += write_tcp(split, transport, payload);
-    sum = offload_sum_copy(place + headers->length, split->packet + split->at, payload, sum);
-    offload_store_word(transport + offload_checksum_offset(headers), complete(sum, udp));
+    sum = packet_sum_copy(place + headers->length, split->packet + split->at, payload, sum);
+    packet_store_word(transport + offload_checksum_offset(headers), complete(sum, udp));
     split->at += payload;
 }
 

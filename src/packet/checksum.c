@@ -2,7 +2,7 @@
  *
  * The loops of the Internet checksum.
  */
-#include "backends/tun_linux/offload_checksum.h"
+#include "packet/checksum.h"
 
 #include <stdbool.h>
 
@@ -29,16 +29,16 @@ sum_rest(const BYTE *bytes, uint32_t length, uint64_t sum)
     uint64_t rest = 0;
     if (length & 4)
     {
-        rest += (uint64_t)offload_load_word(bytes) + offload_load_word(bytes + 2);
+        rest += (uint64_t)packet_load_word(bytes) + packet_load_word(bytes + 2);
         bytes += 4;
     }
     if (length & 2)
     {
-        rest += offload_load_word(bytes);
+        rest += packet_load_word(bytes);
         bytes += 2;
     }
     if (length & 1)
-        rest += offload_load_word((const BYTE[2]){*bytes, 0});
+        rest += packet_load_word((const BYTE[2]){*bytes, 0});
     return add(sum, rest);
 }
 
@@ -123,7 +123,7 @@ sum_wide(BYTE *place, const BYTE *bytes, uint32_t length, uint64_t sum)
 /* Four sums at once, since each addition waits for the one before it. */
 
 uint64_t
-offload_sum(const BYTE *bytes, uint32_t length, uint64_t sum)
+packet_sum(const BYTE *bytes, uint32_t length, uint64_t sum)
 {
     uint64_t second = 0, third = 0, fourth = 0;
     if (is_wide(length))
@@ -145,7 +145,7 @@ offload_sum(const BYTE *bytes, uint32_t length, uint64_t sum)
 }
 
 uint64_t
-offload_sum_copy(BYTE *place, const BYTE *bytes, uint32_t length, uint64_t sum)
+packet_sum_copy(BYTE *place, const BYTE *bytes, uint32_t length, uint64_t sum)
 {
     uint64_t second = 0, third = 0, fourth = 0;
     if (is_wide(length))
