@@ -209,6 +209,12 @@ lint_workflows()
 }
 
 # ruff, clang-format, cython-lint, codespell and the workflows' linters
+# Lines of over 120 columns, which clang-format leaves alone in comments
+no_long_lines()
+{
+    ! LC_ALL=C.UTF-8 grep -nE '^.{121}' "$@"
+}
+
 step_lint()
 {
     local code=0 c_sources
@@ -217,6 +223,7 @@ step_lint()
     quietly "$tools/ruff" check . || code=1
     quietly "$tools/ruff" format --check . || code=1
     quietly "$tools/clang-format" --dry-run -Werror "${c_sources[@]}" || code=1
+    quietly no_long_lines "${c_sources[@]}" || code=1
     PATH=$tools:$PATH quietly cython-lint src include || code=1
     quietly "$tools/codespell" || code=1
     quietly lint_workflows || code=1

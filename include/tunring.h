@@ -67,7 +67,7 @@ typedef struct tunring_wait
 
 typedef struct tunring_adapter tunring_adapter;
 typedef struct tunring_session tunring_session;
-/* What lends slots: a session is one. */
+/* A lender of slots: a session is one. */
 typedef struct tunring_source tunring_source;
 
 /* Options that the library doesn't have are ignored; NULL: all zeros. */
@@ -82,7 +82,7 @@ int tunring_adapter_system_error(const tunring_api *api);
 
 /* Each of these returns ERROR_INVALID_HANDLE once tunring_adapter_close() has begun, and in a forked child. */
 DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid);
-/* What the library's own table tells: ERROR_NOT_SUPPORTED where there is none. */
+/* The version that the library's own table gives: ERROR_NOT_SUPPORTED where there is none. */
 DWORD tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size);
 DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index);
 /* A descriptor of the network namespace, the caller's to close, or -1. */
@@ -97,12 +97,12 @@ void tunring_adapter_give_back(tunring_adapter *adapter);
  * none. */
 DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *descriptor);
 
-/* Whether others are attached to the adapter's interface; false if it is closed, or the library can't tell. */
+/* True if others are attached to the adapter's interface; false if it is closed, or the library can't tell. */
 bool tunring_adapter_shared(tunring_adapter *adapter);
 
-/* Whether it belongs to the parent of this forked process. Any time. */
+/* True if it belongs to the parent of this forked process. Any time. */
 bool tunring_adapter_forked(const tunring_adapter *adapter);
-/* Whether tunring_adapter_shut() was called. Any time. */
+/* True if tunring_adapter_shut() was called. Any time. */
 bool tunring_adapter_is_shut(const tunring_adapter *adapter);
 /* Packets that still pin a closed session of this adapter, which then can't go before they do. Any time. */
 uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
@@ -150,7 +150,7 @@ tunring_state tunring_source_state(const tunring_source *source);
 HANDLE tunring_source_read_event(const tunring_source *source);
 DWORD tunring_session_capacity(const tunring_session *session);
 
-/* Whether the session is one of tunring_sessions_leaked(). Any time. */
+/* True if the session is one of tunring_sessions_leaked(). Any time. */
 bool tunring_session_leaked(const tunring_session *session);
 /* Sessions that were never ended, since the system had removed their adapter and ending them would close a handle that
  * is no longer theirs; and sources that wait for their last packet to be let go. Process-wide. Any time. */
@@ -458,14 +458,14 @@ uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file);
 /* Bytes of the headers that a capture may write in front of a packet: IPv6 and UDP. */
 #define TUNRING_MAX_HEADERS 48u
 
-/* What to write: either packets or slots. */
+/* Packets to write, or slots. */
 typedef struct tunring_captured
 {
     const tunring_packet *packets;
     const tunring_slot *slots;
     uint32_t count;
-    /* Writes what stands in front of the packet of this index but does not lie there, and returns its size. NULL: nothing
-     * does. It is asked for each packet once or more, in order. */
+    /* Writes what stands in front of the packet of this index but does not lie there, and returns its size. NULL:
+     * nothing does. It is asked for each packet once or more, in order. */
     uint32_t (*headers)(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at);
     void *context;
     uint32_t interface_id;
@@ -505,9 +505,9 @@ uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
  * WAIT_TIMEOUT as above. */
 DWORD tunring_pcapng_exit(const tunring_wait *wait);
 
-/* Starts a capture: from here on the calls of a session or socket write what they receive and send. They never wait for a
- * reader and never fail because of a capture: what can't be written is counted. *number is what ends this capture and no
- * other. ERROR_BUSY if the source is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
+/* Starts a capture: from here on the calls of a session or socket write what they receive and send. They never wait for
+ * a reader and never fail because of a capture: what can't be written is counted. *number is what ends this capture and
+ * no other. ERROR_BUSY if the source is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
  * ERROR_HANDLE_EOF. */
 DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id, bool received,
                              bool sent, uint32_t *number);

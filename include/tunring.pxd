@@ -256,7 +256,7 @@ cdef extern from "tunring.h" nogil:
     uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file) noexcept
     DWORD tunring_pcapng_exit(const tunring_wait *wait) noexcept
     DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id,
-                                  bint received, bint sent, uint32_t *number) noexcept
+                                 bint received, bint sent, uint32_t *number) noexcept
     void tunring_source_capture_end(tunring_source *source, uint32_t number) noexcept
 
     enum:

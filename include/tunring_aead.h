@@ -74,7 +74,7 @@ DWORD tunring_aead_message(tunring_aead *library, tunring_aead_algorithm algorit
 /* Counters that are used are at most this; the next counter can be one more. */
 #define TUNRING_AEAD_LAST_COUNTER (UINT64_MAX - 1)
 
-/* What both ends of a datagram agree on. */
+/* The format that both ends of a datagram agree on. */
 typedef struct tunring_aead_format
 {
     BYTE nonce[4];               /* in front of the counter, in the cipher's nonce */

@@ -17,7 +17,7 @@
 #define TUNRING_BACKEND_VERSION 1
 #define TUNRING_BACKEND_SYMBOL "TunringBackend"
 
-/* What a session's host half counted, since the session started. */
+/* The counters of a session's host half since the session started. */
 typedef struct tunring_counters
 {
     uint64_t host_dropped;  /* packets to the client lost for want of room, or of a session at the far end */
@@ -25,7 +25,7 @@ typedef struct tunring_counters
     uint64_t write_errors;  /* packets to the host that it refused (Linux: write() failed) */
 } tunring_counters;
 
-/* What tunring_simulator.corrupt() overwrites. */
+/* The word that tunring_simulator.corrupt() overwrites. */
 typedef enum tunring_corruption
 {
     TUNRING_CORRUPT_RECEIVE_TAIL, /* the index that the client reads to see what has come */
@@ -68,7 +68,7 @@ typedef struct tunring_slot
     };
 } tunring_slot;
 
-/* What WintunCreateAdapter has no parameters for. Zeros are what it does. */
+/* Options that WintunCreateAdapter has no parameters for. Zeros are what it does. */
 typedef struct tunring_adapter_options
 {
     DWORD queues; /* more than 1: others may attach to queues of their own, by WintunOpenAdapter too */
@@ -82,7 +82,7 @@ typedef enum tunring_coalesce
     TUNRING_COALESCE_NONE
 } tunring_coalesce;
 
-/* What WintunStartSession has no parameters for. Zeros are what it does. */
+/* Options that WintunStartSession has no parameters for. Zeros are what it does. */
 typedef struct tunring_session_options
 {
     tunring_coalesce coalesce;
@@ -116,7 +116,7 @@ typedef struct tunring_backend
      * none. */
     DWORD (*adapter_descriptor)(WINTUN_ADAPTER_HANDLE Adapter, BOOL Leave, int *Descriptor);
 
-    /* Whether others are attached to the adapter's interface, too. NULL where there are none. */
+    /* True if others are attached to the adapter's interface, too. NULL where there are none. */
     BOOL (*adapter_shared)(WINTUN_ADAPTER_HANDLE Adapter);
 
     /* An adapter on a descriptor of a TUN interface that somebody else attached; a copy of it is taken, which becomes

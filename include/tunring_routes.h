@@ -3,9 +3,9 @@
  * A table of IP prefixes that is looked up for the longest one that contains an address, by any number of threads while
  * others change it: core/routes.c, core/routes_trie.c.
  *
- * Lookups never wait. Each of them finds the table as it is at one moment: an address whose prefix is being moved has the
- * old value or the new one. Functions return 0 or a Win32 error code. A forked child has the table as its parent had it,
- * and may go on with it.
+ * Lookups never wait. Each of them finds the table as it is at one moment: an address whose prefix is being moved has
+ * the old value or the new one. Functions return 0 or a Win32 error code. A forked child has the table as its parent
+ * had it, and may go on with it.
  */
 #ifndef TUNRING_ROUTES_H
 #define TUNRING_ROUTES_H
@@ -37,9 +37,9 @@ void tunring_routes_free(tunring_routes *table);
 
 /* ---- Looking up. May be called at any time ---- */
 
-/* Between these two calls the thread may look up as often as it wants, and must neither wait nor change the table. A call
- * that moves or removes a value returns only when every thread has left that had entered before: nobody then still uses
- * that value. */
+/* Between these two calls the thread may look up as often as it wants, and must neither wait nor change the table. A
+ * call that moves or removes a value returns only when every thread has left that had entered before: nobody then still
+ * uses that value. */
 uint32_t tunring_routes_enter(tunring_routes *table);
 void tunring_routes_leave(tunring_routes *table, uint32_t entered);
 

@@ -46,7 +46,7 @@ typedef struct aead_sequence
     void (*open)(aead_context *context, aead_message *messages, uint32_t count);
 } aead_sequence;
 
-/* What a loaded library has in common with others. Their own structs begin with this one. */
+/* The part that all loaded libraries have in common. Their own structs begin with this one. */
 struct tunring_aead
 {
     char version[80];
@@ -72,7 +72,7 @@ aead_tags_equal(const BYTE *one, const BYTE *other)
     return ((a[0] ^ b[0]) | (a[1] ^ b[1])) == 0;
 }
 
-/* What Sealers and Openers keep of a format. */
+/* The part of a format that Sealers and Openers keep. */
 typedef struct aead_format
 {
     BYTE nonce[AEAD_NONCE - TUNRING_AEAD_COUNTER];

@@ -237,7 +237,7 @@ tunring_lease_unhold(tunring_lease *lease, uint32_t index)
     slots_gone(lease, 1, lease->slots[index].length);
 }
 
-/* What an operation on packets of this level adds to `state`. */
+/* The amount that an operation on packets of this level adds to `state`. */
 static uint32_t
 operation(const tunring_part *part)
 {

@@ -217,7 +217,7 @@ tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count
     return ERROR_SUCCESS;
 }
 
-/* What is opened in place: the slots of `from` that are not foreign. */
+/* A call that opens in place the slots of `from` that are not foreign. */
 typedef struct in_place
 {
     tunring_lease *lease;

@@ -14,7 +14,7 @@
 
 #define PCAPNG_MAX_INTERFACES 64u
 
-/* What the thread does while it writes nothing. */
+/* The state of the thread while it writes nothing. */
 typedef enum pcapng_rest
 {
     PCAPNG_AWAKE,

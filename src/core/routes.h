@@ -80,8 +80,7 @@ typedef struct route_trie
 
 /* Nodes and routes that readers may still use. */
 #define ROUTES_RETIRED 256u
-/* A change retires its subject and the node where that parted from the others.
- */
+/* A change retires its subject and the node where that parted from the others. */
 #define ROUTES_RETIRED_BY_ONE 2u
 
 typedef struct routes_readers

@@ -109,8 +109,7 @@ is_node(route_entry entry)
     return (entry & ROUTE_NODE) != 0;
 }
 
-/* An entry for a node that looks at the bits from this one on, a multiple of 4.
- */
+/* An entry for a node that looks at the bits from this one on, a multiple of 4. */
 static route_entry
 node_entry(const route_node *node, unsigned bit)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The capture of a session or socket: where its calls write the packets that they receive and send. Without one they pay
- * one branch per batch.
+ * The capture of a session or socket: where its calls write the packets that they receive and send. Without one they
+ * pay one branch per batch.
  */
 #ifndef TUNRING_SESSION_CAPTURE_H
 #define TUNRING_SESSION_CAPTURE_H
@@ -30,7 +30,8 @@ session_captures(const session_capture *self, tunring_direction direction)
     return (atomic_load_explicit(&self->directions, memory_order_relaxed) & (unsigned)direction) != 0;
 }
 
-/* Writes packets that came or went at `time`; the capture itself knows where to. The caller is in a call on the source. */
+/* Writes packets that came or went at `time`; the capture itself knows where to. The caller is in a call on the
+ * source. */
 void session_capture_write(session_capture *self, tunring_direction direction, int64_t time,
                            const tunring_captured *packets);
 

@@ -33,7 +33,7 @@ refusal_index(const tunring_endpoint *to)
     return (hash ^ hash >> 15) % SOCKET_REFUSALS;
 }
 
-/* What is known about a destination. It replaces an entry of another one. */
+/* Knowledge about a destination. It replaces an entry of another one. */
 static void
 remember(tunring_socket *self, const tunring_endpoint *to, uint32_t segment, bool no_source)
 {

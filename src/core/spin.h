@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Whether a receive that finds nothing spins before it sleeps. A sleep and its wake-up cost several microseconds, so
+ * Decides if a receive that finds nothing spins before it sleeps. A sleep and its wake-up cost several microseconds, so
  * spinning pays when the next packet is that near. Each session learns from its own sleeps: one that ended within
  * SPIN_WORTH says that a spin would have caught the packet, and the next wait spins; one that lasted longer says that
  * the link is quiet, and the next wait sleeps at once. An idle session never spins.

@@ -100,7 +100,7 @@ tunring_store_source(tunring_store *store)
     return &store->source;
 }
 
-/* What is written: packets to seal or datagrams to copy, of which each takes its size. */
+/* A call that writes: packets to seal or datagrams to copy, of which each takes its size. */
 typedef struct writing
 {
     tunring_store *store;

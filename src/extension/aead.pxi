@@ -78,7 +78,7 @@ cdef AeadLibrary _aead_library(str algorithm):
 @cython.final
 @cython.no_gc
 cdef class _AeadFormat:
-    """What a Sealer and an Opener agree on, checked."""
+    """The checked format that a Sealer and an Opener agree on."""
     cdef tunring_aead_format format  # its header is in `header`
     cdef bytes header                # kept alive; None for any
 
@@ -194,7 +194,7 @@ cdef class Sealer:
     cdef readonly str algorithm
     """The cipher's name."""
     cdef readonly AeadLibrary library
-    """What computes it."""
+    """The library that computes it."""
 
     def __cinit__(self, algorithm, key, *, header=b"", counter=0, nonce=bytes(4), pad_to=1, pad_limit=None,
                   authenticate_header=True, byteorder="little"):
@@ -322,7 +322,7 @@ cdef class Opener:
     cdef readonly str algorithm
     """The cipher's name."""
     cdef readonly AeadLibrary library
-    """What computes it."""
+    """The library that computes it."""
 
     def __cinit__(self, algorithm, key, *, header=None, header_size=0, nonce=bytes(4), window=8192,
                   strip_padding=False, authenticate_header=True, byteorder="little"):

@@ -4,7 +4,7 @@
 @cython.no_gc
 @cython.freelist(16)
 cdef class Lease:
-    """What memoryviews export from: slots of a batch, or of a part of one, each held until its last view is gone."""
+    """The exporter of memoryviews: slots of a batch, or of a part of one, each held until its last view is gone."""
     cdef tunring_lease *slots  # set once, before anybody has a view; NULL if nothing was received; a part's are whole's
     cdef tunring_part *part    # ours, set once; NULL for a whole batch
     cdef Lease whole           # keeps `slots` for a part; None for a whole batch, which frees them
@@ -119,7 +119,7 @@ cdef inline bint _only_ours(object view, Py_ssize_t ours) noexcept:
 @cython.no_gc
 @cython.freelist(16)
 cdef class _Words:
-    """What a memoryview of numbers exports from: memory of its own, which never changes once it is exported."""
+    """The exporter of a memoryview of numbers: memory of its own, which never changes once it is exported."""
     cdef uint32_t *values    # NULL only in an object that _words() did not make
     cdef Py_ssize_t room     # of `values`
     cdef Py_ssize_t count    # of them: the memoryview's shape

@@ -244,7 +244,7 @@ cdef class AdapterHandle:
 
     @property
     def shared(self) -> bool:
-        """Whether others are attached to the interface, as far as the library can tell."""
+        """True if others are attached to the interface, as far as the library can tell."""
         cdef tunring_adapter *adapter = self.get()
         cdef bint shared
         with nogil:  # `self` holds the adapter

@@ -1,4 +1,4 @@
-# What event loops need of the core: calls that find packets or room at once, sends that go on where they stopped, and a
+# For event loops: calls that find packets or room at once, sends that go on where they stopped, and a
 # wait that a thread of theirs sits in. Who waits, in which order and how, is for Tasks, in tunring._loops.tasks.
 # Included by _core.pyx.
 
@@ -28,9 +28,9 @@ cdef class Turn:
     """Whose turn it is among a loop's tasks that use a source: the part of its Tasks that each call looks at."""
     cdef int64_t slice_ends
     cdef public bint sending
-    """Whether a task waits for room."""
+    """True if a task waits for room."""
     cdef public bint woken
-    """Whether a task was woken for packets and has not looked yet: they are not for one that comes just now."""
+    """True if a task was woken for packets and has not looked yet: they are not for one that comes just now."""
 
     def __cinit__(self):
         self.begin_turn()

@@ -237,7 +237,7 @@ cdef list _split(Batch batch, object keys):
 @cython.final
 @cython.no_gc
 cdef class _Bytes:
-    """What a memoryview of rows of bytes exports from: memory of its own, which never changes once it is exported."""
+    """The exporter of a memoryview of rows of bytes: memory of its own, which never changes once it is exported."""
     cdef BYTE *data             # ours; NULL until _bytes() has made it
     cdef Py_ssize_t shape[2]
     cdef Py_ssize_t strides[2]
@@ -311,7 +311,7 @@ cdef _Words _origin_numbers(Batch batch):
 
 
 cdef bint _has_one_value(_Words words) noexcept:
-    """Whether there are words, and all are equal."""
+    """True if there are words, and all are equal."""
     cdef Py_ssize_t i = 1
     if not words.count:
         return False

@@ -29,7 +29,7 @@ def simulator_load(Library library not None, str path not None, str symbol not N
 
 
 def simulator_available(Library library not None) -> bool:
-    """Whether the library's driver can be simulated."""
+    """True if the library's driver can be simulated."""
     return tunring_simulator_available(library.api)
 
 

@@ -1,4 +1,4 @@
-# What lends packets: the part that sessions and sockets share. Included by _core.pyx.
+# Lenders of packets: the part that sessions and sockets share. Included by _core.pyx.
 
 # Ending a receive from another thread without closing its session.
 @cython.final
@@ -113,7 +113,7 @@ cdef int64_t _nanoseconds(value, str name) except -1:
 
 
 cdef class _Source:
-    """What a Session and a UdpSocket share: receiving, state, and what waits for them."""
+    """The part that a Session and a UdpSocket share: receiving, state, and the tasks that wait for them."""
     cdef tunring_source *source   # set once, and freed by __dealloc__: a call's own `self` holds it
     cdef bint close_called        # the C core's state tells of a removed adapter first
     cdef bint datagrams           # its packets have sources
@@ -315,8 +315,9 @@ cdef class _Source:
 
         The calls themselves, sync or async, copy each batch into the writer's buffer, without a Python object per
         packet. A socket's datagrams get headers of IP and UDP, made from their endpoints: where a socket is bound to
-        any address, what it sends has that as its source unless the endpoint has a ``local`` one. They never fail because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted
-        in the writer's ``dropped``. What went wrong with the file is raised at the end of the block, or by
+        any address, what it sends has that as its source unless the endpoint has a ``local`` one. They never fail
+        because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted in the writer's
+        ``dropped``. What went wrong with the file is raised at the end of the block, or by
         :meth:`tunring.pcapng.Writer.close`.
 
         Parameters
@@ -381,7 +382,7 @@ cdef class _Source:
     # -- What sending by event loops needs
 
     cdef object send_rest(self, _Packets packets, _Destinations where, int on_full, int64_t deadline):
-        """Send what was not sent before; returns how many of all were. A Session and a UdpSocket each have their own."""
+        """Send what was not sent before; returns how many of all were. Sessions and sockets each have their own."""
         raise TypeError("nothing can be sent")
 
     cdef HANDLE room_event(self) except? NULL:

@@ -14,7 +14,7 @@ typedef struct file
     bool socket;
 } file;
 
-/* What file_write() returns when a reader has to take something first. */
+/* The result of file_write() when a reader has to take something first. */
 #define FILE_FULL (-1)
 
 /* Takes a copy of the handle. */

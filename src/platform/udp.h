@@ -51,7 +51,7 @@ typedef struct udp_run
  * 0, or the system's error. */
 int udp_send(udp_handle socket, bool ipv6, const udp_run *run);
 
-/* What an error means; each takes the system's number. */
+/* The meaning of an error; each takes the system's number. */
 bool udp_would_block(int error);
 bool udp_no_route(int error);    /* unreachable, or a firewall refused it */
 bool udp_too_large(int error);   /* one datagram exceeds the path's MTU */

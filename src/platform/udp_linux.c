@@ -258,8 +258,8 @@ udp_close(udp_handle socket)
 
 /* ---- Readiness ---- */
 
-/* An event that is set for good and never closed, one for the process: with the generation that it was made in, and 0 if
- * there is none. */
+/* An event that is set for good and never closed, one for the process: with the generation that it was made in, and 0
+ * if there is none. */
 static _Atomic uint64_t ready_for_ever;
 
 /* Its descriptor, or -1 with the last error. */
@@ -326,8 +326,8 @@ void
 udp_events_close(udp_events *events)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    /* A thread of the user's that waits for the descriptor keeps what it stands for, and nothing else would end its wait:
-     * a descriptor that is closed is watched no longer. */
+    /* A thread of the user's that waits for the descriptor keeps what it stands for, and nothing else would end its
+     * wait: a descriptor that is closed is watched no longer. */
     (void)epoll_ctl((int)(intptr_t)events->readable, EPOLL_CTL_ADD, ever_ready(), &event);
     os_fd_close((int)(intptr_t)events->writable);
     os_fd_close((int)(intptr_t)events->readable);

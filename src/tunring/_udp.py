@@ -81,7 +81,7 @@ class UdpStats:
 
 
 class Options:
-    """What was set on a socket, to be put back on one that was taken over.
+    """The options that were set on a socket, to be put back on one that was taken over.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Options:
 
 
 def _offloads(wanted: bool | None, name: str) -> bool | None:
-    """What was asked for, by argument or environment; None: try."""
+    """The choice by argument or environment; None: try."""
     if wanted is not None and not isinstance(wanted, bool):
         raise TypeError(f"{name} must be a bool or None, not {wanted!r}")
     if os.environ.get("TUNRING_UDP_OFFLOADS") == "0":
@@ -127,7 +127,7 @@ def _offloads(wanted: bool | None, name: str) -> bool | None:
 
 
 def _mangles_runs() -> bool:
-    """Whether this kernel is known to mangle runs of equal datagrams: Linux 7.0 to 7.1.4."""
+    """True if this kernel is known to mangle runs of equal datagrams: Linux 7.0 to 7.1.4."""
     numbers = platform.release().split("-")[0].split(".")[:3]
     try:
         version = tuple(int(number) for number in numbers)

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions.
+"""Failures, as exceptions.
 
 Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its children, each of
 which is also the built-in exception that Python programs expect (``PermissionError``, ``FileNotFoundError``, ...). The

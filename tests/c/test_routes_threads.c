@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Looking up in a table while it changes: each lookup finds what was there before the change or after it, and nobody uses
- * a value any more once it was removed. And a child process that is forked meanwhile.
+ * Looking up in a table while it changes: each lookup finds what was there before the change or after it, and nobody
+ * uses a value any more once it was removed. And a child process that is forked meanwhile.
  */
 /* build: parts=core */
 #include "check.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned, and
- * each way in which the system may refuse a run, by a shim of sendmsg(); captures and cut datagrams.
+ * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned,
+ * and each way in which the system may refuse a run, by a shim of sendmsg(); captures and cut datagrams.
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg */
 #include "check.h"

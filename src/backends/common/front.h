@@ -8,14 +8,14 @@
 
 #include "backends/common/exports.h"
 
-/* What adapter handles and sessions begin with. The front fills it in. */
+/* The beginning of adapter handles and sessions. The front fills it in. */
 typedef struct front_object
 {
     unsigned generation; /* of the process that made it, see os_generation() */
 } front_object;
 
-/* What a back end does. Functions that return a code are free to change the last error, as are those without a result;
- * the front sets or restores it. */
+/* The operations of a back end. Functions that return a code are free to change the last error, as are those without a
+ * result; the front sets or restores it. */
 typedef struct backend_operations
 {
     /* If false, it logs what is allowed. NULL where every name of 1 to 127 UTF-16 units is. */

@@ -20,7 +20,7 @@
 #define RING_SPILL 0x10000u
 /* Set in a packet's size word while its slot is being filled (R) or when it was released (S). */
 #define RING_FLAG 0x80000000u
-/* What an index holds when its side is gone. */
+/* The value of an index whose side is gone. */
 #define RING_GONE 0xFFFFFFFFu
 
 /* As the driver sees it. `data` is `capacity` bytes and the spill. */

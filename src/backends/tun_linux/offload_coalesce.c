@@ -90,7 +90,7 @@ checksums_verify(const tunring_packet *packet, const offload_headers *headers)
     return packet_fold(packet_sum(data + headers->transport, length, pseudo)) == 0xFFFFu;
 }
 
-/* Whether something may be merged with the packet at all, before it (`first`) or after it. */
+/* True if something may be merged with the packet at all, before it (`first`) or after it. */
 static bool
 mergeable(const BYTE *packet, uint32_t length, const offload_headers *headers, unsigned offloads, bool first)
 {

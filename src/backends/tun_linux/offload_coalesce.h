@@ -30,7 +30,7 @@
 /* Of IPv6 and TCP with all options; what is merged has no other extensions. */
 #define OFFLOAD_MAX_HEADERS 100u
 
-/* What the kernel takes. */
+/* The offloads that the kernel takes. */
 #define OFFLOAD_TSO4 1u
 #define OFFLOAD_TSO6 2u
 #define OFFLOAD_USO 4u
@@ -60,7 +60,7 @@ typedef struct offload_run
 
 WINTUN_ASSERT(2 * OFFLOAD_RUN == 256, "flows are found by 8 bits, and groups counted by a byte");
 
-/* What is to be written in one call. */
+/* The parts of one write. */
 typedef struct offload_frame
 {
     BYTE head[sizeof(virtio_header) + OFFLOAD_MAX_HEADERS]; /* the virtio header, then those of a superpacket */

@@ -11,7 +11,7 @@
 
 /* ---- Beginning ---- */
 
-/* Whether the checksum lies behind the IP header, and before the end. */
+/* True if the checksum lies behind the IP header, and before the end. */
 static bool
 checksum_inside(const offload_split *split)
 {
@@ -34,7 +34,7 @@ begin_single(offload_split *split, const virtio_header *virtio)
     return true;
 }
 
-/* Whether the type of the superpacket is what its headers say. */
+/* True if the type of the superpacket is what its headers say. */
 static bool
 type_matches(uint8_t type, const offload_headers *headers)
 {

@@ -98,7 +98,7 @@ update_dropped(tun_session *session)
         session->dropped = now - session->dropped_before;
 }
 
-/* Whether both are queues of one interface. */
+/* True if both are queues of one interface. */
 static bool
 same_interface(const tun_device *first, const tun_device *second)
 {

@@ -18,7 +18,7 @@ DWORD tun_adapter_adopt(int fd, WINTUN_ADAPTER_HANDLE *handle);
 /* The interface goes, and its session ends, with the handle that created it; else with the last handle and session. */
 void tun_adapter_close(WINTUN_ADAPTER_HANDLE handle);
 
-/* Whether this process is attached to any interface. */
+/* True if this process is attached to any interface. */
 bool tun_adapters_exist(void);
 
 /* ERROR_ALREADY_INITIALIZED, ERROR_NOT_FOUND when the interface is gone, or what the session lacks. */
@@ -39,7 +39,7 @@ void tun_adapter_watch_link(tun_session *session);
  * now on sessions and handles that end leave the interface as it is. ERROR_HANDLE_EOF, or what the copy failed with. */
 DWORD tun_adapter_descriptor(WINTUN_ADAPTER_HANDLE handle, bool leave, int *descriptor);
 
-/* Whether others are attached to the interface. */
+/* True if others are attached to the interface. */
 bool tun_adapter_shared(WINTUN_ADAPTER_HANDLE handle);
 
 /* `name` has room for `size` bytes. ERROR_BUFFER_OVERFLOW; of an interface that is gone, its last name. */

@@ -71,7 +71,7 @@ store_control(tun_device *device)
     return code;
 }
 
-/* What open() failed with, in words that say what to do next. */
+/* The error of open(), in words that say what to do next. */
 static DWORD
 open_failure(int failure)
 {
@@ -400,7 +400,7 @@ failed:
     return code;
 }
 
-/* What is wrong with a descriptor that was attached elsewhere, or NULL. */
+/* The fault of a descriptor that was attached elsewhere, or NULL. */
 static const char *
 descriptor_fault(int fd, struct ifreq *request)
 {
@@ -446,7 +446,7 @@ tun_device_adopt(tun_device *device, int fd)
     return code;
 }
 
-/* Whether somebody else is attached to the interface. */
+/* True if somebody else is attached to the interface. */
 bool
 tun_device_is_shared(const tun_device *device, unsigned ours)
 {
@@ -502,7 +502,7 @@ tun_device_refresh(tun_device *device)
     return true;
 }
 
-/* Whether the calling thread is in the interface's namespace; if the system doesn't tell, it is. */
+/* True if the calling thread is in the interface's namespace; if the system doesn't tell, it is. */
 static bool
 is_here(const tun_device *device)
 {

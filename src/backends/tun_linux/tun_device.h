@@ -63,7 +63,7 @@ DWORD tun_device_attach(tun_device *device, const char *name);
  * ERROR_INVALID_PARAMETER, with a line in the log, if it is none of a TUN interface without packet information. */
 DWORD tun_device_adopt(tun_device *device, int fd);
 
-/* Whether more than `ours` descriptors are attached to the interface. */
+/* True if more than `ours` descriptors are attached to the interface. */
 bool tun_device_is_shared(const tun_device *device, unsigned ours);
 
 /* Lets the interface go: the kernel removes it unless it is persistent. Idempotent. */
@@ -73,7 +73,7 @@ void tun_device_close(tun_device *device);
  * interface is gone; both then stay as they were. */
 bool tun_device_refresh(tun_device *device);
 
-/* Whether an interface of this name, seen from the calling thread's namespace, is this one. */
+/* True if an interface of this name, seen from the calling thread's namespace, is this one. */
 bool tun_device_is_named(tun_device *device, const char *name);
 
 /* For the first session: throws away what the kernel has queued, unless the descriptor is somebody else's too, and
@@ -82,7 +82,7 @@ void tun_device_begin(tun_device *device);
 /* After the last one: switches it off if that is ours to do, and nobody is attached but us by `ours` descriptors. */
 void tun_device_end(tun_device *device, unsigned ours);
 
-/* Whether the link is off although the interface is up. Costs little while all is well. */
+/* True if the link is off although the interface is up. Costs little while all is well. */
 bool tun_device_is_dark(const tun_device *device);
 
 /* A descriptor of the interface's namespace, for the caller to close; -1. */

@@ -13,7 +13,7 @@
 #include <linux/sockios.h>
 #include <string.h>
 
-/* What a TUN interface has from the beginning. */
+/* The queue length that a TUN interface has from the beginning. */
 #define DEFAULT_QUEUE_LENGTH 500
 
 struct ifreq

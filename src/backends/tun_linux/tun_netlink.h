@@ -13,7 +13,7 @@
 /* Sets the interface's alias, which `ip link` shows. Returns 0 or an errno. */
 int tun_netlink_set_alias(int control, DWORD index, const char *alias);
 
-/* What the kernel tells about an interface. */
+/* The kernel's answer about an interface. */
 typedef struct tun_link_state
 {
     uint64_t dropped; /* packets on their way into the interface's queue, since it exists */

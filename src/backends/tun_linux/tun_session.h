@@ -97,7 +97,7 @@ uint32_t tun_receive(tun_session *session, tunring_slot *slots, uint32_t count);
 void tun_release(tun_session *session, const tunring_slot *slots, uint32_t count);
 /* Work of the receive lock: takes back what was released. */
 void tun_receive_work(void *session);
-/* Whether packets that were read wait for their place in S, and S has one for the next. */
+/* True if packets that were read wait for their place in S, and S has one for the next. */
 bool tun_receive_can_go_on(const tun_session *session);
 
 BYTE *tun_allocate(tun_session *session, DWORD size);

@@ -101,7 +101,7 @@ class LoopTasks(Tasks):
         return self._loop.call_soon_threadsafe(function)
 
     def finished(self) -> bool:
-        """Whether the loop is closed."""
+        """True if the loop is closed."""
         return self._loop.is_closed()
 
     def make_event(self) -> Event:

@@ -133,7 +133,7 @@ class Tasks(Turn):
         raise NotImplementedError
 
     def finished(self) -> bool:
-        """Whether the loop is closed."""
+        """True if the loop is closed."""
         raise NotImplementedError
 
     def make_event(self) -> Event:

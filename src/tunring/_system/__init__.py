@@ -1,3 +1,3 @@
-"""What the package asks of the operating system, beside configuration."""
+"""Questions to the operating system, beside configuration."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether this process may create adapters."""
+"""The privilege to create adapters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def is_elevated() -> bool:
-    """Whether this process has the privilege that creating an adapter takes.
+    """True if this process has the privilege that creating an adapter takes.
 
     Windows: its token is elevated, as after "Run as administrator". Linux: it has ``CAP_NET_ADMIN``. ``loopback`` needs
     none.

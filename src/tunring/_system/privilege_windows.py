@@ -34,7 +34,7 @@ _token_information.restype = wintypes.BOOL
 
 
 def has_elevated_token() -> bool:
-    """Whether this process runs elevated."""
+    """True if this process runs elevated."""
     token = wintypes.HANDLE()
     if not _open_token(_current_process(), _TOKEN_QUERY, token):
         raise ctypes.WinError(ctypes.get_last_error())

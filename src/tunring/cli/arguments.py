@@ -1,4 +1,4 @@
-"""What several commands take, and its checks."""
+"""Arguments that several commands take, and their checks."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _End:
-    """Whether a run is over, and why: the first reason counts."""
+    """The end of a run, and why: the first reason counts."""
 
     def __init__(self) -> None:
         self._event = threading.Event()

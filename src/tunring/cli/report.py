@@ -1,4 +1,4 @@
-"""What the commands print, and how a failure ends."""
+"""The output of the commands, and how a failure ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def say_json(what: dict[str, Any]) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """An exception in one line."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     if isinstance(error, OSError) and error.filename and not isinstance(error, WintunError):
         reason = f"{error.filename}: {reason}"

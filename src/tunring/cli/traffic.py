@@ -1,4 +1,4 @@
-"""What the demo's traffic counts, whatever makes it."""
+"""The counters of the demo's traffic."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was sent came back right."""
+        """True if everything that was sent came back right."""
         counts = (self.pings, self.datagrams, self.tcp_bytes)
         return not self.damaged and all(count.sent == count.returned for count in counts) and self.pings.sent > 0
 

@@ -1,4 +1,4 @@
-"""What the drop-in devices of all systems have in common."""
+"""The part that the drop-in devices of all systems have in common."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def use_simulator(library: Library, path: str, symbol: str) -> None:
 
 
 class Corruption(enum.IntEnum):
-    """What :meth:`Simulator.corrupt` overwrites."""
+    """The word that :meth:`Simulator.corrupt` overwrites."""
 
     #: The index that a receiver reads to see what has come.
     RECEIVE_TAIL = 0
