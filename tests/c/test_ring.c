@@ -285,7 +285,8 @@ test_allocate_errors(void)
     allocate_fails(0xFFFFFFFF, ERROR_INVALID_PARAMETER);
     CHECK(ring_allocate(&pair.send, 0xFFFF));
     allocate_fails(0xFFFF, ERROR_BUFFER_OVERFLOW);
-    ring_host_end(&pair);
+    ring_host_end_send(&pair.send);
+    ring_host_end_receive(&pair.receive);
     allocate_fails(0, ERROR_HANDLE_EOF);
     receive_fails(ERROR_HANDLE_EOF);
     CHECK(ring_readable(&pair.receive));
@@ -349,7 +350,8 @@ test_rewind(void)
     CHECK_EQUAL(pair.send.ring->tail, 0);
     CHECK_EQUAL(ring_room(&pair.send), CAPACITY - 4);
     CHECK(ring_allocate(&pair.send, 20) == pair.send.ring->data + 4);
-    ring_host_end(&pair);
+    ring_host_end_send(&pair.send);
+    ring_host_end_receive(&pair.receive);
     ring_host_rewind(&pair.send);
     ring_host_rewind(&pair.receive);
     CHECK_EQUAL(pair.send.ring->head, RING_GONE);

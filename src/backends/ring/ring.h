@@ -147,7 +147,5 @@ void ring_host_take(ring_side *side, uint32_t size);
 /* The index that the client reads becomes RING_GONE: every later call says 38. The caller is the host of that side. */
 void ring_host_end_receive(ring_side *side);
 void ring_host_end_send(ring_side *side);
-/* Both of them. */
-void ring_host_end(ring_pair *pair);
 
 #endif

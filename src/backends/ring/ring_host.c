@@ -171,10 +171,3 @@ ring_host_end_send(ring_side *side)
 {
     atomic_exchange(&side->ring->head, RING_GONE);
 }
-
-void
-ring_host_end(ring_pair *pair)
-{
-    ring_host_end_send(&pair->send);
-    ring_host_end_receive(&pair->receive);
-}
