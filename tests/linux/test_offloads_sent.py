@@ -51,6 +51,30 @@ def test_runs_sent(
     assert not namespace.damage()
 
 
+@on_and_off
+@both_families
+def test_checksums_are_filled(
+    session: tunring.Session, namespace: Namespace, offloads: bool, family: int, here: str, there: str
+) -> None:
+    payloads = [bytes([i]) * (100 + i % 2) for i in range(100)]
+    packets = [bytearray(datagram((there, 5), (here, 4001), payload, i)) for i, payload in enumerate(payloads)]
+    for packet in packets:
+        if family == socket.AF_INET:
+            packet[10:12] = b"\x12\x34"
+            packet[26:28] = b"\x12\x34"
+        else:
+            packet[46:48] = b"\x12\x34"
+    wrong = list(map(bytes, packets))
+    with listener(namespace, family, here, 4001) as link:
+        assert session.send(packets) == len(packets)  # which the kernel drops
+        assert session.send(packets, checksums="fill") == len(packets)
+        assert [link.recv(2000) for _ in payloads] == payloads
+        link.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            link.recv(2000)
+    assert packets == wrong
+
+
 @both_families
 def test_interleaved_flows_keep_their_order(
     session: tunring.Session, namespace: Namespace, family: int, here: str, there: str
