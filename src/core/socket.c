@@ -131,6 +131,8 @@ socket_detach(tunring_source *source)
     const tunring_slot rest = {.data = self->leftover.data};
     for (; self->leftover.count; self->leftover.count--)
         arena_give_back(&rest, 1);
+    /* While Windows watches a socket, nobody can make it block again, as one that was taken over has to. */
+    udp_events_watch(&self->events, self->handle, false);
     udp_events_close(&self->events);
     udp_close(self->handle);
 }

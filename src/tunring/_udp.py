@@ -218,8 +218,8 @@ def _family(address: Any) -> int:
 
 
 def _not_here() -> None:
-    if sys.platform != "linux":
-        raise NotImplementedError("UdpSocket needs Linux for now")
+    if sys.platform not in ("linux", "win32"):
+        raise NotImplementedError("UdpSocket needs Linux or Windows")
 
 
 def _only_linux(**options: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
     Pair = tuple[tunring.UdpSocket, tunring.UdpSocket]
     Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+#: trio waits by an interface of Windows' sockets that Wine refuses (WSAEOPNOTSUPP).
+WINE = sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 @pytest.fixture
@@ -248,7 +254,7 @@ def test_close_ends_every_task(sockets: Pair, run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", ["asyncio"] if WINE else ["asyncio", "trio"])
 def test_anyio(sockets: Pair, backend: str) -> None:
     left, right = sockets
 

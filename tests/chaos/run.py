@@ -109,9 +109,9 @@ def _finish(run: engine.Engine[World], world: World, descriptors: dict[str, str]
     limit = engine.Deadline(15)
     if not limit.until(lambda: _core.pinned_sessions() == 0):
         raise Wrong(f"{_core.pinned_sessions()} sessions are pinned")
-    # Some things are opened once: the pipes for signals, ours and uvloop's, and the queue of log lines. Sessions whose
-    # adapter the system has removed are given up on purpose, with their event.
-    allowed = len(descriptors) + 5 + _core.leaked_sessions()
+    # Some things are opened once: the pipes for signals, ours and uvloop's, the queue of log lines, and the event that
+    # ends waits for closed sockets. Sessions whose adapter the system has removed are given up on purpose, with theirs.
+    allowed = len(descriptors) + 6 + _core.leaked_sessions()
     if not limit.until(lambda: len(_descriptors()) <= allowed):
         raise Wrong(f"these descriptors are open: {_descriptors()}; these were before: {descriptors}")
     if not limit.until(lambda: threading.active_count() <= 3):
