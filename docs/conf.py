@@ -13,6 +13,7 @@ import tunring.configuration
 import tunring.contrib.anyio
 import tunring.contrib.scapy
 import tunring.errors
+import tunring.packets
 import tunring.pcapng
 import tunring.testing
 import tunring.testing.responder
