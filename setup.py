@@ -186,7 +186,7 @@ def extensions() -> list[Extension]:
         "extra_compile_args": COMPILE,
         "extra_link_args": LINK,
     }
-    core = ["src/extension/_core.pyx", *c_files("core", "extension")]
+    core = ["src/extension/_core.pyx", *c_files("core", "wireguard", "extension")]
     return [
         Extension("tunring._core", core, libraries=["dl"] if LINUX else ["ws2_32"] if WINDOWS else [], **common),
         *(

@@ -22,6 +22,7 @@ PARTS = {
     # What back ends need of the platform, and all of it.
     "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
     "core": ("src/core/*.c", "src/packet/*.c", "src/platform/*.c"),
+    "wireguard": ("src/wireguard/*.c",),
     # Two parts: a test may link the one without a whole back end.
     "common": ("src/backends/common/backend_log.c",),
     "ring": ("src/backends/ring/*.c",),

@@ -15,7 +15,7 @@ struct tunring_sealer
     aead_format format;
     _Atomic uint64_t counter; /* the next one */
     uint32_t pad_to;
-    uint32_t pad_limit;
+    _Atomic uint32_t pad_limit;
 };
 
 DWORD
@@ -35,7 +35,7 @@ tunring_sealer_new(tunring_aead *library, tunring_aead_algorithm algorithm, cons
     aead_format_set(&sealer->format, format);
     atomic_init(&sealer->counter, counter);
     sealer->pad_to = pad_to ? pad_to : 1;
-    sealer->pad_limit = pad_limit;
+    atomic_init(&sealer->pad_limit, pad_limit);
     *result = sealer;
     return ERROR_SUCCESS;
 }
@@ -55,6 +55,12 @@ tunring_sealer_free(tunring_sealer *sealer)
     free(sealer);
 }
 
+void
+tunring_sealer_set_pad_limit(tunring_sealer *sealer, uint32_t pad_limit)
+{
+    atomic_store_explicit(&sealer->pad_limit, pad_limit, memory_order_relaxed);
+}
+
 uint64_t
 tunring_sealer_counter(const tunring_sealer *sealer)
 {
@@ -65,13 +71,14 @@ tunring_sealer_counter(const tunring_sealer *sealer)
 static inline uint32_t
 padded(const tunring_sealer *sealer, uint32_t length)
 {
-    if (sealer->pad_to == 1 || length >= sealer->pad_limit)
+    const uint32_t limit = atomic_load_explicit(&sealer->pad_limit, memory_order_relaxed);
+    if (sealer->pad_to == 1 || length >= limit)
         return length;
     const uint32_t rest = length % sealer->pad_to;
     if (!rest)
         return length;
     const uint32_t zeros = sealer->pad_to - rest;
-    return zeros < sealer->pad_limit - length ? length + zeros : sealer->pad_limit;
+    return zeros < limit - length ? length + zeros : limit;
 }
 
 uint32_t

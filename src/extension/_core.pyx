@@ -31,6 +31,7 @@ from tunring cimport *
 from tunring_aead cimport *
 from tunring_packets cimport *
 from tunring_routes cimport *
+from tunring_wireguard cimport *
 from wintun cimport *
 
 from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
@@ -56,6 +57,7 @@ cdef extern from "platform/os.h" nogil:
     bint os_event_open(os_event *event) noexcept
     void os_event_close(os_event *event) noexcept
     void os_event_set(os_event *event) noexcept
+    int64_t os_boottime() noexcept
     int64_t os_deadline(int64_t nanoseconds) noexcept
     uint64_t os_thread_number() noexcept
     unsigned os_generation() noexcept
@@ -92,6 +94,7 @@ include "aead.pxi"
 include "source.pxi"
 include "session.pxi"
 include "socket.pxi"
+include "wireguard.pxi"
 include "loops.pxi"
 include "pcapng.pxi"
 include "log.pxi"

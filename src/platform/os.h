@@ -57,6 +57,8 @@ int64_t os_now(void);
 #define OS_FOREVER INT64_MAX
 /* The time that lies this many nanoseconds ahead, saturating. */
 int64_t os_deadline(int64_t nanoseconds);
+/* Nanoseconds of a monotonic clock that goes on while the system is suspended, as far as it has one. Never 0. */
+int64_t os_boottime(void);
 /* Nanoseconds since 1970 UTC, by the system's clock, which may be set. */
 int64_t os_wall_clock(void);
 /* Tells the processor that this is a spin loop. */

@@ -69,6 +69,17 @@ os_deadline(int64_t nanoseconds)
 }
 
 int64_t
+os_boottime(void)
+{
+#if defined(CLOCK_BOOTTIME)
+    struct timespec now;
+    if (clock_gettime(CLOCK_BOOTTIME, &now) == 0)
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#endif
+    return os_now();
+}
+
+int64_t
 os_wall_clock(void)
 {
     struct timespec now;

@@ -114,6 +114,13 @@ os_deadline(int64_t nanoseconds)
 /* Ticks of 100 ns from 1601 to 1970. */
 #define EPOCH 116444736000000000
 
+/* The performance counter goes on meanwhile. */
+int64_t
+os_boottime(void)
+{
+    return os_now();
+}
+
 int64_t
 os_wall_clock(void)
 {

@@ -167,6 +167,16 @@ def _libcryptos() -> Iterator[Candidate]:
     yield from (Candidate("libcrypto", name) for name in _LIBCRYPTOS)
 
 
+def libcryptos() -> Iterator[tuple[str, bool]]:
+    """Candidates for libcrypto in order of preference: the path, and whether it counts only if it is loaded already."""
+    kind, _, path = os.environ.get(VARIABLE, "").partition(":")
+    if kind == "libcrypto" and path:
+        yield path, False
+        return
+    for candidate in _libcryptos():
+        yield candidate.path, candidate.loaded
+
+
 def _loaded() -> _Loaded:
     global _state  # noqa: PLW0603
     setting = os.environ.get(VARIABLE, "")

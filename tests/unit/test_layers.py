@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "src/platform": {"wintun.h", "tunring_packet.h", "tunring_endpoint.h"},
     "src/packet": {"wintun.h", "tunring_packet.h", "tunring_packets.h"},
     "src/core": {"src/packet", "src/platform", "include"},
+    "src/wireguard": {"src/packet", "src/platform", "src/core", "include"},
     "src/extension": {"src/platform", "include"},
     "src/backends/common": {*BELOW_BACK_ENDS, "src/backends/ring"},
     "src/backends/ring": BELOW_BACK_ENDS,

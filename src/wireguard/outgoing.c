@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loop from the session to the socket: packets are sorted by the peer that their destination belongs to, and each
+ * peer's leave together.
+ */
+#include "wireguard/device.h"
+
+typedef struct outgoing
+{
+    tunring_wireguard *device;
+    transmitter *transmitter;
+    tunring_packet packets[TRANSMIT_MAX]; /* of a batch */
+    int32_t numbers[TRANSMIT_MAX];        /* of their peers; then TAKEN */
+    tunring_packet chosen[TRANSMIT_MAX];  /* one peer's */
+} outgoing;
+
+#define TAKEN (TUNRING_NO_ROUTE - 1)
+
+/* The packets of the first one's peer, in order. */
+static uint32_t
+choose(outgoing *self, uint32_t first, uint32_t count)
+{
+    const int32_t number = self->numbers[first];
+    uint32_t chosen = 0;
+    for (uint32_t i = first; i < count; i++)
+    {
+        if (self->numbers[i] != number)
+            continue;
+        self->chosen[chosen++] = self->packets[i];
+        self->numbers[i] = TAKEN;
+    }
+    return chosen;
+}
+
+static void
+send_to_peer(outgoing *self, int32_t number, uint32_t chosen)
+{
+    tunring_wireguard *device = self->device;
+    tunring_wireguard_peer *peer = number < 0 ? NULL : device_find_peer(device, (uint32_t)number);
+    if (!peer)
+    {
+        atomic_fetch_add_explicit(&device->counts.no_peer, chosen, memory_order_relaxed);
+        return;
+    }
+    transmit_or_stage(peer, self->transmitter, self->chosen, chosen);
+    peer_put(peer);
+}
+
+static void
+send_batch(outgoing *self, const tunring_lease *lease)
+{
+    const uint32_t count = tunring_slots_packets(lease->slots, lease->count, true, self->packets);
+    tunring_routes_lookup_packets(self->device->allowed, self->packets, count, false, self->numbers);
+    for (uint32_t i = 0; i < count; i++)
+    {
+        const int32_t number = self->numbers[i];
+        if (number != TAKEN)
+            send_to_peer(self, number, choose(self, i, count));
+    }
+}
+
+static DWORD
+run(outgoing *self)
+{
+    tunring_wireguard *device = self->device;
+    tunring_source *source = tunring_session_source(device->session);
+    const tunring_wait wait = {.deadline = TUNRING_FOREVER, .cancel = device->stop.wait};
+    while (!device_ending(device))
+    {
+        tunring_lease *lease;
+        const DWORD code = tunring_receive(source, TRANSMIT_MAX, &wait, &lease);
+        if (code == ERROR_SUCCESS)
+        {
+            send_batch(self, lease);
+            tunring_lease_release(lease);
+            tunring_lease_free(lease);
+        }
+        else if (code != ERROR_CANCELLED && code != ERROR_NOT_ENOUGH_MEMORY)
+        {
+            device_over(device);
+            return code;
+        }
+    }
+    return ERROR_HANDLE_EOF;
+}
+
+DWORD
+tunring_wireguard_run_outgoing(tunring_wireguard *device)
+{
+    if (!device_enter(device))
+        return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_BUSY;
+    if (atomic_exchange(&device->sending, true))
+        goto leave;
+    outgoing self = {.device = device, .transmitter = transmitter_new()};
+    code = self.transmitter ? run(&self) : ERROR_NOT_ENOUGH_MEMORY;
+    transmitter_free(self.transmitter);
+    atomic_store(&device->sending, false);
+leave:
+    device_leave(device);
+    return code;
+}
