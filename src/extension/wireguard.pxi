@@ -270,7 +270,7 @@ cdef class _WireGuardDevice:
     def new_index(self, _WireGuardPeer peer not None) -> int:
         """An index for a handshake of the peer: random, and unlike every other of the device."""
         cdef uint32_t index = 0
-        self.check(tunring_wireguard_index_new(peer.peer, &index), "can't make an index")
+        self.check(tunring_wireguard_index_new(peer.get(), &index), "can't make an index")
         return index
 
     def free_index(self, index) -> None:
@@ -285,6 +285,7 @@ cdef class _WireGuardDevice:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class _WireGuardPeer:
     """A peer of a device. :meth:`_WireGuardDevice.add_peer` makes it."""
     cdef tunring_wireguard_peer *peer         # set once; freed by __dealloc__
@@ -302,19 +303,25 @@ cdef class _WireGuardPeer:
     def __reduce__(self):
         raise TypeError("a peer can't be copied or pickled")
 
+    cdef tunring_wireguard_peer *get(self) except NULL:
+        if not self.peer:
+            raise TypeError("_WireGuardDevice.add_peer() makes peers")
+        return self.peer
+
     def __repr__(self):
-        return f"<tunring._core._WireGuardPeer {tunring_wireguard_peer_number(self.peer)}>"
+        return f"<tunring._core._WireGuardPeer {tunring_wireguard_peer_number(self.get())}>"
 
     def remove(self) -> None:
         """Take it out of the device, with its keys, networks, indices and staged packets. Any number of times."""
-        self.device.peers.pop(tunring_wireguard_peer_number(self.peer), None)
-        tunring_wireguard_peer_remove(self.peer)
+        cdef tunring_wireguard_peer *peer = self.get()
+        self.device.peers.pop(tunring_wireguard_peer_number(peer), None)
+        tunring_wireguard_peer_remove(peer)
 
     @property
     def endpoint(self):
         """Where its datagrams go to, an Endpoint or None."""
         cdef tunring_endpoint value
-        self.device.check(tunring_wireguard_peer_endpoint(self.peer, &value), "no endpoint")
+        self.device.check(tunring_wireguard_peer_endpoint(self.get(), &value), "no endpoint")
         return _endpoint_from(&value) if value.port else None
 
     @endpoint.setter
@@ -325,7 +332,7 @@ cdef class _WireGuardPeer:
             value = _endpoint_of(to).value
             if not value.port:
                 raise ValueError("an endpoint's port must not be 0")
-        self.device.check(tunring_wireguard_peer_set_endpoint(self.peer, &value), "can't set the endpoint")
+        self.device.check(tunring_wireguard_peer_set_endpoint(self.get(), &value), "can't set the endpoint")
 
     cdef int allow(self, networks, bint replace) except -1:
         cdef list items = list(networks)
@@ -345,7 +352,7 @@ cdef class _WireGuardPeer:
                 memcpy(prefixes[i].address, chars, len(address))
                 prefixes[i].version = 4 if len(address) == 4 else 6
                 prefixes[i].length = _integer(items[i][1], "a prefix's length", 0, 8 * len(address))
-            code = tunring_wireguard_peer_allow(self.peer, prefixes, <uint32_t>len(items), replace)
+            code = tunring_wireguard_peer_allow(self.get(), prefixes, <uint32_t>len(items), replace)
         finally:
             PyMem_Free(prefixes)
         return self.device.check(code, "can't set allowed IPs")
@@ -370,7 +377,7 @@ cdef class _WireGuardPeer:
                 prefixes = <tunring_prefix *>PyMem_Malloc(room * sizeof(tunring_prefix))
                 if not prefixes:
                     raise MemoryError()
-                self.device.check(tunring_wireguard_peer_allowed(self.peer, prefixes, room, &count), "no allowed IPs")
+                self.device.check(tunring_wireguard_peer_allowed(self.get(), prefixes, room, &count), "no allowed IPs")
                 if count <= room:
                     break
                 PyMem_Free(prefixes)
@@ -399,7 +406,7 @@ cdef class _WireGuardPeer:
         cdef bytes receive = _wireguard_key(receive_key, "receive_key")
         cdef const char *send_bytes = send
         cdef const char *receive_bytes = receive
-        cdef tunring_wireguard_peer *peer = self.peer
+        cdef tunring_wireguard_peer *peer = self.get()
         cdef tunring_wireguard_keys keys
         cdef DWORD code
         keys.index = index
@@ -413,11 +420,11 @@ cdef class _WireGuardPeer:
 
     def wipe_keys(self) -> None:
         """Forget all its keys."""
-        self.device.check(tunring_wireguard_peer_wipe(self.peer), "can't wipe keys")
+        self.device.check(tunring_wireguard_peer_wipe(self.get()), "can't wipe keys")
 
     def drop_staged(self) -> None:
         """Drop the packets that wait for a key."""
-        self.device.check(tunring_wireguard_peer_drop_staged(self.peer), "can't drop packets")
+        self.device.check(tunring_wireguard_peer_drop_staged(self.get()), "can't drop packets")
 
     @property
     def staged(self) -> int:
@@ -429,7 +436,7 @@ cdef class _WireGuardPeer:
         cdef bytes message = _wireguard_message(data)
         cdef const char *chars = message
         cdef uint32_t size = <uint32_t>len(message)
-        cdef tunring_wireguard_peer *peer = self.peer
+        cdef tunring_wireguard_peer *peer = self.get()
         cdef c_bool sent = False
         cdef DWORD code
         with nogil:  # the caller holds us, and `message` is ours
@@ -439,7 +446,7 @@ cdef class _WireGuardPeer:
 
     def send_keepalive(self) -> bool:
         """Send an empty data message. False without a key that may be used, or an endpoint."""
-        cdef tunring_wireguard_peer *peer = self.peer
+        cdef tunring_wireguard_peer *peer = self.get()
         cdef c_bool sent = False
         cdef DWORD code
         with nogil:  # the caller holds us
@@ -450,17 +457,17 @@ cdef class _WireGuardPeer:
     def heard(self, size, source=None) -> None:
         """Note that a handshake message of ``size`` bytes was authentic; the endpoint follows ``source``, if given."""
         cdef Endpoint endpoint = None if source is None else _endpoint_of(source)
-        self.device.check(tunring_wireguard_peer_heard(self.peer, size, NULL if endpoint is None else &endpoint.value),
+        self.device.check(tunring_wireguard_peer_heard(self.get(), size, NULL if endpoint is None else &endpoint.value),
                           "can't note a message")
 
     def watch_until(self, time) -> None:
         """When the caller looks at :meth:`state` again; stamps that need it earlier raise ACTIVE."""
-        self.device.check(tunring_wireguard_peer_watch(self.peer, time), "can't watch")
+        self.device.check(tunring_wireguard_peer_watch(self.get(), time), "can't watch")
 
     def state(self) -> _WireGuardState:
         """Its stamps, counts and keys; zeros once it is removed."""
         cdef tunring_wireguard_status status
-        tunring_wireguard_peer_status(self.peer, &status)
+        tunring_wireguard_peer_status(self.get(), &status)
         return _WireGuardState(
             status.unanswered_since, status.unacknowledged_since, status.last_data_sent, status.last_sent,
             status.last_received, status.received_bytes, status.sent_bytes, status.current_born, status.newest_born,

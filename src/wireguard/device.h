@@ -156,6 +156,15 @@ tunring_wireguard_limits device_limits(tunring_wireguard *device);
 /* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns how many the system took or refused. */
 uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
 
+/* ---- incoming.c ---- */
+
+/* Datagrams that are received at a time. */
+#define DEVICE_TAKE 128u
+
+/* Takes what was received from the socket: packets go to the session, and handshake messages to the gate. Not 0 when the
+ * session is over. */
+DWORD device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lease *lease);
+
 /* ---- keypair.c ---- */
 
 void keypair_use(keypair *self);

@@ -8,8 +8,6 @@
 #include "wireguard/device.h"
 #include "wireguard/packet.h"
 
-/* Datagrams that are received at a time. */
-#define MOST 128u
 /* A session without room for that long has trouble that waiting doesn't mend. */
 #define DELIVERY_PATIENCE (NANOSECONDS / 50)
 
@@ -24,21 +22,21 @@ typedef enum message_type
     DATA
 } message_type;
 
+/* A batch on its way. */
 typedef struct incoming
 {
     tunring_wireguard *device;
     tunring_socket *socket;
     tunring_wireguard_limits limits;
     int64_t now;
-    /* Of a batch. */
     const tunring_origins *origins;
     uint32_t origin; /* of the datagram that is looked at */
-    tunring_datagram datagrams[MOST];
+    tunring_datagram datagrams[DEVICE_TAKE];
     /* To deliver. */
     uint32_t count;
-    tunring_packet packets[MOST];
-    int32_t from[MOST];   /* the peer that sent it */
-    int32_t owners[MOST]; /* the peer that its source belongs to */
+    tunring_packet packets[DEVICE_TAKE];
+    int32_t from[DEVICE_TAKE];   /* the peer that sent it */
+    int32_t owners[DEVICE_TAKE]; /* the peer that its source belongs to */
 } incoming;
 
 static void
@@ -215,14 +213,9 @@ deliver(incoming *self)
     return code == WAIT_TIMEOUT || code == ERROR_OPERATION_ABORTED ? ERROR_SUCCESS : code;
 }
 
-static DWORD
-take_batch(incoming *self, const tunring_lease *lease)
+static void
+take_datagrams(incoming *self, const tunring_lease *lease)
 {
-    self->limits = device_limits(self->device);
-    self->now = os_boottime();
-    self->origins = lease->origins;
-    self->origin = 0;
-    self->count = 0;
     for (uint32_t i = 0; i < lease->count; i++)
         self->datagrams[i] = (tunring_datagram){.data = lease->slots[i].data, .length = lease->slots[i].length};
     for (uint32_t i = 0; i < lease->count;)
@@ -238,7 +231,21 @@ take_batch(incoming *self, const tunring_lease *lease)
                      &origin_of(self, i)->from);
         i++;
     }
-    return deliver(self);
+}
+
+DWORD
+device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lease *lease)
+{
+    incoming self;
+    self.device = device;
+    self.socket = socket;
+    self.limits = device_limits(device);
+    self.now = os_boottime();
+    self.origins = lease->origins;
+    self.origin = 0;
+    self.count = 0;
+    take_datagrams(&self, lease);
+    return deliver(&self);
 }
 
 /* ---- The loop ---- */
@@ -253,14 +260,13 @@ wait_for_socket(const tunring_wireguard *device)
 
 /* Receives from the socket that is the device's now, until that changes. Returns what ends the loop, or 0. */
 static DWORD
-use_socket(incoming *self)
+use_socket(tunring_wireguard *device, tunring_socket *socket)
 {
-    tunring_wireguard *device = self->device;
     const tunring_wait wait = {.deadline = TUNRING_FOREVER, .cancel = device->changed.wait};
     while (!device_ending(device))
     {
         tunring_lease *lease;
-        DWORD code = tunring_receive(tunring_socket_source(self->socket), MOST, &wait, &lease);
+        DWORD code = tunring_receive(tunring_socket_source(socket), DEVICE_TAKE, &wait, &lease);
         if (code == ERROR_CANCELLED)
             return ERROR_SUCCESS;
         if (code == ERROR_HANDLE_EOF)
@@ -273,7 +279,7 @@ use_socket(incoming *self)
             os_sleep(NANOSECONDS / 1000);
             continue;
         }
-        code = take_batch(self, lease);
+        code = device_take(device, socket, lease);
         tunring_lease_release(lease);
         tunring_lease_free(lease);
         if (code != ERROR_SUCCESS)
@@ -297,18 +303,17 @@ look_for_socket(tunring_wireguard *device)
 }
 
 static DWORD
-run(incoming *self)
+run(tunring_wireguard *device)
 {
-    tunring_wireguard *device = self->device;
     DWORD code = ERROR_SUCCESS;
     while (code == ERROR_SUCCESS && !device_ending(device))
     {
-        self->socket = look_for_socket(device);
-        if (self->socket)
-            code = use_socket(self);
+        tunring_socket *socket = look_for_socket(device);
+        if (socket)
+            code = use_socket(device, socket);
         else
             wait_for_socket(device);
-        device_put_socket(self->socket);
+        device_put_socket(socket);
     }
     if (code != ERROR_SUCCESS)
         device_over(device);
@@ -323,8 +328,7 @@ tunring_wireguard_run_incoming(tunring_wireguard *device)
     DWORD code = ERROR_BUSY;
     if (!atomic_exchange(&device->receiving, true))
     {
-        incoming self = {.device = device};
-        code = run(&self);
+        code = run(device);
         atomic_store(&device->receiving, false);
     }
     device_leave(device);

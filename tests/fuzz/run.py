@@ -1,6 +1,6 @@
 """Builds the fuzz targets with clang's libFuzzer, ASan and UBSan, and runs each for a while.
 
-    python3 tests/fuzz/run.py [--seconds N] [split] [coalesce] [complete]
+    python3 tests/fuzz/run.py [--seconds N] [split] [coalesce] [complete] [wireguard]
 
 Exit code 0: nothing was found; 77: there is no clang with libFuzzer; else something was found, and the input lies in
 ``build/fuzz``. What the fuzzer learns stays there too, for the next time.
@@ -24,7 +24,13 @@ sys.path.insert(0, str(ROOT))
 import sources
 
 BUILD = ROOT / "build/fuzz"
-TARGETS = ("split", "coalesce", "complete")
+#: What each target is linked with.
+TARGETS = {
+    "split": ("offloads",),
+    "coalesce": ("offloads",),
+    "complete": ("offloads",),
+    "wireguard": ("core", "wireguard", "loopback", "common", "os", "ring"),
+}
 COMPILER = shlex.split(os.environ.get("CLANG", "clang"))
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined"]
@@ -44,9 +50,11 @@ def available() -> bool:
 def build(target: str) -> Path:
     """The program of a target."""
     program = BUILD / f"fuzz_{target}"
-    files = [ROOT / f"tests/fuzz/fuzz_{target}.c", *sources.c_files(ROOT, sources.this_system(), "offloads")]
-    include = [f"-I{ROOT / folder}" for folder in (*sources.INCLUDE, "tests/fuzz")]
-    subprocess.run([*COMPILER, *FLAGS, *SANITIZERS, *include, *map(str, files), "-o", str(program)], check=True)
+    files = [ROOT / f"tests/fuzz/fuzz_{target}.c", *sources.c_files(ROOT, sources.this_system(), *TARGETS[target])]
+    include = [f"-I{ROOT / folder}" for folder in (*sources.INCLUDE, "tests/fuzz", "tests/c")]
+    files = list(dict.fromkeys(files))  # parts share some
+    command = [*COMPILER, *FLAGS, *SANITIZERS, *include, *map(str, files), "-pthread", "-ldl", "-o", str(program)]
+    subprocess.run(command, check=True)
     return program
 
 
@@ -63,8 +71,8 @@ def fuzz(target: str, seconds: int) -> bool:
 
 def main() -> int:
     """Runs all targets, whatever the first one finds."""
-    parser = argparse.ArgumentParser(description="Fuzz what reads packets.")
-    parser.add_argument("targets", nargs="*", metavar="split|coalesce|complete", help="default: all")
+    parser = argparse.ArgumentParser(description="Fuzz what takes apart packets from outside.")
+    parser.add_argument("targets", nargs="*", metavar="split|coalesce|complete|wireguard", help="default: all")
     parser.add_argument("--seconds", type=int, default=60, help="for each target; default: %(default)s")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(TARGETS):

@@ -106,10 +106,31 @@ def coalesce_inputs() -> list[bytes]:
     return found
 
 
+def wireguard_inputs() -> list[bytes]:
+    """Inputs of fuzz_wireguard."""
+    inside = bytearray(packet(4, UDP, 50))
+    inside[12:16] = bytes((10, 0, 0, 1))
+    as_it_is, data, handshake = 0, 1, 2
+    messages = [bytes([kind, 0, 0, 0]) + bytes(size - 4) for kind, size in ((1, 148), (2, 92), (3, 64), (4, 32))]
+    return [
+        step(data, bytes(inside)) * 3
+        + step(data)
+        + step(data, bytes(inside[:30]))
+        + step(data, bytes(inside) + b"\0" * 9),
+        step(data, packet(6, TCP, 50)) + step(as_it_is, b"\4") + step(as_it_is),
+        *(step(handshake, message) + step(as_it_is, message) for message in messages),
+    ]
+
+
 def write(folder: Path) -> None:
     """Writes a folder of inputs for each target."""
-    complete = [data[10:] for data in split_inputs()]
-    for name, inputs in (("split", split_inputs()), ("coalesce", coalesce_inputs()), ("complete", complete)):
+    targets = {
+        "split": split_inputs(),
+        "coalesce": coalesce_inputs(),
+        "complete": [data[10:] for data in split_inputs()],
+        "wireguard": wireguard_inputs(),
+    }
+    for name, inputs in targets.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(inputs):
             (folder / name / f"seed-{number:03}").write_bytes(data)
