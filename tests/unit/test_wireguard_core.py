@@ -381,21 +381,61 @@ def test_handshake_messages_are_let_through_by_their_mac(joined: Joined) -> None
     joined.right.counted("unknown_index", 2)
 
 
-def test_under_load_only_those_with_a_cookie_pass_and_not_too_many(joined: Joined) -> None:
-    device, to = joined.right.device, joined.right.socket.address
-    device.set_identity(MAC1, COOKIE)
+def hchacha20(key: bytes, nonce: bytes) -> bytes:
+    """By the Internet draft on XChaCha (draft-irtf-cfrg-xchacha, 2.2)."""
+    x = list(struct.unpack("<16I", b"expand 32-byte k" + key + nonce))
+
+    def half(a: int, b: int, c: int, d: int, one: int, other: int) -> None:
+        x[a] = x[a] + x[b] & 0xFFFFFFFF
+        x[d] = (x[d] ^ x[a]) << one & 0xFFFFFFFF | (x[d] ^ x[a]) >> 32 - one
+        x[c] = x[c] + x[d] & 0xFFFFFFFF
+        x[b] = (x[b] ^ x[c]) << other & 0xFFFFFFFF | (x[b] ^ x[c]) >> 32 - other
+
     for _ in range(10):
-        joined.left.socket.send([handshake(1, 148) for _ in range(200)], to)
-    assert eventually(lambda: device.stats()["cookies_sent"] > 0)
+        for shift in (0, 1):
+            for a in range(4):
+                columns = a, 4 + (a + shift) % 4, 8 + (a + 2 * shift) % 4, 12 + (a + 3 * shift) % 4
+                half(*columns, 16, 12)
+                half(*columns, 8, 7)
+    return struct.pack("<8I", *x[:4], *x[12:])
+
+
+def open_cookie(reply: bytes, message: bytes) -> bytes:
+    nonce, sealed = reply[8:32], reply[32:]
+    key = hchacha20(COOKIE, nonce[:16])
+    mac1 = message[-32:-16]
+    cookie = _core.aead_message("chacha20-poly1305", key, bytes(4) + nonce[16:], mac1, sealed[:16], sealed[16:])
+    assert cookie
+    return cookie
+
+
+def test_under_load_only_those_with_a_cookie_pass_and_not_too_many(joined: Joined) -> None:
+    device, to, udp = joined.right.device, joined.right.socket.address, joined.left.socket
+    joined.left.device.set_socket(None)  # the replies are for this test
+    device.set_identity(MAC1, COOKIE)
+    udp.send([handshake(1, 148) for _ in range(150)], to)
+    assert eventually(lambda: device.stats()["cookies_sent"] == 150 - 128)
     assert device.stats()["under_load"]
-    with joined.left.socket.receive(timeout=10) as batch:
-        reply = bytes(batch[0])
-    assert len(reply) == 64
-    assert reply[:8] == struct.pack("<II", 3, 77)
-    got = 0
-    while messages := device.take(0.2)[0]:
-        got += len(messages)
-    assert 128 <= got <= 1024
+    first = handshake(1, 148)
+    udp.send([first], to)
+    replies: list[bytes] = []
+    while len(replies) < 150 - 128 + 1:
+        with udp.receive(timeout=10) as batch:
+            assert batch
+            replies += batch.tobytes()
+    assert {(len(reply), reply[:8]) for reply in replies} == {(64, struct.pack("<II", 3, 77))}
+    cookie = open_cookie(replies[-1], first)
+    messages = []
+    for _ in range(100):
+        body = handshake(1, 148)[:-16]
+        messages.append(body + hashlib.blake2s(body, key=cookie, digest_size=16).digest())
+    udp.send(messages, to)
+    assert eventually(lambda: device.stats()["limited"] > 0)
+    got: list[bytes] = []
+    while taken := device.take(0.2)[0]:
+        got += [data for data, _, _ in taken]
+    assert len(got) == 128 + 100 - device.stats()["limited"] >= 128 + 5
+    assert got[128:133] == messages[:5]
 
 
 def test_waits_end(joined: Joined) -> None:
