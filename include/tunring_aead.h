@@ -95,7 +95,8 @@ DWORD tunring_sealer_new(tunring_aead *library, tunring_aead_algorithm algorithm
 void tunring_sealer_close(tunring_sealer *sealer);
 /* Nobody may be in a call. Any time. */
 void tunring_sealer_free(tunring_sealer *sealer);
-/* Changes the limit; calls in flight may see the old one. Room for a datagram is then its size without the limit. Any time. */
+/* Changes the limit; calls in flight may see the old one. Room for a datagram is then its size without the limit.
+ * Any time. */
 void tunring_sealer_set_pad_limit(tunring_sealer *sealer, uint32_t pad_limit);
 /* The next counter. Any time. */
 uint64_t tunring_sealer_counter(const tunring_sealer *sealer);

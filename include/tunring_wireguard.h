@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * WireGuard, as far as it is done per packet: data messages, the keys that they use, and what is let through of handshake
- * messages. Handshakes themselves, timers and policy are the caller's, who learns here what has happened.
+ * WireGuard, as far as it is done per packet: data messages, the keys that they use, and what is let through of
+ * handshake messages. Handshakes themselves, timers and policy are the caller's, who learns here what has happened.
  *
- * Functions return 0 or a Win32 error code; ERROR_HANDLE_EOF once the device is closed, in a child process, and where it
- * is noted when the session's adapter is gone. Times are nanoseconds of os_boottime(); 0 stands for never.
+ * Functions return 0 or a Win32 error code; ERROR_HANDLE_EOF once the device is closed, in a child process, and where
+ * it is noted when the session's adapter is gone. Times are nanoseconds of os_boottime(); 0 stands for never.
  */
 #ifndef TUNRING_WIREGUARD_H
 #define TUNRING_WIREGUARD_H
@@ -20,7 +20,7 @@
 #define TUNRING_WIREGUARD_STAGED 128u
 #define TUNRING_WIREGUARD_STAGED_BYTES (64u << 20)
 
-/* ---- Hashes: wireguard/hashes_libcrypto.c -------------------------------------------------------------------------- */
+/* ---- Hashes: wireguard/hashes_libcrypto.c ------------------------------------------------------------------------ */
 
 /* What WireGuard needs of libcrypto besides its AEAD: BLAKE2s, ChaCha20 and random numbers. */
 typedef struct tunring_hashes tunring_hashes;
@@ -33,16 +33,17 @@ DWORD tunring_hashes_load(const tunring_path_char *path, bool loaded, tunring_ha
 bool tunring_hashes_mac(tunring_hashes *hashes, const BYTE *key, uint32_t key_size, const BYTE *data, size_t size,
                         BYTE *mac);
 
-/* ---- Devices: wireguard/device.c ---------------------------------------------------------------------------------- */
+/* ---- Devices: wireguard/device.c --------------------------------------------------------------------------------- */
 
 typedef struct tunring_wireguard tunring_wireguard;
 typedef struct tunring_wireguard_peer tunring_wireguard_peer;
 
-/* The AEAD's library must have passed the check of ChaCha20-Poly1305. The device keeps the session's struct, not the session
- * open. */
+/* The AEAD's library must have passed the check of ChaCha20-Poly1305. The device keeps the session's struct, not the
+ * session open. */
 DWORD tunring_wireguard_new(tunring_session *session, tunring_aead *aead, tunring_hashes *hashes,
                             tunring_wireguard **device);
-/* Ends the loops and every wait, waits for the calls in flight, and wipes every key. Any thread, any number of times. */
+/* Ends the loops and every wait, waits for the calls in flight, and wipes every key. Any thread, any number of
+ * times. */
 void tunring_wireguard_close(tunring_wireguard *device);
 /* Gives up the caller's pointer, to a device that is closed; in a child it does nothing. At any time. */
 void tunring_wireguard_drop(tunring_wireguard *device);
@@ -50,8 +51,8 @@ void tunring_wireguard_drop(tunring_wireguard *device);
 /* The device is open. TUNRING_REMOVED: the session is over. At any time. */
 tunring_state tunring_wireguard_state(const tunring_wireguard *device);
 
-/* The loops. Each returns when the device is closed or the session over, which ends the other one too: ERROR_HANDLE_EOF.
- * ERROR_BUSY if another thread is in the same one. */
+/* The loops. Each returns when the device is closed or the session over, which ends the other one too:
+ * ERROR_HANDLE_EOF. ERROR_BUSY if another thread is in the same one. */
 DWORD tunring_wireguard_run_outgoing(tunring_wireguard *device);
 DWORD tunring_wireguard_run_incoming(tunring_wireguard *device);
 
@@ -73,8 +74,8 @@ typedef struct tunring_wireguard_limits
 /* For tests: other limits than the protocol's. */
 DWORD tunring_wireguard_set_limits(tunring_wireguard *device, const tunring_wireguard_limits *limits);
 
-/* Sends a handshake message to an endpoint, from its local address. *sent is false if the system refused it, or there is no
- * socket. */
+/* Sends a handshake message to an endpoint, from its local address. *sent is false if the system refused it, or
+ * there is no socket. */
 DWORD tunring_wireguard_send_to(tunring_wireguard *device, const BYTE *data, uint32_t size, const tunring_endpoint *to,
                                 bool *sent);
 
@@ -100,7 +101,7 @@ typedef struct tunring_wireguard_figures
 /* At any time. */
 void tunring_wireguard_figures_read(tunring_wireguard *device, tunring_wireguard_figures *figures);
 
-/* ---- What has happened: wireguard/queue.c -------------------------------------------------------------------------- */
+/* ---- What has happened: wireguard/queue.c ------------------------------------------------------------------------ */
 
 /* A handshake message or cookie reply that was let through. */
 typedef struct tunring_wireguard_message
@@ -140,7 +141,7 @@ DWORD tunring_wireguard_take(tunring_wireguard *device, const tunring_wait *wait
 /* Ends a tunring_wireguard_take(), or the next, with 0 and perhaps nothing. At any time. */
 void tunring_wireguard_wake(tunring_wireguard *device);
 
-/* ---- Peers: wireguard/peer.c --------------------------------------------------------------------------------------- */
+/* ---- Peers: wireguard/peer.c ------------------------------------------------------------------------------------- */
 
 DWORD tunring_wireguard_peer_add(tunring_wireguard *device, tunring_wireguard_peer **peer);
 /* Takes it out of its device, with its allowed IPs, indices, keys and staged packets: later calls return
@@ -151,9 +152,9 @@ void tunring_wireguard_peer_drop(tunring_wireguard_peer *peer);
 /* Never 0, and never another peer's of the same device. */
 uint32_t tunring_wireguard_peer_number(const tunring_wireguard_peer *peer);
 
-/* Gives networks to the peer, taking each from whoever has it. `replace`: it then has no others. A packet meanwhile finds
- * the network's old peer or the new one. ERROR_INVALID_PARAMETER, before anything is changed, for a prefix that is not
- * valid; ERROR_NOT_ENOUGH_MEMORY: it may have some of them. */
+/* Gives networks to the peer, taking each from whoever has it. `replace`: it then has no others. A packet meanwhile
+ * finds the network's old peer or the new one. ERROR_INVALID_PARAMETER, before anything is changed, for a prefix
+ * that is not valid; ERROR_NOT_ENOUGH_MEMORY: it may have some of them. */
 DWORD tunring_wireguard_peer_allow(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count,
                                    bool replace);
 /* Lists the peer's networks: up to `room` of them, IPv4 first. *count tells how many there are. */
@@ -176,9 +177,9 @@ typedef struct tunring_wireguard_keys
     bool initiator;
 } tunring_wireguard_keys;
 
-/* The outcome of a handshake. The initiator sends under it at once: staged packets or, without any, a keepalive, in this
- * call. The responder does so once authentic data has come under it. ERROR_NOT_FOUND: the index is not a handshake's of
- * this peer (any more). */
+/* The outcome of a handshake. The initiator sends under it at once: staged packets or, without any, a keepalive, in
+ * this call. The responder does so once authentic data has come under it. ERROR_NOT_FOUND: the index is not a
+ * handshake's of this peer (any more). */
 DWORD tunring_wireguard_peer_install(tunring_wireguard_peer *peer, const tunring_wireguard_keys *keys);
 /* Wipes its keys. */
 DWORD tunring_wireguard_peer_wipe(tunring_wireguard_peer *peer);
@@ -193,8 +194,8 @@ DWORD tunring_wireguard_peer_keepalive(tunring_wireguard_peer *peer, bool *sent)
 /* A handshake message of `size` bytes was authenticated; the peer's endpoint follows `source` unless that is NULL. */
 DWORD tunring_wireguard_peer_heard(tunring_wireguard_peer *peer, uint32_t size, const tunring_endpoint *source);
 
-/* The caller looks at the peer's stamps again at that time: TUNRING_WIREGUARD_ACTIVE is for stamps that are set more than 9
- * seconds earlier. INT64_MAX: never, which is so at first. */
+/* The caller looks at the peer's stamps again at that time: TUNRING_WIREGUARD_ACTIVE is for stamps that are set more
+ * than 9 seconds earlier. INT64_MAX: never, which is so at first. */
 DWORD tunring_wireguard_peer_watch(tunring_wireguard_peer *peer, int64_t until);
 
 typedef struct tunring_wireguard_status

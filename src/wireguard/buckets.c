@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A source that has no bucket takes the one of its set that was used the longest time ago: with more sources than buckets,
- * all of which must have shown by a cookie that they receive at their address, some get more than their share.
+ * A source that has no bucket takes the one of its set that was used the longest time ago: with more sources than
+ * buckets, all of which must have shown by a cookie that they receive at their address, some get more than their
+ * share.
  */
 #include "wireguard/buckets.h"
 

@@ -2,9 +2,9 @@
  *
  * A device's parts, as its files share them.
  *
- * Locks are taken in this order: the device's, a peer's, the queue's. None is held over a system call that may wait, nor
- * over cryptography. Peers and keypairs are counted: whoever found one under the device's lock keeps it until it lets go,
- * so that peers are removed while their packets are on the way.
+ * Locks are taken in this order: the device's, a peer's, the queue's. None is held over a system call that may wait,
+ * nor over cryptography. Peers and keypairs are counted: whoever found one under the device's lock keeps it until it
+ * lets go, so that peers are removed while their packets are on the way.
  */
 #ifndef TUNRING_WIREGUARD_DEVICE_H
 #define TUNRING_WIREGUARD_DEVICE_H
@@ -153,7 +153,8 @@ void device_put_socket(tunring_socket *socket);
 
 tunring_wireguard_limits device_limits(tunring_wireguard *device);
 
-/* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns how many the system took or refused. */
+/* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns how many the system took or
+ * refused. */
 uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
 
 /* ---- incoming.c ---- */
@@ -161,8 +162,8 @@ uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tu
 /* Datagrams that are received at a time. */
 #define DEVICE_TAKE 128u
 
-/* Takes what was received from the socket: packets go to the session, and handshake messages to the gate. Not 0 when the
- * session is over. */
+/* Takes what was received from the socket: packets go to the session, and handshake messages to the gate. Not 0 when
+ * the session is over. */
 DWORD device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lease *lease);
 
 /* ---- keypair.c ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is let through of handshake messages, so that floods of them cost their receiver little: mac1 shows that the sender
- * knows the device's public key. Under load mac2 must show that it receives at its address, and a source may send only so
- * many; who lacks mac2 is sent a cookie to make it with.
+ * What is let through of handshake messages, so that floods of them cost their receiver little: mac1 shows that the
+ * sender knows the device's public key. Under load mac2 must show that it receives at its address, and a source may
+ * send only so many; who lacks mac2 is sent a cookie to make it with.
  */
 #include "core/aead.h"
 #include "wireguard/buckets.h"

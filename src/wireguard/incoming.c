@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The loop from the socket to the session. Nothing of a datagram is believed before its tag is: index, counter, endpoint
- * and source in this order.
+ * The loop from the socket to the session. Nothing of a datagram is believed before its tag is: index, counter,
+ * endpoint and source in this order.
  */
 #include "core/counter.h"
 #include "platform/wait.h"

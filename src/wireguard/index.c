@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Open addressing with linear probing. At most half of the places are taken; removing moves later entries up, so that no
- * search ever passes over places that were.
+ * Open addressing with linear probing. At most half of the places are taken; removing moves later entries up, so that
+ * no search ever passes over places that were.
  */
 #include "wireguard/index.h"
 

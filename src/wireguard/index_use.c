@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Indices, by which the far end's messages find a handshake or a keypair: random, so that nobody guesses them, and unique
- * within the device.
+ * Indices, by which the far end's messages find a handshake or a keypair: random, so that nobody guesses them, and
+ * unique within the device.
  */
 #include "wireguard/device.h"
 #include "wireguard/hashes.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Keypairs and their rotation. The initiator's new keypair is the current one at once. The responder's is upcoming until
- * authentic data has come under it, for only then does the initiator surely have it too.
+ * Keypairs and their rotation. The initiator's new keypair is the current one at once. The responder's is upcoming
+ * until authentic data has come under it, for only then does the initiator surely have it too.
  */
 #include "core/counter.h"
 #include "wireguard/device.h"
@@ -74,7 +74,8 @@ keypair_may_receive(const keypair *self, const tunring_wireguard_limits *limits,
 
 /* ---- A peer's three ---- */
 
-/* Takes a keypair out of its place. Its key is wiped as soon as the calls that use it have left. Both locks are held. */
+/* Takes a keypair out of its place. Its key is wiped as soon as the calls that use it have left. Both locks are
+ * held. */
 static void
 retire(tunring_wireguard_peer *peer, keypair **place)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What has happened, for one thread of the caller's to take: handshake messages in a ring, and peers with flags in a list,
- * each at most once.
+ * What has happened, for one thread of the caller's to take: handshake messages in a ring, and peers with flags in a
+ * list, each at most once.
  */
 #include "platform/wait.h"
 #include "wireguard/device.h"
@@ -175,14 +175,12 @@ tunring_wireguard_take(tunring_wireguard *device, const tunring_wait *wait, tunr
     if (!device_enter(device))
         return ERROR_HANDLE_EOF;
     while (code == ERROR_SUCCESS)
-    {
         if (device_ending(device))
             code = ERROR_HANDLE_EOF;
         else if (take(&device->queue, news))
             break;
         else
             code = wait ? wait_for_news(device, wait) : WAIT_TIMEOUT;
-    }
     device_leave(device);
     return code;
 }

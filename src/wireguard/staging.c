@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Packets that wait for a key: copies, so that no ring's slot waits with them. A peer keeps a bounded number, and all peers
- * together a bounded size; the oldest give way.
+ * Packets that wait for a key: copies, so that no ring's slot waits with them. A peer keeps a bounded number, and all
+ * peers together a bounded size; the oldest give way.
  */
 #include "wireguard/device.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sealing packets of one peer and sending them: as many at a time as one system call takes, into a buffer that stays in the
- * processor's cache.
+ * Sealing packets of one peer and sending them: as many at a time as one system call takes, into a buffer that stays
+ * in the processor's cache.
  */
 #include "wireguard/device.h"
 #include "wireguard/packet.h"
@@ -129,7 +129,8 @@ transmit(tunring_wireguard_peer *peer, transmitter *self, keypair *keys, const t
     return done == count;
 }
 
-/* The current key, if it may be used, with one more user; and where to. NULL without either. The peer's lock is held. */
+/* The current key, if it may be used, with one more user; and where to. NULL without either. The peer's lock is
+ * held. */
 static keypair *
 usable(tunring_wireguard_peer *peer, const tunring_wireguard_limits *limits, tunring_endpoint *to)
 {

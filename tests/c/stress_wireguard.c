@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Data flows between two devices while other threads add and remove peers, change keys, networks, endpoints and sockets, and
- * at last close both. And no counter is ever used twice under one key, however many threads send.
+ * Data flows between two devices while other threads add and remove peers, change keys, networks, endpoints and
+ * sockets, and at last close both. And no counter is ever used twice under one key, however many threads send.
  */
 /* build: parts=core,wireguard,loopback,common,os,ring */
 #include "wireguard_net.h"

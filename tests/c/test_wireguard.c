@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * What WireGuard devices do with each packet, by messages that another implementation of the ciphers has made; keys change,
- * packets wait for them, and floods stay outside.
+ * What WireGuard devices do with each packet, by messages that another implementation of the ciphers has made; keys
+ * change, packets wait for them, and floods stay outside.
  */
 /* build: parts=core,wireguard,loopback,common,os,ring */
 #include "wireguard_net.h"
 
-/* From 10.0.0.1 to 10.0.0.2, and data messages with it to index 0x11223344: key 00 01 .. 1f, counters 0 and 0x0102030405;
- * and a keepalive with counter 1. */
+/* From 10.0.0.1 to 10.0.0.2, and data messages with it to index 0x11223344: key 00 01 .. 1f, counters 0 and
+ * 0x0102030405; and a keepalive with counter 1. */
 static const BYTE inner[] = {
     0x45, 0x00, 0x00, 0x32, 0x00, 0x00, 0x00, 0x00, 0x40, 0xfd, 0x00, 0x00, 0x0a, 0x00, 0x00, 0x01, 0x0a,
     0x00, 0x00, 0x02, 0x00, 0x07, 0x0e, 0x15, 0x1c, 0x23, 0x2a, 0x31, 0x38, 0x3f, 0x46, 0x4d, 0x54, 0x5b,

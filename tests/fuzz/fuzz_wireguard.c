@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Datagrams for a WireGuard device. Input: records of a kind, a length of two bytes, and that many bytes: a datagram as it is,
- * the inside of an authentic data message, or a handshake message whose mac1 is set right.
+ * Datagrams for a WireGuard device. Input: records of a kind, a length of two bytes, and that many bytes: a datagram
+ * as it is, the inside of an authentic data message, or a handshake message whose mac1 is set right.
  */
 #include "fuzz.h"
 #include "core/lease.h"
