@@ -14,6 +14,7 @@ USERS = [
     ("scapy", "import tunring.contrib.scapy"),
     ("anyio", "import tunring.contrib.anyio"),
     ("numpy", "import tunring.examples.count"),
+    ("cryptography", "import tunring.wireguard"),
     ("rich", "import tunring.cli.display as d; d.make_display('rich', [], None, None)"),
 ]
 

@@ -1,0 +1,11 @@
+"""WireGuard, interoperable: handshakes, timers and peers in Python, every packet in C.
+
+It needs the package ``cryptography``.
+"""
+
+from __future__ import annotations
+
+from tunring.wireguard.config import Config, ConfigError, PeerConfig, parse_config
+from tunring.wireguard.keys import Key, PublicKey
+
+__all__ = ["Config", "ConfigError", "Key", "PeerConfig", "PublicKey", "parse_config"]

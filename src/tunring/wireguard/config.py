@@ -1,0 +1,317 @@
+"""wg-quick's configuration files."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tunring.wireguard.keys import Key, PublicKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_DOMAIN = re.compile(
+    r"(?=.{1,253}\.?$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+)
+
+
+class ConfigError(ValueError):
+    """A configuration is wrong.
+
+    Attributes
+    ----------
+    line : int
+        The line, from 1.
+    """
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(f"line {line}: {text}")
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """A ``[Peer]`` section."""
+
+    public_key: PublicKey
+    preshared_key: Key | None = None
+    allowed_ips: tuple[Network, ...] = ()
+    #: Host, an address or a name, and port.
+    endpoint: tuple[str, int] | None = None
+    #: Seconds; None if it is off.
+    persistent_keepalive: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole file: its ``[Interface]`` section, and its peers."""
+
+    private_key: Key | None = None
+    #: None: any port.
+    listen_port: int | None = None
+    #: The mark of the tunnel's own datagrams; None if it is off.
+    mark: int | None = None
+    addresses: tuple[Interface, ...] = ()
+    #: Servers and search domains of the key DNS.
+    dns: tuple[Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    mtu: int | None = None
+    #: "auto", "off", or a routing table's number or name.
+    table: str = "auto"
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save_config: bool = False
+    peers: tuple[PeerConfig, ...] = ()
+
+
+def parse_config(text: str) -> Config:
+    r"""Read a configuration in wg-quick's format.
+
+    Names of sections and keys are read in any case; ``#`` begins a comment. Keys with lists (Address, DNS, AllowedIPs)
+    and the commands may be there several times; any other only once in a section.
+
+    Parameters
+    ----------
+    text : str
+        The file's content.
+
+    Raises
+    ------
+    ConfigError
+        Something in it is wrong: the message has the line, what is there and what is allowed, but no secret.
+
+    Examples
+    --------
+    >>> from tunring.wireguard import parse_config
+    >>> config = parse_config('''
+    ... [Interface]
+    ... PrivateKey = AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHk8=
+    ... Address = 10.0.0.1/24, fd00::1/64
+    ... DNS = 10.0.0.53, example.org
+    ... [Peer]
+    ... PublicKey = L/U28zCzZzeAAWMj8pa0fYe7QGhHPnxnQwyianIWHUc=
+    ... AllowedIPs = 10.0.0.2/32
+    ... Endpoint = [2001:db8::2]:51820
+    ... ''')
+    >>> config.private_key, config.dns_search, config.peers[0].endpoint
+    (Key(secret), ('example.org',), ('2001:db8::2', 51820))
+    >>> parse_config("[Interface]\nMTU = big")
+    Traceback (most recent call last):
+      ...
+    tunring.wireguard.config.ConfigError: line 2: MTU must be 576 to 65535, not 'big'
+    """
+    return _Reader().read(text)
+
+
+# ---- Values -----------------------------------------------------------------------------------------------------
+
+
+def _number(least: int, most: int, *, off: bool = False) -> Callable[[str, str], int | None]:
+    def read(name: str, text: str) -> int | None:
+        if off and text.lower() == "off":
+            return None
+        base = 16 if text[:2].lower() == "0x" else 10
+        digits = text[2:] if base == 16 else text
+        value = int(digits, base) if re.fullmatch(r"[0-9a-fA-F]+" if base == 16 else r"[0-9]+", digits) else -1
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be {least} to {most}{' or off' if off else ''}, not {text!r}")
+        return (value or None) if off else value
+
+    return read
+
+
+def _key(name: str, text: str) -> Key:
+    try:
+        return Key(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _public_key(name: str, text: str) -> PublicKey:
+    return PublicKey(_key(name, text))
+
+
+def _preshared_key(name: str, text: str) -> Key | None:
+    return _key(name, text) or None
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _addresses(name: str, text: str) -> tuple[Interface, ...]:
+    try:
+        return tuple(ipaddress.ip_interface(item) for item in _items(text))
+    except ValueError as error:
+        raise ValueError(f"{name} must be addresses such as 10.0.0.1/24: {error}") from None
+
+
+def _networks(name: str, text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item, strict=False) for item in _items(text))
+    except ValueError as error:
+        raise ValueError(f"{name} must be networks such as 10.0.0.0/24 or ::/0: {error}") from None
+
+
+def _dns(name: str, text: str) -> tuple[Address | str, ...]:
+    found: list[Address | str] = []
+    for item in _items(text):
+        try:
+            found.append(ipaddress.ip_address(item))
+        except ValueError:
+            if not _DOMAIN.fullmatch(item) or re.fullmatch(r"[0-9.]+", item):
+                raise ValueError(f"{name} must be addresses or search domains, not {item!r}") from None
+            found.append(item)
+    return tuple(found)
+
+
+def _endpoint(name: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    good = bool(colon) and bool(host) and re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535
+    if good and (bracketed or ":" in host):
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            good = None
+        else:
+            good = good if bracketed else None
+    elif good:
+        good = None if re.search(r"[\s\[\]/]", host) else good
+    if not good:
+        raise ValueError(f"{name} must be host:port or [IPv6 address]:port, not {text!r}")
+    return host, int(port)
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError(f"{name} must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def _table(name: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", text):
+        raise ValueError(f"{name} must be auto, off, or a routing table's number or name, not {text!r}")
+    return text.lower() if text.lower() in {"auto", "off"} else text
+
+
+def _command(name: str, text: str) -> tuple[str, ...]:
+    if not text:
+        raise ValueError(f"{name} must be a command, and is empty")
+    return (text,)
+
+
+# ---- Sections ---------------------------------------------------------------------------------------------------
+
+#: Of each section and key, by its name in lower case: its proper name, the field, and what reads its value.
+_Keys: TypeAlias = "dict[str, tuple[str, str, Callable[[str, str], Any]]]"
+
+
+def _keys(**readers: tuple[str, Callable[[str, str], Any]]) -> _Keys:
+    return {name.lower(): (name, field, read) for name, (field, read) in readers.items()}
+
+
+_INTERFACE = _keys(
+    PrivateKey=("private_key", _key),
+    ListenPort=("listen_port", _number(0, 65535)),
+    FwMark=("mark", _number(0, 0xFFFFFFFF, off=True)),
+    Address=("addresses", _addresses),
+    DNS=("dns", _dns),
+    MTU=("mtu", _number(576, 65535)),
+    Table=("table", _table),
+    PreUp=("pre_up", _command),
+    PostUp=("post_up", _command),
+    PreDown=("pre_down", _command),
+    PostDown=("post_down", _command),
+    SaveConfig=("save_config", _truth),
+)
+_PEER = _keys(
+    PublicKey=("public_key", _public_key),
+    PresharedKey=("preshared_key", _preshared_key),
+    AllowedIPs=("allowed_ips", _networks),
+    Endpoint=("endpoint", _endpoint),
+    PersistentKeepalive=("persistent_keepalive", _number(0, 65535, off=True)),
+)
+_SECTIONS = {"interface": ("Interface", _INTERFACE), "peer": ("Peer", _PEER)}
+
+
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self) -> None:
+        self._line = 0
+        self._interface: dict[str, Any] = {}
+        self._peers: list[tuple[int, dict[str, Any]]] = []
+        self._section = ""
+        self._keys: _Keys = {}
+        self._fields: dict[str, Any] = self._interface
+
+    def read(self, text: str) -> Config:
+        """Read it."""
+        for self._line, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+            line = line.partition("#")[0].strip()
+            if line.startswith("["):
+                self._begin(line)
+            elif line:
+                self._take(line)
+        return self._result()
+
+    def _begin(self, line: str) -> None:
+        found = _SECTIONS.get(line[1:-1].strip().lower()) if line.endswith("]") else None
+        if not found:
+            raise ConfigError(self._line, f"a section must be [Interface] or [Peer], not {line!r}")
+        self._section, self._keys = found
+        self._fields = self._interface
+        if self._section == "Peer":
+            self._fields = {}
+            self._peers.append((self._line, self._fields))
+
+    def _take(self, line: str) -> None:
+        name, equals, text = (part.strip() for part in line.partition("="))
+        if not self._section:
+            raise ConfigError(self._line, "the file must begin with a section, [Interface] or [Peer]")
+        if not equals:
+            raise ConfigError(self._line, "a line must be Key = value")
+        if name.lower() not in self._keys:
+            allowed = ", ".join(proper for proper, _, _ in self._keys.values())
+            # The value of a key without its name is not repeated: base64 ends with "=".
+            shown = repr(name) if len(name) <= 24 else f"of {len(name)} characters"
+            raise ConfigError(self._line, f"[{self._section}] has no key {shown}; it has {allowed}")
+        proper, field, read = self._keys[name.lower()]
+        try:
+            value = read(proper, text)
+        except ValueError as error:
+            raise ConfigError(self._line, str(error)) from None
+        if isinstance(value, tuple) and field != "endpoint":
+            value = self._fields.get(field, ()) + value
+        elif field in self._fields:
+            raise ConfigError(self._line, f"{proper} is there twice in this [{self._section}]")
+        self._fields[field] = value
+
+    def _result(self) -> Config:
+        peers: dict[PublicKey, PeerConfig] = {}
+        for line, fields in self._peers:
+            if "public_key" not in fields:
+                raise ConfigError(line, "this [Peer] has no PublicKey")
+            peer = PeerConfig(**fields)
+            if peer.public_key in peers:
+                raise ConfigError(line, f"the peer {peer.public_key} is there twice")
+            peers[peer.public_key] = peer
+        fields = dict(self._interface)
+        dns = fields.pop("dns", ())
+        return Config(
+            **fields,
+            dns=tuple(item for item in dns if not isinstance(item, str)),
+            dns_search=tuple(item for item in dns if isinstance(item, str)),
+            peers=tuple(peers.values()),
+        )
