@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tunring import __version__
-from tunring.cli import bench, bridge, demo, doctor, echo
+from tunring.cli import bench, bridge, demo, doctor, echo, wireguard
 from tunring.cli.report import exit_code_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": (demo, "send real packets through tunring and check every answer"),
     "doctor": (doctor, "say what this system has, and what to do about what it lacks"),
     "echo": (echo, "serve an interface behind which everything answers pings, UDP and TCP, until Ctrl-C"),
+    "wireguard": (wireguard, "serve a WireGuard interface, for wg and wg-quick or by a file, or show what one does"),
 }
 
 
@@ -27,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tunring",
         description="Batched, zero-copy packet I/O over the Wintun ABI.",
-        epilog="Exit codes: 0 all right, also where Ctrl-C is the end that a command waits for (bridge, demo, echo);"
+        epilog="Exit codes: 0 all right, also where Ctrl-C is the end that a command waits for (bridge, demo,"
+        " echo, wireguard);"
         " 1 failed; 2 wrong usage; 3 a privilege is lacking; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"tunring {__version__}")

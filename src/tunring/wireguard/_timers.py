@@ -192,11 +192,11 @@ class Timers:
         if since == self._seen_unanswered:
             # It has caused a handshake already: only data sent after that causes another.
             due = self._seen_at + self._limits.unanswered
-            if now < due or self.attempting:
-                return max(due, now + self._limits.unanswered)
-            if stamps.last_data_sent <= self._seen_at:
+            if now < due:
+                return due
+            if self.attempting or stamps.last_data_sent <= self._seen_at:
                 # C wakes nobody for it, so look again; without keys it is C that asks for a handshake.
-                return now + self._limits.unanswered if stamps.newest_born else NEVER
+                return now + self._limits.keepalive if stamps.newest_born else NEVER
         elif now < since + self._limits.unanswered:
             return since + self._limits.unanswered
         self._seen_unanswered, self._seen_at = since, now

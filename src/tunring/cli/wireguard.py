@@ -1,0 +1,164 @@
+"""``tunring wireguard``: a WireGuard interface, by wg-quick's file or for ``wg`` to control; and what one is doing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunring.cli.arguments import JSON_HELP
+from tunring.cli.report import say, say_json
+from tunring.cli.wireguard_service import in_background, serve, set_up_log
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from tunring import Adapter
+    from tunring.wireguard import Config, Device
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("name", metavar="NAME", help="the interface: a new one, or with --status one that is there")
+    parser.add_argument("--config", metavar="FILE", help="set it up by a file in wg-quick's format")
+    parser.add_argument("--foreground", action="store_true", help="do not go to the background; Ctrl-C ends")
+    parser.add_argument(
+        "--hooks", action="store_true", help="run the file's PreUp, PostUp, PreDown and PostDown, by the shell"
+    )
+    parser.add_argument("--status", action="store_true", help="show peers, rates and handshakes until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help=f"{JSON_HELP}; with --status, how things are now")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    name: str = arguments.name
+    if arguments.status and (arguments.config or arguments.hooks or arguments.foreground):
+        arguments.error("--status takes neither --config, --hooks nor --foreground")
+    if arguments.hooks and not arguments.config:
+        arguments.error("--hooks needs --config")
+    if arguments.status:
+        from tunring.cli.wireguard_status import show
+
+        return show(name, as_json=arguments.json)
+    if arguments.json and not arguments.foreground:
+        arguments.error("--json needs --foreground or --status")
+    set_up = None
+    if arguments.config:
+        from tunring.wireguard import parse_config
+
+        config = parse_config(Path(arguments.config).read_text("utf-8"))
+        set_up = partial(_set_up, config, name, arguments.hooks)
+    if not arguments.foreground:
+        return in_background(name, lambda ready: serve(name, ready, set_up=set_up))
+    set_up_log()
+    stream = sys.stderr if arguments.json else sys.stdout
+    return serve(
+        name,
+        lambda: say(f"interface {name} is there; Ctrl-C ends", stream),
+        set_up=set_up,
+        at_end=partial(_report, name) if arguments.json else None,
+    )
+
+
+def _report(name: str, device: Device, reason: str) -> None:
+    from tunring.wireguard.peer import describe
+
+    say_json(
+        {
+            "ok": True,
+            "interface": name,
+            "public_key": str(device.public_key) if device.public_key else None,
+            "listen_port": device.listen_port,
+            "ended_by": reason,
+            "peers": [describe(peer) for peer in device.peers.values()],
+        }
+    )
+
+
+# ---- By a file --------------------------------------------------------------------------------------------------
+
+
+def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, device: Device, stack: ExitStack) -> None:
+    """Give an interface and its device what a file says."""
+    hooks = _hooks(name, with_hooks)
+    if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
+        say("tunring: the file's commands are not run without --hooks", sys.stderr)
+    if config.save_config:
+        say("tunring: SaveConfig is for wg-quick; nothing is saved", sys.stderr)
+    endpoints = [_resolve(*peer.endpoint) if peer.endpoint else None for peer in config.peers]
+    hooks(config.pre_up)
+    stack.callback(hooks, config.post_down)
+    device.private_key = config.private_key
+    if config.listen_port:
+        device.listen_port = config.listen_port
+    default = _default(config)
+    device.mark = config.mark
+    for peer, endpoint in zip(config.peers, endpoints, strict=True):
+        device.add_peer(
+            peer.public_key,
+            allowed_ips=peer.allowed_ips,
+            endpoint=endpoint,
+            preshared_key=peer.preshared_key,
+            persistent_keepalive=peer.persistent_keepalive,
+        )
+    mark = config.mark
+    if default and not mark:
+        mark = device.mark = _FULL_TUNNEL_MARK
+    options: dict[str, Any] = {"default": default, "mark": mark} if default else {}
+    adapter.configure(
+        config.addresses,
+        config.mtu,
+        dns=map(str, config.dns),
+        domains=config.dns_search,
+        routes=_routes(config),
+        **options,
+    )
+    hooks(config.post_up)
+    stack.callback(hooks, config.pre_down)
+
+
+#: wg-quick's own, where the file has none: the tunnel's datagrams go beside a tunnel that takes everything.
+_FULL_TUNNEL_MARK = 51820
+
+
+def _default(config: Config) -> bool | Literal[4, 6]:
+    """Which default routes the allowed IPs ask for."""
+    if config.table != "auto":
+        return False
+    families = {network.version for peer in config.peers for network in peer.allowed_ips if not network.prefixlen}
+    if families == {4, 6}:
+        return True
+    return 4 if 4 in families else 6 if 6 in families else False
+
+
+def _routes(config: Config) -> list[str]:
+    if config.table == "off":
+        return []
+    if config.table != "auto":
+        raise NotImplementedError(f"Table = {config.table}: routes go to the main table (auto) or nowhere (off)")
+    networks = {network for peer in config.peers for network in peer.allowed_ips if network.prefixlen}
+    return [str(network) for network in networks if not any(network == own.network for own in config.addresses)]
+
+
+def _resolve(host: str, port: int) -> tuple[str, int]:
+    import socket
+
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise OSError(error.errno, f"can't find the endpoint {host}: {error.strerror}") from None
+    return str(found[0][4][0]), port
+
+
+def _hooks(name: str, wanted: bool) -> Callable[[tuple[str, ...]], None]:
+    def run_all(commands: tuple[str, ...]) -> None:
+        for command in commands if wanted else ():
+            done = subprocess.run(command.replace("%i", name), shell=True, check=False)
+            if done.returncode:
+                raise OSError(f"a command of the file failed with {done.returncode}: {command}")
+
+    return run_all

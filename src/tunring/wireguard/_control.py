@@ -1,0 +1,288 @@
+"""The cross-platform protocol by which ``wg`` reads and changes a device: requests as text, and answers.
+
+A request is parsed whole before anything changes. Errors are negated numbers of the system's.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from tunring._core import Endpoint
+from tunring.wireguard.keys import Key, PublicKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tunring.wireguard.device import Device
+    from tunring.wireguard.peer import Peer
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ControlError(Exception):
+    """A request is refused.
+
+    Attributes
+    ----------
+    number : int
+        The system's error number.
+    """
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+def _invalid(text: str) -> ControlError:
+    return ControlError(errno.EINVAL, text)
+
+
+@dataclass
+class PeerChange:
+    """What a request says of one peer. None: nothing."""
+
+    public_key: PublicKey
+    remove: bool = False
+    update_only: bool = False
+    preshared_key: Key | None = None
+    endpoint: Endpoint | None = None
+    persistent_keepalive: int | None = None
+    replace_allowed_ips: bool = False
+    #: Networks, and whether each is added rather than removed.
+    allowed_ips: list[tuple[Network, bool]] = field(default_factory=list)
+
+
+@dataclass
+class Change:
+    """A whole request. None: nothing is said of it."""
+
+    private_key: Key | None = None
+    listen_port: int | None = None
+    mark: int | None = None
+    replace_peers: bool = False
+    peers: list[PeerChange] = field(default_factory=list)
+
+
+# ---- Reading requests -------------------------------------------------------------------------------------------
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > most:
+        raise _invalid(f"{name} must be 0 to {most}")
+    return int(text)
+
+
+def _true(name: str, text: str) -> bool:
+    if text != "true":
+        raise _invalid(f"{name} must be true")
+    return True
+
+
+def _key(name: str, text: str) -> Key:
+    try:
+        return Key.from_hex(text)
+    except ValueError as error:
+        raise _invalid(f"{name}: {error}") from None
+
+
+def _endpoint(text: str) -> Endpoint:
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)(?:%([^\]\s/]+))?\]|([0-9.]+)):([0-9]{1,5})", text)
+    if found:
+        six, zone, four, port = found.groups()
+        try:
+            if 1 <= int(port) <= 65535:
+                ipaddress.IPv6Address(six) if six else ipaddress.IPv4Address(four)
+                return Endpoint(six or four, int(port), interface=_interface(zone) if zone else 0)
+        except (ValueError, OSError):
+            pass
+    raise _invalid(f"endpoint must be address:port or [address]:port, not {text!r}")
+
+
+def _interface(zone: str) -> int:
+    return int(zone) if zone.isascii() and zone.isdigit() else socket.if_nametoindex(zone)
+
+
+def _network(text: str) -> tuple[Network, bool]:
+    added = not text.startswith("-")
+    try:
+        return ipaddress.ip_network(text.removeprefix("-"), strict=False), added
+    except ValueError:
+        raise _invalid(f"allowed_ip must be address/length, not {text!r}") from None
+
+
+def parse_set(lines: Iterable[str]) -> Change:
+    """Read the lines of a set request, without its first. Raises :class:`ControlError`; no message has a secret."""
+    change = Change()
+    peer: PeerChange | None = None
+    for line in lines:
+        name, equals, text = line.partition("=")
+        if not equals:
+            raise _invalid("a line must be key=value")
+        if name == "public_key":
+            peer = PeerChange(PublicKey(_key(name, text)))
+            change.peers.append(peer)
+        elif peer is None:
+            _set_device(change, name, text)
+        else:
+            _set_peer(peer, name, text)
+    return change
+
+
+def _set_device(change: Change, name: str, text: str) -> None:
+    if name == "private_key":
+        change.private_key = _key(name, text)
+    elif name == "listen_port":
+        change.listen_port = _number(name, text, 0xFFFF)
+    elif name == "fwmark":
+        change.mark = _number(name, text or "0", 0xFFFFFFFF)
+    elif name == "replace_peers":
+        change.replace_peers = _true(name, text)
+    else:
+        raise _invalid("a device has no such key")
+
+
+def _set_peer(peer: PeerChange, name: str, text: str) -> None:
+    if name == "remove":
+        peer.remove = _true(name, text)
+    elif name == "update_only":
+        peer.update_only = _true(name, text)
+    elif name == "preshared_key":
+        peer.preshared_key = _key(name, text)
+    elif name == "endpoint":
+        peer.endpoint = _endpoint(text)
+    elif name == "persistent_keepalive_interval":
+        peer.persistent_keepalive = _number(name, text, 0xFFFF)
+    elif name == "replace_allowed_ips":
+        # What came before is replaced, too.
+        peer.replace_allowed_ips = _true(name, text)
+        peer.allowed_ips.clear()
+    elif name == "allowed_ip":
+        peer.allowed_ips.append(_network(text))
+    elif name == "protocol_version":
+        if text != "1":
+            raise _invalid("protocol_version must be 1")
+    else:
+        raise _invalid("a peer has no such key")
+
+
+# ---- Carrying them out ------------------------------------------------------------------------------------------
+
+
+def apply(device: Device, change: Change) -> None:
+    """Do what a request says. Raises :class:`ControlError` or OSError where the system refuses."""
+    if change.listen_port is not None and (change.listen_port or not device.listen_port):
+        device.listen_port = change.listen_port
+    if change.mark is not None:
+        device.mark = change.mark or None
+    if change.private_key is not None:
+        key = change.private_key or None
+        # As the kernel does: whoever has our key now is no peer any more.
+        if key and key.public in device.peers:
+            device.remove_peer(key.public)
+        device.private_key = key
+    if change.replace_peers:
+        wanted = {peer.public_key for peer in change.peers if not peer.remove}
+        for public_key in device.peers:
+            if public_key not in wanted:
+                device.remove_peer(public_key)
+    for peer in change.peers:
+        # One that stays keeps its sessions: `wg syncconf` and `wg setconf` of an unchanged file disturb nobody.
+        _apply_peer(device, peer, anew=change.replace_peers)
+
+
+def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
+    peer = device.peers.get(change.public_key)
+    if change.remove:
+        if peer:
+            device.remove_peer(peer)
+        return
+    if peer is None:
+        if change.update_only or device.public_key == change.public_key:
+            return
+        peer = device.add_peer(change.public_key, allowed_ips=())
+    elif anew:
+        peer.preshared_key, peer.persistent_keepalive = change.preshared_key, change.persistent_keepalive
+    if change.preshared_key is not None:
+        peer.preshared_key = change.preshared_key
+    if change.endpoint is not None:
+        peer.endpoint = change.endpoint
+    if change.replace_allowed_ips or (anew and not change.allowed_ips):
+        _replace(peer, change.allowed_ips)
+    else:
+        for network, added in change.allowed_ips:
+            if added:
+                peer.add_allowed_ip(network)
+            else:
+                peer.allowed_ips = [other for other in peer.allowed_ips if other != network]
+    if change.persistent_keepalive is not None:
+        peer.persistent_keepalive = change.persistent_keepalive or None
+
+
+def _replace(peer: Peer, networks: list[tuple[Network, bool]]) -> None:
+    wanted: dict[Network, None] = {}
+    for network, added in networks:
+        if added:
+            wanted[network] = None
+        else:
+            wanted.pop(network, None)
+    peer.allowed_ips = list(wanted)
+
+
+# ---- Answers ----------------------------------------------------------------------------------------------------
+
+
+def _shown(endpoint: Endpoint) -> str:
+    if ":" not in endpoint.host:
+        return f"{endpoint.host}:{endpoint.port}"
+    zone = f"%{endpoint.interface}" if endpoint.interface else ""
+    return f"[{endpoint.host}{zone}]:{endpoint.port}"
+
+
+def describe(device: Device) -> Iterator[str]:
+    """The lines of an answer to a get request, without the last. They have the secrets."""
+    if key := device.private_key:
+        yield f"private_key={key.hex}"
+    yield f"listen_port={device.listen_port}"
+    if device.mark:
+        yield f"fwmark={device.mark}"
+    for peer in device.peers.values():
+        preshared = peer.preshared_key
+        endpoint = peer.endpoint
+        handshake = peer.latest_handshake_ns
+        yield f"public_key={peer.public_key.hex}"
+        yield f"preshared_key={preshared.hex if preshared else '0' * 64}"
+        yield "protocol_version=1"
+        if endpoint:
+            yield f"endpoint={_shown(endpoint)}"
+        yield f"last_handshake_time_sec={handshake // 1_000_000_000}"
+        yield f"last_handshake_time_nsec={handshake % 1_000_000_000}"
+        yield f"tx_bytes={peer.sent_bytes}"
+        yield f"rx_bytes={peer.received_bytes}"
+        yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
+        for network in peer.allowed_ips:
+            yield f"allowed_ip={network}"
+
+
+def answer(device: Device, request: list[str]) -> str:
+    """Carry out a request, of lines without the empty one that ends it, and answer."""
+    lines: list[str] = []
+    number = 0
+    try:
+        if request == ["get=1"]:
+            lines = list(describe(device))
+        elif request and request[0] == "set=1":
+            apply(device, parse_set(request[1:]))
+        else:
+            raise _invalid("a request must begin with get=1 or set=1")
+    except ControlError as error:
+        number = error.number
+    except OSError as error:
+        lines, number = [], error.errno or errno.EIO
+    except (ValueError, TypeError, KeyError):
+        lines, number = [], errno.EINVAL
+    return "".join(f"{line}\n" for line in (*lines, f"errno={-number}")) + "\n"

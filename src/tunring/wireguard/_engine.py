@@ -1,0 +1,332 @@
+"""The thread that takes handshake messages and C's events, and does what is due."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tunring._core import Endpoint, _WireGuardDevice, wireguard_now
+from tunring.errors import NotFound, SessionClosed
+from tunring.wireguard import _handshake, _noise
+from tunring.wireguard._cookies import cookie_key
+from tunring.wireguard._exchange import Refused
+from tunring.wireguard._messages import COOKIE_REPLY, INITIATION, RESPONSE, MessageError
+from tunring.wireguard._peer_state import PeerState
+from tunring.wireguard._tai64n import STAMPS
+from tunring.wireguard._timers import NEVER, SECOND, Limits
+from tunring.wireguard.keys import PublicKey
+from tunring.wireguard.peer import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tunring._core import _WireGuardPeer
+    from tunring.wireguard._handshake import Identity, SessionKeys
+
+log = logging.getLogger("tunring.wireguard")
+
+#: Strangers that the hook hears of in a second at most.
+_STRANGERS_PER_SECOND = 20
+
+
+class Hooks:
+    """What users want to be told, each None or a function. They run in the engine's thread, without a lock."""
+
+    def __init__(self) -> None:
+        self.on_handshake: Callable[[Peer], object] | None = None
+        self.on_endpoint_change: Callable[[Peer, Endpoint | None], object] | None = None
+        self.on_unknown_peer: Callable[[PublicKey, Endpoint], object] | None = None
+
+
+class Engine:
+    """Peers, their handshakes and their timers.
+
+    Parameters
+    ----------
+    core : _WireGuardDevice
+        The part in C.
+    hooks : Hooks
+        Whom to tell.
+    limits : Limits
+        The protocol's times.
+    """
+
+    def __init__(self, core: _WireGuardDevice, hooks: Hooks, limits: Limits) -> None:
+        self.core = core
+        self.hooks = hooks
+        self.identity: Identity | None = None
+        self.peers: dict[PublicKey, PeerState] = {}
+        self._limits = limits
+        self._lock = threading.RLock()
+        self._heap: list[tuple[int, int, PeerState]] = []
+        self._numbers = itertools.count()
+        self._pokes: deque[PeerState] = deque()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._chores: list[tuple[Callable[[], None], float, float]] = []
+        self._stranger_times: deque[float] = deque(maxlen=_STRANGERS_PER_SECOND)
+
+    # ---- For other threads
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The lock on peers and identity.
+
+        A thread that waits for it gives up when the device is closed: a signal handler that closes it may have
+        interrupted who holds the lock, and waits for this thread.
+        """
+        while not self._lock.acquire(timeout=0.1):
+            if self.core.closed:
+                raise SessionClosed(38, "the device is closed")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def poke(self, peer: PeerState) -> None:
+        """Let the thread look at a peer."""
+        self._pokes.append(peer)
+        self.core.wake()
+
+    def want(self, peer: PeerState) -> None:
+        """A handshake with a peer is wanted."""
+        with self.locked():
+            peer.timers.want(wireguard_now())
+        self.poke(peer)
+
+    def add(self, public_key: PublicKey) -> PeerState:
+        """Make a peer, without anything yet. The caller has the lock."""
+        peer = PeerState(public_key, self.core.add_peer(), self._limits)
+        peer.face = Peer(self, peer)
+        self.peers[public_key] = peer
+        return peer
+
+    def remove(self, peer: PeerState) -> None:
+        """Remove a peer. The caller has the lock."""
+        if self.peers.get(peer.public_key) is peer:
+            del self.peers[peer.public_key]
+        peer.removed = True
+        peer.due = NEVER
+        peer.exchange.forget()
+        peer.core.remove()
+
+    def set_identity(self, identity: Identity | None) -> None:
+        """Be somebody else: all sessions end. The caller has the lock."""
+        self.identity = None
+        self.core.set_identity(None, None)
+        for peer in self.peers.values():
+            self._forget_initiation(peer)
+            peer.timers.stop()
+            peer.core.wipe_keys()
+        self.identity = identity
+        if identity:
+            self.core.set_identity(identity.mac1_key, cookie_key(identity.public))
+        for peer in self.peers.values():
+            self.poke(peer)
+
+    def every(self, seconds: float, chore: Callable[[], None]) -> None:
+        """Let the thread do something now and then. To be called before it starts."""
+        self._chores.append((chore, seconds, 0.0))
+
+    # ---- The thread
+
+    def run(self) -> None:
+        """Work until the device is closed. Raises SessionClosed if its session ended before."""
+        while True:
+            messages, events = self.core.take(self._timeout())
+            if self.core.closed:
+                return
+            for data, source, peer in messages:
+                self._guarded(self._message, data, source, peer)
+            for core, flags in events:
+                self._guarded(self._event, core, flags)
+            while self._pokes:
+                self._guarded(self._look, self._pokes.popleft())
+            now = wireguard_now()
+            while self._heap and self._heap[0][0] <= now:
+                due, _, peer_state = heapq.heappop(self._heap)
+                if peer_state.due == due:
+                    self._guarded(self._look, peer_state)
+            self._tell()
+            self._do_chores()
+
+    def _timeout(self) -> float | None:
+        times = [(self._heap[0][0] - wireguard_now()) / SECOND] if self._heap else []
+        times += [due - time.monotonic() for _, _, due in self._chores]
+        return max(0.0, min(times)) if times else None
+
+    def _do_chores(self) -> None:
+        now = time.monotonic()
+        for position, (chore, seconds, due) in enumerate(self._chores):
+            if now >= due:
+                self._chores[position] = (chore, seconds, now + seconds)
+                self._guarded(chore)
+
+    def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
+        """One message or peer must not end the thread."""
+        try:
+            function(*arguments)
+        except SessionClosed:
+            # A peer that was removed meanwhile, unless it is the device: then take() raises it, too.
+            log.debug("a peer was removed, or the device closed")
+        except (MessageError, _noise.AuthenticationError, Refused) as error:
+            log.debug("dropped a message: %s", error)
+        except Exception:
+            log.exception("unexpected")
+
+    def _tell(self) -> None:
+        while self._calls:
+            hook, arguments = self._calls.popleft()
+            try:
+                hook(*arguments)
+            except Exception:
+                log.exception("the hook %r failed", hook)
+
+    # ---- Messages
+
+    def _message(self, data: bytes, source: Endpoint, core: _WireGuardPeer | None) -> None:
+        if data[0] == INITIATION:
+            self._initiation(data, source)
+        elif core is not None and isinstance(core.tag, PeerState):
+            if data[0] == RESPONSE:
+                self._response(core.tag, data, source)
+            elif data[0] == COOKIE_REPLY:
+                with self.locked():
+                    core.tag.exchange.cookies.take(data, wireguard_now())
+
+    def _initiation(self, data: bytes, source: Endpoint) -> None:
+        identity = self.identity
+        if identity is None:
+            return
+        opened = _handshake.open_initiation(identity, data)
+        key = PublicKey(opened.static)
+        if key not in self.peers:
+            self._stranger(key, source)
+        with self.locked():
+            peer = self.peers.get(key)
+            remote = peer.remote_for(identity) if peer else None
+            if peer is None or remote is None or identity is not self.identity:
+                return
+            now = wireguard_now()
+            peer.exchange.accept(opened, remote, now)
+            index = self.core.new_index(peer.core)
+            message, keys = peer.exchange.respond(opened, remote, index, now)
+            peer.core.heard(len(data), source)
+            # Before the response leaves: what the peer sends on these keys may come at once.
+            self._install(peer, keys)
+            peer.core.send_handshake(message)
+            peer.timers.responded(now)
+            self._endpoint_changed(peer)
+        self._look(peer)
+
+    def _response(self, peer: PeerState, data: bytes, source: Endpoint) -> None:
+        with self.locked():
+            keys = peer.exchange.finish(data)
+            peer.core.heard(len(data), source)
+            peer.timers.completed()
+            self._install(peer, keys)
+            self._endpoint_changed(peer)
+            self._completed(peer)
+        self._look(peer)
+
+    def _install(self, peer: PeerState, keys: SessionKeys) -> None:
+        try:
+            peer.core.install(keys.local_index, keys.remote_index, keys.send, keys.receive, initiator=keys.is_initiator)
+        except NotFound:
+            raise Refused("the handshake was given up meanwhile") from None
+
+    def _stranger(self, key: PublicKey, source: Endpoint) -> None:
+        hook = self.hooks.on_unknown_peer
+        now = time.monotonic()
+        times = self._stranger_times
+        if hook is None or (len(times) == times.maxlen and now < times[0] + 1):
+            return
+        times.append(now)
+        self._calls.append((hook, (key, source)))
+        self._tell()
+
+    # ---- Events and timers
+
+    def _event(self, core: _WireGuardPeer, flags: int) -> None:
+        peer = core.tag
+        if not isinstance(peer, PeerState):
+            return
+        with self.locked():
+            if flags & _WireGuardDevice.WANT_HANDSHAKE:
+                peer.timers.want(wireguard_now())
+            if flags & _WireGuardDevice.CONFIRMED:
+                peer.timers.completed()
+                self._forget_initiation(peer)
+                self._completed(peer)
+            if flags & _WireGuardDevice.ENDPOINT:
+                self._endpoint_changed(peer)
+        self._look(peer)
+
+    def _completed(self, peer: PeerState) -> None:
+        peer.handshake_time = time.time_ns()
+        if self.hooks.on_handshake:
+            self._calls.append((self.hooks.on_handshake, (peer.face,)))
+
+    def _endpoint_changed(self, peer: PeerState) -> None:
+        endpoint = peer.core.endpoint
+        if endpoint == peer.shown_endpoint:
+            return
+        peer.shown_endpoint = endpoint
+        if self.hooks.on_endpoint_change:
+            self._calls.append((self.hooks.on_endpoint_change, (peer.face, endpoint)))
+
+    def _forget_initiation(self, peer: PeerState) -> None:
+        if peer.exchange.index is not None:
+            self.core.free_index(peer.exchange.index)
+            peer.exchange.forget()
+
+    def _look(self, peer: PeerState) -> None:
+        """Do what is due of one peer, and note when to look again."""
+        with self.locked():
+            while not peer.removed:
+                now = wireguard_now()
+                reachable = self.identity is not None and peer.core.endpoint is not None
+                due = peer.timers.look(now, peer.core.state(), reachable=reachable)
+                if due.wipe:
+                    peer.core.wipe_keys()
+                    self._forget_initiation(peer)
+                if due.give_up:
+                    peer.core.drop_staged()
+                    self._forget_initiation(peer)
+                if due.initiate:
+                    self._initiate(peer, due.is_retry)
+                elif due.keepalive:
+                    if not peer.core.send_keepalive():
+                        peer.timers.want(now)
+                else:
+                    break
+            else:
+                return
+            self._schedule(peer, due.next)
+            peer.watch_until(due.next)
+
+    def _schedule(self, peer: PeerState, due: int) -> None:
+        if due != peer.due:
+            peer.due = due
+            if due != NEVER:
+                heapq.heappush(self._heap, (due, next(self._numbers), peer))
+
+    def _initiate(self, peer: PeerState, is_retry: bool) -> None:
+        remote = peer.remote_for(self.identity) if self.identity else None
+        if self.identity is None or remote is None:
+            peer.timers.stop()
+            return
+        now = wireguard_now()
+        peer.timers.initiated(now)
+        endpoint = peer.core.endpoint
+        if is_retry and endpoint and endpoint.local:
+            # Perhaps it is our address that nobody answers to any more.
+            peer.core.endpoint = Endpoint(endpoint.host, endpoint.port, interface=endpoint.interface)
+        self._forget_initiation(peer)
+        index = self.core.new_index(peer.core)
+        peer.core.send_handshake(peer.exchange.initiate(self.identity, remote, index, STAMPS.next(), now))

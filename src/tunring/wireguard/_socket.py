@@ -1,0 +1,113 @@
+"""The UDP socket of a tunnel: one port for both families, whose mark can be changed while it is used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from tunring._core import UdpSocket
+
+#: Numbers of Linux.
+_SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 33, 32
+
+#: Bytes of the system's buffers, as UdpSocket has them.
+_RECEIVE_BUFFER, _SEND_BUFFER = 16 << 20, 7 << 20
+
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+
+def check_port(port: int) -> int:
+    """A port to listen on, 0 for any. Raises ValueError or TypeError."""
+    if not isinstance(port, int):
+        raise TypeError(f"listen_port must be 0 to 65535, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"listen_port must be 0 to 65535, not {port}")
+    return port
+
+
+def check_mark(mark: int | None) -> int:
+    """A mark as the kernel has it: 0 for none. Raises ValueError or TypeError."""
+    if mark is not None and not isinstance(mark, int):
+        raise TypeError(f"mark must be 0 to 4294967295 or None, not {mark!r}")
+    if not 0 <= (mark or 0) <= 0xFFFFFFFF:
+        raise ValueError(f"mark must be 0 to 4294967295 or None, not {mark}")
+    return mark or 0
+
+
+def _signed(mark: int) -> int:
+    return mark - (1 << 32) if mark >> 31 else mark
+
+
+class TunnelSocket:
+    """A :class:`tunring.UdpSocket`, and the system's socket beneath it.
+
+    Parameters
+    ----------
+    port : int
+        The port, 0 for any.
+    mark : int
+        The mark of its datagrams, 0 for none.
+
+    Raises
+    ------
+    OSError
+        The port is taken, or the mark is not allowed.
+    """
+
+    def __init__(self, port: int, mark: int) -> None:
+        if os.name == "nt":
+            raise NotImplementedError("UDP sockets of tunring need Linux for now")
+        self._made = _bind(port)
+        try:
+            self.set_mark(mark)
+            for option, size in ((_SO_RCVBUFFORCE, _RECEIVE_BUFFER), (_SO_SNDBUFFORCE, _SEND_BUFFER)):
+                _set_buffer(self._made, option, size)
+            self.udp = UdpSocket.from_socket(self._made)
+        except BaseException:
+            self._made.close()
+            raise
+
+    @property
+    def port(self) -> int:
+        """The port that it has."""
+        return int(self._made.getsockname()[1])
+
+    def set_mark(self, mark: int) -> None:
+        """Mark what is sent from now on."""
+        if mark or self._made.getsockopt(socket.SOL_SOCKET, _SO_MARK):
+            self._made.setsockopt(socket.SOL_SOCKET, _SO_MARK, _signed(mark))
+
+    def close(self) -> None:
+        """Close both. May be called several times."""
+        self.udp.close()
+        self._made.close()
+
+
+def _set_buffer(made: socket.socket, force: int, size: int) -> None:
+    option = {_SO_RCVBUFFORCE: socket.SO_RCVBUF, _SO_SNDBUFFORCE: socket.SO_SNDBUF}[force]
+    try:
+        made.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        made.setsockopt(socket.SOL_SOCKET, option, size)
+
+
+def _bind(port: int) -> socket.socket:
+    for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            made = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            if family == socket.AF_INET6 and error.errno in _NO_IPV6:
+                continue
+            raise
+        try:
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.bind((host, port))
+        except OSError as error:
+            made.close()
+            if family == socket.AF_INET6 and error.errno in _NO_IPV6:
+                continue
+            raise OSError(error.errno, f"can't listen on UDP port {port}: {os.strerror(error.errno or 0)}") from None
+        return made
+    raise AssertionError("unreachable")

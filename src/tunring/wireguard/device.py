@@ -1,0 +1,446 @@
+"""A WireGuard device: an interface or a session on one side, a UDP socket on the other, and peers."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Self
+
+from tunring import Adapter
+from tunring._core import Session, UdpSocket, _WireGuardDevice
+from tunring.errors import SessionClosed
+from tunring.wireguard._engine import Engine, Hooks
+from tunring.wireguard._handshake import Identity
+from tunring.wireguard._mtu import InterfaceMtu
+from tunring.wireguard._socket import TunnelSocket, check_mark, check_port
+from tunring.wireguard._timers import Limits
+from tunring.wireguard.keys import Key, PublicKey
+from tunring.wireguard.peer import check_endpoint, check_keepalive, check_networks, check_preshared, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import TypeVar
+
+    from tunring._core import Endpoint
+    from tunring.wireguard.peer import EndpointLike, NetworkLike, Peer
+
+    T = TypeVar("T")
+
+log = logging.getLogger("tunring.wireguard")
+
+#: Seconds between two looks at the interface's MTU.
+_MTU_SECONDS = 1.0
+
+#: Seconds that a thread of a closed device may take to end: a hook may be running in it.
+_JOIN_SECONDS = 5.0
+
+_open_devices: weakref.WeakSet[Device] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for device in list(_open_devices):
+        device.close()
+
+
+class Device:
+    """A WireGuard device. It does nothing until :meth:`start`, ``with``, ``async with`` or :meth:`run`.
+
+    Handshakes and timers are a Python thread's; packets move in two more, by C, without the GIL.
+
+    Parameters
+    ----------
+    session : Session or Adapter
+        What packets come from and go to. Of an adapter it starts the session, and closes it at the end.
+    private_key : Key or str or None
+        Our private key; without one nobody can be talked to.
+    listen_port : int, default 0
+        The UDP port, of IPv4 and IPv6; 0 takes any. Where IPv6 is off it is IPv4's alone.
+    mark : int, optional
+        The mark of the tunnel's own datagrams, for policy routing.
+    socket : UdpSocket, optional
+        A socket to use instead of one of the device's own. It stays open when the device is closed.
+
+    Attributes
+    ----------
+    on_handshake : callable or None
+        Called with a :class:`Peer` when a handshake with it is complete.
+    on_endpoint_change : callable or None
+        Called with a peer and its new :class:`tunring.Endpoint`.
+    on_unknown_peer : callable or None
+        Called with a :class:`PublicKey` and an endpoint when a stranger begins a handshake, at most 20 times a second.
+        It may add the peer: the handshake then goes on. That the stranger has the key's private half is not proven yet.
+
+    Hooks run in the handshake thread, which waits for them; what they raise is logged ("tunring.wireguard").
+
+    Examples
+    --------
+    >>> from tunring import testing
+    >>> from tunring.wireguard import Device, Key
+    >>> ours, theirs = Key.generate(), Key.generate()
+    >>> host, session = testing.pair()
+    >>> with host, session, Device(session, private_key=ours) as device:
+    ...     peer = device.add_peer(theirs.public, allowed_ips=["10.0.0.2/32"], endpoint=("127.0.0.1", 51820))
+    ...     peer.latest_handshake, device.listen_port > 0, [str(network) for network in peer.allowed_ips]
+    (None, True, ['10.0.0.2/32'])
+    """
+
+    def __init__(
+        self,
+        session: Session | Adapter,
+        *,
+        private_key: Key | str | None,
+        listen_port: int = 0,
+        mark: int | None = None,
+        socket: UdpSocket | None = None,
+        _limits: Limits | None = None,
+    ) -> None:
+        key = Key(private_key) if private_key is not None else None
+        port, number = check_port(listen_port), check_mark(mark)
+        if socket is not None and not isinstance(socket, UdpSocket):
+            raise TypeError(f"socket must be a tunring.UdpSocket, not {socket!r}")
+        if socket is not None and (port or number):
+            raise ValueError("listen_port and mark are for a socket of the device's own, not for one that is given")
+        if not isinstance(session, Session | Adapter):
+            raise TypeError(f"a device needs a tunring.Session or a tunring.Adapter, not {session!r}")
+        self._key: Key | None = None
+        self._mark = 0
+        self._given_socket = socket
+        self._own_socket: TunnelSocket | None = None
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._namespace = -1
+        self._closed = False
+        self._hooks = Hooks()
+        with ExitStack() as stack:
+            self._own_session = session.start_session() if isinstance(session, Adapter) else None
+            self._session = self._own_session or session
+            assert isinstance(self._session, Session)
+            if self._own_session:
+                stack.callback(self._own_session.close)
+            self._core = _WireGuardDevice(self._session)
+            stack.callback(self._core.close)
+            self._engine = Engine(self._core, self._hooks, _limits or Limits())
+            self._mtu = InterfaceMtu(self._session.adapter)
+            stack.callback(self._mtu.close)
+            self._namespace = _open_namespace()
+            stack.callback(self._close_namespace)
+            self._engine.every(_MTU_SECONDS, self._follow_mtu)
+            if socket is not None:
+                self._core.set_socket(socket)
+            else:
+                self._mark = number
+                self._own_socket = self._here(lambda: TunnelSocket(port, number))
+                stack.callback(self._own_socket.close)
+                self._core.set_socket(self._own_socket.udp)
+            self._set_key(key)
+            stack.pop_all()
+        _open_devices.add(self)
+
+    # ---- Peers
+
+    def add_peer(
+        self,
+        public_key: PublicKey | Key | str,
+        *,
+        allowed_ips: Iterable[NetworkLike],
+        endpoint: EndpointLike | None = None,
+        preshared_key: Key | str | None = None,
+        persistent_keepalive: int | None = None,
+    ) -> Peer:
+        """Add a peer.
+
+        Parameters
+        ----------
+        public_key : PublicKey or str
+            Its public key.
+        allowed_ips : iterable
+            Networks whose packets go to the peer and may come from it. Another peer that has one of them loses it.
+        endpoint : Endpoint or (str, int), optional
+            Where the peer is: an address and a port. Without one, it is for the peer to begin.
+        preshared_key : Key or str, optional
+            A secret that both sides know in addition.
+        persistent_keepalive : int, optional
+            Seconds after which something is sent at the latest, so that whatever is between keeps the way open.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value is wrong, the device has this peer, or it would be the device itself. Nothing was changed.
+        SessionClosed
+            The device is closed.
+        """
+        key = PublicKey(public_key)
+        networks, where = check_networks(allowed_ips), check_endpoint(endpoint)
+        secret, seconds = check_preshared(preshared_key), check_keepalive(persistent_keepalive)
+        with self._engine.locked():
+            if key in self._engine.peers:
+                raise ValueError(f"the device has the peer {key} already")
+            if self._engine.identity and self._engine.identity.public == key.raw:
+                raise ValueError(f"a device can't be its own peer: {key} is its public key")
+            peer = self._engine.add(key)
+            peer.set_preshared_key(secret)
+            peer.timers.persistent_keepalive = seconds
+            peer.core.endpoint = peer.shown_endpoint = where
+            peer.core.set_allowed_ips(packed(networks))
+        self._engine.poke(peer)
+        return peer.face
+
+    def remove_peer(self, key: Peer | PublicKey | Key | str) -> None:
+        """Remove a peer: its keys are wiped, its staged packets dropped. Raises KeyError if the device has it not."""
+        public = PublicKey(key.public_key if not isinstance(key, Key | str) else key)
+        with self._engine.locked():
+            if public not in self._engine.peers:
+                raise KeyError(f"the device has no peer {public}")
+            self._engine.remove(self._engine.peers[public])
+
+    @property
+    def peers(self) -> dict[PublicKey, Peer]:
+        """The peers by their public keys: a copy."""
+        with self._engine.locked():
+            return {key: peer.face for key, peer in self._engine.peers.items()}
+
+    # ---- Settings
+
+    @property
+    def private_key(self) -> Key | None:
+        """Our private key. It can be set: all sessions end, and the peers are asked for new ones when there is data."""
+        return self._key
+
+    @private_key.setter
+    def private_key(self, key: Key | str | None) -> None:
+        made = Key(key) if key is not None else None
+        with self._engine.locked():
+            if made is None or self._key is None or made != self._key:
+                self._set_key(made)
+
+    def _set_key(self, key: Key | None) -> None:
+        identity = Identity(key) if key else None
+        if identity and PublicKey(identity.public) in self._engine.peers:
+            raise ValueError(f"a device can't be its own peer: the key's public half is {PublicKey(identity.public)}")
+        self._engine.set_identity(identity)
+        self._key = key if identity else None
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        """Our public key; None without a private one."""
+        identity = self._engine.identity
+        return PublicKey(identity.public) if identity else None
+
+    @property
+    def listen_port(self) -> int:
+        """The UDP port. It can be set while data flows; 0 takes any.
+
+        Raises OSError if the port is taken: the old one is kept. Of a socket that was given it can't be set.
+        """
+        if self._own_socket:
+            return self._own_socket.port
+        assert self._given_socket
+        return self._given_socket.address[1]
+
+    @listen_port.setter
+    def listen_port(self, port: int) -> None:
+        check_port(port)
+        with self._engine.locked():
+            old = self._own()
+            if port == old.port:
+                return
+            new = self._here(lambda: TunnelSocket(port, self._mark))
+            try:
+                self._core.set_socket(new.udp)
+            except BaseException:
+                new.close()
+                raise
+            self._own_socket = new
+            old.close()
+
+    @property
+    def mark(self) -> int | None:
+        """The mark of the tunnel's own datagrams, or None. It can be set while data flows."""
+        return self._mark or None
+
+    @mark.setter
+    def mark(self, mark: int | None) -> None:
+        number = check_mark(mark)
+        with self._engine.locked():
+            self._own().set_mark(number)
+            self._mark = number
+
+    def _own(self) -> TunnelSocket:
+        if self._own_socket is None:
+            raise ValueError("listen_port and mark can't be set: the socket was given")
+        return self._own_socket
+
+    @property
+    def on_handshake(self) -> Callable[[Peer], object] | None:
+        """The hook that is called when a handshake is complete."""
+        return self._hooks.on_handshake
+
+    @on_handshake.setter
+    def on_handshake(self, hook: Callable[[Peer], object] | None) -> None:
+        self._hooks.on_handshake = hook
+
+    @property
+    def on_endpoint_change(self) -> Callable[[Peer, Endpoint | None], object] | None:
+        """The hook that is called when a peer has moved."""
+        return self._hooks.on_endpoint_change
+
+    @on_endpoint_change.setter
+    def on_endpoint_change(self, hook: Callable[[Peer, Endpoint | None], object] | None) -> None:
+        self._hooks.on_endpoint_change = hook
+
+    @property
+    def on_unknown_peer(self) -> Callable[[PublicKey, Endpoint], object] | None:
+        """The hook that is called when a stranger begins a handshake."""
+        return self._hooks.on_unknown_peer
+
+    @on_unknown_peer.setter
+    def on_unknown_peer(self, hook: Callable[[PublicKey, Endpoint], object] | None) -> None:
+        self._hooks.on_unknown_peer = hook
+
+    def set_interface_mtu(self, mtu: int) -> None:
+        """Set the interface's MTU in bytes, and nothing else of it: it stays down if it is. Raises OSError.
+
+        A device over ``loopback`` has no interface: nothing happens there.
+        """
+        self._mtu.set(mtu)
+        self._follow_mtu()
+
+    def stats(self) -> dict[str, int]:
+        """Count what the device has dropped, and why."""
+        return self._core.stats()
+
+    # ---- Life
+
+    def start(self) -> None:
+        """Begin: start the threads. Returns at once; the second call does nothing. Raises SessionClosed once closed."""
+        with self._engine.locked():
+            if self._core.closed or self._closed:
+                raise SessionClosed(38, "the device is closed")
+            if self._threads:
+                return
+            self._follow_mtu()
+            parts = {"out": self._core.run_outgoing, "in": self._core.run_incoming, "handshakes": self._engine.run}
+            # Daemons: a device that nobody closed is closed at exit, when all other threads have ended.
+            self._threads = [
+                threading.Thread(target=self._run, args=(part,), name=f"tunring-wireguard-{name}", daemon=True)
+                for name, part in parts.items()
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _run(self, part: Callable[[], None]) -> None:
+        try:
+            part()
+        except SessionClosed as error:
+            # The first one says why, the others follow it.
+            self._failure = self._failure or error
+        except BaseException as error:
+            log.exception("a thread of the device ended")
+            self._failure = self._failure or error
+        self._ended.set()
+
+    def run(self) -> None:
+        """Start, and wait until the device is closed, from another thread or a signal handler.
+
+        Raises
+        ------
+        SessionClosed
+            The session ended meanwhile, as when its interface was removed: ``reason`` is "removed". The device is
+            closed then.
+        """
+        self.start()
+        try:
+            self.wait()
+        finally:
+            self.close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the device is closed; returns whether it is.
+
+        Raises SessionClosed as :meth:`run` does, with the device still to be closed.
+        """
+        if not self._ended.wait(timeout):
+            return False
+        if self._failure is not None and not self._closed:
+            raise self._failure
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device is closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the threads, wipe all keys, and close what is the device's own. Idempotent; from any thread."""
+        self._closed = True
+        self._core.close()
+        self._ended.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join(_JOIN_SECONDS)
+        if self._own_socket:
+            self._own_socket.close()
+        if self._own_session:
+            self._own_session.close()
+        self._mtu.close()
+        self._close_namespace()
+        _open_devices.discard(self)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self._threads else "not started"
+        return f"<tunring.wireguard.Device {self.public_key or 'without a key'}, {state}>"
+
+    # ---- Parts
+
+    def _follow_mtu(self) -> None:
+        mtu = self._mtu.read()
+        if mtu is not None:
+            self._core.set_mtu(mtu)
+
+    def _here(self, make: Callable[[], T]) -> T:
+        """Make something in the network namespace in which the device was made."""
+        if self._namespace < 0:
+            return make()
+        from tunring._system.namespace_linux import call_in_network
+
+        return call_in_network(self._namespace, make)
+
+    def _close_namespace(self) -> None:
+        descriptor, self._namespace = self._namespace, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _open_namespace() -> int:
+    """A descriptor of the caller's network namespace, or -1 where there are none."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return -1

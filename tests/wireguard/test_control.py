@@ -1,0 +1,313 @@
+"""The cross-platform protocol: what wg asks and changes, what is refused, and the socket it comes by."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tunring
+from running import eventually
+from tunring import testing
+from tunring.wireguard import Device, Key
+from tunring.wireguard._control import Change, ControlError, answer, parse_set
+from tunring.wireguard._control_client import ask
+from tunring.wireguard._control_socket import ControlServer, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the protocol's socket is POSIX's here")
+
+PRIVATE, OTHER, THIRD = (Key(bytes([number]) * 32) for number in (1, 2, 3))
+SECRET = Key(bytes(range(32)))
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    with ExitStack() as stack:
+        host, session = testing.pair()
+        stack.enter_context(host)
+        stack.enter_context(session)
+        yield stack.enter_context(Device(session, private_key=None))
+
+
+def told(device: Device, *lines: str) -> int:
+    """What a set request is answered, as an error number."""
+    said = answer(device, ["set=1", *lines])
+    assert said.startswith("errno=")
+    assert said.endswith("\n\n")
+    return -int(said.removeprefix("errno="))
+
+
+def shown(device: Device) -> list[str]:
+    said = answer(device, ["get=1"])
+    assert said.endswith("\nerrno=0\n\n")
+    return said.splitlines()[:-2]
+
+
+def test_a_device_without_anything(device: Device) -> None:
+    assert shown(device) == [f"listen_port={device.listen_port}"]
+
+
+def test_everything_is_set_and_shown(device: Device) -> None:
+    port = device.listen_port
+    lines = [
+        f"private_key={PRIVATE.hex}",
+        "fwmark=0",
+        "replace_peers=true",
+        f"public_key={OTHER.public.hex}",
+        "protocol_version=1",
+        f"preshared_key={SECRET.hex}",
+        "endpoint=[2001:db8::1]:51820",
+        "persistent_keepalive_interval=25",
+        "replace_allowed_ips=true",
+        "allowed_ip=10.0.0.0/8",
+        "allowed_ip=fd00::7/64",
+        f"public_key={THIRD.public.hex}",
+        "endpoint=192.0.2.1:1",
+    ]
+    assert told(device, *lines) == 0
+    assert shown(device) == [
+        f"private_key={Key.from_hex(PRIVATE.hex).hex}",
+        f"listen_port={port}",
+        f"public_key={OTHER.public.hex}",
+        f"preshared_key={SECRET.hex}",
+        "protocol_version=1",
+        "endpoint=[2001:db8::1]:51820",
+        "last_handshake_time_sec=0",
+        "last_handshake_time_nsec=0",
+        *[line for line in shown(device) if line.startswith("tx_bytes")][:1],
+        "rx_bytes=0",
+        "persistent_keepalive_interval=25",
+        "allowed_ip=10.0.0.0/8",
+        "allowed_ip=fd00::/64",
+        f"public_key={THIRD.public.hex}",
+        f"preshared_key={'0' * 64}",
+        "protocol_version=1",
+        "endpoint=192.0.2.1:1",
+        "last_handshake_time_sec=0",
+        "last_handshake_time_nsec=0",
+        "tx_bytes=0",
+        "rx_bytes=0",
+        "persistent_keepalive_interval=0",
+    ]
+
+
+def test_peers_are_changed_and_removed(device: Device) -> None:
+    other, third = f"public_key={OTHER.public.hex}", f"public_key={THIRD.public.hex}"
+    assert told(device, other, "allowed_ip=10.0.0.0/8", third, "allowed_ip=10.1.0.0/16") == 0
+    peer = device.peers[OTHER.public]
+    assert told(device, other, "allowed_ip=10.1.0.0/16", "preshared_key=" + SECRET.hex) == 0
+    assert {str(network) for network in peer.allowed_ips} == {"10.0.0.0/8", "10.1.0.0/16"}
+    assert device.peers[THIRD.public].allowed_ips == ()
+    assert told(device, other, "allowed_ip=-10.0.0.0/8", "preshared_key=" + "0" * 64) == 0
+    assert [str(network) for network in peer.allowed_ips] == ["10.1.0.0/16"]
+    assert peer.preshared_key is None
+    assert told(device, other, "replace_allowed_ips=true") == 0
+    assert peer.allowed_ips == ()
+    assert told(device, third, "remove=true") == 0
+    assert told(device, third, "remove=true") == 0
+    assert told(device, third, "update_only=true", "allowed_ip=10.0.0.0/8") == 0
+    assert list(device.peers) == [OTHER.public]
+    # What replaces everything leaves who stays its sessions, but none of its settings.
+    assert told(device, other, "allowed_ip=10.9.0.0/16", "persistent_keepalive_interval=9") == 0
+    assert told(device, "replace_peers=true", other, third) == 0
+    assert device.peers[OTHER.public] is peer
+    assert (peer.allowed_ips, peer.persistent_keepalive) == ((), None)
+    assert told(device, "replace_peers=true") == 0
+    assert device.peers == {}
+
+
+def test_nobody_is_their_own_peer(device: Device) -> None:
+    own = f"public_key={PRIVATE.public.hex}"
+    assert told(device, own) == 0
+    assert told(device, f"private_key={PRIVATE.hex}") == 0
+    assert device.peers == {}
+    assert told(device, own, "allowed_ip=10.0.0.0/8") == 0
+    assert device.peers == {}
+    assert told(device, f"private_key={'0' * 64}") == 0
+    assert device.private_key is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["private_key=00"],
+        ["listen_port=65536"],
+        ["listen_port="],
+        ["listen_port=\N{SUPERSCRIPT TWO}"],
+        ["fwmark=0x10"],
+        ["fwmark=4294967296"],
+        ["replace_peers=false"],
+        ["allowed_ip=10.0.0.0/8"],
+        ["public_key=" + "g" * 64],
+        ["nothing"],
+        [""],
+        *(
+            [f"public_key={OTHER.public.hex}", line]
+            for line in (
+                "private_key=" + "0" * 64,
+                "remove=1",
+                "protocol_version=2",
+                "endpoint=192.0.2.1",
+                "endpoint=192.0.2.1:0",
+                "endpoint=192.0.2.256:1",
+                "endpoint=2001:db8::1:1",
+                "endpoint=[2001:db8::g]:1",
+                "endpoint=[fe80::1%nothere]:1",
+                "endpoint=example.org:1",
+                "persistent_keepalive_interval=65536",
+                "persistent_keepalive_interval=off",
+                "allowed_ip=10.0.0.0/33",
+                "allowed_ip=",
+            )
+        ),
+    ],
+)
+def test_mistakes_change_nothing(device: Device, lines: list[str]) -> None:
+    before = shown(device)
+    assert told(device, f"private_key={PRIVATE.hex}", *lines) == errno.EINVAL
+    assert shown(device) == before
+
+
+def test_what_is_no_request(device: Device) -> None:
+    for request in ([], ["get=2"], ["set=1 "], ["get=1", "set=1"]):
+        assert answer(device, request) == f"errno={-errno.EINVAL}\n\n"
+
+
+def test_a_port_that_is_taken(device: Device) -> None:
+    with tunring.UdpSocket.bind(("0.0.0.0", 0)) as taken:
+        assert told(device, f"listen_port={taken.address[1]}") == errno.EADDRINUSE
+
+
+KEYS = st.sampled_from(
+    "private_key listen_port fwmark replace_peers public_key remove update_only preshared_key endpoint"
+    " persistent_keepalive_interval replace_allowed_ips allowed_ip protocol_version x".split()
+)
+VALUES = st.sampled_from(
+    ["true", "1", "0", PRIVATE.hex, OTHER.public.hex, "10.0.0.0/8", "-10.0.0.0/8", "::/0", "[::1]:5", "127.0.0.1:5", ""]
+)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES | st.text(max_size=8)).map("=".join) | st.text(max_size=80), max_size=12))
+def test_any_request_is_read_or_refused(lines: list[str]) -> None:
+    try:
+        assert isinstance(parse_set(lines), Change)
+    except ControlError as error:
+        assert error.number == errno.EINVAL
+        assert PRIVATE.hex not in str(error)
+
+
+# ---- The socket -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(device: Device, tmp_path: Path) -> Iterator[tuple[ControlServer, Path]]:
+    path = tmp_path / "wireguard" / "wg0.sock"
+    made = ControlServer(path)
+    made.start(device)
+    yield made, path
+    made.close()
+
+
+def test_several_requests_of_a_connection(server: tuple[ControlServer, Path], device: Device) -> None:
+    _, path = server
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as lines:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"get=1\n\nset=1\nfwmark=x\n\nset=1\npublic_key=" + OTHER.public.hex.encode())
+        client.sendall(b"\nallowed_ip=10.0.0.0/8\n\n")
+        said = [lines.readline() for _ in range(7)]
+    assert said[0] == f"listen_port={device.listen_port}\n".encode()
+    assert said[1:] == [b"errno=0\n", b"\n", b"errno=-22\n", b"\n", b"errno=0\n", b"\n"]
+    status = ask(path)
+    assert status["listen_port"] == device.listen_port
+    assert [(peer["public_key"], peer["allowed_ips"]) for peer in status["peers"]] == [
+        (OTHER.public.base64, ["10.0.0.0/8"])
+    ]
+
+
+def test_bytes_that_are_no_text(server: tuple[ControlServer, Path]) -> None:
+    _, path = server
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"\xff\xfe\n\n")
+        assert client.recv(10) == b""
+    assert ask(path)["peers"] == []
+
+
+def test_a_status_has_no_secret(server: tuple[ControlServer, Path], device: Device) -> None:
+    _, path = server
+    device.private_key = PRIVATE
+    device.add_peer(OTHER.public, allowed_ips=[], preshared_key=SECRET)
+    text = repr(ask(path))
+    assert PRIVATE.public.base64 in text
+    for key in (PRIVATE, SECRET):
+        assert key.hex not in text
+        assert key.base64 not in text
+
+
+def test_the_end_of_the_socket(server: tuple[ControlServer, Path]) -> None:
+    made, path = server
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        made.close()
+        # Whoever was not answered yet is refused, which is as good.
+        with suppress(ConnectionResetError):
+            assert client.recv(10) == b""
+    assert not path.exists()
+    made.close()
+
+
+def test_a_file_that_is_another_ones_stays(device: Device, tmp_path: Path) -> None:
+    path = tmp_path / "wg0.sock"
+    first = ControlServer(path)
+    first.start(device)
+    assert first.is_there()
+    path.unlink()
+    assert not first.is_there()
+    second = ControlServer(path)
+    second.start(device)
+    assert not first.is_there()
+    first.close()
+    assert second.is_there()
+    second.close()
+
+
+def test_only_a_socket_that_nobody_serves_is_replaced(device: Device, tmp_path: Path) -> None:
+    path = tmp_path / "wg0.sock"
+    path.write_text("something else")
+    with pytest.raises(OSError, match="is not a socket"):
+        ControlServer(path)
+    assert path.read_text() == "something else"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    server = ControlServer(path)
+    with pytest.raises(OSError, match="somebody serves") as caught:
+        ControlServer(path)
+    assert caught.value.errno == errno.EADDRINUSE
+    server.start(device)
+    assert ask(path)["peers"] == []
+    server.close()
+    assert eventually(lambda: threading.active_count() < 20)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "x" * 16, "a\n"])
+def test_names_that_lead_elsewhere(name: str) -> None:
+    with pytest.raises(ValueError, match="an interface's name must have"):
+        path_of(name)
+    assert os.fspath(path_of("wg0")).endswith("/wireguard/wg0.sock")
