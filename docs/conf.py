@@ -31,7 +31,7 @@ nitpicky = False  # without an inventory of Python's own documentation its types
 
 autodoc_typehints = "none"  # numpy-style docstrings describe the parameters
 autodoc_member_order = "groupwise"
-autodoc_default_options = {"members": True, "inherited-members": "int, tuple", "show-inheritance": False}
+autodoc_default_options = {"members": True, "inherited-members": "int, tuple"}
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
@@ -50,9 +50,17 @@ html_theme_options = {"navigation_with_keys": True}
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", drop_signature)
+    app.connect("autodoc-process-signature", drop_self)
 
 
 def drop_signature(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Removes the line with name and type with which Cython begins the docstrings of properties."""
     if lines and re.match(r"_?\w+\.\w+: \w+$", lines[0]):
         del lines[0]
+
+
+def drop_self(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Removes `self`, which Cython writes into the signatures of methods."""
+    return signature and re.sub(r"^\(self(, )?", "(", signature), returns
