@@ -35,7 +35,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which a build 
 
 import sources
 
-# What is built for, which need not be what builds.
+# The Python that is built for, which need not be the one that builds.
 CROSS_SUFFIX = os.environ.get("SETUPTOOLS_EXT_SUFFIX")
 SUFFIX = CROSS_SUFFIX or str(sysconfig.get_config_var("EXT_SUFFIX"))
 WINDOWS = SUFFIX.endswith(".pyd")
@@ -77,7 +77,7 @@ def c_files(*parts: str) -> list[str]:
 
 
 def exported_names() -> list[str]:
-    """What a back end exports: the functions that wintun.h lists, and its own table."""
+    """The symbols that a back end exports: the functions that wintun.h lists, and its own table."""
     return [*re.findall(r"\bX\((Wintun\w+),", Path("include/wintun.h").read_text("utf-8")), "TunringBackend"]
 
 
@@ -202,7 +202,7 @@ def licences() -> dict[str, object]:
         return {"license_expression": "MIT", "license_files": ["LICENSE"]}
     builds = runpy.run_path("src/tunring/_system/official.py")["BUILDS"]
     if hashlib.sha256(DLL.read_bytes()).hexdigest() not in builds:
-        raise SystemExit(f"{DLL} is no official build: remove it, or run .ci/fetch_wintun.py")
+        raise SystemExit(f"{DLL} is not an official build: remove it, or run .ci/fetch_wintun.py")
     return {
         "license_expression": "MIT AND LicenseRef-Wintun-Prebuilt-Binaries",
         "license_files": ["LICENSE", DLL_LICENSE.as_posix()],

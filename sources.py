@@ -19,7 +19,7 @@ INCLUDE = ("include", "src")
 
 #: Globs of each part, from the root.
 PARTS = {
-    # What back ends need of the platform, and all of it.
+    # The part of the platform that back ends need, and all of it.
     "os": ("src/platform/os_*.c", "src/platform/utf16.c"),
     "core": ("src/core/*.c", "src/packet/*.c", "src/platform/*.c"),
     "wireguard": ("src/wireguard/*.c",),

@@ -1,4 +1,4 @@
-"""What sealing and opening cost, beside the cipher's library alone: ``python bench/aead.py [ROUNDS]`` on Linux.
+"""The cost of sealing and opening, beside the cipher's library alone: ``python bench/aead.py [ROUNDS]`` on Linux.
 
 For each library, algorithm and size two rows of a table: nanoseconds per packet by the library alone (in C, one context
 used again), by tunring's C, and by ``Sealer.seal`` and ``Opener.open`` of batches, with their ratios to the first. Each

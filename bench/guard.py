@@ -1,4 +1,4 @@
-"""Whether tunring has become slower: fails on ratios and on instruction counts, never on times.
+"""Checks whether tunring has become slower: fails on ratios and on instruction counts, never on times.
 
     python bench/guard.py [ratios] [instructions] [--base COMMIT]
 
@@ -68,7 +68,7 @@ def git(*arguments: str) -> str:
 
 
 def base_commit() -> str:
-    """What to compare with: "" if there is nothing."""
+    """The commit to compare with: "" if there is nothing."""
     head = git("rev-parse", "HEAD")
     for main in ("origin/main", "main"):
         fork = git("merge-base", "HEAD", main)
@@ -84,7 +84,7 @@ def check_out(commit: str, folder: Path) -> None:
 
 
 def compiled(tree: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """What the counted program is linked with and the folders of its headers, as that tree lists them."""
+    """The sources of the counted program and the folders of its headers, as that tree lists them."""
     if (tree / "sources.py").exists():
         sources = runpy.run_path(str(tree / "sources.py"))
         return sources["c_files"](tree, sources["this_system"](), *PARTS), sources["INCLUDE"]
@@ -126,11 +126,11 @@ def count_all(program: Path) -> dict[tuple[str, int], float | None]:
 
 
 def check_instructions(base: str) -> list[str]:
-    """What takes more than at the base."""
+    """Works that take more than at the base."""
     if not shutil.which("valgrind"):
         return ["valgrind is not installed, so that no instructions can be counted"]
     base = base or base_commit()
-    print(f"instructions a packet, beside {base[:12] or 'nothing: there is no commit to compare with'}")
+    print(f"instructions per packet, beside {base[:12] or 'nothing: there is no commit to compare with'}")
     failures = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -164,7 +164,7 @@ def check_instructions(base: str) -> list[str]:
 
 
 def check_ratios() -> list[str]:
-    """What takes too much of what it is compared with."""
+    """Works that take too much of what they are compared with."""
     sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/linux")]
     from netns import may_make_namespaces
     from ring import BATCH, ring_turns

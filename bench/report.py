@@ -352,18 +352,18 @@ def title_of(key: str) -> tuple[str, str, str]:
     kind, *rest = key.split()
     words = " ".join(rest)
     if kind == "ring":
-        return f"The ring alone: {rest[0]}, {rest[1]} bytes, batches of {ring.BATCH}", "plain C", "ns a packet"
+        return f"The ring alone: {rest[0]}, {rest[1]} bytes, batches of {ring.BATCH}", "plain C", "ns per packet"
     if kind == "dll":
         what = {"live": "send while the driver takes", "guard": "send, the guard against lost wake-ups"}
         base = {"live": "C each", "guard": "without"}
         title = f"The official DLL under Wine: {what.get(rest[0], rest[0])}, {rest[1]} bytes, batches of {rest[2]}"
-        return title, base.get(rest[0], "plain C"), "ns a packet"
+        return title, base.get(rest[0], "plain C"), "ns per packet"
     if kind == "scaling":
-        return f"By {words}", {"batch": "256", "size": "64"}.get(words, "1"), "ns a packet"
+        return f"By {words}", {"batch": "256", "size": "64"}.get(words, "1"), "ns per packet"
     if kind == "tunnel":
         what, unit = {
             "tcp": ("TCP through a tunnel (more is better)", "Gb/s"),
-            "cpu": ("TCP through a tunnel: its two processes' time of processors", "ns a packet of 1400 bytes"),
+            "cpu": ("TCP through a tunnel: its two processes' time of processors", "ns per packet of 1400 bytes"),
         }.get(words, (f"UDP through a tunnel, {rest[-1]} bytes, at wireguard-go's highest rate", "% lost"))
         return what, tunnel.OTHER, unit
     if kind == "server":
@@ -374,8 +374,8 @@ def title_of(key: str) -> tuple[str, str, str]:
         return f"Echo of a datagram of 64 bytes, {words}", "c", "microseconds"
     if kind == "send":
         into = "a UDP socket that nobody reads" if rest[1] == "udp" else "an interface that drops all (nft)"
-        return f"Send {rest[0]} bytes into {into}", "os", "ns a packet"
-    return f"Receive {rest[0]} bytes, {' '.join(rest[1:])}", "os", "ns a packet"
+        return f"Send {rest[0]} bytes into {into}", "os", "ns per packet"
+    return f"Receive {rest[0]} bytes, {' '.join(rest[1:])}", "os", "ns per packet"
 
 
 def sections(results: dict[str, Any]) -> list[str]:
@@ -450,7 +450,7 @@ def plot(results: dict[str, Any]) -> None:
             axis.set_xticks(list(spreads), [str(number) for number in spreads], rotation=45)
             axis.set_ylim(bottom=0)
             axis.set_xlabel(label)
-            axis.set_ylabel("ns a packet")
+            axis.set_ylabel("ns per packet")
         figure.suptitle(caption(title, keys), fontsize=9)
         figure.tight_layout()
         figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
@@ -461,13 +461,13 @@ def plot(results: dict[str, Any]) -> None:
         "receive",
         "Receive segmented UDP from a TUN interface, live: less is better",
         {f"receive {size} GSO live": label for size, label in sizes.items()},
-        "ns a packet",
+        "ns per packet",
     )
     bars(
         "send",
         "Send into a UDP socket through a TUN interface: less is better",
         {f"send {size} udp": label for size, label in sizes.items()},
-        "ns a packet",
+        "ns per packet",
     )
     bars("tcp", "TCP through a forwarder between two TUN interfaces: more is better", {"tcp": "one connection"}, "Gb/s")
     titles = {"tunnel tcp": "Gb/s: more is better", "tunnel cpu": "ns of processors a packet of 1400 bytes"}

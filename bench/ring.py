@@ -61,7 +61,7 @@ class Loop:
         )
 
     def rounds(self, what: str, batch: int, count: int = ROUNDS) -> list[float]:
-        """Nanoseconds that each of so many rounds takes."""
+        """Nanoseconds of each of that many rounds."""
         assert self._process.stdin
         assert self._process.stdout
         # All at once, so that the program never waits between two.
@@ -276,7 +276,7 @@ class CtypesCable(CtypesSession):
 
 
 def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int = ROUNDS) -> dict[str, Ways]:
-    """Every way to receive and to send, and what it is measured beside: nanoseconds a packet of so many rounds."""
+    """Every way to receive and to send, and what it is measured beside: nanoseconds per packet of that many rounds."""
 
     def each(taken: list[float], packets: int = cable.packets) -> list[float]:
         return [value / packets for value in taken]

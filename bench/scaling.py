@@ -24,7 +24,7 @@ TOTAL, PACKETS = 0x800000, 65536
 
 
 def by_batch(turns: int, size: int = 64) -> Turns:
-    """Lazily, by batches of so many; "C" is the loop by batches of 256."""
+    """Lazily, by batches of this size; "C" is the loop by batches of 256."""
     with ExitStack() as stack:
         loop, cable = Loop(size), Cable(size)
         stack.callback(loop.close)
@@ -43,7 +43,7 @@ def by_batch(turns: int, size: int = 64) -> Turns:
 
 
 def by_size(turns: int) -> Turns:
-    """Lazily, packets of so many bytes."""
+    """Lazily, packets of this size in bytes."""
     with ExitStack() as stack:
         cables = {size: Cable(size) for size in SIZES}
         for cable in cables.values():
@@ -132,7 +132,7 @@ def session_memory(sessions: int = 64) -> float:
 
 
 def idle(seconds: float = 3) -> tuple[int, float]:
-    """Wake-ups and processor milliseconds of a thread that waits in receive() so long."""
+    """Wake-ups and processor milliseconds of a thread that waits in receive() for this time."""
     left, right = tunring.testing.pair()
     found: list[int] = []
 

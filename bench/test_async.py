@@ -1,4 +1,4 @@
-"""What an asyncio loop costs: the echo of batches of 256 in a task, in turns with the same by plain calls."""
+"""The cost of an asyncio loop: the echo of batches of 256 in a task, in turns with the same by plain calls."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ PACKETS = 2048
 #: Packets of a round while the kernel keeps sending.
 LIVE = 16384
 
-#: What keeps a queue full: sends of many datagrams each, from a process of its own.
+#: Keeps a queue full: sends of many datagrams each, from a process of its own.
 _FLOOD = """
 import os, socket, sys
 size, cpu = map(int, sys.argv[1:])

@@ -46,7 +46,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 
 @contextmanager
 def datagrams(namespace: Namespace, size: int) -> Iterator[Callable[[], None]]:
-    """What makes the kernel send packets of this size to the namespace's tun0."""
+    """Makes the kernel send packets of this size to the namespace's tun0."""
     namespace.set_up("tun0", "10.9.0.1/24")
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.connect(("10.9.0.2", 9))

@@ -50,7 +50,7 @@ ROUNDS = 3
 
 @contextmanager
 def on_cpu(cpu: int | None) -> Iterator[None]:
-    """What is started in the block runs on one processor."""
+    """Everything that is started in the block runs on one processor."""
     before = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})

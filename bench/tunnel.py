@@ -192,7 +192,7 @@ class Tunnel:
             self._stack.callback(self._sources[size].close)
 
     def udp(self, size: int, rate: float, seconds: float) -> float:
-        """Datagrams at a rate, so many packets of this size inside a second. Returns how many got lost, in per cent."""
+        """Datagrams at a rate, that many packets of this size per second. Returns how many got lost, in per cent."""
         self._sinks[size].ask("")
         sent = int(self._sources[size].ask(f"{rate:.0f} {seconds * 1000:.0f}"))
         came, more = 0, 1

@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass
 class Turns:
-    """What each side took, one figure a turn."""
+    """The time of each side, one figure per turn."""
 
     taken: dict[str, list[float]] = field(default_factory=dict)
 
@@ -39,7 +39,7 @@ class Turns:
         return Spread.of(self.taken[side])
 
     def ratio(self, side: str, other: str) -> Spread:
-        """What the first took of what the other took."""
+        """The first's time as a share of the other's."""
         return Spread.of([a / b for a, b in zip(self.taken[side], self.taken[other], strict=True)])
 
     def lines(self, base: str, unit: str) -> list[str]:
@@ -51,7 +51,7 @@ class Turns:
 
 
 def take_turns(sides: Mapping[str, Callable[[], list[float]]], turns: int) -> Turns:
-    """Measure each side once a turn: it returns its rounds, of which the median counts. The order turns round too."""
+    """Measure each side once per turn: it returns its rounds, of which the median counts. The order turns round too."""
     result = Turns({name: [] for name in sides})
     names = list(sides)
     for turn in range(turns):

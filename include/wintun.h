@@ -87,7 +87,7 @@ typedef DWORD(WINAPI WINTUN_GET_RUNNING_DRIVER_VERSION_FUNC)(void);
 typedef void(WINAPI WINTUN_SET_LOGGER_FUNC)(WINTUN_LOGGER_CALLBACK NewLogger);
 
 /* Starts the adapter's one session over two new rings of Capacity bytes each, and connects its link.
- * Errors: ERROR_INVALID_PARAMETER for a capacity that is no power of two in range; ERROR_ALREADY_INITIALIZED if the
+ * Errors: ERROR_INVALID_PARAMETER for a capacity that is not a power of two in range; ERROR_ALREADY_INITIALIZED if the
  * adapter has a session; ERROR_ACCESS_DENIED; ERROR_NOT_ENOUGH_MEMORY. */
 typedef WINTUN_SESSION_HANDLE(WINAPI WINTUN_START_SESSION_FUNC)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity);
 

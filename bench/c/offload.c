@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the offloads cost a packet, beside a memcpy of the same bytes in the same run: the ratio is what to compare.
+ * The cost of the offloads per packet, beside a memcpy of the same bytes in the same run: the ratio is what to compare.
  *
  *     cc -std=c11 -D_GNU_SOURCE -O2 $(python3 sources.py include) -Itests/c bench/c/offload.c \
  *         $(python3 sources.py linux offloads) -o build/bench-offload && build/bench-offload
@@ -76,7 +76,7 @@ copy_all(void)
     }
 }
 
-/* What is there, as many as one run takes, without the write. */
+/* Takes the packets that are there, as many as one run takes, without the write. */
 static void
 coalesce_all(void)
 {
@@ -89,7 +89,7 @@ coalesce_all(void)
     }
 }
 
-/* The best of some repeats, in nanoseconds a packet. */
+/* The best of some repeats, in nanoseconds per packet. */
 static double
 measure(void (*function)(void))
 {

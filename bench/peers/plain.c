@@ -2,8 +2,8 @@
  *
  * The peer without a library: read() and write() on a TUN descriptor, a packet a call.
  *
- *     plain receive                 for each number on its standard input reads so many packets
- *     plain send PACKET             writes so many; PACKET is in hexadecimal
+ *     plain receive                 for each number on its standard input reads that many packets
+ *plain send PACKET             writes that many; PACKET is in hexadecimal
  *     plain echo                    answers every packet
  *     plain forward NETNS NETNS     between "tun0" in two network namespaces, given as descriptors
  *
@@ -84,7 +84,7 @@ forward(void *ways)
         const ssize_t size = read(way[0], packet, sizeof(packet));
         if (size < 0)
             fail("read");
-        /* What the interface refuses is lost, as on any wire. */
+        /* A packet that the interface refuses is lost, as on any wire. */
         if (write(way[1], packet, (size_t)size) < 0)
             continue;
     }

@@ -1,7 +1,7 @@
 """The peers in Python, tunring among them: one program, of which the first word says which library it uses.
 
-    python.py LIBRARY receive                 for each number on its standard input receives so many packets
-    python.py LIBRARY send PACKET             sends so many; PACKET is in hexadecimal
+    python.py LIBRARY receive                 for each number on its standard input receives that many packets
+    python.py LIBRARY send PACKET             sends that many; PACKET is in hexadecimal
     python.py LIBRARY echo                    answers every packet
     python.py LIBRARY forward NETNS NETNS     between "tun0" in two network namespaces, given as descriptors
 

@@ -4,11 +4,11 @@
  * namespace.
  *
  *     traffic flood SIZE SEGMENTS    sends without end; pause it with SIGSTOP
- *     traffic fill SIZE SEGMENTS     for each number on its standard input does so many sends, then says "done"
- *     traffic echo SIZE              for each number makes so many round trips; prints p50, p99, p99.9 in nanoseconds
+ *     traffic fill SIZE SEGMENTS     for each number on its standard input does that many sends, then prints "done"
+ *     traffic echo SIZE              for each number makes that many round trips; prints p50, p99, p99.9 in nanoseconds
  *
  * SIZE is that of the IP packet. With SEGMENTS of 1 each datagram is a packet of the sender's own; else a send is one
- * segmented superpacket of so many.
+ * segmented superpacket of that many.
  */
 #include "../c/clock.h"
 
@@ -62,7 +62,7 @@ send_many(int link, size_t length, unsigned count)
     while (count > 0)
     {
         const unsigned max = count < VECTOR ? count : VECTOR;
-        /* A full queue drops and says so; that is no failure here. */
+        /* A full queue drops and reports it; that is not a failure here. */
         const int sent = sendmmsg(link, messages, max, 0);
         count -= sent > 0 ? (unsigned)sent : max;
     }

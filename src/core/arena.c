@@ -87,7 +87,7 @@ arena_give_back(const tunring_slot *slots, uint32_t count)
     }
 }
 
-/* What came back lies on top of what was ready before: its memory is the most likely to be in the cache. */
+/* A returned chunk lies on top of those that were ready before: its memory is the most likely to be in the cache. */
 static arena_chunk *
 take_ready(arena *arena)
 {

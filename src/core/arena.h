@@ -25,7 +25,7 @@ typedef struct arena
     arena_chunk *ready;               /* chunks that are all back, newest first; under the owner's lock */
     arena_chunk *_Atomic returned;    /* the same, pushed by whoever brought the last slot back */
     uint32_t chunks;                  /* allocated; under the owner's lock */
-    uint32_t max_chunks;              /* at most so many are allocated; 0: no limit */
+    uint32_t max_chunks;              /* at most this many are allocated; 0: no limit */
     atomic_bool starved;              /* arena_room() found no chunk, and came_back() was not called since */
     void (*came_back)(void *context); /* called once when a chunk is back after that; NULL: never */
     void *context;

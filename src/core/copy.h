@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define COPY_WORD 16u
-/* Bytes up to which a call of memcpy takes longer to begin than this loop to end. */
+/* Below this size in bytes, starting a call of memcpy takes longer than the whole loop. */
 #define COPY_SMALL 128u
 
 static inline void
@@ -20,7 +20,7 @@ copy_packet(unsigned char *to, const unsigned char *from, uint32_t length)
         memcpy(to, from, length);
         return;
     }
-    /* The last word overlaps the one before, as far as the length is no multiple. */
+    /* The last word overlaps the one before, as far as the length is not a multiple. */
     const uint32_t last = length - COPY_WORD;
     for (uint32_t at = 0; at < last; at += COPY_WORD)
         memcpy(to + at, from + at, COPY_WORD);

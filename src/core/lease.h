@@ -7,7 +7,7 @@
 
 #include "core/session.h"
 
-/* An empty lease with room for so many slots at least, or NULL. It belongs to no source yet. */
+/* An empty lease with room for at least `slots` slots, or NULL. It belongs to no source yet. */
 tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `max`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t max);

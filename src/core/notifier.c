@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Waiting for a source's event on behalf of an event loop that can't: one thread sits here, without Python, and returns
- * once a burst. It is armed for each wait, since the loop has to look at the source before the next one makes sense.
+ * once per burst. It is armed for each wait, since the loop has to look at the source before the next one makes sense.
  */
 #include "core/source.h"
 #include "platform/wait.h"

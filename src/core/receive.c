@@ -42,7 +42,7 @@ take_packets(receiver *self)
         self->consumed = false;
     if (self->lease->count > before)
         self->woken = false;
-    /* What can't be waited for any more is over, see source_waiting_failed(). */
+    /* A source that can't be waited for any more is over, see source_waiting_failed(). */
     const bool over = atomic_load_explicit(&source->removed, memory_order_relaxed);
     return code == ERROR_NO_MORE_ITEMS && over ? ERROR_HANDLE_EOF : code;
 }

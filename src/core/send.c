@@ -117,7 +117,7 @@ pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *paus
     }
 }
 
-/* What to do about it: 0 to try again, after a pause. */
+/* Decides what to do about it: 0 to try again, after a pause. */
 static DWORD
 ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
 {
@@ -177,7 +177,7 @@ send_all(tunring_session *session, const tunring_packet *packets, uint32_t count
         *sent += done;
         if (code != ERROR_BUFFER_OVERFLOW)
             continue;
-        /* What was committed may have made room already. */
+        /* Committed packets may have made room already. */
         if (done)
         {
             code = ERROR_SUCCESS;

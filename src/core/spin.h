@@ -15,7 +15,7 @@
 
 #define SPIN_WORTH 50000  /* nanoseconds of sleep that a spin is worth */
 #define SPIN_BUDGET 20000 /* nanoseconds that it then spins */
-#define SPIN_REST 1024    /* at most so many sleeps without a spin after those that were for nothing */
+#define SPIN_REST 1024    /* maximum of sleeps without a spin after those that were for nothing */
 
 typedef struct spin
 {
@@ -24,7 +24,7 @@ typedef struct spin
 
 /* True while the caller should look again instead of sleeping. */
 bool spin_again(tunring_source *source, spin *state);
-/* A sleep has ended with a packet, after so many nanoseconds; `spun` before it for nothing. */
+/* A sleep has ended with a packet, after `slept` nanoseconds; `spun` before it for nothing. */
 void spin_learn(tunring_source *source, bool spun, int64_t slept);
 /* A spin has found a packet. */
 void spin_succeeded(tunring_source *source);

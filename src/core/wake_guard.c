@@ -66,7 +66,7 @@ wake_driver(tunring_session *session)
     if (!source_enter(&session->source))
         return true;
     bool done = false;
-    /* Whoever holds the lock is sending. */
+    /* The holder of the lock is sending. */
     if (os_mutex_trylock(&session->send_lock))
     {
         BYTE *slot = session->api->WintunAllocateSendPacket(session->handle, 1);

@@ -34,12 +34,12 @@ cdef str _packet_fault(const unsigned char *data, Py_ssize_t size, Py_ssize_t li
     if size > (limit or WINTUN_MAX_IP_PACKET_SIZE):
         return f"has {size} bytes; at most {limit or WINTUN_MAX_IP_PACKET_SIZE} are allowed"
     version = data[0] >> 4 if size else None
-    return (f"is no IP packet: it has {size} bytes and version {version}; "
+    return (f"is not an IP packet: it has {size} bytes and version {version}; "
             "IPv4 takes at least 20 bytes and IPv6 at least 40")
 
 
 cdef void *_allocate(Py_ssize_t count, size_t entry) except NULL:
-    """Memory for so many entries of that size, however large a product that is. PyMem_Free() frees it."""
+    """Memory for `count` entries of that size, however large a product that is. PyMem_Free() frees it."""
     cdef void *memory = NULL
     if 0 <= count <= PY_SSIZE_T_MAX // <Py_ssize_t>entry:
         memory = PyMem_Malloc(count * entry)  # not NULL for 0 entries
@@ -134,7 +134,7 @@ cdef _Spare _spare_words
 
 
 cdef void *_take_table(_Spare *spare, Py_ssize_t *room, size_t entry) except NULL:
-    """A table with room for so many entries of that size; ``room`` becomes what it has."""
+    """A table with room for `count` entries of that size; ``room`` becomes what it has."""
     cdef void *table
     if 0 < room[0] <= spare.room:
         table, room[0] = spare.table, spare.room
@@ -195,7 +195,7 @@ cdef class _Packets:
         return 0
 
     cdef void keep_bytes(self, sequence, Py_ssize_t count) noexcept:
-        """Add the bytes objects that a list or tuple of so many items begins with. This runs no Python code."""
+        """Add the bytes objects that a list or tuple of ``count`` items begins with. This runs no Python code."""
         cdef tunring_packet *packets = self.packets
         cdef PyObject **objects = self.objects
         cdef PyObject *item
@@ -214,7 +214,7 @@ cdef class _Packets:
         self.count = <uint32_t>i
 
     cdef Py_buffer *hold(self, object item, Py_ssize_t maximum) except NULL:
-        """Acquire one more buffer, of at most so many from the first on."""
+        """Acquire one more buffer, up to the given maximum."""
         if not self.buffers:
             self.buffers = <Py_buffer *>_allocate(maximum, sizeof(Py_buffer))
         cdef Py_buffer *buffer = &self.buffers[self.held]
@@ -281,10 +281,10 @@ cdef _Packets _packets_from_packed(buffer, lengths, Py_ssize_t limit=0):
 
 
 cdef _Packets _packets_from_batch(Batch batch, tunring_session *session):
-    """From a batch, which can't be let go meanwhile. What is no IP packet is skipped and counted."""
+    """From a batch, which can't be let go meanwhile. Packets that are not IP are skipped and counted."""
     cdef _Packets result = _held_batch(batch, "sent", True)
     if batch.sealed():
-        raise TypeError("the batch holds sealed datagrams, which are no packets for a session: send them by a socket")
+        raise TypeError("the batch holds sealed datagrams, which a session does not take: send them by a socket")
     if result.count < batch.size():
         tunring_session_count_skipped(session, batch.size() - result.count)
     return result

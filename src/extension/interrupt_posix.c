@@ -27,7 +27,7 @@ static PyObject *without_warning;
 /* The pipe: its ends' numbers, and the file, which both are of. */
 static int pipe_ends[2] = {-1, -1};
 static wakeup_fd pipe_file = {.number = -1};
-/* What was set before ours, while ours is. */
+/* The setting before ours, while ours is there. */
 static wakeup_fd application = {.number = -1};
 static bool armed;
 

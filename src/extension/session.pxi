@@ -186,7 +186,7 @@ cdef class _Session(_Source):
         ----------
         packets : iterable of bytes-like objects, or Batch
             IP packets of at most 65535 bytes. All are checked before the first is sent. A Batch, of any session, stays
-            the caller's; those of its packets that are no IP are skipped and counted.
+            the caller's; those of its packets that are not IP are skipped and counted.
         on_full : {"wait", "partial", "drop", "raise"}
             When the ring is full: wait for room; send what fits; the same and count the rest as dropped; the same and
             raise RingFull.
@@ -392,7 +392,7 @@ cdef class _Session(_Source):
         """End the session: wake whoever waits in it, wait for the calls in flight, give the rings up.
 
         Open reservations are abandoned. Batches and views stay valid; the ring's memory goes with the last of them.
-        Any number of times, from any thread, also from a signal handler or a destructor.
+        Idempotent; may be called from any thread, also from a signal handler or a destructor.
         """
         try:
             self.end()

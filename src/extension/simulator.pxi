@@ -111,7 +111,7 @@ def simulator_corrupt(AdapterHandle handle not None, int what, uint32_t value):
 
 
 def simulator_delay(AdapterHandle handle not None, uint32_t microseconds):
-    """Let injections and drains take so long."""
+    """Let injections and drains take this time."""
     cdef tunring_adapter *adapter = handle.get()
     cdef DWORD code
     with nogil:

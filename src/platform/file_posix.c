@@ -93,6 +93,6 @@ file_wait(const file *self, const os_event *wake)
         {.fd = (int)(intptr_t)wake->wait, .events = POLLIN},
         {.fd = descriptor(self), .events = POLLOUT},
     };
-    /* Whatever it returns, the caller looks again. */
+    /* The caller looks again in any case. */
     (void)poll(polls, 2, -1);
 }

@@ -30,7 +30,7 @@ static atomic_uint holding; /* threads between os_fork_hold() and os_fork_releas
 
 /* ---- The handlers ---- */
 
-/* What is waited for is a system call of another thread's. */
+/* The wait is for a system call of another thread's. */
 static void
 pause_briefly(unsigned turn)
 {

@@ -211,7 +211,7 @@ void *
 os_secret_alloc(size_t size)
 {
     void *memory = os_pages_alloc(size);
-    /* What a system doesn't know it refuses, and the memory is as good as any other. */
+    /* A system refuses what it doesn't know, and the memory is as good as any other. */
 #if defined(MADV_WIPEONFORK)
     if (memory)
         madvise(memory, size, MADV_WIPEONFORK);

@@ -17,7 +17,7 @@ size_t utf16_length(LPCWSTR text, size_t limit);
 bool utf16_equal_nocase(LPCWSTR left, LPCWSTR right);
 
 /* Both write a zero-ended text of at most `size` bytes or `count` units, cut between characters if need be, with U+FFFD
- * for what is no character. True if it is whole. */
+ * for what is not a character. True if it is whole. */
 bool utf16_to_utf8(char *text, size_t size, LPCWSTR wide);
 bool utf16_from_utf8(WCHAR *wide, size_t count, const char *text);
 

@@ -18,7 +18,7 @@ _COMMANDS = {
     "bench": (bench, "measure tunring on this machine, beside os.read and os.write"),
     "bridge": (bridge, "forward packets between two interfaces, show the rates, and capture them to a file"),
     "demo": (demo, "send real packets through tunring and check every answer"),
-    "doctor": (doctor, "say what this system has, and what to do about what it lacks"),
+    "doctor": (doctor, "report what this system has, and what to do about what it lacks"),
     "echo": (echo, "serve an interface behind which everything answers pings, UDP and TCP, until Ctrl-C"),
     "wireguard": (wireguard, "serve a WireGuard interface, for wg and wg-quick or by a file, or show what one does"),
 }

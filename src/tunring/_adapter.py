@@ -456,7 +456,7 @@ class Adapter:
         Raises
         ------
         ValueError
-            The adapter hasn't so many queues.
+            The adapter has fewer queues.
         NotImplementedError
             The library's adapters have one queue.
 

@@ -74,7 +74,7 @@ def locate(handle: _core.AdapterHandle, library: _core.Library, luid: int, name:
 
 
 class Changes:
-    """What there was before each thing was changed by the call that is going on, and by all calls.
+    """Values from before each change, by the call that is going on and by all calls.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Changes:
         self._originals[key] = self._first.setdefault(key, before)
 
     def original(self) -> dict[Key, Any]:
-        """What there was before the first call; of what this one has changed, also after the adapter was closed."""
+        """Values from before the first call; of those that this one has changed, also after the adapter was closed."""
         return self._originals | self._first
 
     def forget(self) -> None:
@@ -162,7 +162,7 @@ def _undo_at_exit() -> None:
 
 
 class Configurator:
-    """What ``configure()`` has given an adapter's interface, and how to take it back.
+    """Everything that ``configure()`` has given an adapter's interface, and how to take it back.
 
     Parameters
     ----------

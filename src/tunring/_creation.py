@@ -15,10 +15,10 @@ from tunring.errors import AccessDenied, AdapterBusy, AlreadyExists, NotFound, W
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What to do about an adapter of that name.
+#: Policies for an adapter of that name.
 IfExists: TypeAlias = Literal["error", "open", "recreate"]
 
-#: What the official DLL says of an adapter that is just going: its key, or its device, has gone already.
+#: Codes of the official DLL for an adapter that is just going: its key, or its device, has gone already.
 _GOING = {Win32.KEY_DELETED, Win32.DEVICE_NOT_AVAILABLE}
 
 #: Within which the official DLL has cleaned up after a process that died.
@@ -26,7 +26,7 @@ _CLEAN_UP_SECONDS = 5.0
 
 
 def check_if_exists(if_exists: str) -> None:
-    """Refuse what is no such policy."""
+    """Refuse other policies."""
     if if_exists not in get_args(IfExists):
         raise ValueError(f"if_exists must be one of {', '.join(map(repr, get_args(IfExists)))}, not {if_exists!r}")
 
@@ -87,7 +87,7 @@ def open_handle(library: _core.Library, name: str) -> _core.AdapterHandle:
             if error.winerror not in _GOING:
                 raise
             if time.monotonic() > end:
-                raise AdapterBusy(Win32.BUSY, f"the adapter {name!r} is going, and has not gone for a while") from error
+                raise AdapterBusy(Win32.BUSY, f"the adapter {name!r} is being removed, and is still there") from error
         time.sleep(0.01)
 
 

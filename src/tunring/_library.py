@@ -102,7 +102,7 @@ def _load_once(which: str, verify: bool) -> Library:
             return _loaded[which]
         path = _find(which)
         library = _loaded.get(str(path)) or _open(path, verify)
-        # Whatever loaded the same one in the middle of that was first.
+        # A thread that loaded the same one in the middle of that was first.
         library = _loaded.setdefault(str(path), library)
         if which in _NAMES:
             _loaded.setdefault(which, library)
@@ -146,7 +146,7 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
     LibraryNotFound
         There is no such file; the message lists the places that were tried.
     LibraryInvalid
-        It is no library for this machine, no official build, or lacks one of the 14 functions, which is named.
+        It is not a library for this machine or not an official build, or lacks one of the 14 functions, which is named.
     TypeError
         An option is unknown, or not a bool.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     #: ``callable(level, text)`` with a level of the logging module, or a logger.
     LogTarget = Callable[[int, str], object] | logging.Logger
 
-# The logging module is imported by who wants lines: without it the package is there in three quarters of the time.
+# The logging module is imported only when lines are wanted: the package loads in three quarters of the time without it.
 _INFO, _WARNING, _ERROR = 20, 30, 40  # as in that module
 _LEVELS = {0: _INFO, 1: _WARNING, 2: _ERROR}
 

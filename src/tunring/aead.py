@@ -162,7 +162,7 @@ def _libcryptos() -> Iterator[Candidate]:
         yield from (Candidate("libcrypto", str(place), loaded=True) for place in places if place.is_file())
         return
     if beside:
-        # What a module is linked with is found through it, whatever its file is called.
+        # A library that a module is linked with is found through it, whatever its file is called.
         yield Candidate("libcrypto", beside, loaded=True)
     yield from (Candidate("libcrypto", name) for name in _LIBCRYPTOS)
 

@@ -129,7 +129,7 @@ class Writer:
                 try:
                     self._open(opened, described)
                 except BaseException:
-                    # What was made here holds nothing, and is no capture.
+                    # A file that was made here holds nothing and is not a capture.
                     opened.close()
                     if not overwrite:
                         with suppress(OSError):
@@ -158,7 +158,7 @@ class Writer:
             raise
 
     def _end(self, timeout: float | None) -> bool:
-        """Close the file, within so many seconds or, returning false, by giving up what is left."""
+        """Close the file within ``timeout`` seconds or, returning false, by giving up what is left."""
         closed = False
         try:
             closed = self._file.close(timeout)
@@ -287,7 +287,7 @@ class Writer:
 
     @property
     def failure(self) -> OSError | None:
-        """What ended the capture before its time, or None."""
+        """The error that ended the capture before its time, or None."""
         return self._file.failure
 
     def __enter__(self) -> Self:
@@ -299,7 +299,7 @@ class Writer:
         if kind is None:
             self.close()
         else:
-            # What is on its way says more.
+            # The exception that is on its way says more.
             with suppress(OSError):
                 self.close()
 

@@ -22,7 +22,7 @@
 #define ECE 0x40u
 #define CWR 0x80u
 
-/* What a packet is made of. All sizes in bytes. */
+/* The parts of a packet. All sizes in bytes. */
 typedef struct shape
 {
     uint8_t version;

@@ -44,7 +44,7 @@ free_packets(packets *run)
     run->count = 0;
 }
 
-/* What is written for a group, in one piece; returns its length without the virtio header. */
+/* Writes a group in one piece; returns its length without the virtio header. */
 static inline uint32_t
 join_frame(const offload_frame *frame, virtio_header *virtio, BYTE *bytes)
 {

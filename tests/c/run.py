@@ -64,7 +64,7 @@ class Program:
     problem: str = ""  # what is wrong with the comment
 
     def objects(self, flags: tuple[str, ...]) -> list[tuple[Path, tuple[str, ...]]]:
-        """What is to be compiled: sources and their flags."""
+        """The sources to be compiled and their flags."""
         own = tuple(flag for flag in self.flags if not flag.startswith(("-l", "-L", "-Wl,")))
         return [(source, (*flags, *own)) for source in self.sources]
 
@@ -163,7 +163,7 @@ def run(command: Path, limit: float) -> tuple[int | None, str]:
 
 
 def verdict(code: int | None, limit: float) -> str:
-    """What an exit code means."""
+    """The meaning of an exit code."""
     if code is None:
         return f"FAIL (no end within {limit:g} s)"
     if code < 0:

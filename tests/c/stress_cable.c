@@ -26,7 +26,7 @@ static const WCHAR names[2][2] = {{'A', 0}, {'B', 0}};
 static const WCHAR type[] = {'T', 0};
 static const GUID guid = {1, 2, 3, {4}};
 
-/* What a packet says of itself, after the byte that makes it IPv4. */
+/* A packet's description of itself, after the byte that makes it IPv4. */
 typedef struct header
 {
     BYTE version[4];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Libraries: published vectors by each sequence of calls, what the known-answer test makes of wrong answers, and files
- * that are no such library.
+ * that are not such libraries.
  */
 /* build: parts=core,os flags=-ldl */
 #include "aead_libraries.h"

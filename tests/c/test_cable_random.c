@@ -178,7 +178,7 @@ step(bool fills)
     }
 }
 
-/* What the model says of an end's event: readable if the other end's packets are not all taken, unless slots that are
+/* The model's state of an end's event: readable if the other end's packets are not all taken, unless slots that are
  * held keep the rest from coming. Only receive_one can tell that apart; here, not readable must mean held or done. */
 static void
 check_event(const end *self, const end *other)

@@ -182,7 +182,7 @@ test_reservations(void)
     CHECK(stats_of(session).reservations == 1);
     for (uint32_t i = 0; i < 3; i++)
         make_packet(lease->slots[i].data, sizes[i], i);
-    /* What is sent meanwhile stays behind it. */
+    /* A packet that is sent in the meantime stays behind it. */
     send_numbers(session, 100, 1);
     tunring_lease *other;
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 8, &POLL, &other) == WAIT_TIMEOUT);

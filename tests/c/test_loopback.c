@@ -409,7 +409,7 @@ test_detach(void)
     WintunEndSession(old);
 }
 
-/* What is committed when the near end closes still arrives, as far as there is room. */
+/* Committed packets still arrive when the near end closes, as far as there is room. */
 static void
 test_near_end_ends(void)
 {

@@ -379,7 +379,7 @@ test_interleaved(void)
         }
         EXPECT("0123012301230123");
 
-        /* What closes one flow's group leaves the others'. */
+        /* An event that closes one flow's group leaves the others'. */
         a = b = kind(i, 100);
         b.ports[0]++;
         add(&a);
@@ -477,7 +477,7 @@ test_barriers(void)
     }
 }
 
-/* What may be a probe stays alone, whatever surrounds it; TCP has none of that kind. */
+/* A possible probe stays alone, whatever surrounds it; TCP has none of that kind. */
 static void
 test_probes(void)
 {

@@ -112,7 +112,7 @@ test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
     tunring_part *again;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &again, &index), ERROR_ALREADY_EXISTS);
     CHECK(!again);
-    /* What was opened is no datagram, but may be opened again: then it is rejected. */
+    /* An opened packet is not a datagram, but may be opened again: then it is rejected. */
     CHECK_EQUAL(tunring_open_part(any_opener, lease, opened, &again, &index), ERROR_SUCCESS);
     CHECK(!again);
     CHECK_EQUAL(tunring_open_part(openers[0], lease, opened, &again, &index), ERROR_ALREADY_EXISTS);

@@ -251,7 +251,7 @@ test_closed_under_a_writer(void)
     CHECK(tunring_pcapng_close(file, NULL) == ERROR_SUCCESS);
     CHECK(tunring_pcapng_packets(file) + tunring_pcapng_dropped(file) == written);
     close(ends[1]);
-    /* What a pipe holds, and the piece that was being written when the file was given up. */
+    /* The contents of a pipe, and the piece that was being written when the file was given up. */
     CHECK(drain_pipe(ends[0]) <= 65536 + PIPE_BUF);
     tunring_pcapng_drop(file);
     close(ends[0]);

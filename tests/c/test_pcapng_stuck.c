@@ -194,7 +194,7 @@ test_nobody_else_waits(void)
     let_go();
     tunring_pcapng_drop(file);
 
-    /* What it had still written is taken back to the last whole block. */
+    /* Its last writes are taken back to the last whole block. */
     for (int i = 0; i < 2000 && lseek(fd, 0, SEEK_END) != size; i++)
         os_sleep(1000000);
     CHECK(read_back(fd) == 0);

@@ -89,7 +89,7 @@ test_other_ends(void)
     os_event_set(&interrupt);
     const tunring_wait interrupted = {.deadline = OS_FOREVER, .interrupt = interrupt.wait};
     CHECK(progress_wait(&self, seen, &interrupted) == ERROR_OPERATION_ABORTED);
-    /* What has happened comes first. */
+    /* An event that has happened comes first. */
     progress_made(&self);
     CHECK(progress_wait(&self, seen, &interrupted) == ERROR_SUCCESS);
     CHECK(progress_wait(&self, seen, &past) == ERROR_SUCCESS);

@@ -92,7 +92,7 @@ all_zero(const BYTE *bytes, size_t size)
     return !any;
 }
 
-/* What `format` promises, made by the bare cipher. */
+/* The datagram of `format`, made by the bare cipher. */
 static void
 check_layout(tunring_aead *library, tunring_aead_algorithm algorithm, const tunring_aead_format *format,
              uint32_t pad_to, uint32_t pad_limit, uint32_t length, uint32_t padded)
@@ -245,7 +245,7 @@ test_truncated(tunring_aead *library, tunring_aead_algorithm algorithm)
     tunring_opener_free(opener);
 }
 
-/* What another opener may be for stays as it is. */
+/* A datagram for another opener stays as it is. */
 static void
 test_foreign(tunring_aead *library, tunring_aead_algorithm algorithm)
 {

@@ -118,7 +118,7 @@ test_attach(void)
     CHECK_EQUAL(inject(20), ERROR_HANDLE_EOF);
     CHECK_EQUAL(simulator->drain(adapter, bytes, &size), ERROR_HANDLE_EOF);
     WINTUN_ADAPTER_HANDLE other;
-    /* It is no cable end any more. */
+    /* It is not a cable end any more. */
     CHECK((other = WintunCreateAdapter(other_name, type, &guid)));
     CHECK((session = WintunStartSession(other, CAPACITY)));
     send(20, 0x45);

@@ -169,7 +169,7 @@ test_chunk_ends(tunring_aead *library, tunring_aead_algorithm algorithm)
     finish();
 }
 
-/* What fails lends nothing. */
+/* A failed call lends nothing. */
 static void
 test_failures(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
@@ -192,7 +192,7 @@ test_failures(tunring_aead *library, tunring_aead_algorithm algorithm)
 }
 
 #if defined(__linux__)
-/* What was lent stays readable in a child, where the process's store is another. */
+/* Lent memory stays readable in a child, where the process's store is another. */
 static void
 test_fork(tunring_aead *library, tunring_aead_algorithm algorithm)
 {

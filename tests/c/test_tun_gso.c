@@ -40,7 +40,7 @@ __wrap_read(int fd, void *data, size_t size)
 {
     if (size < MAX_READ)
         return __real_read(fd, data, size);
-    /* What is behind the last packet is nobody's to look at. */
+    /* Bytes behind the last packet must not be looked at. */
     unpoison(data, size);
     if (left_to_feed == 0)
     {
@@ -218,7 +218,7 @@ nothing_at_all(WINTUN_SESSION_HANDLE session)
     left_to_feed = 0;
 }
 
-/* A segment size that the payload doesn't reach, or the largest of packets, are no nonsense. */
+/* A segment size that the payload doesn't reach, or the largest of packets, are valid. */
 static void
 one_segment(WINTUN_SESSION_HANDLE session)
 {
@@ -382,7 +382,7 @@ offload_of(const virtio_header *virtio)
     }
 }
 
-/* What arrives has to be what comes next of what is expected. */
+/* Each arrival has to be the next of those expected. */
 static void
 arrive(const virtio_header *virtio, const BYTE *packet, uint32_t length)
 {

@@ -111,7 +111,7 @@ one_session(void)
     CHECK(if_nametoindex("tt0") == 0);
 }
 
-/* What the kernel queued before the session is not for it. */
+/* Packets that the kernel queued before the session are not for it. */
 static void
 stale_packets(void)
 {

@@ -46,7 +46,7 @@ close_session(tun_session *session)
     close(kernel);
 }
 
-/* Datagrams of so many flows in turn, each with its number in its payload. */
+/* Datagrams of `flows` flows in turn, each with its number in its payload. */
 static void
 make_packets(uint32_t flows)
 {

@@ -278,7 +278,7 @@ without_capability(void)
     CHECK(if_nametoindex("mine0") != 0);
 }
 
-/* Whatever number of descriptors is left, a failure leaves none behind. */
+/* A failure leaves no descriptor behind, however few are left. */
 static void
 without_descriptors(void)
 {

@@ -266,7 +266,7 @@ filter_out(WINTUN_SESSION_HANDLE session, int in)
     CHECK(after.host_filtered == before.host_filtered + count && after.write_errors == before.write_errors);
 }
 
-/* What is no IP comes from a packet socket, and the packet behind it is what a receive gives. */
+/* A packet that is not IP comes from a packet socket, and a receive returns the packet behind it. */
 static void
 filter_in(WINTUN_SESSION_HANDLE session, int out)
 {

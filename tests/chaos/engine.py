@@ -40,7 +40,7 @@ class Skip(Exception):
 
 
 class Kick(Exception):
-    """What a signal handler raises while the main thread wants it to."""
+    """The exception of a signal handler while the main thread wants one."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Engine(Generic[W]):
             self.shortages += 1
 
     def explained_by_shortage(self, error: BaseException, shortages: int) -> bool:
-        """Whether the process may have had no descriptors left at some time since `shortages` was looked at."""
+        """True if the process may have run out of descriptors since `shortages` was looked at."""
         scarce = self.shortages != shortages or shortages % 2 == 1
         seen: set[int] = set()
         cause: BaseException | None = error
@@ -244,7 +244,7 @@ class Engine(Generic[W]):
                 print(f"  {when:9.4f} {name}({'; '.join(notes)}) {outcome}", file=sys.stderr)
 
     def description(self) -> str:
-        """What is needed to run it again."""
+        """Everything that is needed to run it again."""
         import tunring
 
         return (
@@ -336,7 +336,7 @@ class Engine(Generic[W]):
 
 
 def _concerns_tunring(ignored: Any) -> bool:
-    """Whether tunring had a part in an exception that was ignored.
+    """Return True if tunring had a part in an exception that was ignored.
 
     Signal handlers raise anywhere, so also in a finalizer, which ignores it, and between two lines of
     ``Thread.start()`` or of an event loop's constructor, which CPython leaves half made.

@@ -29,7 +29,7 @@ _MESSAGE = struct.Struct("=IHHIIBxHiII")
 #: Threads that have a device of their own open, which a child of a fork in another thread rightly inherits.
 handing_over: set[int] = set()
 
-#: What the kernel says of an interface that is gone.
+#: Errors of the kernel for an interface that is gone.
 _GONE = (tunring.SessionClosed, tunring.NotFound, ValueError)
 
 

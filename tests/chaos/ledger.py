@@ -43,7 +43,7 @@ class Route(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What a packet says that it is."""
+    """A packet's description of itself."""
 
     direction: int
     flow: int
@@ -61,7 +61,7 @@ def _words(data: bytes) -> int:
 
 
 def build(route: Route, identity: Identity, size: int, hops: int = 0) -> bytes:
-    """Make a UDP packet of `size` bytes, valid in every checksum, as it is after so many routers."""
+    """Make a UDP packet of `size` bytes, valid in every checksum, as it is after that many routers."""
     flow, number = identity.flow, identity.number
     place = 2 * ((flow * 7919 + number * 104729) % _PLACES)
     body = _IDENTITY.pack(_MAGIC, *identity)
@@ -78,7 +78,7 @@ def build(route: Route, identity: Identity, size: int, hops: int = 0) -> bytes:
 
 
 def identify(data: bytes) -> Identity | None:
-    """What the packet says that it is; None for one that is not ours, such as the kernel's own."""
+    """The packet's description of itself; None for one that is not ours, such as the kernel's own."""
     if len(data) < LEAST or data[0] != 0x45 or data[9] != 17:
         return None
     magic, *numbers = _IDENTITY.unpack_from(data, _HEADERS)
@@ -87,7 +87,7 @@ def identify(data: bytes) -> Identity | None:
 
 @dataclass
 class _Record:
-    """What is known of a flow."""
+    """The state of a flow."""
 
     next: int = 0  # the number of the next packet that is offered
     offers: list[str] = field(default_factory=list)  # what became of the last ones

@@ -51,7 +51,7 @@ def close_a_session_under_others(actor: Actor) -> None:
 def close_an_adapter_under_others(actor: Actor) -> None:
     end = actor.random.choice(actor.world.wild_link(actor).ends)
     end.adapter.close()
-    # Whoever closed it, and whoever started a session meanwhile.
+    # Somebody closed it, or started a session in the meantime.
     if not end.session.closed:
         raise Wrong("the session of a closed adapter is open")
 

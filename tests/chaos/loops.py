@@ -88,7 +88,7 @@ _JOBS = (_receive, _receive, _iterate, _send)
 
 @contextlib.contextmanager
 def _expected(end: End) -> Any:
-    """What a task may end with."""
+    """Exceptions that a task may end with."""
     try:
         yield
     except tunring.SessionClosed:

@@ -39,7 +39,7 @@ CHILD_LIMIT = 20
 
 
 def _in_child(actor: Actor) -> None:
-    """What a forked child finds: its parent's sessions are over, what was kept is readable, and new ones work.
+    """Check a forked child: its parent's sessions are over, what was kept is readable, and new ones work.
 
     No lock of the tests' own is taken: another thread of the parent may have held it.
     """

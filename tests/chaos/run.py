@@ -78,7 +78,7 @@ def main() -> int:
     # Sessions that are dropped unclosed are among the operations; Python's own, of threads and forks.
     warnings.simplefilter("ignore", ResourceWarning)
     warnings.filterwarnings("ignore", ".*multi-threaded.*fork.*", DeprecationWarning)
-    # What a wild link's interface had is gone with it.
+    # A wild link's configuration is gone with its interface.
     warnings.filterwarnings("ignore", ".*leaves a part of its configuration behind", RuntimeWarning)
     bench, library = benches.make(options.library)
     with tempfile.TemporaryDirectory(prefix="tunring-chaos-") as folder:

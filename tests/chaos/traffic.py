@@ -53,7 +53,7 @@ def offer(actor: Actor, end: End, maximum: int = 64) -> Offer:
 
 
 def how_full(actor: Actor) -> dict[str, Any]:
-    """What to do when the ring is full."""
+    """The policies for a full ring."""
     on_full = actor.random.choice(["wait", "wait", "partial", "drop", "raise"])
     actor.note(on_full)
     return {"on_full": on_full, "timeout": actor.random.choice([0, 0.001, 0.05, 0.2])}

@@ -1,4 +1,4 @@
-"""What the operations are done on: links whose packets are accounted for, and things that were kept of packets.
+"""The objects of the operations: links whose packets are accounted for, and things that were kept of packets.
 
 A *proven* link is closed only when nobody uses it, and everything that was accepted must have arrived by then. A *wild*
 one may be closed, removed or moved at any time; what arrives over it must still arrive once, in order and unchanged.

@@ -280,7 +280,7 @@ def test_repr_names_the_interface(pair: Pair) -> None:
 
 
 def test_what_is_no_ip_packet_is_refused(ends: tuple[TunSocket, TunSocket]) -> None:
-    with pytest.raises(ValueError, match="no IP packet"):
+    with pytest.raises(ValueError, match="not an IP packet"):
         ends[0].send(Raw(b"hello"))
     ends[0].send(Ether() / numbered(6))
     ends[0].send(bytes(numbered(7)))

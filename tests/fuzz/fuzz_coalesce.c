@@ -146,7 +146,7 @@ check_group(const offload_run *run, const offload_group *group)
     free(copy);
 }
 
-/* What the order of a packet depends on. */
+/* The fields that the order of a packet depends on. */
 typedef struct place
 {
     uint8_t addresses; /* bytes of both; 0 if it has none */

@@ -7,7 +7,7 @@
 
 #define MAX_INPUT 70000u
 
-/* What each segment must be, whatever the superpacket is. */
+/* The requirements on each segment, whatever the superpacket is. */
 static void
 check_segment(const offload_split *split, const BYTE *segment, uint32_t size, uint32_t index)
 {
@@ -32,7 +32,7 @@ check_segment(const offload_split *split, const BYTE *segment, uint32_t size, ui
     }
 }
 
-/* Whether the segment's checksum verifies: it has to if the superpacket's sum of the pseudo-header was right. */
+/* True if the segment's checksum verifies: it has to if the superpacket's sum of the pseudo-header was right. */
 static bool
 verifies(const offload_headers *headers, const BYTE *packet, uint32_t size)
 {

@@ -39,7 +39,7 @@ SKIP = 77
 
 
 def available() -> bool:
-    """Whether the compiler can build a fuzz target."""
+    """True if the compiler can build a fuzz target."""
     if not shutil.which(COMPILER[0]):
         return False
     source = "int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n > 9 ? 0 : 0; }"

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def offloads(request: pytest.FixtureRequest) -> bool:
-    """Whether adapters use them: True unless a test says otherwise."""
+    """True if adapters use them, unless a test sets it."""
     return bool(getattr(request, "param", True))
 
 

@@ -35,7 +35,7 @@ def _udp(addresses: bytes, source: int, target: int, payload: bytes) -> bytes:
 
 
 def udp_payload(packet: bytes) -> bytes | None:
-    """What a UDP packet, whose checksums must be right, carries; None for packets of another kind."""
+    """The payload of a UDP packet, whose checksums must be right; None for packets of another kind."""
     version = packet[0] >> 4
     start, addresses, protocol = (20, packet[12:20], packet[9]) if version == 4 else (40, packet[8:40], packet[6])
     if protocol != 17:

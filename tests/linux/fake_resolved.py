@@ -34,7 +34,7 @@ class FakeResolved:
         self.errors: dict[str, str] = {}
         #: Servers are taken, and forgotten.
         self.forgetful = False
-        #: After so many answers it hangs up, or says nothing more; None: never.
+        #: After this many answers it hangs up, or sends nothing more; None: never.
         self.answers: int | None = None
         self.silent = False
         self.calls: list[str] = []

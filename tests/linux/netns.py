@@ -26,7 +26,7 @@ _DAMAGE = re.compile(r"CsumErrors$|InErrors$|InErrs$|InHdrErrors$")
 
 
 def may_make_namespaces() -> bool:
-    """Whether this process is root, and the system lets it make network namespaces."""
+    """True if this process is root, and the system lets it make network namespaces."""
     if os.geteuid() != 0:
         return False
     try:

@@ -63,7 +63,7 @@ def numbered(count: int, size: int, first: int = 0) -> list[bytes]:
 
 
 def payloads_of(batch: tunring.Batch) -> list[bytes]:
-    """What the UDP packets carry, whose checksums must be right. Packets of other kinds are left out."""
+    """The payloads of UDP packets, whose checksums must be right. Packets of other kinds are left out."""
     found = [udp_payload(packet) for packet in batch.tobytes()]
     return [payload for payload in found if payload is not None]
 
@@ -80,7 +80,7 @@ def receive(session: tunring.Session, count: int, dice: random.Random) -> list[b
 
 
 def frames(namespace: Namespace) -> tuple[int, int]:
-    """What tun0 has taken from Python and given to it, as the kernel counts: a superpacket is one."""
+    """Counters of tun0's packets from and to Python, as the kernel has them: a superpacket is one."""
     with namespace.entered(), open("/proc/thread-self/net/dev", encoding="ascii") as lines:
         values = next(line.split()[1:] for line in lines if line.strip().startswith("tun0:"))
     return int(values[1]), int(values[9])

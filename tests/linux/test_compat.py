@@ -119,7 +119,7 @@ def test_a_read_cuts_what_is_longer(ready: TunTapDevice, namespace: Namespace) -
     for size, error in ((0, ValueError), (-1, ValueError), (3, OSError)):
         with pytest.raises(error, match="size"):
             ready.read(size)
-    with pytest.raises(OSError, match="no IP packet"):
+    with pytest.raises(OSError, match="not an IP packet"):
         ready.write(INFORMATION + b"no packet")
 
 

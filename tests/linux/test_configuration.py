@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 
 
 def link(namespace: Namespace, name: str = "tun0") -> dict[str, Any]:
-    """What ``ip`` says about an interface."""
+    """The output of ``ip`` for an interface."""
     found: dict[str, Any] = json.loads(namespace.ip(f"-json address show dev {name}"))[0]
     return found
 
@@ -86,7 +86,7 @@ def test_bad_input_changes_nothing(adapter: tunring.Adapter, namespace: Namespac
 def test_what_the_kernel_refuses_is_undone(adapter: tunring.Adapter, namespace: Namespace) -> None:
     adapter.configure(["10.6.7.7/24", "fd00::7/64"], 1420, up=False)
     before = state(namespace)
-    with pytest.raises(tunring.WintunError, match="can't add ::1/128 on adapter 'tun0': the kernel says"):
+    with pytest.raises(tunring.WintunError, match="can't add ::1/128 on adapter 'tun0': the kernel reports"):
         adapter.configure(["10.6.7.8/24", "fd00::8/64", "::1"], 1400)
     assert state(namespace) == before
     with pytest.raises(tunring.WintunError, match=r"can't add fd00::7/48 .* it is there as fd00::7/64"):

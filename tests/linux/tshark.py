@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: What it says about the user, on standard error, and nothing else may be there.
+#: Its line about the user on standard error: nothing else may be there.
 _AS_ROOT = 'Running as user "root" and group "root". This could be dangerous.'
 
 

@@ -35,7 +35,7 @@ def classes() -> dict[str, type]:
 
 
 def refusal(work: Callable[[], Any]) -> BaseException | None:
-    """What it raises, a coroutine or an iterator at its first step; None if nothing."""
+    """The exception it raises, a coroutine or an iterator at its first step; None if nothing."""
     try:
         result = work()
         if hasattr(result, "send"):

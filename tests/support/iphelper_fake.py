@@ -44,7 +44,7 @@ def _copy(row: Any) -> Any:
 
 
 def _key(row: Any) -> tuple[bytes, ...]:
-    """What makes a row the same one for Windows."""
+    """The key by which Windows knows a row."""
     if isinstance(row, UnicastRow):
         return row.luid.to_bytes(8), bytes(row.address)
     return row.luid.to_bytes(8), bytes(row.destination)[:29], bytes(row.next_hop)

@@ -64,7 +64,7 @@ def connect(left: tunring.Adapter, right: tunring.Adapter) -> None:
 
 
 def pair(library: tunring.Library, capacity: int = 0x400000) -> tuple[tunring.Session, tunring.Session]:
-    """What tunring.testing.pair() gives, over any library."""
+    """The same as tunring.testing.pair(), over any library."""
     if not library.official:
         return tunring.testing.pair(capacity)
     number = uuid.uuid4().hex[:12]
@@ -99,7 +99,7 @@ def failure_line(library: tunring.Library, name: str) -> str:
 
 
 def for_scripts(name: str) -> str:
-    """What a script in a Python of its own starts with, to have `library`, and `pair` over it."""
+    """The beginning of a script in a Python of its own, to have `library`, and `pair` over it."""
     return f"""
 import sys
 sys.path.append({os.path.dirname(__file__)!r})

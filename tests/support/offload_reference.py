@@ -1,4 +1,4 @@
-"""What the offloads have to do, in plain Python: slow, short, and written from the protocols alone.
+"""The offloads in plain Python: slow, short, and written from the protocols alone.
 
 A packet that is read from or written to a TUN descriptor carries a virtio header, here a `Virtio`.
 """
@@ -13,7 +13,7 @@ TCP, UDP = 6, 17
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 NEEDS_CHECKSUM = 1
 GSO_TCP4, GSO_TCP6, GSO_UDP, GSO_ECN = 1, 4, 5, 0x80
-#: What the kernel takes: flags of coalesce().
+#: Flags of coalesce(): the superpackets that the kernel takes.
 TSO4, TSO6, USO = 1, 2, 4
 MAX_PACKET = 65535
 MOST_DATAGRAMS = 64
@@ -215,7 +215,7 @@ def _split_superpacket(virtio: Virtio, packet: bytes) -> list[bytes] | None:
 
 
 def verifies(packet: bytes, headers: Headers) -> bool:
-    """Whether the checksums of a packet without extensions are right; UDP must have one."""
+    """True if the checksums of a packet without extensions are right; UDP must have one."""
     if headers.version == 4 and total(packet[:20]) != 0xFFFF:
         return False
     if headers.protocol == UDP and not get16(packet, checksum_at(headers)):

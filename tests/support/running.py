@@ -102,7 +102,7 @@ def _kick() -> None:
 
 
 def is_set(event: int) -> bool:
-    """Whether a read event of our own libraries is ready, which a look does not change."""
+    """True if a read event of our own libraries is ready, which a look does not change."""
     if sys.platform == "win32":
         return ctypes.windll.kernel32.WaitForSingleObject(ctypes.c_void_p(event), 0) == 0
     return bool(select.select([event], [], [], 0)[0])

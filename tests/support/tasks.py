@@ -1,4 +1,4 @@
-"""What tests of asyncio do with tasks and sessions."""
+"""Tools of asyncio's tests for tasks and sessions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def turns(count: int = 10) -> None:
 
 
 async def waiting(session: tunring.Session, count: int = 1) -> None:
-    """Returns once so many tasks wait for packets."""
+    """Returns once this many tasks wait for packets."""
     loop = asyncio.get_running_loop()
     while loop not in session._tasks or len(tasks_here(session)._waiting) != count:
         await asyncio.sleep(0)

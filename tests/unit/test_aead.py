@@ -224,7 +224,7 @@ def test_session_to_session() -> None:
         sent = [ipv4(size) for size in (20, 33, 1400)]
         left.send(sent)
         with right.receive(timeout=5) as batch, sealer.seal(batch) as datagrams:
-            with pytest.raises(TypeError, match="the batch holds sealed datagrams, which are no packets for a session"):
+            with pytest.raises(TypeError, match="the batch holds sealed datagrams, which a session does not take"):
                 right.send(datagrams)
             with opener.open(datagrams) as packets:
                 assert right.send(packets) == 3

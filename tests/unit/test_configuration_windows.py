@@ -157,7 +157,7 @@ def test_unreadable_tables(clock: list[float], name: str) -> None:
         try:
             made.configure(**EVERYTHING)
         except tunring.WintunError as error:
-            assert "Windows says error 8" in str(error)
+            assert "Windows reports error 8" in str(error)
             assert made.api.state() == before
         else:
             assert skipped > 1
@@ -257,7 +257,7 @@ def test_an_mtu_that_is_refused(clock: list[float]) -> None:
     made = tunnel()
     made.api.failures["SetIpInterfaceEntry"] = [0, INVALID]
     before = made.api.state()
-    with pytest.raises(tunring.WintunError, match=r"can't set MTU 1420 and metric for IPv6 .*: Windows says error 87"):
+    with pytest.raises(tunring.WintunError, match=r"can't set MTU 1420 and metric for .*: Windows reports error 87"):
         made.configure(mtu=1420)
     assert made.api.state() == before
 
@@ -563,7 +563,7 @@ def test_tables_are_read_once(clock: list[float]) -> None:
 
 
 def test_configured_by_a_signal_handler_meanwhile(clock: list[float]) -> None:
-    """What it asks for counts as well, and is undone as well."""
+    """Its request counts as well, and is undone as well."""
     made = tunnel(stays=True)
     before = made.api.state()
     wait = made.interface._wait_for_addresses

@@ -15,12 +15,12 @@ from stub_library import build
 FUNCTIONS = re.findall(r"X\((Wintun\w+)", (Path(__file__).parents[2] / "include/wintun.h").read_text("utf-8"))
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no official build:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*not an official build:RuntimeWarning")
 
 
 @pytest.fixture(autouse=True)
 def _any_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, libraries that are no official builds are taken only if asked for."""
+    """On Windows, libraries that are not official builds are taken only if asked for."""
     monkeypatch.setenv("TUNRING_WINTUN_VERIFY", "0")
 
 
@@ -61,7 +61,7 @@ def test_loading_while_the_same_thread_loads(tmp_path: Path) -> None:
         f"""
 import warnings
 import tunring._library
-warnings.simplefilter("ignore", RuntimeWarning)  # on Windows: no official build
+warnings.simplefilter("ignore", RuntimeWarning)  # on Windows: not an official build
 path = {str(build(tmp_path, FUNCTIONS))!r}
 loaded = []
 

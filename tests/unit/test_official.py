@@ -1,4 +1,4 @@
-"""What a DLL's own bytes say of it, before anything loads it."""
+"""Facts from a DLL's own bytes, before anything loads it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_machine(machine: int, kind: tuple[int, int], name: str) -> None:
 def test_a_truncated_dll_at_every_length(kind: tuple[int, int], signature: int) -> None:
     whole = dll(0x8664, kind, signature=signature)
     for length in range(len(whole)):
-        with pytest.raises(ValueError, match=r"no DLL|truncated|cut off"):
+        with pytest.raises(ValueError, match=r"not a DLL|truncated|cut off"):
             machine_of(io.BytesIO(whole[:length]))
     assert machine_of(io.BytesIO(whole + b"more")) == "amd64"
 

@@ -378,7 +378,7 @@ def test_bad_arguments(pair: Pair, path: Path) -> None:
             writer.write([packet()] * 2, timestamps=[1, -1])
         with pytest.raises(TypeError, match=r"timestamps\[0\] must be an integer"):
             writer.write([packet()], timestamps=[1.0])  # type: ignore[list-item]
-        with pytest.raises(ValueError, match="packet 1 is no IP packet"):
+        with pytest.raises(ValueError, match="packet 1 is not an IP packet"):
             writer.write([packet(), b"no"])
         with pytest.raises(TypeError, match="iterable of packets"):
             writer.write(packet())  # type: ignore[arg-type]

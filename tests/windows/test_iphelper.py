@@ -42,7 +42,7 @@ def test_addresses(luid: int) -> None:
 
 
 def test_routes(luid: int) -> None:
-    # What the system makes for addresses is left out, and nobody routes through the loopback interface.
+    # Routes that the system makes for addresses are left out, and nobody routes through the loopback interface.
     assert WindowsInterface(iphelper.ip_helper(), "loopback", luid)._routes() == []
 
 

@@ -28,7 +28,7 @@ def copy(official_dll: Path, tmp_path: Path) -> Path:
 
 
 def refused(path: Path, code: int) -> str:
-    """What the error says, of a file that must be refused."""
+    """The message of the error for a file that must be refused."""
     with pytest.raises(tunring.LibraryInvalid) as caught:
         tunring.load(path)
     assert caught.value.winerror == code
@@ -131,7 +131,7 @@ def test_wrong_machine(copy: Path) -> None:
 
 def test_lacking_an_export(tmp_path: Path) -> None:
     other = str(shutil.copy(SYSTEM / "version.dll", tmp_path / "wintun.dll"))
-    assert "no official build" in refused(Path(other), 577)
+    assert "not an official build" in refused(Path(other), 577)
     done = run_script(f"tunring.load({other!r}, verify=False)")
     assert done.returncode == 1
     assert "RuntimeWarning" in done.stderr
@@ -143,7 +143,7 @@ def test_lacking_an_export(tmp_path: Path) -> None:
 def test_a_build_that_is_not_known_loads_with_a_warning(way: str, tmp_path: Path) -> None:
     # Our own loopback, elsewhere than in its place, is such a one.
     other = str(shutil.copy(PACKAGE / "_backends/loopback.dll", tmp_path / "wintun.dll"))
-    assert "no official build" in refused(Path(other), 577)
+    assert "not an official build" in refused(Path(other), 577)
     done = run_script(
         f"""
 import os

@@ -8,7 +8,7 @@ import libraries
 import tunring
 from running import check_script
 
-#: What makes the DLL's own threads write lines: they may not look for what others left behind.
+#: Makes the DLL's own threads write lines: they may not look for what others left behind.
 NOT_ELEVATED = "libraries.stand_in().StandinElevated(0)\n"
 
 

@@ -91,7 +91,7 @@ dll.WintunCloseAdapter(adapter)
 
 
 def test_an_end_after_the_removal_is_told() -> None:
-    """What tunring must never do: the handle is somebody else's by then."""
+    """A mistake that tunring must never make: the handle is somebody else's by then."""
     check_script(
         RAW
         + """

@@ -1,4 +1,4 @@
-"""What is built here for Windows: the wheel, and the driver's stand-in."""
+"""Builds for Windows: the wheel, and the driver's stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fetched: system packages, a Windows Python, the official DLL. Each by its name, and checked by its hash."""
+"""Fetches system packages, a Windows Python, the official DLL. Each by its name, and checked by its hash."""
 
 from __future__ import annotations
 

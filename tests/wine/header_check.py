@@ -1,4 +1,4 @@
-"""Whether our wintun.h says the same as the official one, which is read where it lies and copied nowhere.
+"""Compares our wintun.h with the official one, which is read where it lies and copied nowhere.
 
     tests/wine/header_check.py OFFICIAL_WINTUN_H [COMPILER ...]
 
@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 OURS = HERE.parents[1] / "include/wintun.h"
 COMPILER = ["x86_64-w64-mingw32-gcc"]
 
-#: What the official header needs: it marks parameters for another compiler.
+#: Macros that the official header needs: it marks parameters for another compiler.
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-D_WIN32_WINNT=0x0A00", "-fsyntax-only"]
 
-#: What is wrong in a copy of ours, and the name that the compiler must then complain of.
+#: A mistake in a copy of ours, and the name that the compiler must then complain of.
 WRONG = {
     "WintunSendPacket": (
         "WINTUN_SEND_PACKET_FUNC)(WINTUN_SESSION_HANDLE Session, const",
@@ -37,14 +37,14 @@ WRONG = {
 
 
 def differences(official: Path, ours: Path, compiler: list[str]) -> str:
-    """What the compiler says; nothing if the headers agree."""
+    """The compiler's output; nothing if the headers agree."""
     command = [*compiler, *FLAGS, f'-DOFFICIAL_WINTUN_H="{official}"', f"-I{ours.parent}", str(HERE / "header_check.c")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr or ("" if done.returncode == 0 else f"exit code {done.returncode}")
 
 
 def faults(official: Path, compiler: list[str] | None = None) -> list[str]:
-    """What is wrong: with our header, or with the comparison."""
+    """Faults of our header, or of the comparison."""
     compiler = compiler or COMPILER
     found = []
     if said := differences(official, OURS, compiler):

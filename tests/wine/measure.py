@@ -43,10 +43,10 @@ GUARD_PACKETS, GUARD_FIRST, GUARD_ROUNDS = 4096, 4, 40
 #: Turns of the guard's for each of the others': a small difference takes many to tell.
 GUARD_TURNS = 4
 
-#: The C loop commits so many at a time, as tunring's core does.
+#: Packets that the C loop commits at a time, as tunring's core does.
 CHUNK = 64
 
-#: What is asked for: of which figures, what beside what.
+#: The figures that are asked for, and what stands beside what.
 GOALS = [
     ("receive", "counted", "plain C", "<= 1.15"),
     ("receive", "lazily", "plain C", "<= 1.15"),
@@ -102,7 +102,7 @@ class ChainPacket(ctypes.Structure):
 
 
 class Functions(ctypes.Structure):
-    """What ``struct tunring_simulator`` begins with."""
+    """The beginning of ``struct tunring_simulator``."""
 
     _fields_ = (
         ("attach", ctypes.c_void_p),
@@ -209,7 +209,7 @@ def adapters(library: tunring.Library, count: int) -> Iterator[list[tunring.Adap
 
 
 def ring_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> dict[str, Turns]:
-    """What bench.ring.ring_turns() gives, over the DLL."""
+    """The same as bench.ring.ring_turns(), over the DLL."""
     with adapters(library, 3) as (one, two, three), ExitStack() as stack:
         loop, old, cable = (
             PlainLoop(c, one, size, simulated=True),

@@ -33,7 +33,7 @@ from wine import Wine, windows_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What is run, in Pythons side by side: the tests wait more than they compute. Each takes about as long.
+#: The tests, in Pythons side by side: the tests wait more than they compute. Each takes about as long.
 SHARES = [
     ["tests/unit"],
     ["tests/lifetime", "tests/property"],
@@ -59,7 +59,7 @@ def _arguments() -> argparse.Namespace:
         default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "tunring-wine"),
         help="what is fetched and made stays there; default: %(default)s",
     )
-    parser.add_argument("--race", type=int, metavar="SENDS", help="only race for the lost wake-up, with so many sends")
+    parser.add_argument("--race", type=int, metavar="SENDS", help="only race for the lost wake-up, with SENDS sends")
     parser.add_argument(
         "--bench",
         type=Path,
@@ -102,7 +102,7 @@ def _listed_here(host_python: Path, sources: Path) -> set[str]:
 
 
 class _Bench(NamedTuple):
-    """What the tests need, ready to run."""
+    """Everything that the tests need, ready to run."""
 
     root: Path
     wine: Wine
@@ -175,7 +175,7 @@ def _install(options: argparse.Namespace, bench: _Bench) -> Path:
 
 
 def _wheel_faults(host_python: Path, wheel: Path) -> list[str]:
-    """What is wrong with the wheel, by the tests of its contents."""
+    """Faults of the wheel, by the tests of its contents."""
     done = subprocess.run(
         [host_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/packaging/test_windows_wheel.py"],
         cwd=ROOT, env={**os.environ, "TUNRING_WINDOWS_WHEEL": str(wheel)}, capture_output=True, text=True, check=False,
@@ -184,7 +184,7 @@ def _wheel_faults(host_python: Path, wheel: Path) -> list[str]:
 
 
 def _checks(bench: _Bench, wheel: Path) -> tuple[list[str], set[str]]:
-    """What this system does while Windows tests: faults, and the tests that there are here."""
+    """Work of this system while Windows tests: faults, and the tests that there are here."""
     here = _listed_here(bench.host_python, bench.root / "build")
     official = downloads.official_header(pip_of(bench.host_python), bench.root)
     faults = header_check.faults(official, build.compiler(bench.root).split())

@@ -1,4 +1,4 @@
-"""Whether Windows runs the same tests, by name, as this system, apart from those that windows_absent.py names."""
+"""Checks that Windows runs the same tests, by name, as this system, apart from those that windows_absent.py names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from windows_absent import ABSENT, is_absent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What pytest is asked for in order to list tests.
+#: Arguments of pytest to list tests.
 LIST = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 
-#: What tests come in variants of, as systems have them: libraries, event loops, ways to wait in one.
+#: Variants of tests, as systems have them: libraries, event loops, ways to wait in one.
 #: All count as one.
 _VARIANTS = {
     r"\bwintun\b": "loopback",
@@ -49,7 +49,7 @@ def _without_variants(tests: set[str]) -> set[str]:
 
 
 def differences(here: set[str], windows: set[str]) -> list[str]:
-    """What is wrong with the two lists; nothing if exactly the absent ones are absent."""
+    """Faults of the two lists; nothing if exactly the absent ones are absent."""
     expected = {test for test in here if not is_absent(test)}
     added = {test for test in windows - here if not test.startswith("tests/windows/")}
     unused = [entry for entry in ABSENT if not any(is_absent(test, [entry]) for test in here)]

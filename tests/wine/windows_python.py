@@ -23,7 +23,7 @@ def tag(version: str) -> str:
 
 
 def _requirements(version: str) -> list[str]:
-    """What the tests need, some of it in the last release that runs."""
+    """Packages that the tests need, some of them in the last release that runs."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
     wanted = [word for word in groups["bench"] + groups["test"] if isinstance(word, str)]
     # scapy's later versions look on import for a function that Wine 8's secur32.dll lacks.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SERVER = WINE.with_name("wineserver64")
-#: What of our environment a Windows program may see: PYTHONPATH or PIP_* would go through.
+#: Variables that a Windows program may see: PYTHONPATH or PIP_* would go through.
 _KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "HYPOTHESIS_PROFILE")
 
 
@@ -100,7 +100,7 @@ class Wine:
             start_new_session=True,
         )
         os.close(slave)
-        # What the console draws is of no interest, but has to be taken.
+        # The console's output is of no interest, but has to be taken.
         threading.Thread(target=_drain, args=(master,), daemon=True).start()
         lines = []
         assert process.stdout

@@ -198,7 +198,7 @@ cable_unplug(cable_end *end)
     if (end->incoming->to == end)
     {
         end->incoming->to = NULL;
-        /* What the near end has in its ring is for nobody now. */
+        /* The packets in the near end's ring are for nobody now. */
         cable_move(end->incoming);
     }
     ring_lock_leave(&end->incoming->lock, cable_move, end->incoming);
@@ -222,8 +222,8 @@ reclaim(void *context)
         atomic_store(&end->reclaimed, true);
 }
 
-/* Whoever lets go of a ring's lock may have done what others asked for. The mover must hear of it, and not under that
- * lock. */
+/* The thread that lets go of a ring's lock may have done what others asked for. The mover must hear of it, and not
+ * under that lock. */
 static void
 tell_outgoing(cable_end *end)
 {

@@ -90,7 +90,7 @@ void
 ring_host_rewind(ring_side *side)
 {
     uint32_t next = atomic_load_explicit(&side->next, memory_order_relaxed);
-    /* What the client holds lies between `next` and the head (S) or the tail (R). */
+    /* The client's packets lie between `next` and the head (S) or the tail (R). */
     if (next == 0 || atomic_load_explicit(&side->ring->head, memory_order_acquire) != next ||
         atomic_load_explicit(&side->ring->tail, memory_order_acquire) != next)
     {

@@ -51,7 +51,7 @@ typedef struct offload_headers
     uint32_t length;    /* of all headers: where the payload begins */
 } offload_headers;
 
-/* True for TCP or UDP in an IP packet of exactly this length that is no fragment and has all headers whole. */
+/* True for TCP or UDP in an IP packet of exactly this length that is not a fragment and has all headers whole. */
 bool offload_headers_parse(offload_headers *headers, const BYTE *packet, uint32_t length);
 
 /* The same for a superpacket with `segment` payload bytes per packet. Its length fields may be unset, as the kernel and

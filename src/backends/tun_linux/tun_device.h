@@ -41,7 +41,7 @@ typedef struct tun_device
     tun_format format;
 } tun_device;
 
-/* Whether devices that are made or attached to from now on use offloads, as far as the kernel has them. */
+/* Sets whether devices that are made or attached to from now on use offloads, as far as the kernel has them. */
 void tun_device_want_offloads(bool wanted);
 
 /* True for a name that the kernel takes as it is; else says in the log what is allowed. */
@@ -55,7 +55,7 @@ int tun_device_system_error(void);
 DWORD tun_device_create(tun_device *device, const char *name, bool multi_queue);
 
 /* Attaches to an interface that exists: to a queue of its own if that has several. As above, and ERROR_NOT_FOUND;
- * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is no TUN interface, or somebody reads
+ * ERROR_ALREADY_EXISTS for an alternative name; ERROR_INVALID_PARAMETER if it is not a TUN interface, or somebody reads
  * other packets from it; ERROR_ALREADY_INITIALIZED if some process is attached to it and it has one queue. */
 DWORD tun_device_attach(tun_device *device, const char *name);
 

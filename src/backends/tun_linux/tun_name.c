@@ -30,7 +30,7 @@ name_fault(const char *name)
     if (strchr(name, '%'))
         return "'%' is not allowed";
     if (strstr(name, "\xEF\xBF\xBD"))
-        return "it was no valid UTF-16";
+        return "it was not valid UTF-16";
     for (size_t i = 0; i < length; i++)
         if (is_space((unsigned char)name[i]))
             return "white space is not allowed";
@@ -43,7 +43,7 @@ tun_name_valid(const char *name)
     const char *fault = name_fault(name);
     if (fault)
         backend_log(WINTUN_LOG_ERR,
-                    "\"%s\" is no interface name: %s (1 to 15 bytes, without '%%', '/', ':' and white space)", name,
+                    "\"%s\" is not an interface name: %s (1 to 15 bytes, without '%%', '/', ':' and white space)", name,
                     fault);
     return !fault;
 }

@@ -27,7 +27,7 @@ tun_namespace_control(void)
     return OS_FD(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 }
 
-/* What a socket knows too. */
+/* The same for a socket. */
 static int
 space_of_socket(void)
 {

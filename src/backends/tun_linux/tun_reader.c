@@ -13,7 +13,7 @@
 /* More than it takes, and no power of two, so that the buffers' beginnings lie in different sets of the cache. */
 #define STRIDE (0x10000u + 0x180u)
 
-/* What a read of 0 bytes says: no TUN descriptor gives that, so a program has put a file of its own in its place. */
+/* The code for a read of 0 bytes: no TUN descriptor returns that, so a program has put a file of its own there. */
 #define NOT_TUN (-EBADF)
 
 WINTUN_ASSERT(STRIDE >= MAX_READ, "a buffer holds the largest packet");
@@ -124,7 +124,7 @@ tun_reader_refill(tun_reader *reader, int fd)
     }
     plan_next_burst(reader);
     reader->dry = reader->lengths[reader->count - 1] == -EAGAIN;
-    /* Whatever fails behind a packet will fail again. */
+    /* A failure behind a packet will be met again. */
     return find_packet(reader) ? 0 : -reader->lengths[0];
 }
 

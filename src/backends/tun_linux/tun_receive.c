@@ -24,7 +24,7 @@ read_failed(tun_session *session, int failure)
 {
     if (failure == EAGAIN)
         return ERROR_NO_MORE_ITEMS;
-    /* Whatever it is, it would come again: to call that "empty" would make waiters spin. */
+    /* Any other error would come again: to call that "empty" would make waiters spin. */
     tun_session_end(session, failure);
     return ERROR_HANDLE_EOF;
 }

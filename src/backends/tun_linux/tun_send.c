@@ -320,7 +320,7 @@ allocate_locked(tun_session *session, DWORD size, BYTE **packet)
     const DWORD code = GetLastError();
     if (code != ERROR_BUFFER_OVERFLOW)
         return code;
-    /* What the kernel had no room for may go now. */
+    /* Packets that the kernel had no room for may go now. */
     tun_send_work(session);
     if (atomic_load(&session->over))
         return ERROR_HANDLE_EOF;
@@ -356,7 +356,7 @@ tun_send_room(tun_session *session)
     const DWORD last_error = GetLastError();
     ring_side *side = &session->rings.send;
     ring_lock_enter(&side->lock);
-    /* Whoever waits for room asks here, so this is a time to try again what the kernel had no room for. */
+    /* Waiters for room ask here, so this is a time to try again what the kernel had no room for. */
     tun_send_work(session);
     const DWORD room = atomic_load(&session->over) ? RING_GONE : ring_room(side);
     ring_lock_leave(&side->lock, tun_send_work, session);

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 
-#: Whether a thread waits for packets rather than the loop itself.
+#: True if a thread waits for packets rather than the loop itself.
 use_threads = os.name == "nt"
 
 

@@ -1,4 +1,4 @@
-"""What PyInstaller asks a package for: where its hook is. Nothing else imports it."""
+"""Tells PyInstaller where the package's hook is. Nothing else imports it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if sys.platform == "win32":
 
 
 def _is_wanted(name: str) -> bool:
-    # What asks for packages of others, and programs, are found by whoever imports them.
+    # Modules that need other packages, and programs, are found by those who import them.
     return name.split(".")[1:2] not in [["_pyinstaller"], ["cli"], ["contrib"], ["examples"], ["__main__"]]
 
 

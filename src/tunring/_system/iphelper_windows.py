@@ -178,7 +178,7 @@ class DnsSettings(ctypes.Structure):
 
 
 class Table(ctypes.Structure):
-    """What all tables start with: the number of rows; the first row is where the second field is."""
+    """The beginning of all tables: the number of rows; the first row is where the second field is."""
 
     _fields_ = (("count", c_uint32), ("first", c_uint64))
 
@@ -221,7 +221,7 @@ class IpHelper(Protocol):
     def FreeMibTable(self, table: Any, /) -> None: ...
 
 
-#: What a function returns, and what it takes.
+#: A function's result and parameters.
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "ConvertInterfaceLuidToIndex": (c_uint32, POINTER(c_uint64), POINTER(c_uint32)),
     "ConvertInterfaceLuidToGuid": (c_uint32, POINTER(c_uint64), POINTER(Guid)),

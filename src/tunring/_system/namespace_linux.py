@@ -98,7 +98,7 @@ def _is_here(descriptor: int) -> bool:
 
 
 def _stat_by_socket() -> os.stat_result:
-    """What the namespace's file in /proc would say, where there is no /proc. It takes CAP_NET_ADMIN."""
+    """The same as the namespace's file in /proc, where /proc is not mounted. Requires CAP_NET_ADMIN."""
     if sys.platform != "win32":
         from fcntl import ioctl
 

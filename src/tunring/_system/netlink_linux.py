@@ -65,14 +65,14 @@ class KernelError(Exception):
 class Command(NamedTuple):
     """A request that changes something."""
 
-    #: What it does, for the error: "can't add 10.6.7.7/24".
+    #: Its effect, for the error: "can't add 10.6.7.7/24".
     action: str
     #: RTM_NEWADDR and the like.
     kind: int
     flags: int
     #: The message without its header.
     body: bytes
-    #: What it is about, for whoever has to know when it is refused.
+    #: Its subject, for those who have to know when it is refused.
     subject: object = None
 
 
@@ -246,7 +246,7 @@ class Netlink:
         return self._sequence
 
     def _answers(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """What comes, as (number of the request, type, flags, message)."""
+        """The answers, as (number of the request, type, flags, message)."""
         while True:
             data = self._socket.recv(_ANSWER_BYTES)
             offset = 0

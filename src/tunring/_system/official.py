@@ -44,7 +44,7 @@ BUILDS = {
 #: Machine types of PE files, named as the folders of the official archive.
 MACHINES = {0x8664: "amd64", 0xAA64: "arm64", 0x014C: "x86", 0x01C4: "arm"}
 
-#: What a PE file begins with: an MZ stub, which says where the PE header is.
+#: The beginning of a PE file: an MZ stub, which says where the PE header is.
 _STUB = struct.Struct("<2s58xI")
 #: Signature, machine, sections, optional header's size.
 _HEADER = struct.Struct("<4sHH12xH2x")
@@ -61,7 +61,7 @@ def machine_of(file: Binary) -> str:
     Raises
     ------
     ValueError
-        It is no DLL, or is cut off; the message says which.
+        It is not a DLL, or is cut off; the message says which.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -69,10 +69,10 @@ def machine_of(file: Binary) -> str:
     try:
         mark, offset = _STUB.unpack_from(head)
         if mark != b"MZ":
-            raise ValueError("it is no DLL: it doesn't begin with MZ")
+            raise ValueError("it is not a DLL: it doesn't begin with MZ")
         mark, machine, sections, optional = _HEADER.unpack_from(head, offset)
         if mark != b"PE\0\0":
-            raise ValueError("it is no DLL: it has no PE header")
+            raise ValueError("it is not a DLL: it has no PE header")
         start = offset + _HEADER.size
         ends = [start + optional + sections * _SECTION.size]
         for index in range(sections):
@@ -82,7 +82,7 @@ def machine_of(file: Binary) -> str:
         if magic in _SIGNATURE_ENTRY:
             ends.append(sum(struct.unpack_from("<II", head, start + _SIGNATURE_ENTRY[magic])))
     except struct.error:
-        raise ValueError(f"it is no whole DLL: its headers are cut off at {size} bytes") from None
+        raise ValueError(f"it is not a whole DLL: its headers are cut off at {size} bytes") from None
     if max(ends) > size:
         raise ValueError(f"it is truncated: {size} bytes of {max(ends)}")
     return MACHINES.get(machine, f"{machine:#06x}")

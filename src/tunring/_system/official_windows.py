@@ -64,7 +64,7 @@ def system_folder() -> Path:
 
 
 def machine_id() -> str:
-    """What Windows made up for this machine when it was installed; the computer's name where there is none."""
+    """The identity that Windows gave this machine when it was installed; the computer's name where there is none."""
     access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography", 0, access) as key:
@@ -87,7 +87,7 @@ def checked(path: Path, *, verify: bool) -> Iterator[str]:
     Raises
     ------
     LibraryInvalid
-        It is no whole DLL, one for another machine, or no official build.
+        It is not a whole DLL, is for another machine, or is not an official build.
     LibraryNotFound
         It has gone.
     """
@@ -126,7 +126,7 @@ def _check_hash(path: Path, file: FileIO, verify: bool) -> None:
     digest = sha256_of(file)
     if digest in BUILDS:
         return
-    text = f"{path} is no official build of wintun.dll that this version of tunring knows (SHA-256 {digest})"
+    text = f"{path} is not an official build of wintun.dll that this version of tunring knows (SHA-256 {digest})"
     if verify:
         advice = "if you trust it, load it with verify=False, or set TUNRING_WINTUN_VERIFY=0"
         raise LibraryInvalid(Win32.INVALID_IMAGE_HASH, f"can't load {text}; {advice}")

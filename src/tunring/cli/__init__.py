@@ -1,1 +1,1 @@
-"""What ``python -m tunring`` does: one module a command."""
+"""The commands of ``python -m tunring``: one module per command."""

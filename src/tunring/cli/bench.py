@@ -30,7 +30,7 @@ SIZES = (64, 1400)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--seconds", type=seconds, default=4.0, help="how long it lasts, about (default: 4)")
+    parser.add_argument("--seconds", type=seconds, default=4.0, help="approximate duration in seconds (default: 4)")
     parser.add_argument(
         "--library",
         choices=("tun_linux", "loopback"),
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Measured:
-    """What one thing takes: nanoseconds per packet, medians of rounds; and what it is compared with."""
+    """The cost of one thing: nanoseconds per packet, medians of rounds; and its comparison."""
 
     library: str
     what: str
@@ -55,7 +55,7 @@ class Measured:
 
 @dataclass
 class Side:
-    """What is measured: ``prepare`` before each round isn't, ``run`` is."""
+    """A measurement: ``prepare`` before each round is not part of it, ``run`` is."""
 
     prepare: Callable[[], object]
     run: Callable[[], object]
@@ -81,10 +81,10 @@ class Contest:
     theirs: Side | None = None
 
     def measure(self, duration: float) -> Measured:
-        """Take so many seconds, or a turn if that is longer."""
+        """Take this time in seconds, or a turn if that is longer."""
         ours: list[int] = []
         theirs: list[int] = []
-        # What comes first finds nothing ready.
+        # The first one finds nothing ready.
         self.ours.round()
         if self.theirs:
             self.theirs.round()
@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace, reason: str | None = None) -> int:
     loopback = load("loopback")
     if not as_json:
         say(describe(loopback))
-        say(f"{'':38}{'ns a packet':>11}{'packets/s':>13}   beside")
+        say(f"{'':36}{'ns per packet':>13}{'packets/s':>13}   beside")
     if arguments.library != "tun_linux":
         left, right = pair()
         with left, right:
@@ -184,7 +184,7 @@ def _cable(left: Session, right: Session) -> Iterator[Contest]:
 
 
 def send_list(session: Session, packets: list[bytes], count: int) -> None:
-    """Send a round of so many packets, a list at a time."""
+    """Send a round of packets, a list at a time."""
     for _ in range(count // len(packets)):
         session.send(packets)
 

@@ -35,7 +35,7 @@ _UDP_SEGMENT = 103
 
 @contextmanager
 def contests_with_the_kernel() -> Iterator[list[Contest]]:
-    """What is to be measured, in a network namespace of this process's own. It must have but one thread.
+    """Cases to be measured, in a network namespace of this process's own. It must have only one thread.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def contests_with_the_kernel() -> Iterator[list[Contest]]:
         session = stack.enter_context(adapter.start_session())
         plain = stack.enter_context(_plain_tun("plain0", f"{_HOSTS[1].format(1)}/24"))
         for host in _HOSTS:
-            # What is sent in arrives here, and nobody reads it.
+            # Everything that is sent arrives here, and nobody reads it.
             link = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             link.bind((host.format(1), _PORT))
         yield [contest for size in SIZES for contest in _contests(session, plain, size, stack)]

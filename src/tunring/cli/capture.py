@@ -33,7 +33,7 @@ class Capture:
 
     def __init__(self, file: str, near: Session, far: Session, *, snaplen: int, overwrite: bool) -> None:
         self._file = file
-        #: What went wrong, in one line; or None.
+        #: The failure, in one line; or None.
         self.failure: str | None = None
         target = sys.stdout.buffer if file == "-" else file
         name, mtu = near.adapter.name, near.adapter.configuration().mtu

@@ -32,11 +32,11 @@ _MTU = 1420
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--seconds", type=seconds, default=3.0, help="how long it lasts (default: 3)")
+    parser.add_argument("--seconds", type=seconds, default=3.0, help="duration in seconds (default: 3)")
     parser.add_argument(
         "--library",
         choices=("tun_linux", "loopback"),
-        help="what the packets go through (default: tun_linux where that is allowed, else loopback)",
+        help="the library that moves the packets (default: tun_linux where that is allowed, else loopback)",
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 

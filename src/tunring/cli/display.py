@@ -77,7 +77,7 @@ class CountedFlow:
 
 @dataclass
 class SessionFlow:
-    """What a session has received or sent, as it counts it itself."""
+    """The packets that a session has received or sent, as it counts them itself."""
 
     session: Session
     label: Literal["received", "sent"]
@@ -130,7 +130,7 @@ class Rates:
 
 @dataclass
 class Limit:
-    """When a command ends by itself: after so many packets, or so many seconds."""
+    """The end of a command by itself: after a number of packets or of seconds."""
 
     packets: int | None = None
     seconds: float | None = None
@@ -152,7 +152,7 @@ class Limit:
 
 
 class Display(Protocol):
-    """What shows flows while they last."""
+    """A display of flows while they last."""
 
     def update(self) -> None:
         """Show them, if it is time to."""

@@ -72,8 +72,8 @@ def _dll() -> Iterator[Finding]:
         yield Finding(topic, "ok", f"official build {build.version} for {build.machine}, {text}")
     else:
         advice = "use the official one, which tunring's wheels carry, unless you know where this one is from"
-        yield Finding(topic, "warning", f"no official build that this version of tunring knows, {text}", advice)
+        yield Finding(topic, "warning", f"not an official build that this version of tunring knows, {text}", advice)
     named = os.environ.get(PLACE_VARIABLE)
     if named and not Path(named).is_file():
         advice = "set it to where the DLL is, or unset it"
-        yield Finding(topic, "warning", f"{PLACE_VARIABLE} names {named}, which is no file", advice)
+        yield Finding(topic, "warning", f"{PLACE_VARIABLE} names {named}, which is not a file", advice)

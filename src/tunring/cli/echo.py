@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=address,
         metavar="A",
-        help="its address with a prefix length, any number of times (default, for a new one: 10.77.0.1/24, fd77::1/64)",
+        help="its address with a prefix length; may be repeated (default, for a new one: 10.77.0.1/24, fd77::1/64)",
     )
     parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet in bytes")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)

@@ -121,7 +121,7 @@ class _Stream:
                 self._socket = socket.create_connection((self._host, _PORT), TIMEOUT)
             self._send_chunk(self._socket, self._tally.tcp_bytes)
         except OSError:
-            # What is missing shows in the count.
+            # A missing packet shows in the count.
             self._drop()
             return
         self._chunks += 1
@@ -188,7 +188,7 @@ class KernelTraffic:
 
 
 def kernel_faults() -> dict[str, int] | None:
-    """What the kernel has counted so far, in this namespace, that shouldn't have been. None where there is no /proc."""
+    """Errors that the kernel has counted so far in this namespace. None where /proc is not mounted."""
     figures: dict[str, int] = {}
     if not os.path.exists("/proc/thread-self/net/snmp"):
         return None

@@ -82,7 +82,7 @@ class TunTapDevice(Device):
         Raises
         ------
         OSError
-            It has none, or the value is no IPv6 address.
+            It has none, or the value is not an IPv6 address.
         """
         for address in self._adapter.configuration().addresses:
             if isinstance(address, IPv6Interface) and not address.is_link_local:
@@ -159,7 +159,7 @@ class TunTapDevice(Device):
         Raises
         ------
         OSError
-            It is no IP packet, or the device is closed.
+            It is not an IP packet, or the device is closed.
         """
         view = memoryview(data).cast("B")
         try:

@@ -1,4 +1,4 @@
-"""What an adapter's interface can be given, and what it has."""
+"""Configuration of an adapter's interface."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Route:
         return f"{self.network}{gateway}{metric}"
 
 
-#: What is taken for a route: it, its network, or (network, gateway).
+#: Forms of a route: it, its network, or (network, gateway).
 RouteLike: TypeAlias = Route | str | Network | tuple[str | Network, str | Host | None]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What an adapter's interface has, as the system tells.
+    """Everything that an adapter's interface has, as the system reports it.
 
     Attributes
     ----------

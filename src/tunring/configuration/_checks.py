@@ -17,7 +17,7 @@ from ipaddress import (
 )
 from typing import TypeAlias
 
-#: What checked values are.
+#: Types of checked values.
 Host: TypeAlias = IPv4Address | IPv6Address
 Interface: TypeAlias = IPv4Interface | IPv6Interface
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -25,7 +25,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 #: Bytes: what IPv4 and IPv6 ask for at least, and the maximum of an IP packet.
 MIN_MTU, MIN_MTU6, MAX_MTU = 68, 1280, 65535
 
-#: What the tools of each system take, too.
+#: The tools of each system take these, too.
 _MAX_METRIC = 9999
 
 #: Packets.

@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.01
 
 
 class Dns(NamedTuple):
-    """What an interface has of DNS for one family."""
+    """DNS settings of an interface for one family."""
 
     servers: tuple[Host, ...]
     domains: tuple[str, ...]

@@ -211,7 +211,7 @@ def read_default(picture: Picture, rules: list[FoundRule]) -> tuple[tuple[int, .
 
 @dataclass(frozen=True)
 class Plan:
-    """What a default route takes."""
+    """The parts of a default route."""
 
     mark: int
     table: int

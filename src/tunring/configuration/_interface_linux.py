@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 1.0
 
 
-#: What the kernel says of a thing that is not there, or not any more.
+#: Errors of the kernel for a thing that is not there, or not any more.
 _ABSENT = {errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV}
 
-#: What it says of a family that it lacks.
+#: Its errors for a family that it lacks.
 _NO_FAMILY = {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}
 
 
@@ -435,7 +435,7 @@ class LinuxInterface:
             return disabled
         if code == errno.ENODEV:
             return NotFound(Win32.NOT_FOUND, text + "the interface is gone", code)
-        return WintunError(Win32.GEN_FAILURE, f"{text}the kernel says: {error}", code)
+        return WintunError(Win32.GEN_FAILURE, f"{text}the kernel reports: {error}", code)
 
     def _compare(
         self, addresses: Iterable[InterfaceAddress], metric: int | None, routes: list[TableRoute], request: Request

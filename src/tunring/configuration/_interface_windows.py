@@ -50,7 +50,7 @@ _ANYWHERE: dict[int, Host] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
 class Settings(NamedTuple):
-    """What of an interface's row is changed, and restored."""
+    """Fields of an interface's row that are changed and restored."""
 
     mtu: int
     automatic_metric: int
@@ -501,7 +501,7 @@ class WindowsInterface:
             return AccessDenied(code, text + "that needs an elevated process (Run as administrator)")
         if code in (Win32.NOT_FOUND, Win32.FILE_NOT_FOUND):
             return NotFound(code, text + "the interface is gone, or not complete yet")
-        return WintunError(code, f"{text}Windows says error {code}")
+        return WintunError(code, f"{text}Windows reports error {code}")
 
     def _compare(self, request: Request, routes: Iterable[Route], wanted: Mapping[int, Settings]) -> Configuration:
         """Read everything back."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunring._system.netlink_linux import Netlink
     from tunring.configuration._checks import Host, Network
 
-#: What all that tunring adds is marked with, where the kernel lists who has made a thing: so what a killed process left
+#: Mark of everything that tunring adds, where the kernel lists who has made a thing: so what a killed process left
 #: can be told. No routing daemon has this number.
 OURS = 116
 
@@ -68,7 +68,7 @@ class Link:
     carrier: bool
     #: How the kernel makes its link-local address, an IN6_ADDR_GEN_MODE; None where it has no IPv6.
     gen_mode: int | None
-    #: Whether several descriptors may be attached to it, which then may be several processes'.
+    #: True if several descriptors may be attached to it, which then may be several processes'.
     multi_queue: bool
 
 
@@ -76,7 +76,7 @@ class FoundAddress(NamedTuple):
     """An address as the kernel has it."""
 
     metric: int | None
-    #: Who has made it: OURS, or an IFAPROT number.
+    #: Its maker: OURS, or an IFAPROT number.
     protocol: int
     #: The message that it was listed by, which makes it again as it was.
     body: bytes
@@ -97,7 +97,7 @@ class FoundRoute(NamedTuple):
 
     #: The index of the interface it leads to.
     interface: int | None
-    #: Who has made it: OURS, or an RTPROT number.
+    #: Its maker: OURS, or an RTPROT number.
     protocol: int
     #: The message that it was listed by, which makes it again as it was.
     body: bytes
@@ -105,7 +105,7 @@ class FoundRoute(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """What an interface has at one time."""
+    """The state of an interface at one time."""
 
     link: Link
     addresses: dict[InterfaceAddress, FoundAddress]

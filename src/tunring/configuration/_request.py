@@ -1,4 +1,4 @@
-"""What calls of ``configure()`` ask for, checked before anything is changed."""
+"""Requests of ``configure()``, checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class InterfaceAddress:
 
     @property
     def network(self) -> Network:
-        """What is on the link."""
+        """Networks on the link."""
         return (self.peer or self.local).network
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Given(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Request:
-    """What one call of ``configure()`` asks for; or, summed up, what all calls have."""
+    """The request of one call of ``configure()``; or the sum of all calls' requests."""
 
     addresses: tuple[InterfaceAddress, ...] = ()
     mtu: int | None = None

@@ -26,14 +26,14 @@ _ANSWER_SECONDS, _LINK_SECONDS = 5.0, 3.0
 #: The domain of all names.
 _EVERYTHING = "~."
 
-#: What D-Bus and systemd-resolved call it.
+#: Names of D-Bus and systemd-resolved.
 _DENIED = ("org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
 _NO_LINK = "org.freedesktop.resolve1.NoSuchLink"
 
 
 @dataclass(frozen=True)
 class Dns:
-    """What an interface has of DNS."""
+    """DNS settings of an interface."""
 
     servers: tuple[Host, ...] = ()
     #: Domains that are searched; with ``~`` those that are only routed.
@@ -42,7 +42,7 @@ class Dns:
     default_route: bool = False
 
     def changed(self, servers: tuple[Host, ...], domains: tuple[str, ...]) -> Dns:
-        """What there is to be once servers, or domains, have been asked for."""
+        """The settings to reach once servers, or domains, have been asked for."""
         if not domains:
             return replace(self, servers=servers or self.servers)
         implied = self.default_route and _EVERYTHING not in self.domains
@@ -104,7 +104,7 @@ class Resolver:
                 return
 
     def read(self, index: int) -> Dns:
-        """What an interface has, in its order."""
+        """Settings of an interface, in its order."""
         (path,) = self._call("GetLink", "i", (index,))
         link = self._jeepney.DBusAddress(path, bus_name=_NAME, interface=f"{_NAME}.Link")
         (found,) = self._send(self._jeepney.Properties(link).get_all())
@@ -177,7 +177,7 @@ def _family(server: Host) -> int:
 
 
 def _unavailable(why: str) -> NotImplementedError:
-    return NotImplementedError(f"what an interface has of DNS is set by systemd-resolved on Linux: {why}")
+    return NotImplementedError(f"an interface's DNS requires systemd-resolved on Linux: {why}")
 
 
 def _failure(name: str, body: tuple[Any, ...]) -> WintunError:

@@ -62,7 +62,7 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
     Raises
     ------
     TypeError
-        It is no session.
+        It is not a session.
 
     Examples
     --------

@@ -5,7 +5,7 @@
 ``count``           count packets by protocol with numpy, without an object per packet
 ``capture``         write all that goes through an interface to a pcapng file
 ``filter``          let packets pass between two interfaces except by rules, with numpy
-``tunnel``          an encrypted UDP tunnel between two hosts: a thread a direction, which hands on batches
+``tunnel``          an encrypted UDP tunnel between two hosts: a thread per direction, which hands on batches
 ``tunnel_asyncio``  the same tunnel as tasks of asyncio
 ``tunnel_server``   the called end of many tunnels: one lookup, one split and one send for a batch
 ==================  =======================================================================================

@@ -1,4 +1,4 @@
-"""What the programs have in common: how they end, and how they say what went wrong."""
+"""The part that the programs have in common: how they end, and how they report a failure."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def import_failure(error: ImportError, package: str, module: str) -> BaseException:
-    """What to raise where a package can't be imported: for a program, one sentence that ends it."""
+    """The exception to raise where a package can't be imported: for a program, one sentence that ends it."""
     reason = f"this example {import_advice(error, package)}"
     return SystemExit(f"tunring: {reason}") if module == "__main__" else ImportError(reason, name=package)

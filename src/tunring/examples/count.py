@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: What every IP packet has at least; IPv6 says its protocol in byte 6, IPv4 in byte 9.
+#: The minimum of an IP packet. IPv6 has its protocol in byte 6, IPv4 in byte 9.
 HEADER = 20
 
 

@@ -65,10 +65,10 @@ TIME = 8
 #: So that a datagram with its own headers fits into the 1500 bytes of an Ethernet.
 MTU = 1500 - 40 - 8 - OVERHEAD
 
-#: What UDP carries at most.
+#: The maximum that UDP carries.
 LARGEST_DATAGRAM = 65507
 
-#: Salts of unknown runs that are tried in a second: anybody can make some up, and each costs a key and a cipher.
+#: Salts of unknown runs that are tried per second: anybody can make some up, and each costs a key and a cipher.
 TRIES = 16
 
 CIPHERS: tuple[Algorithm, ...] = ("aes-256-gcm", "chacha20-poly1305")

@@ -21,7 +21,7 @@ _FIELDS = Struct("!IIHHHH")
 
 
 class _Connection:
-    """What is known of a connection. The numbers are those of both directions, since an echo bears its segment's."""
+    """State of a connection. The numbers are those of both directions, since an echo bears its segment's."""
 
     __slots__ = ("edge", "expected", "finished")
 

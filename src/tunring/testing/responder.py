@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ICMP, _TCP, _UDP, _IPV6_FRAGMENT, _ICMPV6 = 1, 6, 17, 44, 58
 
-#: What asks for a ping's reply, and the reply, by how many numbers an address pair is.
+#: Types of a ping and of its reply, by how many numbers an address pair is.
 _PINGS = {2: (_ICMP, 8, 0), 4: (_ICMPV6, 128, 129)}
 
 _ADDRESSES4 = Struct("!II")

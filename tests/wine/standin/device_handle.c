@@ -88,7 +88,7 @@ device_force_close(const device *removed)
 void
 device_end_session(device *of, HANDLE owner)
 {
-    /* Whoever comes second waits: it may free the rings as soon as it returns. */
+    /* The second one waits: it may free the rings as soon as it returns. */
     os_mutex_lock(&of->end_lock);
     devices_enter();
     registration *session;

@@ -207,7 +207,7 @@ driver_unregister(registration *session)
     ring_host_end_receive(&session->receive);
     SetEvent(session->receive_event);
     session->incoming->to = NULL;
-    /* What the near end has in its ring is for nobody now. */
+    /* The packets in the near end's ring are for nobody now. */
     driver_move(session->incoming);
     direction_leave(session->incoming);
 }

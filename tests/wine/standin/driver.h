@@ -14,7 +14,7 @@
 
 #define IOCTL_REGISTER_RINGS 0xCA6CE5C0u
 
-/* What the IOCTL carries: S, then R. */
+/* The contents of the IOCTL: S, then R. */
 typedef struct registered_ring
 {
     DWORD size;
@@ -28,7 +28,7 @@ typedef struct registered_rings
     registered_ring send;
 } registered_rings;
 
-/* What a device's host half counted since its session started. */
+/* Counts of a device's host half since its session started. */
 typedef struct standin_counters
 {
     uint64_t taken;            /* packets that passed the filter */

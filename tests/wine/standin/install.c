@@ -16,7 +16,7 @@
 
 system_state standin_system = {true, true, true};
 
-/* What Wine has under the names. */
+/* Wine's functions of these names. */
 static FARPROC create_file, device_io_control, close_handle, set_event, load_library, create_mutex, query_system;
 
 /* ---- Devices ---- */

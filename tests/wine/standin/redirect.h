@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <windows.h>
 
-/* What any function pointer may be on the way to another type. */
+/* A type that any function pointer may have on the way to another type. */
 typedef void (*any_function)(void);
 
 typedef struct redirection

@@ -28,10 +28,10 @@ STANDIN_EXPORT void StandinSettle(void);
 
 STANDIN_EXPORT DWORD StandinCounters(WINTUN_ADAPTER_HANDLE Adapter, standin_counters *Counters);
 
-/* Whether the system has the driver in its store and has it loaded; it has, unless somebody said otherwise. */
+/* Sets whether the system has the driver in its store and has it loaded; by default it has. */
 STANDIN_EXPORT void StandinDriverState(BOOL InStore, BOOL Loaded);
 
-/* Whether the process is elevated as far as wintun.dll can tell. It remembers what it found, so call it before the
+/* Sets whether the process is elevated as far as wintun.dll can tell. It remembers what it found, so call it before the
  * first adapter. */
 STANDIN_EXPORT void StandinElevated(BOOL Elevated);
 
