@@ -38,6 +38,11 @@ MODULES = (
     "tunring._stats",
     "tunring.testing",
     "tunring._loops.tasks",
+    "tunring.wireguard",
+    "tunring.wireguard.config",
+    "tunring.wireguard.device",
+    "tunring.wireguard.keys",
+    "tunring.wireguard.peer",
 )
 
 
