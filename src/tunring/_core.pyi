@@ -30,7 +30,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 _Destination: TypeAlias = Endpoint | _Address
 # Lists are invariant: of one kind, or of several.
-_Destinations: TypeAlias = (
+_To: TypeAlias = (
     _Destination | list[Endpoint] | list[tuple[str, int]] | list[tuple[str, int, int, int]] | list[_Destination]
 )
 
@@ -375,6 +375,9 @@ class _Source:
         min_packets: SupportsIndex = 1,
         linger: float = 0,
     ) -> AsyncIterator[Batch]: ...
+    def capture(self, writer: Writer, *, interface: int = 0, received: bool = True, sent: bool = True) -> Recording: ...
+    def _capture(self, file: PcapngFile, interface: int, received: bool, sent: bool) -> int: ...
+    def _end_capture(self, number: int) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -445,9 +448,6 @@ class Session(_Source):
         on_full: Literal["raise", "wait"] = "raise",
         timeout: float | None = None,
     ) -> Reservation: ...
-    def capture(self, writer: Writer, *, interface: int = 0, received: bool = True, sent: bool = True) -> Recording: ...
-    def _capture(self, file: PcapngFile, interface: int, received: bool, sent: bool) -> int: ...
-    def _end_capture(self, number: int) -> None: ...
     def stats(self) -> Stats: ...
     def close(self) -> None: ...
     def __del__(self, *, warn: Callable[..., None] = ...) -> None: ...
@@ -483,14 +483,14 @@ class UdpSocket(_Source):
         packets: Iterable[Buffer] | Batch | Buffer,
         lengths: Buffer | Sequence[SupportsIndex] | None,
         on_full: str,
-        to: _Destinations,
+        to: _To,
         index: Buffer | Sequence[SupportsIndex] | None,
         ecn: int | Buffer | Sequence[SupportsIndex],
     ) -> Outgoing: ...
     def send(
         self,
         packets: Iterable[Buffer] | Batch,
-        to: _Destinations,
+        to: _To,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -501,7 +501,7 @@ class UdpSocket(_Source):
         self,
         buffer: Buffer,
         lengths: Buffer | Sequence[SupportsIndex],
-        to: _Destinations,
+        to: _To,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -519,7 +519,7 @@ class UdpSocket(_Source):
     def send_async(
         self,
         packets: Iterable[Buffer] | Batch,
-        to: _Destinations,
+        to: _To,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
@@ -530,16 +530,13 @@ class UdpSocket(_Source):
         self,
         buffer: Buffer,
         lengths: Buffer | Sequence[SupportsIndex],
-        to: _Destinations,
+        to: _To,
         *,
         index: Buffer | Sequence[SupportsIndex] | None = None,
         ecn: int | Buffer | Sequence[SupportsIndex] = 0,
         on_full: Literal["wait", "partial", "drop", "raise"] = "wait",
         timeout: float | None = None,
     ) -> Coroutine[Any, Any, int]: ...
-    def capture(self, writer: Writer, *, interface: int = 0, received: bool = True, sent: bool = True) -> Recording: ...
-    def _capture(self, file: PcapngFile, interface: int, received: bool, sent: bool) -> int: ...
-    def _end_capture(self, number: int) -> None: ...
     def stats(self) -> UdpStats: ...
     def close(self) -> None: ...
     def __del__(self, *, warn: Callable[..., None] = ...) -> None: ...
