@@ -4,9 +4,9 @@
  *
  *     routes VERSION PREFIXES PACKETS BATCH ROUNDS
  *
- * Prefixes are random, of /8 to /32 or of /32 to /128 below 2000::/3. The packets' destinations are random in three ways,
- * one after the other: anywhere, inside prefixes, and all those of one batch inside 50 prefixes. It prints nanoseconds per
- * packet, one median of the rounds for each of the three, and nanoseconds per prefix that was added.
+ * Prefixes are random, of /8 to /32 or of /32 to /128 below 2000::/3. The packets' destinations are random in three
+ * ways, one after the other: anywhere, inside prefixes, and all those of one batch inside 50 prefixes. It prints
+ * nanoseconds per packet, one median of the rounds for each of the three, and nanoseconds per prefix that was added.
  */
 #include "tunring_routes.h"
 

@@ -4,9 +4,9 @@
  *
  *     udp send|receive|keep SIZE GRO ROUNDS
  *
- * Each round sends 8 runs of 40 datagrams of SIZE bytes from one socket to another, which is then read empty; GRO is 1 if
- * the far end takes runs whole. Only the sending, or the receiving, is measured: into one buffer again and again, or, to
- * keep the round's datagrams, each run into one of its own. It prints the median round, in
+ * Each round sends 8 runs of 40 datagrams of SIZE bytes from one socket to another, which is then read empty; GRO is 1
+ * if the far end takes runs whole. Only the sending, or the receiving, is measured: into one buffer again and again,
+ * or, to keep the round's datagrams, each run into one of its own. It prints the median round, in
  * nanoseconds per datagram.
  */
 #include "clock.h"

@@ -21,7 +21,7 @@ max_bytes(const tunring_session *session)
     return session->capacity / 2;
 }
 
-/* A chunk by any library: what is allocated is committed from its end. Checksums are filled in the ring's copy if `fill`.
+/* A chunk by any library: allocations are committed from its end. Checksums are filled in the ring's copy if `fill`.
  * *sent and *bytes tell what went out. */
 static DWORD
 send_each(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, uint32_t *sent,

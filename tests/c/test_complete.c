@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Checksums written into packets and segment sizes lowered there, in memory that ends with the packet, for packets whose
- * every field may be wrong.
+ * Checksums written into packets and segment sizes lowered there, in memory that ends with the packet, for packets
+ * whose every field may be wrong.
  */
 /* build: parts=offloads */
 #include "check.h"

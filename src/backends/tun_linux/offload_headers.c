@@ -128,5 +128,5 @@ offload_pseudo_sum(const offload_headers *headers, const BYTE *packet)
 {
     const uint64_t protocol = packet_word(headers->protocol);
     return packet_fold(headers->version == 4 ? packet_sum(packet + IP4_ADDRESSES, 8, protocol)
-                                              : packet_sum(packet + IP6_ADDRESSES, 32, protocol));
+                                             : packet_sum(packet + IP6_ADDRESSES, 32, protocol));
 }
