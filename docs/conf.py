@@ -17,6 +17,7 @@ import tunring.packets
 import tunring.pcapng
 import tunring.testing
 import tunring.testing.responder
+import tunring.wireguard
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -35,10 +36,11 @@ autodoc_default_options = {"members": True, "inherited-members": "int, tuple"}
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # or attributes that have a comment of their own would be described twice
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["config.cache", "ref.python"]  # attributes of one name in several classes
 
 html_theme = "furo"
 html_title = "tunring"
