@@ -30,7 +30,7 @@ _OPEN_EXISTING = 3
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
 _PATH_SIZE = 32768
 
-_OPEN_FAILURES = {
+_OPEN_FAILURES: dict[int, str] = {
     Win32.ACCESS_DENIED: "this user may not read it",
     Win32.SHARING_VIOLATION: "a program has it open for writing",
 }
