@@ -140,7 +140,7 @@ def test_no_resolver_for_this_namespace(
     adapter: tunring.Adapter, resolved: FakeResolved, process: int | None, expected: str
 ) -> None:
     resolved.process = process
-    with pytest.raises(NotImplementedError, match=f"set by systemd-resolved on Linux: {expected}"):
+    with pytest.raises(NotImplementedError, match=f"requires systemd-resolved on Linux: {expected}"):
         adapter.configure(["10.6.7.7/24"], dns=SERVERS)
     assert nothing(adapter)
     assert adapter.configure(["10.6.7.7/24"]).dns == ()
