@@ -274,8 +274,9 @@ ever_ready(void)
     if (!os_event_open(&event))
         return -1;
     os_event_set(&event);
-    if (atomic_compare_exchange_strong(&ready_for_ever, &made, generation | (uint32_t)event.write_fd))
-        return event.write_fd;
+    const int fd = (int)(intptr_t)event.wait;
+    if (atomic_compare_exchange_strong(&ready_for_ever, &made, generation | (uint32_t)fd))
+        return fd;
     /* Another thread was faster. */
     os_event_close(&event);
     return (int)(uint32_t)made;
