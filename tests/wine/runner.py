@@ -124,7 +124,11 @@ def _run_share(bench: _Bench, share: list[str], report: Path) -> tuple[int, str]
     """Runs some of the tests; returns pytest's exit code and closing line."""
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", "-o", "junit_family=xunit1"]
     arguments.append(f"--junit-xml={windows_path(report)}")
-    code, lines = bench.wine.run(bench.python, [*arguments, *share], bench.variables, ROOT)
+    # Two shares that import scapy at once would have each other's half-written cache.
+    cache = report.with_suffix(".cache")
+    cache.mkdir(exist_ok=True)
+    variables = {**bench.variables, "XDG_CACHE_HOME": windows_path(cache)}
+    code, lines = bench.wine.run(bench.python, [*arguments, *share], variables, ROOT)
     return code, lines[-1] if lines else "no output"
 
 
