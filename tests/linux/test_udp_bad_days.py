@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from running import eventually
+from running import SANITIZED, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,7 +281,8 @@ def test_ten_thousand_senders(joined: tuple[Namespace, Namespace]) -> None:
             del seen
             with open("/proc/self/statm") as status:
                 sizes.append(int(status.read().split()[1]) * 4096)
-        assert sizes[-1] - sizes[1] < 4 << 20
+        # The address sanitizer keeps what was freed for a while.
+        assert SANITIZED or sizes[-1] - sizes[1] < 4 << 20
         assert far.stats().pinned_bytes == 0
 
 
