@@ -51,8 +51,8 @@ note(int64_t *best, int64_t began)
 static void
 seal_by_tunring(bench *bench)
 {
-    tunring_sealing call;
     const int64_t began = now();
+    tunring_sealing call;
     if (tunring_seal_begin(bench->sealer, bench->packets, &call) != ERROR_SUCCESS ||
         tunring_seal(&call, bench->texts, bench->packets, bench->sealed, bench->slots) != ERROR_SUCCESS)
         fail("can't seal");
@@ -123,7 +123,6 @@ open_by_tunring(bench *bench)
 int
 main(int count, char **words)
 {
-    static bench bench;
     static const BYTE key[AEAD_MAX_KEY] = {1, 2, 3};
     const tunring_aead_format format = {.header = (const BYTE *)"8 bytes.", .header_size = HEADER};
     char detail[256] = "";
@@ -131,6 +130,7 @@ main(int count, char **words)
         fail("KIND PATH ALGORITHM SIZE PACKETS ROUNDS");
     const tunring_aead_kind kind = strcmp(words[1], "ipsec-mb") == 0 ? TUNRING_IPSEC_MB : TUNRING_LIBCRYPTO;
     const tunring_aead_algorithm algorithm = (tunring_aead_algorithm)atoi(words[3]);
+    static bench bench;
     bench.size = (uint32_t)atoi(words[4]);
     bench.packets = (uint32_t)atoi(words[5]);
     if (algorithm >= TUNRING_AEAD_ALGORITHMS || bench.packets < 1 || bench.packets > MAX_PACKETS)

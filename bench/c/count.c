@@ -48,9 +48,9 @@ fill(void)
 static uint32_t
 receive(bool hold, bool forward)
 {
-    static tunring_packet received[BATCH];
     uint32_t count = 0, sent;
     tunring_lease *lease;
+    static tunring_packet received[BATCH];
     while (tunring_receive(tunring_session_source(pair.sessions[1]), BATCH, NULL, &lease) == ERROR_SUCCESS)
     {
         count += lease->count;
@@ -146,8 +146,8 @@ queue_superpacket(void)
 static uint32_t
 take(uint32_t max)
 {
-    static tunring_slot slots[BATCH];
     uint32_t all = 0, count;
+    static tunring_slot slots[BATCH];
     while ((count = tun_receive(tun, slots, max)) > 0)
     {
         tun_release(tun, slots, count);

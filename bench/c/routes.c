@@ -79,7 +79,6 @@ main(int count, char **words)
     int32_t *values = calloc(packets, sizeof(*values));
     double *taken = calloc((size_t)rounds, sizeof(*taken));
     tunring_routes *table = tunring_routes_new();
-    uint32_t done;
     if (!routes || !memory || !list || !values || !taken || !table)
         return 1;
     for (uint32_t i = 0; i < prefixes; i++)
@@ -88,6 +87,7 @@ main(int count, char **words)
         routes[i].value = (int32_t)i;
     }
     int64_t began = used();
+    uint32_t done;
     if (tunring_routes_set(table, routes, prefixes, &done) != ERROR_SUCCESS)
         return 1;
     const double adding = (double)(used() - began) / prefixes;

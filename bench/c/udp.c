@@ -58,8 +58,8 @@ open_socket(struct sockaddr_in *address)
 static void
 send_run(int fd, struct sockaddr_in *to, unsigned char *bytes, size_t size)
 {
-    struct iovec pieces[RUN];
     char control[CMSG_SPACE(sizeof(uint16_t))] = {0};
+    struct iovec pieces[RUN];
     struct msghdr message = {.msg_name = to, .msg_namelen = sizeof(*to), .msg_iov = pieces, .msg_iovlen = RUN};
     message.msg_control = control;
     message.msg_controllen = sizeof(control);
@@ -82,10 +82,10 @@ receive_all(int fd, unsigned char *bytes, size_t step)
     size_t total = 0;
     for (;; bytes += step)
     {
-        struct sockaddr_in6 from;
-        char control[256];
         struct iovec piece = {bytes, ROOM};
+        struct sockaddr_in6 from;
         struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &piece, .msg_iovlen = 1};
+        char control[256];
         message.msg_control = control;
         message.msg_controllen = sizeof(control);
         const ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);

@@ -54,9 +54,9 @@ connected(int segment)
 static void
 send_many(int link, size_t length, unsigned count)
 {
-    static struct mmsghdr messages[VECTOR];
     static struct iovec piece;
     piece = (struct iovec){payload, length};
+    static struct mmsghdr messages[VECTOR];
     for (int i = 0; i < VECTOR; i++)
         messages[i].msg_hdr = (struct msghdr){.msg_iov = &piece, .msg_iovlen = 1};
     while (count > 0)
@@ -78,10 +78,10 @@ ascending(const void *left, const void *right)
 static void
 round_trips(int link, size_t length, unsigned count)
 {
-    static int64_t taken[MOST_TRIPS];
     if (count > MOST_TRIPS)
         count = MOST_TRIPS;
     char answer[65536];
+    static int64_t taken[MOST_TRIPS];
     for (unsigned i = 0; i < count; i++)
     {
         const int64_t began = now();

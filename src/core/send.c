@@ -31,10 +31,10 @@ send_each(tunring_session *session, const tunring_packet *packets, uint32_t coun
     const WINTUN_SESSION_HANDLE handle = session->handle;
     const uint32_t chunk = count < CHUNK ? count : CHUNK;
     const uint64_t max = max_bytes(session);
-    BYTE *slots[CHUNK];
     DWORD code = ERROR_SUCCESS;
     uint64_t filled_bytes = 0;
     uint32_t filled = 0;
+    BYTE *slots[CHUNK];
     for (; filled < chunk && filled_bytes < max; filled++)
     {
         const tunring_packet packet = packets[filled];

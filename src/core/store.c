@@ -124,8 +124,9 @@ static BYTE *
 take_room(const writing *what, uint32_t first, uint32_t *count)
 {
     arena *arena = &what->store->arena;
-    uint32_t room, bytes = 0, index = first;
+    uint32_t bytes = 0, index = first;
     os_mutex_lock(&what->store->lock);
+    uint32_t room;
     BYTE *data = arena_room(arena, size_of(what, first), &room);
     if (data)
     {

@@ -21,8 +21,8 @@ descriptor(const file *self)
 DWORD
 file_open(file *self, HANDLE original)
 {
-    struct stat about;
     const int fd = OS_FD(fcntl((int)(intptr_t)original, F_DUPFD_CLOEXEC, 3));
+    struct stat about;
     if (fd < 0 || fstat(fd, &about) < 0)
     {
         DWORD code = os_error_from_errno(errno);

@@ -43,9 +43,9 @@ void
 file_cut(const file *self, size_t size)
 {
     LARGE_INTEGER back = {.QuadPart = -(LONGLONG)size};
+    LARGE_INTEGER none = {.QuadPart = 0};
     LARGE_INTEGER end;
     LARGE_INTEGER now;
-    LARGE_INTEGER none = {.QuadPart = 0};
     if (!self->regular || !GetFileSizeEx(self->handle, &end) ||
         !SetFilePointerEx(self->handle, none, &now, FILE_CURRENT))
         return;

@@ -65,9 +65,9 @@ read_control(const struct cmsghdr *message, udp_received *received)
 int
 udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
 {
+    struct iovec part = {.iov_base = room, .iov_len = size};
     udp_address address;
     control control;
-    struct iovec part = {.iov_base = room, .iov_len = size};
     struct msghdr message = {
         .msg_name = &address,
         .msg_namelen = sizeof(address),
@@ -146,9 +146,9 @@ gather(const udp_run *run, struct iovec *parts)
 int
 udp_send(udp_handle socket, bool ipv6, const udp_run *run)
 {
-    udp_address address;
     control control = {0};
     struct iovec parts[UDP_MAX_RUN];
+    udp_address address;
     struct msghdr message = {
         .msg_name = &address,
         .msg_namelen = (socklen_t)write_receiver(run->to, ipv6, &address),
@@ -268,9 +268,9 @@ ever_ready(void)
 {
     const uint64_t generation = (uint64_t)os_generation() << 32;
     uint64_t made = atomic_load(&ready_for_ever);
-    os_event event;
     if (made && (made & ~(uint64_t)UINT32_MAX) == generation)
         return (int)(uint32_t)made;
+    os_event event;
     if (!os_event_open(&event))
         return -1;
     os_event_set(&event);

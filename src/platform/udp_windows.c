@@ -51,8 +51,8 @@ extension(udp_handle socket, const GUID *id)
 static LPFN_WSARECVMSG
 find_receive(udp_handle socket)
 {
-    static _Atomic(LPFN_WSARECVMSG) known;
     static const GUID id = WSAID_WSARECVMSG;
+    static _Atomic(LPFN_WSARECVMSG) known;
     LPFN_WSARECVMSG function = atomic_load_explicit(&known, memory_order_relaxed);
     if (!function)
     {
@@ -66,8 +66,8 @@ find_receive(udp_handle socket)
 static LPFN_WSASENDMSG
 find_send(udp_handle socket)
 {
-    static _Atomic(LPFN_WSASENDMSG) known;
     static const GUID id = WSAID_WSASENDMSG;
+    static _Atomic(LPFN_WSASENDMSG) known;
     LPFN_WSASENDMSG function = atomic_load_explicit(&known, memory_order_relaxed);
     if (!function)
     {
@@ -110,9 +110,9 @@ read_control(WSACMSGHDR *message, udp_received *received)
 int
 udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
 {
+    WSABUF part = {.len = size, .buf = (char *)room};
     udp_address address;
     control control;
-    WSABUF part = {.len = size, .buf = (char *)room};
     WSAMSG message = {
         .name = &address.generic,
         .namelen = sizeof(address),
@@ -183,9 +183,9 @@ gather(const udp_run *run, WSABUF *parts)
 int
 udp_send(udp_handle socket, bool ipv6, const udp_run *run)
 {
-    udp_address address;
     control control = {0};
     WSABUF parts[UDP_MAX_RUN];
+    udp_address address;
     WSAMSG message = {
         .name = &address.generic,
         .namelen = write_receiver(run->to, ipv6, &address),
@@ -298,8 +298,8 @@ ignore_peers_errors(udp_handle socket)
 udp_handle
 udp_adopt(uintptr_t handle)
 {
-    WSAPROTOCOL_INFOW info;
     udp_handle copy = UDP_NONE;
+    WSAPROTOCOL_INFOW info;
     if (WSADuplicateSocketW(handle, GetCurrentProcessId(), &info) == 0)
         copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0, WSA_FLAG_OVERLAPPED);
     u_long on = 1;

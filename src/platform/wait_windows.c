@@ -37,9 +37,9 @@ wait_with(const HANDLE *present, DWORD used, int64_t deadline)
 int
 wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
 {
+    DWORD used = 0;
     HANDLE present[WAIT_MOST + 1];
     int index[WAIT_MOST + 1];
-    DWORD used = 0;
     for (unsigned i = 0; i < count; i++)
     {
         if (!handles[i])

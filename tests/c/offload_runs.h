@@ -90,10 +90,10 @@ check_same(const BYTE *got, const tunring_packet *packet)
 static inline void
 check_group(const offload_run *run, const offload_group *group)
 {
-    static BYTE whole[65536], part[65536];
     offload_frame frame;
     offload_group_frame(run, group, &frame);
     virtio_header virtio;
+    static BYTE whole[65536];
     const uint32_t length = join_frame(&frame, &virtio, whole);
     uint32_t index = group->first;
     const virtio_header none = {0};
@@ -108,6 +108,7 @@ check_group(const offload_run *run, const offload_group *group)
     CHECK_EQUAL(frame.count, 1u + group->count);
     offload_split split;
     CHECK(offload_split_begin(&split, &virtio, whole, length));
+    static BYTE part[65536];
     for (uint32_t i = 0; i < group->count; i++)
     {
         CHECK_EQUAL(offload_split_next(&split), run->packets[index].length);

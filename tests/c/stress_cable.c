@@ -84,9 +84,9 @@ sender(void *argument)
     uint32_t number = 0;
     while (number < PACKETS)
     {
-        BYTE *slots[32];
         unsigned max = 1 + check_random(&state) % 32;
         unsigned count = 0;
+        BYTE *slots[32];
         while (count < max && number < PACKETS)
         {
             DWORD size = sizeof(header) + 20 + check_random(&state) % 500;
@@ -186,10 +186,10 @@ main(void)
         CHECK((ends[i].session = WintunStartSession(ends[i].adapter, CAPACITY)));
         CHECK(os_event_open(&ends[i].complete));
     }
+    unsigned count = 0;
     pthread_t threads[2 * SENDERS + 3];
     pthread_t releasers[2];
     job jobs[2][SENDERS];
-    unsigned count = 0;
     for (unsigned i = 0; i < 2; i++)
     {
         for (unsigned k = 0; k < SENDERS; k++)

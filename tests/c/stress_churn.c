@@ -74,8 +74,8 @@ use_session(WINTUN_ADAPTER_HANDLE adapter, uint64_t *state)
 {
     WINTUN_SESSION_HANDLE session = WintunStartSession(adapter, CAPACITY);
     CHECK(session);
-    const BYTE *held[HELD];
     unsigned kept = 0;
+    const BYTE *held[HELD];
     for (unsigned i = check_random(state) % 8; i > 0; i--)
     {
         send_some(session, check_random(state) % 100, state);
@@ -150,8 +150,8 @@ drive(void *argument)
     static const BYTE bytes[200] = {0x45};
     const tunring_packet chain[] = {{bytes, 100}, {bytes, 200}};
     (void)argument;
-    BYTE buffer[2000];
     DWORD code = ERROR_SUCCESS;
+    BYTE buffer[2000];
     while (code != ERROR_HANDLE_EOF)
     {
         DWORD size = sizeof(buffer);
@@ -218,8 +218,8 @@ test_removal(void)
 int
 main(void)
 {
-    pthread_t threads[3];
     unsigned which[] = {0, 1};
+    pthread_t threads[3];
     CHECK(pthread_create(&threads[0], NULL, churn, &which[0]) == 0);
     CHECK(pthread_create(&threads[1], NULL, churn, &which[1]) == 0);
     CHECK(pthread_create(&threads[2], NULL, look, NULL) == 0);

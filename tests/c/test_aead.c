@@ -201,8 +201,8 @@ test_faults(tunring_aead *library, tunring_aead_algorithm algorithm)
         CHECK_EQUAL(tunring_aead_check(library, algorithm),
                     present == CANT_BEGIN ? ERROR_NOT_SUPPORTED : ERROR_INVALID_DATA);
         CHECK(!atomic_load(&library->checked[algorithm]));
-        aead_key key;
         const BYTE secret[AEAD_MAX_KEY] = {0};
+        aead_key key;
         CHECK_EQUAL(aead_key_init(&key, library, algorithm, secret, false), ERROR_NOT_SUPPORTED);
         /* The next sequence that passes is taken instead. */
         const aead_sequence *const both[] = {&faulty, wrapped, NULL};
@@ -216,8 +216,8 @@ test_faults(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_no_libraries(void)
 {
-    tunring_aead *library;
     char detail[256] = "";
+    tunring_aead *library;
     CHECK_EQUAL(tunring_aead_load(TUNRING_LIBCRYPTO, "/nowhere/libcrypto.so", false, &library, detail, sizeof(detail)),
                 ERROR_MOD_NOT_FOUND);
     CHECK(detail[0]);

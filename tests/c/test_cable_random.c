@@ -87,8 +87,8 @@ static void
 send_batch(end *self)
 {
     unsigned count = 1 + check_random(&state) % 64;
-    BYTE *packets[64];
     unsigned filled = 0;
+    BYTE *packets[64];
     for (; filled < count; filled++)
     {
         DWORD size = random_size() % 2000 + 20;

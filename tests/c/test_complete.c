@@ -108,8 +108,8 @@ verifies(const BYTE *packet)
 static void
 test_right_packets(void)
 {
-    BYTE packet[400], before[400];
     unsigned clamped = 0;
+    BYTE packet[400], before[400];
     for (unsigned i = 0; i < 20000; i++)
     {
         const uint32_t length = make_packet(packet);

@@ -20,9 +20,9 @@ receive(tunring_session *session, uint32_t max)
 static void
 send_numbers(tunring_session *session, uint32_t first, uint32_t count)
 {
-    static BYTE bytes[512][64];
     CHECK(count <= 512);
     tunring_packet packets[512];
+    static BYTE bytes[512][64];
     for (uint32_t i = 0; i < count; i++)
     {
         make_packet(bytes[i], 64, first + i);
@@ -148,9 +148,9 @@ test_waits(void)
 static void
 test_full_ring(void)
 {
-    static BYTE big[60000];
     ends pair;
     open_ends(&api, &pair, CAPACITY);
+    static BYTE big[60000];
     make_packet(big, sizeof(big), 1);
     const tunring_packet packets[8] = {
         {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)}, {big, sizeof(big)},
@@ -173,8 +173,8 @@ test_full_ring(void)
 static void
 test_reservations(void)
 {
-    ends pair;
     const uint32_t sizes[3] = {64, 100, 40};
+    ends pair;
     open_ends(&api, &pair, CAPACITY);
     tunring_session *session = pair.sessions[0];
     tunring_lease *lease;
@@ -212,9 +212,9 @@ test_reservations(void)
 static void
 test_reserve_without_room(const tunring_api *over)
 {
-    ends pair;
     const uint32_t sizes[2] = {60000, 60000};
     const uint32_t too_many[3] = {60000, 60000, 60000};
+    ends pair;
     open_ends(over, &pair, CAPACITY);
     tunring_session *session = pair.sessions[0];
     tunring_lease *lease;

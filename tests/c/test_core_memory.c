@@ -80,16 +80,17 @@ test_open(const tunring_api *api)
 static void
 test_packets(const tunring_api *api)
 {
-    static BYTE bytes[300][32];
-    uint32_t sent, seen = 0;
+    uint32_t seen = 0;
     ends pair;
     open_ends(api, &pair, 0x20000);
     tunring_packet packets[300];
+    static BYTE bytes[300][32];
     for (uint32_t i = 0; i < 300; i++)
     {
         make_packet(bytes[i], sizeof(bytes[i]), i);
         packets[i] = (tunring_packet){bytes[i], sizeof(bytes[i])};
     }
+    uint32_t sent;
     CHECK(tunring_send(pair.sessions[0], packets, 300, NULL, &sent) == ERROR_SUCCESS && sent == 300);
 
     countdown = 0; /* no table at all: nothing is taken */

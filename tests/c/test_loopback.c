@@ -316,8 +316,8 @@ test_release_out_of_order(void)
     while (send(sa, 1600, sent))
         sent++;
     CHECK_EQUAL(sent, 2 * 81);
-    const BYTE *packets[80];
     uint32_t held = 0;
+    const BYTE *packets[80];
     for (; held < 80; held++)
         packets[held] = receive(sb, 1600, held);
     for (uint32_t i = 80; i-- > 1;)

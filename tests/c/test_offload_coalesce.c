@@ -13,8 +13,8 @@ static packets run_packets;
 static void
 expect(int line, unsigned offloads, const char *expected)
 {
-    static offload_run run;
     char got[OFFLOAD_RUN + 1] = {0};
+    static offload_run run;
     /* The state may hold anything before. */
     memset(&run, 0xA5, sizeof(run));
     offload_coalesce(&run, run_packets.list, run_packets.count, offloads);
@@ -75,8 +75,8 @@ test_offloads(void)
 static void
 test_frame(void)
 {
-    static BYTE expected[65536], got[65536];
     static offload_run run;
+    static BYTE expected[65536], got[65536];
     for (int i = 0; i < 4; i++)
     {
         for (uint32_t options = 0; options <= (i & 1 ? 0 : 40); options += 4)
@@ -334,7 +334,6 @@ test_corrupt(void)
             const uint32_t length = headers_of(&shape) + 21;
             for (uint32_t bit = 0; bit < 8 * length; bit++)
             {
-                static offload_run run;
                 shape = kind(i, 21);
                 for (uint32_t k = 0; k < 5; k++)
                 {
@@ -342,6 +341,7 @@ test_corrupt(void)
                     if (k == corrupt)
                         packet[bit / 8] ^= (BYTE)(1u << bit % 8);
                 }
+                static offload_run run;
                 offload_coalesce(&run, run_packets.list, 5, ALL);
                 uint8_t groups[OFFLOAD_RUN];
                 check_run(&run, 5, groups);
@@ -403,8 +403,8 @@ test_many_flows(void)
 {
     for (int i = 0; i < 4; i++)
     {
-        shape shapes[OFFLOAD_RUN];
         char expected[OFFLOAD_RUN + 1] = {0};
+        shape shapes[OFFLOAD_RUN];
         for (uint32_t k = 0; k < OFFLOAD_RUN; k++)
         {
             shapes[k] = kind(i, 10);

@@ -67,11 +67,11 @@ split_into(packets *list, const virtio_header *virtio, uint32_t length)
 static void
 test_superpacket(void)
 {
-    static packets list;
     uint32_t segment;
     const shape super = random_super(&segment);
     const virtio_header virtio = virtio_of(&super, segment);
     const uint32_t length = build_partial(&super, whole);
+    static packets list;
     split_into(&list, &virtio, length);
     CHECK_EQUAL(list.count, segments_of(&super, segment));
     offload_coalesce(&run, list.list, list.count, ALL);
@@ -137,8 +137,8 @@ groups_expected(const origin *origins, uint32_t count)
 static void
 test_mixture(void)
 {
-    static packets flows[FLOWS], mixed;
-    uint8_t groups[OFFLOAD_RUN], latest[FLOWS] = {0};
+    uint8_t latest[FLOWS] = {0};
+    static packets flows[FLOWS];
     for (uint32_t flow = 0; flow < FLOWS; flow++)
     {
         uint32_t segment;
@@ -149,8 +149,10 @@ test_mixture(void)
         split_into(&flows[flow], &virtio, build_partial(&super, whole));
     }
     origin origins[OFFLOAD_RUN];
+    static packets mixed;
     mix(&mixed, flows, origins);
     offload_coalesce(&run, mixed.list, mixed.count, ALL);
+    uint8_t groups[OFFLOAD_RUN];
     /* Among others, that each group becomes just its packets again. */
     check_run(&run, mixed.count, groups);
     for (uint32_t i = 0; i < mixed.count; i++)

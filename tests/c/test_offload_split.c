@@ -22,8 +22,8 @@ exact(const BYTE *bytes, uint32_t length)
 static bool
 begins(const virtio_header *virtio, const BYTE *packet, uint32_t length)
 {
-    offload_split split;
     BYTE *copy = exact(packet, length);
+    offload_split split;
     const bool answer = offload_split_begin(&split, virtio, copy, length);
     if (!answer)
         CHECK_EQUAL(offload_split_next(&split), 0);
@@ -57,8 +57,8 @@ static void
 check_superpacket(const shape *super, const virtio_header *virtio, const BYTE *bytes, uint32_t length)
 {
     const uint32_t count = segments_of(super, virtio->gso_size);
-    offload_split split;
     BYTE *copy = exact(bytes, length);
+    offload_split split;
     CHECK(offload_split_begin(&split, virtio, copy, length));
     CHECK_EQUAL(split.left, count);
     for (uint32_t i = 0; i < count; i++)
@@ -255,8 +255,8 @@ test_single(void)
             virtio.gso_type = 0;
             const uint32_t length = build_partial(&single, whole);
             build(&single, expected);
-            offload_split split;
             BYTE *copy = exact(whole, length);
+            offload_split split;
             CHECK(offload_split_begin(&split, &virtio, copy, length));
             check_next(&split, expected, length);
             CHECK_EQUAL(offload_split_next(&split), 0);

@@ -93,8 +93,8 @@ test_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
     begin(library, algorithm);
     tunring_lease *lease = seal(sealers[0], PACKETS);
     lease->slots[3].data[lease->slots[3].length - 1] ^= 1;
-    tunring_part *opened;
     uint32_t index = 7;
+    tunring_part *opened;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
     CHECK_EQUAL(opened->level, 1);
     CHECK_EQUAL(opened->count, PACKETS - 1);
@@ -252,8 +252,9 @@ open_shared(void *argument)
 static void *
 read_shared(void *argument)
 {
-    uint32_t index, read = 0;
+    uint32_t read = 0;
     (void)argument;
+    uint32_t index;
     for (int turn = 0; turn < 50; turn++)
     {
         const DWORD code = tunring_lease_enter(shared, NULL, &index);

@@ -116,12 +116,12 @@ test_threads(void)
     {
         COUNT = sizeof(roles) / sizeof(roles[0])
     };
-    static BYTE bytes[BATCH][100];
     char path[] = "/tmp/tunring-capture-XXXXXX";
     int file = mkstemp(path);
     CHECK(file >= 0 && unlink(path) == 0);
     scene self;
     open_ends(&api, &self.pair, CAPACITY);
+    static BYTE bytes[BATCH][100];
     for (uint32_t i = 0; i < BATCH; i++)
     {
         make_packet(bytes[i], 93 + i, i);
@@ -188,9 +188,9 @@ open_with_interface(int fd)
 static size_t
 drain_pipe(int fd)
 {
-    static BYTE piece[65536];
     size_t bytes = 0;
     ssize_t some;
+    static BYTE piece[65536];
     while ((some = read(fd, piece, sizeof(piece))) > 0)
         bytes += (size_t)some;
     CHECK(some == 0);

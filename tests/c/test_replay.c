@@ -62,10 +62,10 @@ test_edges(uint32_t size)
 static void
 test_random(uint32_t size, uint64_t seed)
 {
-    static uint64_t seen[MAX_SEEN];
     replay_window window = new_window(size);
     uint64_t random = seed, highest = 0, base = 1u << 30;
     uint32_t count = 0;
+    static uint64_t seen[MAX_SEEN];
     for (int turn = 0; turn < 3000; turn++)
     {
         const uint32_t kind = check_random(&random) % 16;

@@ -142,14 +142,14 @@ count_nodes(route_entry entry)
 static void
 check_nodes(tunring_routes *table)
 {
-    tunring_route list[MAX_ROUTES];
-    uint32_t done;
-    long counted[2][2];
-    bool alike[2];
     tunring_routes *fresh = tunring_routes_new();
+    tunring_route list[MAX_ROUTES];
     const uint32_t count = tunring_routes_list(table, list, MAX_ROUTES);
     CHECK_EQUAL(count, model_count);
+    uint32_t done;
     CHECK(tunring_routes_set(fresh, list, count, &done) == ERROR_SUCCESS && done == count);
+    long counted[2][2];
+    bool alike[2];
     for (int version = 0; version < 2; version++)
     {
         const route_top *tops[2];
@@ -197,9 +197,9 @@ set_one(tunring_routes *table)
 {
     tunring_route added = {random_prefix(), (int32_t)(check_random(&state) % 8)};
     tunring_route *there = find_model(&added.prefix);
-    uint32_t done;
     if (!there && model_count == MAX_ROUTES)
         return;
+    uint32_t done;
     if (check_random(&state) % 4 == 0)
     {
         failing_after = (int)(check_random(&state) % 3);
@@ -220,13 +220,13 @@ set_one(tunring_routes *table)
 static void
 remove_one(tunring_routes *table)
 {
-    int32_t value;
     tunring_prefix prefix = random_prefix();
     if (model_count && check_random(&state) % 8)
         prefix = model[check_random(&state) % model_count].prefix;
     tunring_route *there = find_model(&prefix);
     const route_node *spare = table->spare;
     const route_top *top = atomic_load(&table->tries[prefix.version == 4 ? 0 : 1].top);
+    int32_t value;
     const DWORD code = tunring_routes_remove(table, &prefix, &value);
     /* A removal needs no memory, unless it makes a smaller top. */
     CHECK(table->spare == spare || atomic_load(&table->tries[prefix.version == 4 ? 0 : 1].top) != top);
@@ -242,13 +242,14 @@ static void
 remove_value(tunring_routes *table)
 {
     const int32_t value = (int32_t)(check_random(&state) % 8);
-    uint32_t removed, gone = 0;
+    uint32_t gone = 0;
     for (uint32_t i = model_count; i-- > 0;)
         if (model[i].value == value)
         {
             remove_from_model(&model[i]);
             gone++;
         }
+    uint32_t removed;
     CHECK(tunring_routes_remove_value(table, value, &removed) == ERROR_SUCCESS);
     CHECK_EQUAL(removed, gone);
 }
@@ -292,10 +293,10 @@ test_nested(void)
     {
         tunring_routes *table = tunring_routes_new();
         BYTE address[16];
-        uint32_t done;
         for (unsigned i = 0; i < 16; i++)
             address[i] = (BYTE)check_random(&state);
         const unsigned step = turn % 2 ? 50 : 1; /* prime to 129 */
+        uint32_t done;
         for (unsigned i = 0; i <= 128; i++)
         {
             tunring_route route = {{.version = 6, .length = (uint8_t)(i * step % 129)}, 0};
@@ -321,11 +322,10 @@ static void
 test_arguments(void)
 {
     tunring_routes *table = tunring_routes_new();
-    uint32_t done;
-    int32_t value;
     tunring_route routes[] = {{{.address = {10, 30}, .version = 4, .length = 16}, 7},
                               {{.address = {10, 30, 1}, .version = 4, .length = 16}, 7}};
     CHECK(tunring_prefix_valid(&routes[0].prefix) && !tunring_prefix_valid(&routes[1].prefix));
+    uint32_t done;
     CHECK(tunring_routes_set(table, routes, 2, &done) == ERROR_INVALID_PARAMETER && done == 0);
     CHECK_EQUAL(tunring_routes_count(table), 0);
     routes[1].prefix.length = 33;
@@ -334,6 +334,7 @@ test_arguments(void)
     routes[1].prefix.version = 5;
     CHECK(!tunring_prefix_valid(&routes[1].prefix));
     routes[1].prefix.version = 4;
+    int32_t value;
     routes[1].value = -1;
     CHECK(tunring_routes_set(table, routes, 2, &done) == ERROR_INVALID_PARAMETER);
     routes[1].value = INT32_MAX;
@@ -351,7 +352,6 @@ static void
 test_packets(void)
 {
     tunring_routes *table = tunring_routes_new();
-    uint32_t done;
     const tunring_route routes[] = {{{.address = {10, 1}, .version = 4, .length = 16}, 1},
                                     {{.address = {10, 2}, .version = 4, .length = 16}, 2},
                                     {{.address = {0xfd, 1}, .version = 6, .length = 16}, 3},
@@ -361,11 +361,12 @@ test_packets(void)
     BYTE mapped[40] = {[0] = 0x60, [34] = 0xff, [35] = 0xff, [36] = 10, [37] = 2};
     const tunring_packet packets[] = {{ip4, 20}, {ip6, 40}, {mapped, 40}, {ip4, 19}, {ip6, 39}, {NULL, 0}};
     const int32_t destinations[] = {2, 4, -1, -1, -1, -1}, sources[] = {1, 3, -1, -1, -1, -1};
-    tunring_slot slots[6];
-    int32_t values[6];
+    uint32_t done;
     CHECK(tunring_routes_set(table, routes, 4, &done) == ERROR_SUCCESS);
+    int32_t values[6];
     tunring_routes_lookup_packets(table, packets, 6, false, values);
     CHECK(memcmp(values, destinations, sizeof(values)) == 0);
+    tunring_slot slots[6];
     for (int i = 0; i < 6; i++)
     {
         slots[i].data = (BYTE *)(uintptr_t)packets[i].data;

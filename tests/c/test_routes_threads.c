@@ -64,8 +64,8 @@ read_always(void *argument)
 static void
 set_route(tunring_route route, int32_t value)
 {
-    uint32_t count;
     route.value = value;
+    uint32_t count;
     CHECK(tunring_routes_set(table, &route, 1, &count) == ERROR_SUCCESS);
 }
 
@@ -77,8 +77,6 @@ change(void *argument)
     for (unsigned round = 0; round < ROUNDS; round++)
     {
         const int32_t first = (int32_t)number, second = first + MOVING, third = second + MOVING;
-        uint32_t removed;
-        int32_t value;
         atomic_store(&usable[first], true);
         set_route(outer, first);
         atomic_store(&usable[second], true);
@@ -86,8 +84,10 @@ change(void *argument)
         atomic_store(&usable[third], true);
         CHECK(tunring_routes_move(table, &inner.prefix, second, third) == ERROR_SUCCESS);
         atomic_store(&usable[second], false);
+        int32_t value;
         CHECK(tunring_routes_remove(table, &outer.prefix, &value) == ERROR_SUCCESS && value == first);
         atomic_store(&usable[first], false);
+        uint32_t removed;
         CHECK(tunring_routes_remove_value(table, third, &removed) == ERROR_SUCCESS && removed == 1);
         atomic_store(&usable[third], false);
     }
@@ -105,10 +105,11 @@ start(void)
 static void
 test_changes(void)
 {
-    pthread_t readers[READERS], writers[MOVING];
     start();
+    pthread_t readers[READERS];
     for (uintptr_t i = 0; i < READERS; i++)
         CHECK(pthread_create(&readers[i], NULL, read_always, (void *)i) == 0);
+    pthread_t writers[MOVING];
     for (uintptr_t i = 0; i < MOVING; i++)
         CHECK(pthread_create(&writers[i], NULL, change, (void *)i) == 0);
     for (unsigned i = 0; i < MOVING; i++)
@@ -126,12 +127,12 @@ static int
 use_as_child(void)
 {
     const BYTE address[] = {10, 200, 200, 1};
-    int32_t value;
     const tunring_route route = route_of(200, 24);
     alarm(20);
     CHECK_EQUAL(tunring_routes_lookup(table, 4, address), 1000);
     set_route(route, 5);
     CHECK_EQUAL(tunring_routes_lookup(table, 4, address), 5);
+    int32_t value;
     CHECK(tunring_routes_remove(table, &route.prefix, &value) == ERROR_SUCCESS && value == 5);
     CHECK_EQUAL(tunring_routes_lookup(table, 4, address), 1000);
     CHECK(tunring_routes_clear(table) == ERROR_SUCCESS);
@@ -142,18 +143,19 @@ use_as_child(void)
 static void
 test_forks(void)
 {
-    pthread_t readers[READERS], writer;
     start();
+    pthread_t readers[READERS];
     for (uintptr_t i = 0; i < READERS; i++)
         CHECK(pthread_create(&readers[i], NULL, read_always, (void *)i) == 0);
+    pthread_t writer;
     CHECK(pthread_create(&writer, NULL, change, (void *)(uintptr_t)1) == 0);
     for (unsigned i = 0; i < 30; i++)
     {
         const pid_t child = fork();
-        int status;
         CHECK(child >= 0);
         if (child == 0)
             _exit(use_as_child());
+        int status;
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
     pthread_join(writer, NULL);

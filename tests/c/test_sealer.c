@@ -99,7 +99,7 @@ check_layout(tunring_aead *library, tunring_aead_algorithm algorithm, const tunr
 {
     const aead_sequence *sequence = atomic_load(&library->checked[algorithm]);
     const uint64_t counter = UINT64_C(0x0102030405060708);
-    BYTE text[256] = {0}, out[256], tag[TUNRING_AEAD_TAG], aad[64];
+    BYTE text[256] = {0};
     fill_random(text, length, &random_state);
     tunring_sealer *sealer;
     CHECK_EQUAL(tunring_sealer_new(library, algorithm, key, format, pad_to, pad_limit, counter, &sealer),
@@ -112,6 +112,7 @@ check_layout(tunring_aead *library, tunring_aead_algorithm algorithm, const tunr
         CHECK(memcmp(datagram, format->header, format->header_size) == 0);
     for (uint32_t i = 0; i < 8; i++)
         CHECK_EQUAL(datagram[format->header_size + i], format->big_endian ? i + 1 : 8 - i);
+    BYTE out[256], tag[TUNRING_AEAD_TAG], aad[64];
     aead_message message = {.aad = aad, .length = padded, .in = text, .out = out, .tag = tag};
     message.aad_length = format->unauthenticated_header ? 0 : format->header_size + 8;
     memcpy(aad, datagram, format->header_size + 8);
@@ -150,10 +151,10 @@ static void
 test_lengths(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     static const uint32_t others[] = {511, 512, 1400, 1500, 9000, TUNRING_AEAD_MAX_PACKET};
-    tunring_packet packets[MAX_PACKETS];
-    uint32_t count = 301 + sizeof(others) / sizeof(others[0]), opened;
+    uint32_t count = 301 + sizeof(others) / sizeof(others[0]);
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 8192);
+    tunring_packet packets[MAX_PACKETS];
     for (uint32_t i = 0; i < count; i++)
     {
         packets[i].length = i <= 300 ? i : others[i - 301];
@@ -167,6 +168,7 @@ test_lengths(tunring_aead *library, tunring_aead_algorithm algorithm)
     tunring_datagram datagrams[MAX_PACKETS];
     for (uint32_t i = 0; i < count; i++)
         datagrams[i] = (tunring_datagram){slots[i].data, slots[i].length, TUNRING_FOREIGN};
+    uint32_t opened;
     CHECK_EQUAL(tunring_open(opener, datagrams, count, &opened), ERROR_SUCCESS);
     CHECK_EQUAL(opened, count);
     for (uint32_t i = 0; i < count; i++)
@@ -188,7 +190,7 @@ test_forged(tunring_aead *library, tunring_aead_algorithm algorithm)
     static const uint32_t lengths[] = {0, 1, 40, 100};
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
     {
-        uint32_t size, rejected = 0;
+        uint32_t rejected = 0;
         tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 1000);
         /* Of any header, so that its bytes are looked at by the cipher alone. */
         tunring_aead_format any = with_header;
@@ -196,6 +198,7 @@ test_forged(tunring_aead *library, tunring_aead_algorithm algorithm)
         tunring_opener *opener = new_opener(library, algorithm, &any, 64);
         BYTE text[100];
         fill_random(text, sizeof(text), &random_state);
+        uint32_t size;
         BYTE *datagram = seal_one(sealer, text, lengths[i], &size);
         BYTE after[200];
         for (uint32_t at = 0; at < size; at++)
@@ -224,11 +227,12 @@ test_forged(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_truncated(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    BYTE text[20] = {1}, after[100];
-    uint32_t size;
+    BYTE text[20] = {1};
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
+    uint32_t size;
     BYTE *datagram = seal_one(sealer, text, sizeof(text), &size);
+    BYTE after[100];
     for (uint32_t length = 0; length < size; length++)
     {
         CHECK_EQUAL(open_one(opener, datagram, length, after), length < HEADER ? TUNRING_FOREIGN : TUNRING_REJECTED);
@@ -285,13 +289,14 @@ test_counters(tunring_aead *library, tunring_aead_algorithm algorithm)
     {
         COUNT = sizeof(sent) / sizeof(sent[0])
     };
-    BYTE *all[COUNT], text[50] = {7};
-    tunring_datagram datagrams[COUNT];
+    BYTE text[50] = {7};
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
+    BYTE *all[COUNT];
+    tunring_datagram datagrams[COUNT];
     for (int i = 0; i < COUNT; i++)
     {
-        uint32_t size;
         tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, sent[i]);
+        uint32_t size;
         all[i] = seal_one(sealer, text, sizeof(text), &size);
         tunring_sealer_free(sealer);
         datagrams[i] = (tunring_datagram){all[i], size, TUNRING_OPENED};
@@ -311,9 +316,9 @@ static void
 test_counters_end(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     BYTE text[10] = {1};
-    tunring_sealing call;
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, TUNRING_AEAD_LAST_COUNTER - 1);
+    tunring_sealing call;
     CHECK_EQUAL(tunring_seal_begin(sealer, 3, &call), ERROR_ARITHMETIC_OVERFLOW);
     CHECK_EQUAL(tunring_sealer_counter(sealer), TUNRING_AEAD_LAST_COUNTER - 1);
     uint32_t size;
@@ -362,8 +367,8 @@ strip_one(tunring_sealer *sealer, tunring_opener *opener, BYTE first, uint32_t c
 static void
 test_strip(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    tunring_opener *opener;
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
+    tunring_opener *opener;
     CHECK_EQUAL(tunring_opener_new(library, algorithm, key, &with_header, 64, true, &opener), ERROR_SUCCESS);
     uint32_t size;
     CHECK_EQUAL(strip_one(sealer, opener, 0x45, 28, 32, &size), TUNRING_OPENED);
@@ -419,9 +424,9 @@ test_closed(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     tunring_sealer *sealer = new_sealer(library, algorithm, &with_header, 0);
     tunring_opener *opener = new_opener(library, algorithm, &with_header, 64);
-    tunring_sealing call;
     tunring_datagram datagram = {NULL, 0, TUNRING_OPENED};
     uint32_t opened;
+    tunring_sealing call;
     for (int i = 0; i < 2; i++)
     {
         tunring_sealer_close(sealer);

@@ -198,8 +198,8 @@ test_the_bound_on_pinned_chunks(void)
 {
     udp left = open_udp(64), right = open_udp(2);
     const uint32_t lengths[] = {60000};
-    tunring_lease *held[9], *lease;
     int count = 0;
+    tunring_lease *held[9], *lease;
     for (;;)
     {
         CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
@@ -350,15 +350,16 @@ test_capture(void)
 {
     udp left = open_udp(64), right = open_udp(64);
     const uint32_t lengths[] = {100, 100, 51, 0, 65507};
-    static BYTE content[400000];
     char name[] = "/tmp/tunring-XXXXXX";
     const int fd = mkstemp(name);
-    tunring_pcapng_file *file;
-    uint32_t number, other, count = 0;
+    uint32_t count = 0;
     CHECK(fd >= 0 && unlink(name) == 0);
+    tunring_pcapng_file *file;
     CHECK_EQUAL(tunring_pcapng_open((HANDLE)(intptr_t)fd, "test", &file), ERROR_SUCCESS);
+    uint32_t number;
     CHECK_EQUAL(tunring_pcapng_add_interface(file, "udp", "", 65535, &FOREVER, &number), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_source_capture(left.source, file, 0, true, true, &number), ERROR_SUCCESS);
+    uint32_t other;
     CHECK_EQUAL(tunring_source_capture(right.source, file, 0, true, true, &other), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_source_capture(right.source, file, 0, true, true, &other), ERROR_BUSY);
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 5, 2), 5);
@@ -370,6 +371,7 @@ test_capture(void)
     CHECK_EQUAL(tunring_pcapng_packets(file), 10);
     CHECK_EQUAL(tunring_pcapng_dropped(file), 0);
     tunring_pcapng_drop(file);
+    static BYTE content[400000];
     const ssize_t size = pread(fd, content, sizeof(content), 0);
     for (ssize_t at = 0; at < size;)
     {

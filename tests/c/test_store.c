@@ -161,9 +161,9 @@ test_left_out(tunring_aead *library, tunring_aead_algorithm algorithm)
 static void
 test_chunk_ends(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
-    static tunring_packet datagrams[2 * ARENA_CHUNK];
     begin(library, algorithm);
     tunring_lease *opened;
+    static tunring_packet datagrams[2 * ARENA_CHUNK];
     CHECK_EQUAL(tunring_store_open(store, opener, datagrams, 2 * ARENA_CHUNK, &opened), ERROR_SUCCESS);
     CHECK(!opened);
     finish();

@@ -71,8 +71,9 @@ check_waits(HANDLE event, bool expected)
     CHECK(select(fd + 1, &set, NULL, NULL, &now) == expected);
     CHECK(readable(event, 0) == expected);
     int outer = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event interest = {.events = EPOLLIN}, got;
+    struct epoll_event interest = {.events = EPOLLIN};
     CHECK(outer >= 0 && epoll_ctl(outer, EPOLL_CTL_ADD, fd, &interest) == 0);
+    struct epoll_event got;
     CHECK(epoll_wait(outer, &got, 1, 0) == expected);
     close(outer);
 }
@@ -83,8 +84,8 @@ pinned(WINTUN_SESSION_HANDLE session)
     HANDLE event = WintunGetReadWaitEvent(session);
     int out = udp_socket(AF_INET);
     CHECK(event == WintunGetReadWaitEvent(session));
-    DWORD size;
     BYTE *packet;
+    DWORD size;
     for (int round = 0; round < 3; round++)
     {
         fill_ring(session, out);
@@ -132,8 +133,8 @@ last_room(WINTUN_SESSION_HANDLE session)
     int out = udp_socket(AF_INET);
     for (unsigned i = 0; i < 100; i++)
         send_numbered(out, i);
-    DWORD size;
     unsigned taken = 0;
+    DWORD size;
     while (ready(session))
     {
         held[taken] = WintunReceivePacket(session, &size);
@@ -158,8 +159,8 @@ last_room(WINTUN_SESSION_HANDLE session)
 static void
 down_and_up(WINTUN_SESSION_HANDLE session)
 {
-    tunring_counters before;
     int in = bound_socket(AF_INET), out = udp_socket(AF_INET);
+    tunring_counters before;
     TunringBackend.counters(session, &before);
     set_up("tt0", false);
     CHECK(!ready(session));

@@ -96,12 +96,13 @@ take_all(WINTUN_SESSION_HANDLE session)
 static void
 still_works(WINTUN_SESSION_HANDLE session)
 {
-    static BYTE bytes[70000], expected[2000];
     const shape whole = plain(6, TCP, 5000);
     const virtio_header virtio = virtio_of(&whole, 700);
     const uint64_t before = filtered(session);
+    static BYTE bytes[70000];
     feed(&virtio, bytes, build_partial(&whole, bytes));
     DWORD size;
+    static BYTE expected[2000];
     for (uint32_t i = 0; i < segments_of(&whole, 700); i++)
     {
         const shape part = segment_of(&whole, 700, i);
@@ -191,9 +192,9 @@ nonsense(WINTUN_SESSION_HANDLE session)
 static void
 truncated(WINTUN_SESSION_HANDLE session)
 {
-    static BYTE bytes[70000];
     const shape whole = plain(4, UDP, 500);
     const virtio_header virtio = virtio_of(&whole, 100);
+    static BYTE bytes[70000];
     (void)build_partial(&whole, bytes);
     for (uint32_t length = 1; length < HEADER + 528; length++)
     {
@@ -222,10 +223,10 @@ nothing_at_all(WINTUN_SESSION_HANDLE session)
 static void
 one_segment(WINTUN_SESSION_HANDLE session)
 {
-    static BYTE bytes[70000], expected[70000];
     static const uint32_t payloads[] = {0, 1, 499, 500, 40000, 65535 - 60};
     const uint64_t before = filtered(session);
     DWORD size;
+    static BYTE bytes[70000], expected[70000];
     for (size_t i = 0; i < sizeof(payloads) / sizeof(payloads[0]); i++)
     {
         const shape whole = plain(6, TCP, payloads[i]);
@@ -252,8 +253,8 @@ dice(uint32_t below)
 static void
 garbage(WINTUN_SESSION_HANDLE session)
 {
-    static BYTE bytes[70000];
     unsigned passed = 0;
+    static BYTE bytes[70000];
     for (int i = 0; i < 10000; i++)
     {
         const uint64_t before = filtered(session);
@@ -292,10 +293,10 @@ static BYTE *held[HOLDS];
 static uint32_t
 hold_all(WINTUN_SESSION_HANDLE session, const shape *whole, uint32_t segment, uint32_t index)
 {
-    static BYTE expected[70000];
     uint32_t count = 0;
     DWORD size;
     BYTE *packet;
+    static BYTE expected[70000];
     while ((packet = WintunReceivePacket(session, &size)))
     {
         const shape part = segment_of(whole, segment, index + count);
@@ -312,11 +313,11 @@ hold_all(WINTUN_SESSION_HANDLE session, const shape *whole, uint32_t segment, ui
 static void
 resumes(WINTUN_SESSION_HANDLE session, uint8_t version, uint8_t protocol, uint32_t segment, uint32_t payload)
 {
-    static BYTE bytes[70000];
     const shape whole = plain(version, protocol, payload);
     const virtio_header virtio = virtio_of(&whole, segment);
     const uint32_t all = segments_of(&whole, segment);
     uint32_t index = 0, stops = 0;
+    static BYTE bytes[70000];
     feed(&virtio, bytes, build_partial(&whole, bytes));
     while (index < all)
     {
@@ -386,10 +387,10 @@ offload_of(const virtio_header *virtio)
 static void
 arrive(const virtio_header *virtio, const BYTE *packet, uint32_t length)
 {
-    static BYTE place[70000];
     offload_split split;
     CHECK(offload_split_begin(&split, virtio, packet, length));
     uint32_t size;
+    static BYTE place[70000];
     while ((size = offload_split_next(&split)) > 0)
     {
         offload_split_write(&split, place);
@@ -404,9 +405,9 @@ static unsigned full_after = ~0u; /* frames that the kernel has room for */
 ssize_t
 __wrap_writev(int fd, const struct iovec *pieces, int count)
 {
-    static BYTE bytes[MAX_READ];
     (void)fd;
     uint32_t length = 0;
+    static BYTE bytes[MAX_READ];
     for (int i = 0; i < count; i++)
     {
         CHECK(length + pieces[i].iov_len <= MAX_READ);

@@ -44,8 +44,8 @@ names_and_types(void)
 static void
 identity(void)
 {
-    NET_LUID luid;
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
+    NET_LUID luid;
     WintunGetAdapterLUID(adapter, &luid);
     CHECK(luid.Value == ((DWORD64)53 << 48 | (DWORD64)if_nametoindex("tt0") << 24));
     char name[IFNAMSIZ];
@@ -165,8 +165,8 @@ static void
 client_to_kernel(WINTUN_SESSION_HANDLE session, int family)
 {
     static const DWORD sizes[] = {0, 1, 5, 500, 1400, 8000, 65000};
-    static uint8_t data[65000], got[65536];
     int in = bound_socket(family);
+    static uint8_t data[65000], got[65536];
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
     {
         memset(data, (int)(i + 1), sizes[i]);
@@ -183,8 +183,8 @@ client_to_kernel(WINTUN_SESSION_HANDLE session, int family)
 static void
 order(WINTUN_SESSION_HANDLE session)
 {
-    BYTE *slots[8];
     int in = bound_socket(AF_INET);
+    BYTE *slots[8];
     for (uint8_t i = 0; i < 8; i++)
     {
         slots[i] = WintunAllocateSendPacket(session, udp_size(AF_INET, 1));

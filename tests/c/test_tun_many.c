@@ -65,8 +65,8 @@ make_packets(uint32_t flows)
 static uint32_t
 take_written(bool virtio, int *last)
 {
-    static BYTE frame[70000];
     uint32_t count = 0;
+    static BYTE frame[70000];
     for (ssize_t length; (length = read(kernel, frame, sizeof(frame))) > 0;)
     {
         const BYTE *packet = frame + (virtio ? sizeof(virtio_header) : 0);
@@ -146,11 +146,11 @@ static void
 test_receive(DWORD max)
 {
     tun_session *session = open_session(true);
-    static BYTE frame[sizeof(virtio_header) + 4000];
     shape super = plain(4, UDP, 32 * 40);
-    DWORD count, all = 0;
+    DWORD all = 0;
     make_packets(1);
     const virtio_header none = {0}, virtio = virtio_of(&super, 32);
+    static BYTE frame[sizeof(virtio_header) + 4000];
     for (int i = 0; i < 3; i++)
     {
         memcpy(frame, i == 1 ? &virtio : &none, sizeof(virtio));
@@ -162,6 +162,7 @@ test_receive(DWORD max)
         CHECK(write(kernel, frame, sizeof(virtio) + length) > 0);
     }
     tunring_slot slots[64];
+    DWORD count;
     do
     {
         count = tun_receive(session, slots, max);

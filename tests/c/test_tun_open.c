@@ -145,8 +145,8 @@ shared(void)
 static void
 namespaces(void)
 {
-    struct stat first;
     int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    struct stat first;
     CHECK(home >= 0 && fstat(home, &first) == 0);
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     int space = TunringBackend.adapter_namespace(adapter);

@@ -95,8 +95,8 @@ fail_reads(int code, unsigned times)
 static unsigned
 datagrams(int in)
 {
-    uint8_t got[65536];
     unsigned count = 0;
+    uint8_t got[65536];
     while (recv(in, got, sizeof(got), MSG_DONTWAIT) >= 0)
         count++;
     return count;
@@ -248,8 +248,8 @@ filter_out(WINTUN_SESSION_HANDLE session, int in)
         BYTE first;
         DWORD size;
     } bad[] = {{0x00, 100}, {0x45, 19}, {0x60, 39}, {0x75, 100}, {0xFF, 65535}, {0x45, 0}, {0x45, 1}};
-    tunring_counters before;
     const DWORD count = sizeof(bad) / sizeof(bad[0]);
+    tunring_counters before;
     TunringBackend.counters(session, &before);
     for (DWORD i = 0; i < count; i++)
     {

@@ -83,8 +83,8 @@ send_all(void *context)
     shared *all = context;
     while (!atomic_load(&all->stop))
     {
-        BYTE *slots[8];
         unsigned taken = 0;
+        BYTE *slots[8];
         while (taken < 8 && (slots[taken] = WintunAllocateSendPacket(all->session, udp_size(AF_INET, 900))))
             taken++;
         if (taken == 0 && GetLastError() == ERROR_HANDLE_EOF)
@@ -111,8 +111,8 @@ typedef enum ending
 static void
 stress(ending how)
 {
-    static shared all;
     static void *(*const jobs[])(void *) = {receive_all, receive_all, release_all, send_all, send_all};
+    static shared all;
     memset(&all, 0, sizeof(all));
     WINTUN_ADAPTER_HANDLE adapter = create("tt0");
     configure4("tt0");

@@ -172,8 +172,8 @@ add_address4(const char *name)
 static inline void
 add_address6(const char *name)
 {
-    char path[128];
     struct ipv6_request request = {.prefix_length = 64, .index = (int)if_nametoindex(name)};
+    char path[128];
     snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_dad", name);
     write_file(path, "0");
     snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/addr_gen_mode", name);

@@ -110,12 +110,12 @@ check_same(const BYTE *got, const tunring_packet *packet, const offload_headers 
 static void
 check_group(const offload_run *run, const offload_group *group)
 {
-    static BYTE whole[65536];
     uint32_t length = 0, index = group->first;
     offload_frame frame;
     offload_group_frame(run, group, &frame);
     virtio_header virtio;
     memcpy(&virtio, frame.pieces[0].iov_base, sizeof(virtio));
+    static BYTE whole[65536];
     for (uint32_t i = 0; i < frame.count; i++)
     {
         const uint32_t skip = i ? 0 : (uint32_t)sizeof(virtio), size = (uint32_t)frame.pieces[i].iov_len - skip;
@@ -206,11 +206,11 @@ list_groups(const offload_run *run, uint32_t count, uint32_t *groups)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static offload_run run;
-    static input input;
     if (size == 0)
         return 0;
+    static input input;
     read_input(&input, data + 1, size - 1);
+    static offload_run run;
     offload_coalesce(&run, input.packets, input.count, data[0]);
     uint32_t groups[OFFLOAD_RUN];
     list_groups(&run, input.count, groups);

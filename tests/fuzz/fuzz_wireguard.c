@@ -50,12 +50,12 @@ install(void)
 static BYTE *
 data_message(const uint8_t *bytes, uint32_t length, uint32_t *size)
 {
-    tunring_sealing call;
-    tunring_slot slot;
     const tunring_packet inside = {bytes, length};
     *size = length + 32;
     BYTE *message = malloc(*size);
+    tunring_sealing call;
     CHECK_EQUAL(tunring_seal_begin(sealer, 1, &call), ERROR_SUCCESS);
+    tunring_slot slot;
     CHECK_EQUAL(tunring_seal(&call, &inside, 1, message, &slot), ERROR_SUCCESS);
     tunring_seal_end(&call);
     memcpy(message + 4, &index_here, sizeof(index_here));
@@ -108,9 +108,8 @@ check_queue(void)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static bool begun;
-    BYTE *datagrams[MOST_DATAGRAMS];
     uint32_t count = 0;
+    static bool begun;
     if (!begun)
         begin();
     begun = true;
@@ -118,6 +117,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tunring_lease *lease = lease_new(MOST_DATAGRAMS);
     const tunring_endpoint from = {.host = {[10] = 0xFF, [11] = 0xFF, [12] = 127, [15] = 1}, .port = 9};
     CHECK(lease_add_origin(lease, &from, 3));
+    BYTE *datagrams[MOST_DATAGRAMS];
     while (size >= 3 && count < MOST_DATAGRAMS)
     {
         const size_t claimed = data[1] | (size_t)data[2] << 8;

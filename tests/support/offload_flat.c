@@ -38,10 +38,10 @@ int
 flat_coalesce(const BYTE *bytes, const uint32_t *lengths, uint32_t count, unsigned offloads, uint8_t *groups,
               BYTE *result, uint32_t *sizes)
 {
-    static offload_run run;
     tunring_packet packets[OFFLOAD_RUN];
     for (uint32_t i = 0; i < count; bytes += lengths[i++])
         packets[i] = (tunring_packet){bytes, lengths[i]};
+    static offload_run run;
     offload_coalesce(&run, packets, count, offloads);
     offload_frame frame;
     for (uint32_t g = 0; g < run.group_count; g++)

@@ -61,9 +61,9 @@ loop_end(WINTUN_SESSION_HANDLE session)
 EXPORT double
 loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
 {
-    BYTE *taken[MAX_PACKETS];
     volatile uint64_t seen = 0;
     const double began = now();
+    BYTE *taken[MAX_PACKETS];
     for (DWORD left = packets; left > 0;)
     {
         DWORD count = 0, size;
@@ -86,8 +86,8 @@ loop_receive(WINTUN_SESSION_HANDLE session, DWORD packets, DWORD batch)
 EXPORT double
 loop_send(WINTUN_SESSION_HANDLE session, const BYTE *source, DWORD different, DWORD size, DWORD packets, DWORD chunk)
 {
-    BYTE *slots[MAX_PACKETS];
     const double began = now();
+    BYTE *slots[MAX_PACKETS];
     for (DWORD done = 0; done < packets;)
     {
         DWORD count = 0;

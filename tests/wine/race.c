@@ -158,8 +158,8 @@ send_one(tunring_session *session, WINTUN_ADAPTER_HANDLE adapter, uint64_t numbe
 {
     static const BYTE bytes[20] = {0x45};
     const tunring_packet packet = {bytes, sizeof(bytes)};
-    uint32_t sent;
     int64_t began = os_now();
+    uint32_t sent;
     DWORD code = tunring_send(session, &packet, 1, NULL, &sent);
     if (code)
         fail("can't send", code);
@@ -185,13 +185,13 @@ note(tally *all, int64_t lay)
 int
 wmain(int count, wchar_t **arguments)
 {
-    static tunring_api api;
     char detail[256] = "";
     if (count != 5)
         return 2;
     const uint64_t sends = (uint64_t)_wtoi64(arguments[3]);
     const bool guarded = wcscmp(arguments[4], L"1") == 0;
     load_standin(arguments[1]);
+    static tunring_api api;
     DWORD code = tunring_api_load(&api, arguments[2], detail, sizeof(detail));
     if (code)
         fail(detail, code);

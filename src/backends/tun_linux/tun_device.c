@@ -532,8 +532,8 @@ static void
 drain(const tun_device *device)
 {
     /* A short buffer takes a whole packet as well. */
-    char start[16];
     int left = tun_link_queue_length(device->control, device->name);
+    char start[16];
     while (left-- > 0 && read(device->fd, start, sizeof(start)) >= 0)
         continue;
 }
@@ -579,9 +579,9 @@ tun_driver_version(DWORD *version)
     if (code)
         return code;
     os_fd_close(fd);
-    struct utsname system;
     unsigned major = 0;
     unsigned minor = 0;
+    struct utsname system;
     if (uname(&system) != 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2)
         return ERROR_NOT_SUPPORTED;
     *version = (major & 0xFFFF) << 16 | (minor & 0xFFFF);
