@@ -119,7 +119,7 @@ class BuildExt(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.force = True  # dates alone don't tell that something was built with other flags
+        self.force = True  # dates alone don't show that something was built with other flags
         # MSVC's compiler object sets itself up at its first use, which is not for two threads at once.
         self.parallel = self.parallel or (1 if MSVC else os.cpu_count())
         limited = self.get_finalized_command("bdist_wheel").py_limited_api

@@ -44,7 +44,7 @@ need_package()
     [ -e "$work/installed" ] || { quietly install .venv-tools && touch "$work/installed"; }
 }
 
-# apt_install PACKAGE...: those of Debian and Ubuntu, as root; otherwise says what to install.
+# apt_install PACKAGE...: those of Debian and Ubuntu, as root; otherwise prints what to install.
 apt_install()
 {
     echo "missing: ${*:-nothing}"

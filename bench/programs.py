@@ -1,6 +1,6 @@
 """The programs that tunring is compared with: built from C, Go and Rust sources and packages named by their registries.
 
-What can't be built here, say without Go, is left out, and the reason kept.
+Programs that can't be built here, say without Go, are left out, and the reason kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PACKAGES = {"pytun": "python-pytun==2.4.2", "pmd3": "pytun-pmd3==3.0.3"}
 
 
 class Missing(Exception):
-    """A program can't be had here; the text says why."""
+    """A program can't be had here; the text has the reason."""
 
 
 def _run(*command: str, folder: Path = ROOT) -> None:

@@ -67,7 +67,7 @@ def cpus() -> tuple[int | None, int | None]:
 
 
 class Program:
-    """A process that says "ready", then answers each line with a line."""
+    """A process that prints "ready", then answers each line with a line."""
 
     def __init__(
         self,

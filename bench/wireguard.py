@@ -2,7 +2,7 @@
 
     python bench/wireguard.py [tcp|ping ...] [--turns N] [--sides NAME ...] [--seconds S]
 
-prints tables for each; without a word, for both. What it needs and how turns are taken is as in bench/tunnel.py. A side
+prints tables for each; without a word, for both. It needs the same and takes turns as bench/tunnel.py does. A side
 is one implementation at both ends, or two with an arrow: that which sends the data, and that which receives it.
 """
 

@@ -4,7 +4,7 @@
  * and the C tests are its callers.
  *
  * Functions return 0 or a Win32 error code. None needs the GIL; those marked "any time" never wait, so they may be
- * called with it held. After a fork every function does nothing in the child and says ERROR_HANDLE_EOF.
+ * called with it held. After a fork every function does nothing in the child and returns ERROR_HANDLE_EOF.
  */
 #ifndef TUNRING_H
 #define TUNRING_H
@@ -97,7 +97,7 @@ void tunring_adapter_give_back(tunring_adapter *adapter);
  * none. */
 DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *descriptor);
 
-/* True if others are attached to the adapter's interface; false if it is closed, or the library can't tell. */
+/* True if others are attached to the adapter's interface; false if it is closed, or the library doesn't know. */
 bool tunring_adapter_shared(tunring_adapter *adapter);
 
 /* True if it belongs to the parent of this forked process. Any time. */
@@ -121,8 +121,9 @@ void tunring_adapter_drop(tunring_adapter *adapter);
 DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
                             tunring_session **session);
 
-/* Whether sessions that start from now on are guarded against the lost wake-up of Wintun up to 0.14 (see
- * core/wake_guard.h); they are by default. It concerns libraries without our own table only. Any time. */
+/* Sets whether sessions that start from now on are guarded against the lost wake-up of Wintun up to 0.14 (see
+ * core/wake_guard.h); they are by default. It concerns only libraries without our own table. May be called at any
+ * time. */
 void tunring_wake_guard_enable(bool enabled);
 
 /* ---- Sources: core/source.c ------------------------------------------------------------------------------------- */
@@ -141,7 +142,7 @@ typedef enum tunring_state
 {
     TUNRING_OPEN,
     TUNRING_CLOSED,  /* by tunring_source_close */
-    TUNRING_REMOVED, /* the library said ERROR_HANDLE_EOF: the adapter is gone */
+    TUNRING_REMOVED, /* the library returned ERROR_HANDLE_EOF: the adapter is gone */
     TUNRING_FORKED   /* this process is a child of the one that started it */
 } tunring_state;
 
@@ -529,7 +530,7 @@ typedef struct tunring_log_line
 
 /* Sets the library's log callback to ours. False if TUNRING_LOG_LIBRARIES are attached already. */
 bool tunring_log_attach(const tunring_api *api, uint32_t *library);
-/* Whether lines of this library are queued for tunring_log_next; they are kept for failed calls in any case. It fails
+/* Sets whether lines of this library are queued for tunring_log_next; failed calls keep them in any case. Fails
  * when the queue can't be opened. */
 DWORD tunring_log_enable(uint32_t library, bool enabled);
 /* The oldest queued line, waiting for one. ERROR_NO_MORE_ITEMS once tunring_log_stop was called and all are taken. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What tunring's own libraries (tun_linux, loopback) export besides the 14 functions of the ABI: one symbol,
- * `TunringBackend`, for what those functions can't say. The official wintun.dll has no such table; tunring then
+ * The one symbol that tunring's own libraries (tun_linux, loopback) export in addition to the 14 functions of the ABI:
+ * `TunringBackend`, for what those functions can't express. The official wintun.dll has no such table; tunring then
  * reports these figures as unknown and keeps to the driver's stricter rules for ending a session.
  */
 #ifndef TUNRING_BACKEND_H
@@ -34,8 +34,8 @@ typedef enum tunring_corruption
     TUNRING_CORRUPT_SEND_SIZE     /* the size word of the oldest packet that is sent and not drained */
 } tunring_corruption;
 
-/* The driver simulator: from attach() on, the adapter is no cable end; its host half does what these calls say, as the
- * real driver would. Each returns 0 or a Win32 error code. All are thread-safe. */
+/* The driver simulator: from attach() on, the adapter is not a cable end; its host half does what these calls ask, as
+ * the real driver would. Each returns 0 or a Win32 error code. All are thread-safe. */
 typedef struct tunring_simulator
 {
     /* Takes the adapter over. ERROR_BUSY while it has a session. */
@@ -49,7 +49,8 @@ typedef struct tunring_simulator
     DWORD (*corrupt)(WINTUN_ADAPTER_HANDLE Adapter, tunring_corruption What, DWORD Value);
     /* From now on every publication towards the client, and every drain, takes this long. */
     DWORD (*delay)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Microseconds);
-    /* The system removes the adapter: the session's device handle is force-closed, both directions say 38. */
+    /* The system removes the adapter: the session's device handle is force-closed, both directions return
+     * ERROR_HANDLE_EOF. */
     DWORD (*remove)(WINTUN_ADAPTER_HANDLE Adapter);
     /* How many sessions were ended after that, which with the real driver closes a handle that isn't theirs. */
     DWORD (*stale_ends)(void);
@@ -137,13 +138,13 @@ typedef struct tunring_backend
     WINTUN_SESSION_HANDLE (*start_session)(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity,
                                            const tunring_session_options *Options);
 
-    /* What as many calls of WintunReceivePacket and WintunReleaseReceivePacket would do, at the price of one. Fewer
-     * than Count: there was nothing more, or something failed that will fail again; for 0 the last error says which. */
+    /* Do in one call what Count calls of WintunReceivePacket or WintunReleaseReceivePacket would. Fewer than Count are
+     * returned if there was nothing more, or if something failed that will fail again; for 0 the last error is set. */
     DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
     void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
 
     /* Allocates, copies and commits, in order, until all are sent or there is no more room: then the code is not 0.
-     * What finds the send ring empty may go to the host without being copied to it. */
+     * If the send ring is empty, packets may go to the host without being copied to the ring. */
     DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
     const tunring_simulator *simulator; /* NULL but in loopback */

@@ -10,7 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* `host`, `scope` and `port` are its identity; `local` and `local_scope` tell where a reply should leave from. */
+/* `host`, `scope` and `port` are its identity; `local` and `local_scope` are the address that a reply should leave
+ * from. */
 typedef struct tunring_endpoint
 {
     uint8_t host[16]; /* in network order; IPv4 as ::ffff:a.b.c.d */

@@ -22,7 +22,7 @@
 
 /* ---- Hashes: wireguard/hashes_libcrypto.c ------------------------------------------------------------------------ */
 
-/* What WireGuard needs of libcrypto besides its AEAD: BLAKE2s, ChaCha20 and random numbers. */
+/* The functions of libcrypto that WireGuard needs in addition to AEAD: BLAKE2s, ChaCha20 and random numbers. */
 typedef struct tunring_hashes tunring_hashes;
 
 /* As tunring_aead_load(). ERROR_NOT_SUPPORTED before OpenSSL 3, and where a published vector comes out wrong. */
@@ -81,7 +81,7 @@ DWORD tunring_wireguard_send_to(tunring_wireguard *device, const BYTE *data, uin
 
 typedef struct tunring_wireguard_figures
 {
-    uint64_t malformed;          /* datagrams that are no message, and packets inside that are no whole IP packet */
+    uint64_t malformed;          /* datagrams that are not a message, and data that is not a whole IP packet */
     uint64_t unknown_index;      /* messages for an index that nobody has */
     uint64_t expired;            /* data messages under a key that is too old */
     uint64_t rejected, replayed; /* data messages that were not authentic, or not new */
@@ -157,7 +157,7 @@ uint32_t tunring_wireguard_peer_number(const tunring_wireguard_peer *peer);
  * that is not valid; ERROR_NOT_ENOUGH_MEMORY: it may have some of them. */
 DWORD tunring_wireguard_peer_allow(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count,
                                    bool replace);
-/* Lists the peer's networks: up to `room` of them, IPv4 first. *count tells how many there are. */
+/* Lists the peer's networks: up to `room` of them, IPv4 first. *count is the number that exist. */
 DWORD tunring_wireguard_peer_allowed(tunring_wireguard_peer *peer, tunring_prefix *networks, uint32_t room,
                                      uint32_t *count);
 

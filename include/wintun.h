@@ -48,7 +48,7 @@ typedef enum
 } WINTUN_LOGGER_LEVEL;
 
 /* Receives a log line: level, time in 100 ns units since 1601-01-01 UTC, text without a line end. It is called on
- * whichever thread has something to say, threads of the library's own included. */
+ * whichever thread has something to log, threads of the library's own included. */
 typedef void(CALLBACK *WINTUN_LOGGER_CALLBACK)(WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
 
 /* Obsolete: callback of the enumeration that the DLL (0.14) no longer has. Return 0 to stop. */
@@ -94,7 +94,7 @@ typedef WINTUN_SESSION_HANDLE(WINAPI WINTUN_START_SESSION_FUNC)(WINTUN_ADAPTER_H
 /* Ends the session and frees its rings: packets still held are gone. Nobody may be inside a call on this session. */
 typedef void(WINAPI WINTUN_END_SESSION_FUNC)(WINTUN_SESSION_HANDLE Session);
 
-/* The event to wait on when ReceivePacket says ERROR_NO_MORE_ITEMS. It belongs to the session. Windows: auto-reset,
+/* The event to wait on when ReceivePacket returns ERROR_NO_MORE_ITEMS. It belongs to the session. Windows: auto-reset,
  * set after every publication and at the end, so loop over ReceivePacket until it says empty. Ours: level-triggered. */
 typedef HANDLE(WINAPI WINTUN_GET_READ_WAIT_EVENT_FUNC)(WINTUN_SESSION_HANDLE Session);
 

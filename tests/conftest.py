@@ -38,7 +38,7 @@ _numbers = itertools.count(1)
 
 
 def _descriptors() -> dict[str, str]:
-    """Open descriptors and what they are, where the system tells."""
+    """Open descriptors and what they are, where the system lists them."""
     found = {}
     folder = Path("/proc/self/fd")
     # Wine shows Linux's folder to Windows programs, and takes long over it.

@@ -29,7 +29,7 @@ def environment(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Runs both suites whatever the first one says; returns 0 if both passed."""
+    """Runs both suites, even if the first one fails; returns 0 if both passed."""
     parser = argparse.ArgumentParser(description="Set up an environment and run all tests.", allow_abbrev=False)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv-test", help="default: %(default)s")
     options, pytest_arguments = parser.parse_known_args()

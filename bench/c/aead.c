@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What sealing and opening cost beside the library's own work: the same messages, to the same addresses, through one
- * context that is used again.
+ * Measures what sealing and opening cost beside the library's own work: the same messages, to the same addresses,
+ * through one context that is used again.
  *
  *     aead KIND PATH ALGORITHM SIZE PACKETS ROUNDS
  *

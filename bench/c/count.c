@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What bench/guard.py counts the instructions of: one piece of work with packets, single-threaded and without a wait.
+ * The work whose instructions bench/guard.py counts: one piece, with packets, single-threaded and without a wait.
  *
  *     count WORK SIZE
  *

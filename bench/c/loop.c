@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the Python benchmarks are compared with: a plain C program over the same library and the same 14 functions, with
- * packets of the same sizes, in the same rounds.
+ * The Python benchmarks' yardstick: a plain C program over the same library and the same 14 functions, with packets of
+ * the same sizes, in the same rounds.
  *
  *     loop LIBRARY SIZE PACKETS CAPACITY
  *

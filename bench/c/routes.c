@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What it costs to look up the destinations of packets in a table of prefixes.
+ * Measures what it costs to look up the destinations of packets in a table of prefixes.
  *
  *     routes VERSION PREFIXES PACKETS BATCH ROUNDS
  *

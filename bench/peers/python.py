@@ -1,4 +1,4 @@
-"""The peers in Python, tunring among them: one program, of which the first word says which library it uses.
+"""The peers in Python, tunring among them: one program, of which the first word names the library it uses.
 
     python.py LIBRARY receive                 for each number on its standard input receives that many packets
     python.py LIBRARY send PACKET             sends that many; PACKET is in hexadecimal

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the peers are measured with: a source of UDP datagrams, and a client for echoes. It runs in the peer's
+ * Traffic to measure the peers with: a source of UDP datagrams, and a client for echoes. It runs in the peer's
  * namespace.
  *
  *     traffic flood SIZE SEGMENTS    sends without end; pause it with SIGSTOP

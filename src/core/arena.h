@@ -35,7 +35,7 @@ void arena_init(arena *arena, uint32_t max_chunks, void (*came_back)(void *), vo
 /* Frees every chunk. No slot may be out. */
 void arena_close(arena *arena);
 
-/* Contiguous room of at least `bytes`, of which *room tells how much there is. NULL when no chunk is free: at the limit
+/* Contiguous room of at least `bytes`, and *room is the size of that. NULL when no chunk is free: at the limit
  * (then `came_back` will be called once one is), or without memory (then `starved` stays unset). */
 BYTE *arena_room(arena *arena, uint32_t bytes, uint32_t *room);
 /* Takes the first bytes of the room that arena_room() gave last, as that many slots, which all lie within it. */

@@ -113,7 +113,7 @@ reject(tunring_datagram *datagram)
     datagram->result = TUNRING_REJECTED;
 }
 
-/* A message of each that may be authentic. `which` tells whose. */
+/* A message of each that may be authentic. `which` is its index. */
 static uint32_t
 gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, aead_message *messages,
        uint32_t *which)

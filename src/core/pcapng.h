@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The blocks of a pcapng file that a capture needs, in this machine's byte order, which the section header tells.
+ * The blocks of a pcapng file that a capture needs, in this machine's byte order, which the section header shows.
  */
 #ifndef TUNRING_PCAPNG_H
 #define TUNRING_PCAPNG_H

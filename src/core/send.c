@@ -22,7 +22,7 @@ max_bytes(const tunring_session *session)
 }
 
 /* A chunk by any library: allocations are committed from its end. Checksums are filled in the ring's copy if `fill`.
- * *sent and *bytes tell what went out. */
+ * *sent and *bytes count what went out. */
 static DWORD
 send_each(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, uint32_t *sent,
           uint64_t *bytes)
@@ -89,7 +89,7 @@ send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t cou
     return code;
 }
 
-/* One pause of a wait for room. No event tells of room, so it sleeps on what else may end the wait. */
+/* One pause of a wait for room. No event reports room, so it sleeps on what else may end the wait. */
 static DWORD
 pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *pause)
 {
@@ -218,7 +218,7 @@ ring_bytes(const uint32_t *sizes, uint32_t count)
     return bytes;
 }
 
-/* Our libraries tell what room there is; for others a failed attempt has to go out as filler. */
+/* Our libraries report their room; for others a failed attempt has to go out as filler. */
 static bool
 surely_full(tunring_session *session, uint64_t bytes)
 {
@@ -240,7 +240,7 @@ allocate_all(tunring_session *session, const uint32_t *sizes, uint32_t count, ui
         BYTE *slot = session->api->WintunAllocateSendPacket(session->handle, size);
         if (slot)
         {
-            /* The ring holds old packets. What is left unfilled must not pass for one. */
+            /* The ring holds old packets. An unfilled slot must not pass for one. */
             if (size)
                 slot[0] = 0;
             lease_append(lease, slot, size);

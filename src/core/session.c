@@ -45,8 +45,8 @@ pinned_by_older(tunring_adapter *adapter)
     return state == OLDER_PINNED;
 }
 
-/* The real driver closes the session's device handle when the adapter goes. The library tells by ERROR_HANDLE_EOF; a
- * packet that the question takes is lost anyway. */
+/* The real driver closes the session's device handle when the adapter goes. The library reports that by
+ * ERROR_HANDLE_EOF; a packet that the question takes is lost anyway. */
 static bool
 adapter_is_gone(tunring_session *session)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The life of a source. Calls register in `life`, so that close() can wait for every call that may still touch it. What
- * needs the memory of slots after that, a lease, has taken a pin while its call was in flight. The last pin ends the
- * source.
+ * The life of a source. Calls register in `life`, so that close() can wait for every call that may still touch it. A
+ * lease, which needs the memory of slots after that, has taken a pin while its call was in flight. The last pin ends
+ * the source.
  */
 #include "core/source.h"
 

@@ -163,7 +163,7 @@ cdef class Sealer:
     nonce : bytes-like object
         The first 4 bytes of the cipher's nonce.
     pad_to : int
-        Zeros are added to the packet up to a multiple of so many bytes, 1 to 65535.
+        Zeros are added to the packet up to a multiple of this number of bytes, 1 to 65535.
     pad_limit : int, optional
         The size in bytes that padding never exceeds, such as the MTU.
     authenticate_header : bool
@@ -175,7 +175,7 @@ cdef class Sealer:
     Raises
     ------
     ValueError, TypeError
-        An argument is wrong; the message says how.
+        An argument is wrong; the message names the allowed values.
     LibraryNotFound
         No library serves the algorithm. The message lists what was tried.
 
@@ -309,8 +309,8 @@ cdef class Opener:
     window : int
         How far a counter may lie behind the highest authentic one, 1 to 1048576. Each is accepted once.
     strip_padding : bool
-        Cut a packet to the length that its IP header gives. What is no IP packet, or claims more than came, is
-        rejected, but for empty packets.
+        Cut a packet to the length that its IP header gives. A datagram that is not an IP packet, or whose header
+        claims more than came, is rejected; an empty one is not.
 
     Raises
     ------

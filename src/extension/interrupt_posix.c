@@ -7,7 +7,7 @@
  * Python keeps the number of the wake-up descriptor. So our numbers are never given up: a forked child, whose main
  * thread may not be the one that waits, has a pipe of its own there.
  *
- * Python doesn't tell whether a descriptor was set with warn_on_full_buffer. It is restored without: a program that
+ * Python doesn't report whether a descriptor was set with warn_on_full_buffer. It is restored without: a program that
  * sets one and then blocks in our calls loses that warning, and no more.
  */
 #include <Python.h>

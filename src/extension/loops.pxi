@@ -1,5 +1,5 @@
 # For event loops: calls that find packets or room at once, sends that go on where they stopped, and a
-# wait that a thread of theirs sits in. Who waits, in which order and how, is for Tasks, in tunring._loops.tasks.
+# wait that a thread of theirs sits in. Tasks, in tunring._loops.tasks, decides who waits, in which order and how.
 # Included by _core.pyx.
 
 cdef enum:

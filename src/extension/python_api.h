@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What we ask Python's objects by a macro, and in the stable ABI, which lacks it, by a function.
+ * Macros of Python, replaced by functions in the stable ABI, which lacks them.
  */
 #ifndef TUNRING_PYTHON_API_H
 #define TUNRING_PYTHON_API_H

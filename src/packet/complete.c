@@ -25,7 +25,7 @@ enum
     PROTOCOL_FRAGMENT = 44,
     PROTOCOL_ICMP6 = 58,
     PROTOCOL_DESTINATION_OPTIONS = 60,
-    PROTOCOL_UNKNOWN = 255 /* a fragment's: what it begins with is no header, or is not all there */
+    PROTOCOL_UNKNOWN = 255 /* a fragment's: its first bytes are not a header, or not all of one */
 };
 
 /* IPv4 options that are not followed by a length, and the source routes. */
@@ -50,7 +50,7 @@ typedef struct layout
     uint32_t end;       /* and ends: the packet may be padded */
 } layout;
 
-/* Whether a source route still has somewhere to go. */
+/* Returns whether a source route still has somewhere to go. */
 static bool
 has_source_route(const BYTE *options, const BYTE *end)
 {

@@ -58,6 +58,6 @@ void
 file_wait(const file *self, const os_event *wake)
 {
     (void)self;
-    /* No event tells of a pipe's room. */
+    /* No event reports a pipe's room. */
     (void)WaitForSingleObject(wake->wait, PAUSE);
 }

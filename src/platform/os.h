@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the core and the back ends need of the operating system: locks, events, time, threads, ring memory.
+ * The operating system as the core and the back ends need it: locks, events, time, threads, ring memory.
  * os_posix.c and os_fork_posix.c (with os_event_linux.c or os_event_pipe.c) and os_windows.c implement it; each library
  * compiles its own.
  */

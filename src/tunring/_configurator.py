@@ -112,7 +112,7 @@ class System(Protocol):
     """One interface, as the system's own tools see it."""
 
     def apply(self, request: Request, earlier: Request, changes: Changes) -> Configuration:
-        """Do what is asked for, note what was there before it is changed, and compare what the system then says."""
+        """Apply a request, note what was there before it is changed, and compare with the system's state afterwards."""
 
     def read(self) -> Configuration:
         """Ask the system what the interface has."""
@@ -222,7 +222,7 @@ class Configurator:
                 os.close(target.namespace)
 
     def configure(self, given: Given) -> Configuration:
-        """Do what :meth:`tunring.Adapter.configure` says."""
+        """Implement :meth:`tunring.Adapter.configure`."""
         from tunring.configuration._request import Request, check_request
 
         with self._own_lock():
@@ -255,14 +255,14 @@ class Configurator:
             return found
 
     def read(self) -> Configuration:
-        """Do what :meth:`tunring.Adapter.configuration` says."""
+        """Implement :meth:`tunring.Adapter.configuration`."""
         with self._target() as target:
             _require_interface(target)
             found: Configuration = self._call(target, lambda interface: interface.read())
             return found
 
     def bypass(self, sock: Any) -> None:
-        """Do what :meth:`tunring.Adapter.bypass` says."""
+        """Implement :meth:`tunring.Adapter.bypass`."""
         given = self._given
         if given is None or not given.default:
             raise RuntimeError("the adapter has no default route to bypass: configure(default=True) gives it one")

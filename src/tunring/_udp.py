@@ -67,7 +67,7 @@ class UdpStats:
     runs_sent: int
     #: Datagrams that were longer than the room for them.
     truncated: int
-    #: Datagrams that the system lost, since its receive buffer was full; None where it can't tell.
+    #: Datagrams that the system lost, since its receive buffer was full; None where it can't count them.
     host_dropped: int | None
     #: Datagrams, and their bytes, that are received and not let go.
     pinned_packets: int
@@ -75,7 +75,7 @@ class UdpStats:
     #: Bytes of the system's buffers, as granted.
     receive_buffer: int
     send_buffer: int
-    #: Whether runs leave by one system call now, and whether they arrive by one.
+    #: True if runs leave by one system call now, and if they arrive by one.
     segment: bool
     coalesce: bool
 
@@ -163,7 +163,7 @@ def _set_offloads(sock: socket.socket, options: Options, segment: bool | None, c
 
 
 def _set_messages(sock: socket.socket, options: Options) -> None:
-    """Let each datagram tell the address it was sent to, and its ECN bits as far as the system can."""
+    """Let each datagram carry the address it was sent to, and its ECN bits as far as the system can."""
     levels = [(socket.IPPROTO_IP, _MESSAGES_V4)]
     if sock.family == socket.AF_INET6:
         levels.append((socket.IPPROTO_IPV6, _MESSAGES_V6))

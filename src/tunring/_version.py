@@ -1,4 +1,4 @@
-"""The one place that says which version this is; the build reads it from here."""
+"""The one place that has the version; the build reads it from here."""
 
 from __future__ import annotations
 

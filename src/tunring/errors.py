@@ -109,7 +109,7 @@ class RingCorrupt(WintunError):
 
 
 class RingFull(WintunError, BlockingIOError):
-    """The ring has no room now; ``sent`` tells how many packets had some."""
+    """The ring has no room now; ``sent`` is the number of packets that fitted."""
 
 
 class AdapterBusy(WintunError):
@@ -133,7 +133,7 @@ class LibraryNotFound(WintunError, FileNotFoundError):
 
 
 class LibraryInvalid(WintunError):
-    """The file is no library for this machine, or lacks one of the 14 functions."""
+    """The file is not a library for this machine, or lacks one of the 14 functions."""
 
 
 _CLASSES: dict[int, type[WintunError]] = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What every C test uses.
+ * Macros that every C test uses.
  */
 #ifndef TUNRING_CHECK_H
 #define TUNRING_CHECK_H

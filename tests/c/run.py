@@ -51,7 +51,7 @@ SKIP = 77
 
 
 class BuildError(Exception):
-    """A program that can't be built; the text says why, mostly in the compiler's words."""
+    """A program that can't be built; the text has the reason, mostly in the compiler's words."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ static const WCHAR names[2][2] = {{'A', 0}, {'B', 0}};
 static const WCHAR type[] = {'T', 0};
 static const GUID guid = {1, 2, 3, {4}};
 
-/* One end. What it sends has consecutive numbers; so has what it receives. */
+/* One end. Packets that it sends have consecutive numbers, and so have those that it receives. */
 typedef struct end
 {
     WINTUN_ADAPTER_HANDLE adapter;

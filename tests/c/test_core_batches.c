@@ -208,7 +208,7 @@ test_reservations(void)
     close_ends(&pair);
 }
 
-/* All or none, with and without a library that tells what room there is. */
+/* All or none, with and without a library that reports its room. */
 static void
 test_reserve_without_room(const tunring_api *over)
 {

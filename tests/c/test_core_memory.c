@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every allocation fails once: the call says so, nothing leaks (ASan), and no packet is lost.
+ * Every allocation fails once: the call reports it, nothing leaks (ASan), and no packet is lost.
  */
 /* build: parts=core,loopback,common,os,ring flags=-DKEPT_ROOM=0u -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
 #include "core_api.h"

@@ -136,7 +136,7 @@ main(void)
     CHECK(tunring_send(session, packets, 100, &wait, &sent) == WAIT_TIMEOUT && sent == 36);
     CHECK(open_slots == 0);
 
-    /* A reservation that doesn't fit goes out as filler, since this library can't tell what room it has. */
+    /* A reservation that doesn't fit goes out as filler, since this library can't report its room. */
     allocated = SLOTS - 2;
     const uint32_t sizes[3] = {64, 64, 64};
     bytes[0] = 0x45;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every allocation of the loopback library fails once: the call says ERROR_NOT_ENOUGH_MEMORY, nothing is left behind,
- * and the same call then works.
+ * Every allocation of the loopback library fails once: the call returns ERROR_NOT_ENOUGH_MEMORY, nothing is left
+ * behind, and the same call then works.
  */
 /* build: parts=os,loopback,common,ring flags=-Wl,--wrap=calloc,--wrap=free,--wrap=mmap,--wrap=munmap */
 #include "check.h"

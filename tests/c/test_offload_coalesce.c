@@ -175,7 +175,7 @@ test_tcp_flags(void)
     {
         for (uint32_t flags = 0; flags < 256; flags++)
         {
-            /* On the second of four. What differs in ACK or ECE fits neither side. */
+            /* On the second of four. A packet that differs in ACK or ECE fits neither side. */
             shape shape = kind(i, 100);
             add(&shape);
             shape.flags = (uint8_t)flags;

@@ -156,7 +156,7 @@ test_extensions(void)
             super.class = 0xB9;
             check_split(&super, 300);
 
-            /* The kernel has to say where the transport header is. */
+            /* The kernel has to give the position of the transport header. */
             virtio_header virtio = virtio_of(&super, 300);
             const uint32_t length = build_partial(&super, whole);
             virtio.flags = 0;
@@ -279,7 +279,7 @@ test_single(void)
     CHECK(!begins(&none, whole, 65536));
 }
 
-/* A fragment, an ICMP message and one with options: the checksum is wherever the kernel says. */
+/* A fragment, an ICMP message and one with options: the checksum is at the kernel's position. */
 static void
 test_single_elsewhere(void)
 {

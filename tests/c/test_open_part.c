@@ -63,7 +63,7 @@ seal(tunring_sealer *sealer, uint32_t count)
 }
 
 /* Turns every second datagram into one of the other header: both openers have the same key, and no additional data says
- * which it is, so the tag is wrong. What matters is whose it seems to be. */
+ * which it is, so the tag is wrong. All that matters is whose it seems to be. */
 static void
 mark_foreign(tunring_lease *lease)
 {

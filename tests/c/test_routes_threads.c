@@ -19,7 +19,7 @@
 
 static tunring_routes *table;
 static atomic_bool done;
-/* Whether the value may be found: set before it is in the table, cleared once it has been removed. */
+/* True while the value may be found: set before it is in the table, cleared once it has been removed. */
 static atomic_bool usable[3 * MOVING];
 
 /* 10.N.0.0/16 always has a value of its own or 10.0.0.0/8's, and 10.N.N.0/24 comes and goes inside it. */

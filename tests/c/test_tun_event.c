@@ -84,8 +84,8 @@ pinned(WINTUN_SESSION_HANDLE session)
     HANDLE event = WintunGetReadWaitEvent(session);
     int out = udp_socket(AF_INET);
     CHECK(event == WintunGetReadWaitEvent(session));
-    BYTE *packet;
     DWORD size;
+    BYTE *packet;
     for (int round = 0; round < 3; round++)
     {
         fill_ring(session, out);
@@ -126,7 +126,7 @@ pinned(WINTUN_SESSION_HANDLE session)
     close(out);
 }
 
-/* A ring that is about to have no room says so at once, not only at the next receive. */
+/* A ring that is about to have no room shows that at once, not only at the next receive. */
 static void
 last_room(WINTUN_SESSION_HANDLE session)
 {

@@ -113,7 +113,7 @@ class Actor(Generic[W]):
         return self.engine.world
 
     def note(self, *what: object) -> None:
-        """Add to what the history says of the operation that is under way."""
+        """Add to the history's entry of the operation that is under way."""
         self.history[-1][3].append(" ".join(map(str, what)))
 
     def chance(self, probability: float) -> bool:
@@ -161,7 +161,7 @@ class Engine(Generic[W]):
     library : str
         The name of the library under test.
     seed : int
-        Decides which operations each thread performs. What comes of it also depends on who is faster.
+        Decides which operations each thread performs. The outcome also depends on which thread is faster.
     seconds : float
         How long it runs.
     threads : int

@@ -97,7 +97,7 @@ class _Record:
 
 
 class Offer:
-    """Packets that are about to be sent: a ``with`` block, in which :meth:`accept` says how many went out.
+    """Packets that are about to be sent: a ``with`` block, in which :meth:`accept` gets the number that went out.
 
     Without it none has; when it is left by an exception with `sent`, that many have.
     """

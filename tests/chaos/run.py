@@ -59,7 +59,7 @@ def _select(without: str, only: str) -> None:
 
 
 def _descriptors() -> dict[str, str]:
-    """Those that are open, and what they are, where the system tells."""
+    """Those that are open, and what they are, where the system lists them."""
     found = {}
     for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
         with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 """Operations on UDP sockets, Sealers and Openers: pairs of sockets that any thread uses, takes apart and closes.
 
-The system may lose a datagram, and threads may overtake each other in it. What arrives must arrive once and unchanged.
+The system may lose a datagram, and threads may overtake each other in it. A datagram that arrives must do so once and
+unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 #: Pairs that are open at once.
 PAIRS = 3
 
-#: What sealed datagrams begin with.
+#: The first bytes of sealed datagrams.
 MARK = b"SEAL"
 
 LIBRARIES = ("loopback",)
@@ -389,7 +390,7 @@ def drop_sockets_and_ciphers(actor: Actor) -> None:
 
 
 def in_child(pairs: list[Pair]) -> None:
-    """What a forked child finds: nothing of its parent's works, above all no Sealer."""
+    """Check in a forked child that nothing of the parent's works, above all no Sealer."""
     for pair in pairs:
         for side in pair.sides:
             for call in (

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the fuzz targets share.
+ * Shared by the fuzz targets.
  */
 #ifndef TUNRING_FUZZ_H
 #define TUNRING_FUZZ_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Coalesces whatever comes, and splits it again. Input: the offloads, then for each packet a byte that says what to do,
- * a length of 2 bytes (low, high) and that many bytes.
+ * Coalesces whatever comes, and splits it again. Input: the offloads, then for each packet a byte that selects what to
+ * do, a length of 2 bytes (low, high) and that many bytes.
  *
  * A fuzzer doesn't guess checksums or sequence numbers, so the byte may ask for them: COPY starts with the packet
  * before it, moved on by its payload, and adds the bytes to it by exclusive or; SEAL makes lengths and checksums right.

@@ -15,7 +15,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const bool complete = tunring_fill_checksums(packet, length);
     if (length)
         memcpy(again, packet, length);
-    /* What is complete stays as it is. */
+    /* A complete packet stays as it is. */
     REQUIRE(tunring_fill_checksums(again, length) == complete);
     REQUIRE(!length || memcmp(again, packet, length) == 0);
     if (tunring_clamp_mss(packet, length, 500, 480))

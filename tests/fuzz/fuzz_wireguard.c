@@ -75,7 +75,7 @@ make(unsigned what, const uint8_t *bytes, uint32_t length, uint32_t *size)
     return message;
 }
 
-/* What comes out must be whole packets from the peer's network. */
+/* Everything delivered must be whole packets from the peer's network. */
 static void
 check_delivered(void)
 {

@@ -3,7 +3,7 @@
     python3 tests/fuzz/run.py [--seconds N] [split] [coalesce] [complete] [wireguard]
 
 Exit code 0: nothing was found; 77: there is no clang with libFuzzer; else something was found, and the input lies in
-``build/fuzz``. What the fuzzer learns stays there too, for the next time.
+``build/fuzz``. The corpus stays there too, for the next time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import sources
 
 BUILD = ROOT / "build/fuzz"
-#: What each target is linked with.
+#: The sources that each target is linked with.
 TARGETS = {
     "split": ("offloads",),
     "coalesce": ("offloads",),

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What forwarder.py is compared with: the same with one read() and one write() a packet.
+ * The yardstick of forwarder.py: the same with one read() and one write() per packet.
  *
  *     forwarder NAMESPACE NAMESPACE
  *
- * The arguments are descriptors of network namespaces. It makes an interface "tun0" in each, says "ready", and ends
+ * The arguments are descriptors of network namespaces. It makes an interface "tun0" in each, prints "ready", and ends
  * with its standard input.
  */
 #include <fcntl.h>

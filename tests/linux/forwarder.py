@@ -2,7 +2,7 @@
 
     forwarder.py NAMESPACE NAMESPACE
 
-The arguments are descriptors. It makes an adapter "tun0" in each, says "ready", and at the end of its standard input
+The arguments are descriptors. It makes an adapter "tun0" in each, prints "ready", and at the end of its standard input
 prints each session's figures as JSON.
 """
 

@@ -37,7 +37,7 @@ def may_make_namespaces() -> bool:
 
 
 def drain(session: tunring.Session) -> None:
-    """Take what the kernel says on its own account when an interface comes up."""
+    """Take the packets that the kernel sends by itself when an interface comes up."""
     while batch := session.receive(timeout=0.05):
         batch.release()
 

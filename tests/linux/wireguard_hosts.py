@@ -90,7 +90,7 @@ class Host:
         self.wg(*arguments, secret=preshared.base64 if preshared else "")
 
     def shown(self, other: Host, what: str) -> str:
-        """What `wg show` has of a peer."""
+        """Return the output of `wg show` for a peer."""
         lines = [line.split("\t", 1) for line in self.wg("show", self.name, what).splitlines()]
         [found] = [value for key, value in lines if key == other.key.public.base64]
         return found

@@ -78,7 +78,7 @@ def pair(library: tunring.Library, capacity: int = 0x400000) -> tuple[tunring.Se
 
 
 def settle(library: tunring.Library) -> None:
-    """Lets the driver see the room that releases have made, which the official DLL doesn't tell it."""
+    """Lets the driver see the room that releases have made, which the official DLL doesn't report to it."""
     if library.official:
         stand_in().StandinSettle()
 

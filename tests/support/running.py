@@ -141,7 +141,7 @@ def _started(command: list[str], **options: Any) -> subprocess.CompletedProcess[
 
 
 def check_script(source: str, *options: str, library: str = "") -> str:
-    """The same for one that must succeed and say nothing on stderr. Returns what it printed."""
+    """The same for one that must succeed and print nothing on stderr. Returns what it printed."""
     done = run_script(source, *options, library=library)
     assert (done.returncode, done.stderr) == (0, ""), f"exit code {done.returncode}:\n{done.stderr}"
     return done.stdout

@@ -30,7 +30,7 @@ def reproducible(seed: str) -> Callable[[int], bytes]:
 
 @dataclass
 class Side:
-    """What one side knows of itself and of the other."""
+    """One side's knowledge of itself and of the other."""
 
     identity: _handshake.Identity
     remote: _handshake.Remote

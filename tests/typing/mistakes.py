@@ -1,4 +1,4 @@
-"""A user's mistakes: the type checker must find each, and calls it what the comment says."""
+"""A user's mistakes: the type checker must find each, with the error code in the comment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's asyncio program, and one on anyio, of which a type checker must have nothing to say."""
+"""A user's asyncio program, and one on anyio, in which a type checker must find nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's program, of which a type checker must have nothing to say."""
+"""A user's program, in which a type checker must find nothing."""
 
 from __future__ import annotations
 

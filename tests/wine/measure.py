@@ -65,7 +65,7 @@ def capacity_of(size: int) -> int:
 def packets_of(size: int) -> int:
     """Packets of a round: most of what a ring holds.
 
-    That is so many that what filling it has driven from the caches, Python above all, counts for little.
+    With that many, whatever filling the ring has driven from the caches, Python above all, counts for little.
     """
     return 3 * capacity_of(size) // 4 // (size + 8) // 1024 * 1024 if size <= 1400 else 512
 

@@ -10,7 +10,8 @@
  * microseconds.
  *
  * On a busy machine a processor may stand still for longer than that, and with it the driver or the guard. So a thread
- * on each processor notes by how much a sleep of a millisecond was too long; what a packet lay is also told without.
+ * on each processor notes by how much a sleep of a millisecond was too long; the time that a packet lay is also
+ * reported without.
  */
 #include "platform/os.h"
 #include "standin/standin.h"

@@ -45,7 +45,7 @@ typedef struct backend_operations
     HANDLE (*read_event)(WINTUN_SESSION_HANDLE session);
     void (*count)(WINTUN_SESSION_HANDLE session, tunring_counters *counters); /* they are zeros before */
 
-    /* Packets. What fails without returning a code sets the last error; success leaves it alone. */
+    /* Packets. A function that fails without returning a code sets the last error; success leaves it alone. */
     DWORD (*receive)(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count);
     void (*release)(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
     BYTE *(*allocate)(WINTUN_SESSION_HANDLE session, DWORD size);

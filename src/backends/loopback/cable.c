@@ -50,7 +50,7 @@ cable_update_event(cable_end *end)
         os_event_clear(&end->event);
 }
 
-/* A place in the far ring. When there is none, says so in `stalled` and looks again: room that was made before is
+/* A place in the far ring. When there is none, sets `stalled` and looks again: room that was made before is
  * found by this second look, and whoever makes some after it finds the word set. */
 static BYTE *
 place_or_stall(cable_direction *direction, uint32_t at, uint32_t size)
@@ -242,7 +242,7 @@ tell_incoming(cable_end *end)
     }
 }
 
-/* Takes up to `count` packets, without asking the near end for more. *last tells whether nothing is left behind them.
+/* Takes up to `count` packets, without asking the near end for more. *last is true if nothing is left behind them.
  * The last error is set if there were fewer. */
 static uint32_t
 take(cable_end *end, tunring_slot *slots, uint32_t count, bool *last)
@@ -277,7 +277,7 @@ rewind_rings(cable_direction *direction)
     }
 }
 
-/* The ring is empty: fetches what the near end has, and tells the event. */
+/* The ring is empty: fetches what the near end has, and updates the event. */
 static void
 fetch(cable_end *end)
 {

@@ -21,7 +21,7 @@
 typedef struct cable_end
 {
     ring_pair rings;
-    os_event event;                   /* readable if and only if a receive would not say "empty" */
+    os_event event;                   /* readable if and only if a receive would not report "empty" */
     bool has_event;                   /* false once it was closed, after the end was unplugged */
     bool event_is_set;                /* guarded by the incoming direction */
     _Atomic bool published;           /* R has packets that the mover was not run for yet */
@@ -57,8 +57,8 @@ void cable_end_close(cable_end *end);
 
 /* Puts the end in, and brings what waits for it. */
 void cable_plug(cable_end *end);
-/* Takes it out: both its rings are gone and its event is set. What it sent and the far end has no room for is dropped.
- * Idempotent. */
+/* Takes it out: both its rings are gone and its event is set. Packets that it sent and that the far end has no room for
+ * are dropped. Idempotent. */
 void cable_unplug(cable_end *end);
 
 /* The calls of a session, with its last error. Release and send never wait for a lock. */

@@ -111,8 +111,8 @@ typedef enum ring_published
 ring_published ring_publish(ring_side *side);
 /* Bytes that ring_allocate can still give. RING_GONE when the ring is gone. */
 uint32_t ring_room(ring_side *side);
-/* True if `next` differs from the tail, or the ring is gone or corrupt: a receive would not say "empty". Needs no lock,
- * but is exact only while no host publishes or rewinds. */
+/* True if `next` differs from the tail, or the ring is gone or corrupt: a receive would not report "empty". Needs no
+ * lock, but is exact only while no host publishes or rewinds. */
 bool ring_readable(ring_side *side);
 
 /* Host half, producer of S. The caller serialises producers. */
@@ -144,7 +144,8 @@ DWORD ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size);
 /* Takes the packet that peek gave. */
 void ring_host_take(ring_side *side, uint32_t size);
 
-/* The index that the client reads becomes RING_GONE: every later call says 38. The caller is the host of that side. */
+/* The index that the client reads becomes RING_GONE: every later call returns ERROR_HANDLE_EOF. The caller is the host
+ * of that side. */
 void ring_host_end_receive(ring_side *side);
 void ring_host_end_send(ring_side *side);
 

@@ -100,7 +100,7 @@ mergeable(const BYTE *packet, uint32_t length, const offload_headers *headers, u
     if (headers->protocol == PROTOCOL_UDP)
     {
         const uint8_t hops = packet[headers->version == 4 ? IP4_TTL : IP6_HOP_LIMIT];
-        /* Without a checksum there is no knowing, and the kernel would add one. */
+        /* Without a checksum nothing can be verified, and the kernel would add one. */
         return (offloads & OFFLOAD_USO) && hops > OFFLOAD_PROBE_HOPS && packet_load_word(transport + UDP_CHECKSUM) != 0;
     }
     const uint8_t flags = transport[TCP_FLAGS];

@@ -2,7 +2,7 @@
  *
  * Splits superpackets and completes checksums.
  *
- * What is the same in all headers of a superpacket is summed up once. Each segment then costs a copy of the headers,
+ * The words that all headers of a superpacket share are summed up once. Each segment then costs a copy of the headers,
  * the few words that differ, and one pass over its payload that copies and sums.
  */
 #include "backends/tun_linux/offload_split.h"

@@ -28,8 +28,8 @@ typedef struct offload_split
     uint32_t checksum_at;    /* and where it goes */
 } offload_split;
 
-/* Begins with a packet as it was read. False if the headers can't be right; there is nothing to write then. What is no
- * IP packet passes unless something has to be done to it: the caller filters. */
+/* Begins with a packet as it was read. False if the headers can't be right; there is nothing to write then. Anything
+ * that is not an IP packet passes unless it has to be changed: the caller filters. */
 bool offload_split_begin(offload_split *split, const virtio_header *virtio, const BYTE *packet, uint32_t length);
 
 /* Bytes of the next packet, at most 65535; 0 when none is left. */

@@ -71,7 +71,7 @@ store_control(tun_device *device)
     return code;
 }
 
-/* The error of open(), in words that say what to do next. */
+/* The error of open(), in words that name the next step. */
 static DWORD
 open_failure(int failure)
 {
@@ -177,7 +177,7 @@ negotiate_offloads(tun_device *device, int flags)
         (void)tun_ioctl_value(device->fd, TUNSETOFFLOAD, 0);
 }
 
-/* What others have agreed with the kernel stays. It takes superpackets whether or not it hands over any, and refuses
+/* Keeps what others have agreed with the kernel. It takes superpackets whether or not it hands over any, and refuses
  * those that it doesn't know, which a session finds out. */
 static DWORD
 keep_format(tun_device *device, int flags)
@@ -315,9 +315,9 @@ not_found(const char *name)
     return ERROR_NOT_FOUND;
 }
 
-/* TUNGETIFF can't tell: in its answer, IFF_NO_PI's bit is set as well for what has no filter (IFF_NOFILTER). But zeros
+/* TUNGETIFF can't tell: in its answer, IFF_NO_PI's bit is set as well if there is no filter (IFF_NOFILTER). But zeros
  * are packet information without a packet, which the kernel takes, or would if the interface were up; or else a packet
- * that is no IP, which it refuses. */
+ * that is not IP, which it refuses. */
 static bool
 has_packet_information(int fd, int flags)
 {
@@ -354,7 +354,7 @@ agree_on_format(tun_device *device, int flags)
     return keep_format(device, found.ifr_flags);
 }
 
-/* An interface of several queues takes the flag that says so, and others don't. */
+/* An interface of several queues takes the flag for that, and others don't. */
 static bool
 attach_to(tun_device *device, const char *name, int *flags)
 {
@@ -470,7 +470,7 @@ tun_device_close(tun_device *device)
 
 /* ---- Where it is now ---- */
 
-/* Takes over the descriptor. What the system doesn't allow leaves things as they were. */
+/* Takes over the descriptor. If the system doesn't allow that, everything stays as it was. */
 static void
 follow_to(tun_device *device, int space)
 {
@@ -502,7 +502,7 @@ tun_device_refresh(tun_device *device)
     return true;
 }
 
-/* True if the calling thread is in the interface's namespace; if the system doesn't tell, it is. */
+/* True if the calling thread is in the interface's namespace; if the system doesn't report it, it is. */
 static bool
 is_here(const tun_device *device)
 {

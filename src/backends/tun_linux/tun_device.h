@@ -35,7 +35,7 @@ typedef struct tun_device
     bool left;           /* somebody else goes on with it: it stays as it is */
     int fd;              /* of /dev/net/tun, non-blocking; -1 once closed */
     int control;         /* a route socket in the interface's namespace, for ioctls and netlink */
-    int home;            /* that namespace; -1 if the system doesn't tell */
+    int home;            /* that namespace; -1 if the system doesn't report it */
     DWORD index;         /* of the interface in it */
     char name[IFNAMSIZ]; /* as last seen: it may be renamed */
     tun_format format;
@@ -44,7 +44,7 @@ typedef struct tun_device
 /* Sets whether devices that are made or attached to from now on use offloads, as far as the kernel has them. */
 void tun_device_want_offloads(bool wanted);
 
-/* True for a name that the kernel takes as it is; else says in the log what is allowed. */
+/* True for a name that the kernel takes as it is; otherwise logs what is allowed. */
 bool tun_name_valid(const char *name);
 
 /* Takes the system's own number for what a call of the three below failed with in the calling thread; 0 if none did. */

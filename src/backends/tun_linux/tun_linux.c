@@ -2,7 +2,7 @@
  *
  * tun_linux: the 14 functions of the Wintun ABI over Linux' /dev/net/tun, and tunring's own table.
  *
- * What differs from the official library:
+ * Differences from the official library:
  * - CreateAdapter: TunnelType becomes the interface's alias, cut to 255 bytes of UTF-8. RequestedGUID is ignored: an
  *   interface of Linux has no such identity. Names follow the kernel's rules, see tun_device.c.
  * - OpenAdapter attaches to a TUN interface that exists, say a persistent one of the calling user; it never removes it.

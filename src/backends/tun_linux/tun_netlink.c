@@ -22,7 +22,7 @@ typedef struct link_request
     char attributes[RTA_SPACE(IFALIASZ)];
 } link_request;
 
-/* Large enough for all that the kernel tells about one link. */
+/* Large enough for all that the kernel reports about one link. */
 typedef union link_answer
 {
     struct nlmsghdr header;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What needs rtnetlink. `control` is a bound or unbound NETLINK_ROUTE socket that nobody
+ * The calls that need rtnetlink. `control` is a bound or unbound NETLINK_ROUTE socket that nobody
  * else reads from.
  */
 #ifndef TUNRING_TUN_NETLINK_H
@@ -18,7 +18,7 @@ typedef struct tun_link_state
 {
     uint64_t dropped; /* packets on their way into the interface's queue, since it exists */
     bool carrier;
-    unsigned queues; /* that are attached; 0 if it doesn't tell (before Linux 4.16) */
+    unsigned queues; /* that are attached; 0 if it doesn't report them (before Linux 4.16) */
 } tun_link_state;
 
 /* False if the interface is gone or the question is refused. */

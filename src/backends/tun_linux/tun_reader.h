@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is read from the descriptor and waits to be split. One packet a read(); where packets keep coming singly, a
- * burst by one system call. A superpacket is many packets already, and goes through one buffer, which stays in the
- * cache.
+ * Reads from the descriptor, and keeps what waits to be split. One read() brings one packet; where packets keep coming
+ * singly, one system call brings a burst. A superpacket is many packets already, and goes through one buffer, which
+ * stays in the cache.
  */
 #ifndef TUNRING_TUN_READER_H
 #define TUNRING_TUN_READER_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Receive: a read that finds S empty. What comes may be a superpacket, or several packets at once: it is read into
- * memory of its own and split from there, and what S has no room for waits there.
+ * Receive: a read that finds S empty. It may bring a superpacket, or several packets at once, which are read into
+ * memory of their own and split from there; packets that S has no room for wait there.
  */
 #include "backends/tun_linux/tun_session.h"
 

@@ -61,7 +61,7 @@ typedef struct _TUN_SESSION
     _Atomic int64_t look_at; /* when the link is to be looked at next, see tun_linux.c */
     int read_event;          /* an epoll descriptor over `receive.fd` and `signal` */
     os_event signal;         /* set while `over`, or while something read is unread */
-    atomic_bool over;        /* detached, or the interface is gone: both directions say ERROR_HANDLE_EOF */
+    atomic_bool over;        /* detached, or the interface is gone: both directions return ERROR_HANDLE_EOF */
     _Atomic uint64_t filtered;
     _Atomic uint64_t write_errors;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * tun_uring.h by the kernel's own interface: two system calls, and two rings that are mapped together. What is used of
- * its layout is declared here, for systems whose headers are older than their kernel.
+ * tun_uring.h by the kernel's own interface: two system calls, and two rings that are mapped together. The part
+ * of their layout that is used is declared here, for systems whose headers are older than their kernel.
  */
 #include "backends/tun_linux/tun_uring.h"
 

@@ -1,8 +1,9 @@
 """Tasks of an event loop that use a session or socket, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
 
-The extension can look for packets, send what there is room for, and wait in a thread. Who waits, in which order and for
-how long is decided here. Nothing takes packets for another task: one that was woken looks for itself, so that one which
-is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; where nobody waits, nothing is armed.
+The extension can look for packets, send what there is room for, and wait in a thread. This module decides who waits, in
+which order and for how long. Nothing takes packets for another task: one that was woken looks for itself, so that one
+which is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; where nobody waits, nothing is
+armed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tunring._core import Batch, Cancel, Outgoing, Session, UdpSocket
 
-    #: What tasks receive from and send by.
+    #: Objects that tasks receive from and send by.
     Source: TypeAlias = Session | UdpSocket
 
 #: Times that a task which waits for room in a ring lets the loop run before it sleeps.
@@ -40,7 +41,7 @@ def _deadline(timeout: float | None) -> float:
 
 
 class Event(Protocol):
-    """What a task waits for: an ``asyncio.Event`` or an ``anyio.Event``."""
+    """An event that a task waits for: an ``asyncio.Event`` or an ``anyio.Event``."""
 
     def set(self) -> object:
         """Let the task go on."""
@@ -141,7 +142,7 @@ class Tasks(Turn):
         raise NotImplementedError
 
     def make_watch(self, source: Source, room: bool) -> Watch:
-        """What calls :meth:`fired` once packets are there, or :meth:`room_came` once there is room."""
+        """Return a watch that calls :meth:`fired` once packets are there, or :meth:`room_came` once there is room."""
         return ThreadWatch(source, self, room)
 
     async def wait(self, event: Event, seconds: float) -> None:

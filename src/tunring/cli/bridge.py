@@ -134,7 +134,7 @@ def _open_side(name: str, mtu: int | None, stack: ExitStack) -> _Side:
 
 
 class _Bridge:
-    """One run. What it opens is closed by the stack, in the reverse order."""
+    """One run. The stack closes everything that the run opens, in the reverse order."""
 
     def __init__(self, arguments: argparse.Namespace, end: _End, stack: ExitStack) -> None:
         self._json: bool = arguments.json

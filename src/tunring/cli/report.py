@@ -46,7 +46,7 @@ def reason_of(error: BaseException) -> str:
     return ": ".join(reason.splitlines())
 
 
-#: What the commands exit with; 2, wrong usage, is argparse's.
+#: Exit codes of the commands; 2, wrong usage, is argparse's.
 FAILED, NOT_ALLOWED, INTERRUPTED = 1, 3, 130
 
 
@@ -80,5 +80,5 @@ def describe_json(library: Library) -> dict[str, str]:
 
 
 def lost_packets(stats: Stats) -> int:
-    """Packets that the session lost, as far as the library can tell."""
+    """Packets that the session lost, as far as the library counts them."""
     return stats.dropped + (stats.host_dropped or 0) + (stats.write_errors or 0)

@@ -10,7 +10,7 @@ WINDOW = 64
 #: Bytes of a ping's and a datagram's content.
 PING_SIZE = 56
 DATAGRAM_SIZE = 1000
-#: What comes back too late is lost.
+#: Seconds after which a packet counts as lost.
 TIMEOUT = 2.0
 
 

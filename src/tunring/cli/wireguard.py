@@ -83,7 +83,7 @@ def _report(name: str, device: Device, reason: str) -> None:
 
 
 def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, device: Device, stack: ExitStack) -> None:
-    """Give an interface and its device what a file says."""
+    """Set up an interface and its device as a file describes."""
     hooks = _hooks(name, with_hooks)
     if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
         say("tunring: the file's commands are not run without --hooks", sys.stderr)

@@ -28,7 +28,7 @@ DEFAULT_MTU = 1420
 #: Seconds between two looks at the socket's file.
 _LOOK = 0.25
 
-#: What is written to the pipe when all is well; anything else is the reason of the failure.
+#: Written to the pipe when all is well; anything else is the reason for the failure.
 _READY = "ready"
 
 
@@ -54,9 +54,9 @@ def serve(
     ready : callable
         Called once both answer.
     set_up : callable, optional
-        Gives the device and the interface what they are to have, before that. What it puts on the stack is undone.
+        Sets up the device and the interface before that. Everything it puts on the stack is undone.
     at_end : callable, optional
-        Called with the device, before it is closed, and the reason of the end.
+        Called with the device, before it is closed, and the reason for the end.
     """
     from tunring import Adapter
     from tunring.wireguard import Device
@@ -103,7 +103,7 @@ def _wait(device: Device, is_there: Callable[[], bool], stop: threading.Event) -
 
 
 def in_background(name: str, command: Callable[[Callable[[], None]], int]) -> int:
-    """Fork, run a command in the child, and return once it says that it is ready, and it is; else with the reason.
+    """Fork, run a command in the child, and return once it reports that it is ready; otherwise with the reason.
 
     No thread may exist yet.
     """
@@ -185,7 +185,7 @@ def _be_child(writing: int, command: Callable[[Callable[[], None]], int]) -> Non
 
 
 def set_up_log() -> None:
-    """Log to standard error as LOG_LEVEL says: verbose or debug, error, silent."""
+    """Log to standard error by LOG_LEVEL: verbose or debug, error, silent."""
     levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
     level = levels.get(os.environ.get("LOG_LEVEL", "error").lower(), logging.ERROR)
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(name)s %(levelname)s: %(message)s")

@@ -36,7 +36,7 @@ def show(name: str, *, as_json: bool) -> int:
 
 
 class Rates:
-    """What each peer's counters have grown by since the last look."""
+    """The growth of each peer's counters since the last look."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, int, int]] = {}

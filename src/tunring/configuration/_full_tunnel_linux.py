@@ -58,7 +58,7 @@ _SRC_VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 
 #: Hosts that nobody has a route to but by default: of class E, and of a range that is not given out.
 _NOBODY: dict[int, Host] = {4: ip_address("240.0.0.1"), 6: ip_address("3fff:ffff::1")}
-_LONGEST_DEFAULT = {4: 0, 6: 3}  # "2000::/3" is a usual way to say all of IPv6
+_LONGEST_DEFAULT = {4: 0, 6: 3}  # "2000::/3" usually stands for all of IPv6
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def warn_of_others(netlink: Netlink, name: str, versions: Iterable[int]) -> None
 
 
 def read_src_valid_mark() -> str | None:
-    """Read if the mark counts where the kernel checks sources of packets, "1" or "0"; None if that can't be told."""
+    """Read if the mark counts where the kernel checks sources of packets, "1" or "0"; None if that is unknown."""
     try:
         return _SRC_VALID_MARK.read_text("ascii").strip()
     except OSError:

@@ -53,7 +53,7 @@ class LinuxInterface:
     # ---- The face that both systems have
 
     def apply(self, request: Request, earlier: Request, changes: Changes) -> Configuration:
-        """Do what is asked for, note what was there before it is changed, and compare what the kernel then says."""
+        """Apply a request, note what was there before it is changed, and compare with the kernel's state afterwards."""
         with ExitStack() as stack:
             # Before anything is changed: there may be none.
             dns = stack.enter_context(Resolver()) if request.dns or request.domains else None

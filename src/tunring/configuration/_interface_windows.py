@@ -84,7 +84,7 @@ class WindowsInterface:
     # ---- The face that both systems have
 
     def apply(self, request: Request, earlier: Request, changes: Changes) -> Configuration:
-        """Do what is asked for, note what was there before it is changed, and compare what the system then says."""
+        """Apply a request, note what was there before it is changed, and compare with the system's state afterwards."""
         self._refuse(request)
         whole = request.after(earlier)
         rows = self._wait_for_rows(request)

@@ -1,7 +1,7 @@
 """Count packets by protocol with numpy: ``python -m tunring.examples.count tun0``, then ``ping 10.7.0.2``.
 
-A batch is packed into one array, and all its headers are looked at in one go: no Python object per packet. What the
-interface is sent is counted and dropped; Ctrl-C prints the table. It requires numpy: ``pip install numpy``.
+A batch is packed into one array, and all its headers are looked at in one go: no Python object per packet. Packets that
+are sent to the interface are counted and dropped; Ctrl-C prints the table. It requires numpy: ``pip install numpy``.
 """
 
 from __future__ import annotations

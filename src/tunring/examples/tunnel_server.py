@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """What the server knows of a client.
+    """The server's record of a client.
 
     Attributes
     ----------

@@ -94,8 +94,8 @@ class Corruption(enum.IntEnum):
 class Simulator:
     """The driver's side of a ``loopback`` adapter, played by a test. :meth:`attach` makes it.
 
-    From then on the adapter is no cable end: nothing moves but by these methods, chains are dropped whole on overflow,
-    and a session ends by the official driver's rules. All methods may be called from any thread. Each raises
+    From then on the adapter is not a cable end: nothing moves but by these methods, chains are dropped whole on
+    overflow, and a session ends by the official driver's rules. All methods may be called from any thread. Each raises
     WintunError for what the library refuses: NotFound after :meth:`remove`, SessionClosed without a session; and
     ValueError once the adapter is closed.
 
@@ -149,7 +149,7 @@ class Simulator:
         _core.simulator_inject(self._handle, chain)
 
     def drain(self) -> bytes | None:
-        """Take the oldest packet that the session has sent, or None. What is no IP packet is dropped, and counted.
+        """Take the oldest packet that the session has sent, or None. Anything but IP packets is dropped and counted.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class Simulator:
         _core.simulator_corrupt(self._handle, what, value)
 
     def delay(self, seconds: float) -> None:
-        """Let every injection and every drain from here on take so long."""
+        """Let every injection and every drain take this long from now on."""
         _core.simulator_delay(self._handle, round(seconds * 1e6))
 
     def remove(self) -> None:

@@ -40,9 +40,9 @@ class TcpResponder:
 
     Its initial sequence number is the peer's own, so the echo of a segment bears the segment's number: an answer is its
     request with ports and addresses swapped, and acknowledges it. It advertises what is left of the peer's own window,
-    so that the peer sends no more than it takes back, and announces new room when the peer's window opens. What comes
-    out of order, or would overrun the peer's window all the same, is dropped and answered by an acknowledgement of what
-    came before: the peer sends it again.
+    so that the peer sends no more than it takes back, and announces new room when the peer's window opens. A segment
+    that comes out of order, or would overrun the window all the same, is dropped and answered by an acknowledgement of
+    what came before: the peer sends it again.
 
     Answers are never repeated by themselves. One that gets lost while a later one arrives leaves the peer waiting for
     its bytes; it never gets wrong ones. Between a ring and its host nothing gets lost.

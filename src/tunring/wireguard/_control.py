@@ -44,7 +44,7 @@ def _invalid(text: str) -> ControlError:
 
 @dataclass
 class PeerChange:
-    """What a request says of one peer. None: nothing."""
+    """A request's changes to one peer. None changes nothing."""
 
     public_key: PublicKey
     remove: bool = False
@@ -59,7 +59,7 @@ class PeerChange:
 
 @dataclass
 class Change:
-    """A whole request. None: nothing is said of it."""
+    """A whole request. None changes nothing."""
 
     private_key: Key | None = None
     listen_port: int | None = None
@@ -158,7 +158,7 @@ def _set_peer(peer: PeerChange, name: str, text: str) -> None:
     elif name == "persistent_keepalive_interval":
         peer.persistent_keepalive = _number(name, text, 0xFFFF)
     elif name == "replace_allowed_ips":
-        # What came before is replaced, too.
+        # This also replaces networks that came earlier in the request.
         peer.replace_allowed_ips = _true(name, text)
         peer.allowed_ips.clear()
     elif name == "allowed_ip":
@@ -174,14 +174,14 @@ def _set_peer(peer: PeerChange, name: str, text: str) -> None:
 
 
 def apply(device: Device, change: Change) -> None:
-    """Do what a request says. Raises :class:`ControlError` or OSError where the system refuses."""
+    """Carry out a request. Raises :class:`ControlError` or OSError where the system refuses."""
     if change.listen_port is not None and (change.listen_port or not device.listen_port):
         device.listen_port = change.listen_port
     if change.mark is not None:
         device.mark = change.mark or None
     if change.private_key is not None:
         key = change.private_key or None
-        # As the kernel does: whoever has our key now is no peer any more.
+        # As the kernel does: a peer with our key is removed.
         if key and key.public in device.peers:
             device.remove_peer(key.public)
         device.private_key = key

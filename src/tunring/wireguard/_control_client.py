@@ -15,7 +15,7 @@ _NUMBERS = {"listen_port", "fwmark", "last_handshake_time_sec", "last_handshake_
 
 
 def ask(path: Path) -> dict[str, Any]:
-    """What a device has: its own keys, and "peers", a list. Secrets are left out.
+    """Return a device's settings: its own keys, and "peers", a list. Secrets are left out.
 
     Raises
     ------

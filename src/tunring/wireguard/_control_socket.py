@@ -24,7 +24,7 @@ FOLDER = Path("/var/run/wireguard")
 #: Bytes of a request at most: a million allowed IPs.
 _MAX_REQUEST = 64 << 20
 
-#: Who may ask at the same time.
+#: Clients that may ask at the same time.
 _MAX_CLIENTS = 32
 
 
@@ -75,7 +75,7 @@ class ControlServer:
         self._thread.start()
 
     def is_there(self) -> bool:
-        """Whether the file is still the one that was made."""
+        """Return whether the file is still the one that was made."""
         try:
             return _identity(self._path) == self._identity
         except OSError:

@@ -36,7 +36,7 @@ _STRANGERS_PER_SECOND = 20
 
 
 class Hooks:
-    """What users want to be told, each None or a function. They run in the engine's thread, without a lock."""
+    """Functions that users want to be called, each or None. They run in the engine's thread, without a lock."""
 
     def __init__(self) -> None:
         self.on_handshake: Callable[[Peer], object] | None = None
@@ -52,7 +52,7 @@ class Engine:
     core : _WireGuardDevice
         The part in C.
     hooks : Hooks
-        Whom to tell.
+        The functions to call.
     limits : Limits
         The protocol's times.
     """

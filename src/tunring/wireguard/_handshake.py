@@ -40,7 +40,7 @@ NO_PRESHARED_KEY = bytes(_noise.KEY_BYTES)
 
 
 class SessionKeys(NamedTuple):
-    """What a handshake results in, as seen from one side."""
+    """The result of a handshake, as seen from one side."""
 
     send: bytes
     receive: bytes
@@ -65,13 +65,13 @@ def add_macs(message: bytes, recipient_mac1_key: bytes, cookie: bytes | None) ->
 
 
 def has_mac1(message: bytes, own_mac1_key: bytes) -> bool:
-    """Whether a message's first MAC is right: its sender knows our public key."""
+    """Return whether a message's first MAC is right: its sender knows our public key."""
     body, mac = message[:-MACS_BYTES], message[-MACS_BYTES : -_noise.MAC_BYTES]
     return len(message) > MACS_BYTES and _noise.same(mac, _noise.mac_of(own_mac1_key, body))
 
 
 def has_mac2(message: bytes, cookie: bytes) -> bool:
-    """Whether a message's second MAC is right: its sender got this cookie."""
+    """Return whether a message's second MAC is right: its sender got this cookie."""
     body, mac = message[: -_noise.MAC_BYTES], message[-_noise.MAC_BYTES :]
     return len(message) > MACS_BYTES and _noise.same(mac, _noise.mac_of(cookie, body))
 
@@ -115,7 +115,7 @@ class Remote:
 
 @dataclass(slots=True)
 class _Symmetric:
-    """The chaining key, and the hash of all that was said."""
+    """The chaining key, and the hash of everything exchanged."""
 
     chaining: bytes = field(repr=False)
     hash: bytes = field(repr=False)
@@ -220,7 +220,7 @@ class Opened:
     """An initiation whose sender's public key is readable, but not proven yet."""
 
     def __init__(self, identity: Identity, initiation: Initiation, static: bytes, state: _Symmetric) -> None:
-        #: The public key that the sender says it has.
+        #: The public key that the sender claims.
         self.static = static
         #: The sender's index.
         self.sender = initiation.sender
@@ -264,7 +264,7 @@ class Opened:
 
 
 def open_initiation(identity: Identity, message: bytes) -> Opened:
-    """Read who an initiation says it is from.
+    """Return the claimed sender of an initiation.
 
     Raises
     ------

@@ -51,7 +51,7 @@ class Response(NamedTuple):
 
 
 class CookieReply(NamedTuple):
-    """What a host under load answers instead: a cookie, sealed."""
+    """A host's answer under load: a cookie, sealed."""
 
     receiver: int
     nonce: bytes

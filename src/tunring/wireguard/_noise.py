@@ -100,8 +100,8 @@ def unseal(key: bytes, sealed: bytes, associated: bytes) -> bytes:
 def hchacha20(key: bytes, nonce: bytes) -> bytes:
     """HChaCha20: a key of its own for each 16-byte nonce.
 
-    It is ChaCha20's block function without the last addition, and of its 16 words the first and last four. What
-    ``cryptography`` computes has the addition: as the block's input is known, it is subtracted again.
+    It is ChaCha20's block function without the last addition, and of its 16 words the first and last four. The
+    ``cryptography`` package computes it with the addition, which is subtracted again, as the block's input is known.
     """
     encryptor = Cipher(ChaCha20(key, nonce), None).encryptor()
     block = struct.unpack("<16I", encryptor.update(bytes(64)))

@@ -1,4 +1,4 @@
-"""What a device knows of a peer. The engine's lock guards all of it."""
+"""A device's record of a peer. The engine's lock guards all of it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PeerState:
         self._remote = None
 
     def remote_for(self, identity: Identity) -> Remote | None:
-        """What follows from both sides' keys; None if the peer's public key is of small order."""
+        """The values derived from both sides' keys; None if the peer's public key is of small order."""
         if self._remote is None or self._identity is not identity:
             preshared = self.preshared_key.raw if self.preshared_key else NO_PRESHARED_KEY
             try:

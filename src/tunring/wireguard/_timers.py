@@ -39,7 +39,7 @@ class Limits:
 
 
 class Stamps(Protocol):
-    """What C knows of a peer."""
+    """C's record of a peer."""
 
     @property
     def unanswered_since(self) -> int:
@@ -68,7 +68,7 @@ class Stamps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a look found: what is to be done now, and when to look again."""
+    """The result of a look: the actions that are due, and when to look again."""
 
     wipe: bool = False
     give_up: bool = False
@@ -108,7 +108,7 @@ class Timers:
 
     @property
     def attempting(self) -> bool:
-        """Whether a handshake is wanted or under way."""
+        """True while a handshake is wanted or under way."""
         return self._initiate_at != NEVER
 
     def want(self, now: int) -> None:

@@ -376,7 +376,7 @@ class Device:
 
     @property
     def closed(self) -> bool:
-        """Whether the device is closed."""
+        """True once the device is closed."""
         return self._closed
 
     def close(self) -> None:

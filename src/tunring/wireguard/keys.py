@@ -87,7 +87,7 @@ class Key:
         return hash(hashlib.blake2s(self._data, digest_size=16, person=b"hash").digest())
 
     def __bool__(self) -> bool:
-        """Whether it is a key: 32 zero bytes stand for none."""
+        """Return False for 32 zero bytes, which stand for the absence of a key."""
         return not _noise.same(self._data, bytes(_noise.KEY_BYTES))
 
     def __repr__(self) -> str:

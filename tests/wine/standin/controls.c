@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The tests' side: the simulator, cables, figures. Adapters are told by what the loaded wintun.dll says of them.
+ * The tests' side: the simulator, cables, figures. Adapters are identified by what the loaded wintun.dll reports.
  */
 #include "device.h"
 #include "redirect.h"

@@ -53,7 +53,7 @@ HKEY device_open_key(DWORD number);
 /* Handles, as CreateFileW, DeviceIoControl and CloseHandle have them. The first is NULL for a path that is no device's,
  * INVALID_HANDLE_VALUE with the last error if the device can't be opened. */
 HANDLE device_open(LPCWSTR path);
-/* False if `handle` is no device's. *code is what became of the request. */
+/* False if `handle` belongs to no device. *code is the result of the request. */
 bool device_control(HANDLE handle, DWORD request, const void *input, DWORD size, DWORD *code);
 /* Ends the session that the handle owns. The handle itself is still to be closed. */
 void device_forget_handle(HANDLE handle);

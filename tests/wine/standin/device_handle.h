@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What becomes of a device's handles when it goes.
+ * The fate of a device's handles when it goes.
  */
 #ifndef STANDIN_DEVICE_HANDLE_H
 #define STANDIN_DEVICE_HANDLE_H

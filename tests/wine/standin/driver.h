@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the driver does with a session's rings, which are the DLL's memory.
+ * The driver's work on a session's rings, which are the DLL's memory.
  *
  * A device has two directions, one out of its R ring and one into its S ring. By itself a device is on no network: a
  * thread takes what it sends, by the driver's own protocol of sleeping, and drops it. Two connected devices share their

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What wintun.dll needs of cfgmgr32.dll: device nodes, their keys and their interfaces.
+ * The part of cfgmgr32.dll that wintun.dll needs: device nodes, their keys and their interfaces.
  */
 #define _WIN32_WINNT 0x0A00
 /* These functions are defined here, not imported. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What wintun.dll needs of setupapi.dll: lists of devices, of which one kind has ours, and a driver store with one
- * driver.
+ * The part of setupapi.dll that wintun.dll needs: lists of devices, of which one kind has ours, and a driver store with
+ * one driver.
  */
 #define _WIN32_WINNT 0x0A00
 /* These functions are defined here, not imported. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What wintun.dll needs of the modules by which software devices are made, looked for, named, and asked for their
- * version. Wine has no such modules (but version.dll).
+ * The parts that wintun.dll needs of the modules by which software devices are made, looked for, named, and asked for
+ * their version. Wine has only version.dll of these modules.
  */
 #include "device.h"
 #include "fakes.h"
@@ -87,7 +87,7 @@ SwDeviceCreate(PCWSTR enumerator, PCWSTR parent, const software_device *wanted, 
     call->callback = callback;
     call->device = *result;
     call->context = context;
-    /* The system tells on a thread of its own. */
+    /* The system reports on a thread of its own. */
     HANDLE thread = CreateThread(NULL, 0, say_created, call, 0, NULL);
     if (!thread)
     {

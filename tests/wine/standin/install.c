@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What wintun.dll finds in kernel32.dll and ntdll.dll instead of Wine's own functions: calls on devices of ours stay
- * here, and everything else goes through.
+ * The functions that wintun.dll finds in kernel32.dll and ntdll.dll instead of Wine's own: calls on devices of ours
+ * stay here, and everything else goes through.
  */
 #define _WIN32_WINNT 0x0A00
 #include "standin.h"
@@ -161,7 +161,7 @@ put_number(ULONG *place, ULONG number)
         *place = number;
 }
 
-/* Wine may say Windows 7, where wintun.dll would go another way. */
+/* Wine may report Windows 7, where wintun.dll would go another way. */
 static void WINAPI
 on_get_version(ULONG *major, ULONG *minor, ULONG *build)
 {

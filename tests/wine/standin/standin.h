@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The stand-in for the kernel half of Wintun: a DLL for tests, with which the unmodified official wintun.dll creates
- * adapters and moves packets under Wine. What it exports for tests; the rest of its exports is what wintun.dll finds
- * in setupapi.dll and the like.
+ * adapters and moves packets under Wine. These are its exports for tests;
+ * wintun.dll finds the others in place of setupapi.dll's and the like.
  */
 #ifndef STANDIN_H
 #define STANDIN_H

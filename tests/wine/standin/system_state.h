@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the system is made to say about the driver and the user.
+ * The system's answers about the driver and the user, as tests set them.
  */
 #ifndef STANDIN_SYSTEM_STATE_H
 #define STANDIN_SYSTEM_STATE_H

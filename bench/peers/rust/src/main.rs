@@ -2,8 +2,8 @@
 
 //! The peer in Rust: tun-rs with offloads, by `recv_multiple` and `send_multiple`.
 //!
-//!     peer receive                 for each number on its standard input receives so many packets
-//!     peer send PACKET             sends so many; PACKET is in hexadecimal
+//!     peer receive                 for each number on its standard input receives that many packets
+//!     peer send PACKET             sends that many; PACKET is in hexadecimal
 //!     peer echo                    answers every packet
 //!     peer forward NETNS NETNS     between "tun0" in two network namespaces, given as descriptors
 //!
