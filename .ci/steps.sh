@@ -208,13 +208,13 @@ lint_workflows()
     fi && echo 'workflows are clean'
 }
 
-# ruff, clang-format, cython-lint, codespell and the workflows' linters
-# Lines of over 120 columns, which clang-format leaves alone in comments
+# no_long_lines FILE...: fails on lines of over 120 columns, which clang-format leaves alone in comments
 no_long_lines()
 {
     ! LC_ALL=C.UTF-8 grep -nE '^.{121}' "$@"
 }
 
+# ruff, clang-format, cython-lint, codespell and the workflows' linters
 step_lint()
 {
     local code=0 c_sources
@@ -238,7 +238,9 @@ step_types()
     quietly "$tools/mypy" --strict --platform linux src/tunring || code=1
     quietly "$tools/mypy" --strict --platform win32 src/tunring || code=1
     quietly "$tools/python" -m pytest tests/typing || code=1
-    quietly "$tools/python" -m mypy.stubtest tunring._core || code=1
+    # The findings depend on the version of Python and on the packages installed, so unused lines are accepted.
+    quietly "$tools/python" -m mypy.stubtest tunring --mypy-config-file pyproject.toml \
+        --allowlist .ci/stubtest_allowlist --ignore-unused-allowlist || code=1
     return $code
 }
 
