@@ -345,6 +345,13 @@ uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
  * anything is taken. An error in mid-batch is left for the next call. */
 DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
 
+/* For a caller that lingers and may be cancelled: takes what is there, but leaves it with the source, until it keeps up
+ * to `max` packets. *count tells how many it keeps, which the next receive of anybody begins with. Meanwhile the read
+ * event reports only packets that come after them. Fails as tunring_receive() does. */
+DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count);
+/* The caller will not receive what was gathered: the read event reports it from here on. */
+void tunring_gather_end(tunring_source *source);
+
 /* Sends packets in order, each of at most WINTUN_MAX_IP_PACKET_SIZE bytes; *sent counts them, on failure too. When the
  * ring is full: waits for room if `wait` is given, else ERROR_BUFFER_OVERFLOW. */
 DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count, const tunring_wait *wait,

@@ -182,6 +182,8 @@ cdef extern from "tunring.h" nogil:
     uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups) noexcept
 
     const uint32_t TUNRING_MAX_BATCH
+    DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count)
+    void tunring_gather_end(tunring_source *source)
     DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait,
                           tunring_lease **lease) noexcept
 

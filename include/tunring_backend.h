@@ -143,6 +143,10 @@ typedef struct tunring_backend
     DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
     void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
 
+    /* The client keeps packets for whoever receives next: the read event is set while it does, in addition to what the
+     * session itself has. */
+    void (*report_kept)(WINTUN_SESSION_HANDLE Session, BOOL Kept);
+
     /* Allocates, copies and commits, in order, until all are sent or there is no more room: then the code is not 0.
      * If the send ring is empty, packets may go to the host without being copied to the ring. */
     DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);

@@ -105,6 +105,45 @@ lease_add_origin(tunring_lease *lease, const tunring_endpoint *from, uint8_t ecn
     return true;
 }
 
+/* The origins of the packets from `first` on, as those of a lease that begins there. */
+static bool
+copy_origins(const tunring_origins *origins, uint32_t first, tunring_lease *rest)
+{
+    const uint32_t all = rest->count;
+    for (uint32_t i = 0; origins && i < origins->count; i++)
+    {
+        const tunring_origin *origin = &origins->list[i];
+        if (i + 1 < origins->count && origins->list[i + 1].first <= first)
+            continue;
+        rest->count = origin->first > first ? origin->first - first : 0;
+        if (!lease_add_origin(rest, &origin->from, origin->ecn))
+            return false;
+    }
+    rest->count = all;
+    return true;
+}
+
+tunring_lease *
+lease_cut(tunring_lease *lease, uint32_t first)
+{
+    tunring_lease *rest = lease_new(lease->count - first);
+    if (!rest)
+        return NULL;
+    for (uint32_t i = first; i < lease->count; i++)
+        lease_append(rest, lease->slots[i].data, lease->slots[i].length);
+    if (!copy_origins(lease->origins, first, rest))
+    {
+        tunring_lease_free(rest);
+        return NULL;
+    }
+    tunring_origins *origins = lease->origins;
+    while (origins && origins->count && origins->list[origins->count - 1].first >= first)
+        origins->count--;
+    lease->count = first;
+    lease->bytes -= rest->bytes;
+    return rest;
+}
+
 void
 lease_bind(tunring_lease *lease, tunring_source *source, bool reserved)
 {

@@ -32,6 +32,10 @@ lease_append(tunring_lease *lease, BYTE *data, uint32_t length)
 /* Notes where the packets that will be appended next came from. False without memory. */
 bool lease_add_origin(tunring_lease *lease, const tunring_endpoint *from, uint8_t ecn);
 
+/* Leaves the first packets in the lease, which belongs to no source yet, and returns the others in one of their own.
+ * NULL without memory: the lease is as it was. */
+tunring_lease *lease_cut(tunring_lease *lease, uint32_t first);
+
 /* Gives the filled lease to the source that the slots are of. The caller is in a call on it. One without slots pins
  * nothing. */
 void lease_bind(tunring_lease *lease, tunring_source *source, bool reserved);

@@ -25,9 +25,48 @@ typedef struct receiver
     backoff futile; /* such wake-ups for nothing */
 } receiver;
 
+/* Keeps what was gathered, or no longer anything (NULL). In the lock. */
+static void
+keep(tunring_source *source, tunring_lease *lease)
+{
+    source->kept = lease;
+    atomic_store(&source->kept_count, lease ? lease->count : 0);
+}
+
+/* The read event reports what is kept, or does no longer. In the lock, and in a call on the source. */
+static void
+report_kept(tunring_source *source, bool kept)
+{
+    if (kept != source->kept_reported && source->ops->report_kept)
+        source->ops->report_kept(source, kept);
+    source->kept_reported = kept;
+}
+
+/* Begins an empty lease with what was gathered, if anything was. False without memory. */
+static bool
+take_kept(receiver *self)
+{
+    tunring_source *source = self->source;
+    bool taken = true;
+    os_mutex_lock(&source->kept_lock);
+    tunring_lease *kept = source->kept, *rest = NULL;
+    if (kept && kept->count > self->max)
+        taken = (rest = lease_cut(kept, self->max)) != NULL;
+    if (kept && taken)
+    {
+        tunring_lease_free(self->lease);
+        self->lease = kept;
+        keep(source, rest);
+        /* Of what is left nobody else knows. */
+        report_kept(source, rest != NULL);
+    }
+    os_mutex_unlock(&source->kept_lock);
+    return taken;
+}
+
 /* 0: the lease is full. ERROR_NO_MORE_ITEMS: no more packets wait. Another code will come again. */
 static DWORD
-take_packets(receiver *self)
+take_more(receiver *self)
 {
     tunring_source *source = self->source;
     const uint32_t max = self->max;
@@ -36,7 +75,7 @@ take_packets(receiver *self)
     do
     {
         const uint32_t room = self->lease->room < max ? self->lease->room : max;
-        code = source->ops->receive_many(source, self->lease, room);
+        code = self->lease->count < room ? source->ops->receive_many(source, self->lease, room) : ERROR_SUCCESS;
     } while (code == ERROR_SUCCESS && self->lease->room < max && lease_grow(&self->lease, max));
     if (code == ERROR_NO_MORE_ITEMS)
         self->consumed = false;
@@ -45,6 +84,15 @@ take_packets(receiver *self)
     /* A source that can't be waited for any more is over, see source_waiting_failed(). */
     const bool over = atomic_load_explicit(&source->removed, memory_order_relaxed);
     return code == ERROR_NO_MORE_ITEMS && over ? ERROR_HANDLE_EOF : code;
+}
+
+/* The same, of what was gathered first. */
+static DWORD
+take_packets(receiver *self)
+{
+    if (atomic_load(&self->source->kept_count) && self->lease->count == 0 && !take_kept(self))
+        return ERROR_NOT_ENOUGH_MEMORY;
+    return take_more(self);
 }
 
 typedef enum wait_handle
@@ -192,4 +240,53 @@ tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, 
 leave:
     source_leave(source);
     return code;
+}
+
+/* Adds what is there to what is kept. In the lock. */
+static DWORD
+gather(receiver *self)
+{
+    tunring_source *source = self->source;
+    const tunring_wait poll = {.deadline = 0};
+    tunring_lease *kept = source->kept;
+    self->lease = kept ? kept : lease_new(self->max < FIRST_ROOM ? self->max : FIRST_ROOM);
+    if (!self->lease)
+        return ERROR_NOT_ENOUGH_MEMORY;
+    DWORD code = ERROR_SUCCESS;
+    do
+        if (self->lease->count < self->max)
+            code = take_more(self);
+    while (code == ERROR_NO_MORE_ITEMS && settle(self, &poll));
+    if (self->lease->count)
+        keep(source, self->lease);
+    else
+        tunring_lease_free(self->lease);
+    return code;
+}
+
+DWORD
+tunring_gather(tunring_source *source, uint32_t max, uint32_t *count)
+{
+    receiver self = {.source = source, .max = max};
+    *count = 0;
+    if (!source_enter(source))
+        return ERROR_HANDLE_EOF;
+    os_mutex_lock(&source->kept_lock);
+    const DWORD code = gather(&self);
+    *count = atomic_load(&source->kept_count);
+    report_kept(source, false);
+    os_mutex_unlock(&source->kept_lock);
+    source_leave(source);
+    return code == ERROR_NO_MORE_ITEMS ? ERROR_SUCCESS : code;
+}
+
+void
+tunring_gather_end(tunring_source *source)
+{
+    if (!source_enter(source))
+        return;
+    os_mutex_lock(&source->kept_lock);
+    report_kept(source, source->kept != NULL);
+    os_mutex_unlock(&source->kept_lock);
+    source_leave(source);
 }

@@ -112,6 +112,7 @@ session_free(tunring_source *source)
 
 static const source_ops session_ops = {
     .receive_many = session_receive_many,
+    .report_kept = session_report_kept,
     .give_back = session_give_back,
     .abandon = session_abandon,
     .detach = session_detach,

@@ -50,6 +50,7 @@ session_of(tunring_source *source)
 
 /* A session's operations as a source, on the library's rings: core/session_ring.c. */
 DWORD session_receive_many(tunring_source *source, tunring_lease *lease, uint32_t room);
+void session_report_kept(tunring_source *source, bool kept);
 void session_give_back(tunring_source *source, const tunring_slot *slots, uint32_t count);
 void session_abandon(tunring_source *source, const tunring_slot *slots, uint32_t count);
 

@@ -5,6 +5,7 @@
  */
 #include "core/lease.h"
 #include "core/session.h"
+#include "platform/wait.h"
 
 /* Takes packets until the ring is empty or the lease full. */
 static DWORD
@@ -54,6 +55,17 @@ session_receive_many(tunring_source *source, tunring_lease *lease, uint32_t room
 {
     tunring_session *session = session_of(source);
     return session->api->backend ? take_at_once(session, lease, room) : take_singly(session, lease, room);
+}
+
+/* An auto-reset event can be set by anybody: whoever it wakes looks for himself. */
+void
+session_report_kept(tunring_source *source, bool kept)
+{
+    tunring_session *session = session_of(source);
+    if (session->api->backend)
+        session->api->backend->report_kept(session->handle, kept);
+    else if (kept && source->auto_reset)
+        wait_rearm(source->read_event);
 }
 
 void

@@ -65,7 +65,7 @@ hand_out(tunring_socket *self, tunring_lease *lease, uint32_t room)
 static void
 update_event(tunring_socket *self)
 {
-    const bool unread = self->leftover.count != 0;
+    const bool unread = self->kept || self->leftover.count != 0;
     if (unread != self->signalled)
     {
         udp_events_signal(&self->events, unread);
@@ -112,6 +112,16 @@ socket_receive_many(tunring_source *source, tunring_lease *lease, uint32_t room)
 }
 
 static void
+socket_report_kept(tunring_source *source, bool kept)
+{
+    tunring_socket *self = socket_of(source);
+    os_mutex_lock(&self->receive_lock);
+    self->kept = kept;
+    update_event(self);
+    os_mutex_unlock(&self->receive_lock);
+}
+
+static void
 socket_give_back(tunring_source *source, const tunring_slot *slots, uint32_t count)
 {
     (void)source;
@@ -154,6 +164,7 @@ socket_free(tunring_source *source)
 
 static const source_ops socket_ops = {
     .receive_many = socket_receive_many,
+    .report_kept = socket_report_kept,
     .capture_received = socket_capture_received,
     .give_back = socket_give_back,
     .detach = socket_detach,

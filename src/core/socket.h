@@ -45,7 +45,8 @@ struct tunring_socket
     os_mutex receive_lock; /* guards what follows; a system call under it does not wait */
     arena arena;
     socket_leftover leftover;
-    bool signalled; /* the read event reports the leftover */
+    bool kept;      /* the read event is to report what was gathered, too */
+    bool signalled; /* the read event reports the leftover, or that */
 
     os_mutex refusal_lock;
     _Atomic bool refused; /* some entry of `refusals` may be in force */

@@ -24,6 +24,7 @@ source_open(tunring_source *source, const source_ops *ops)
     source->generation = os_generation();
     atomic_init(&source->pins, 1);
     atomic_init(&source->users, 1);
+    os_mutex_init(&source->kept_lock);
     session_capture_init(&source->capture);
     return true;
 }
@@ -32,6 +33,7 @@ void
 source_discard(tunring_source *source)
 {
     session_capture_destroy(&source->capture);
+    os_mutex_destroy(&source->kept_lock);
     if (has_stop(source))
         os_event_close(&source->stop);
 }
@@ -104,6 +106,7 @@ source_put(tunring_source *source)
     if (atomic_fetch_sub(&source->users, 1) != 1)
         return;
     session_capture_destroy(&source->capture);
+    os_mutex_destroy(&source->kept_lock);
     source->ops->free(source);
 }
 
@@ -111,6 +114,12 @@ source_put(tunring_source *source)
 static void
 close_quiet(tunring_source *source)
 {
+    if (source->kept)
+    {
+        source->ops->give_back(source, source->kept->slots, source->kept->count);
+        tunring_lease_free(source->kept);
+        source->kept = NULL;
+    }
     source->ops->detach(source);
     if (has_stop(source))
         os_event_close(&source->stop);

@@ -20,6 +20,9 @@ typedef struct source_ops
     DWORD (*receive_many)(tunring_source *source, tunring_lease *lease, uint32_t room);
     /* Writes the packets of a lease to the capture. NULL: they are captured as they are. */
     void (*capture_received)(tunring_source *source, const tunring_lease *lease, tunring_captured *packets);
+    /* Makes the read event report that packets are kept, or that there are none any more: see tunring_gather(). The
+     * caller is in a call on the source, and no other thread in this one. NULL: nothing is received. */
+    void (*report_kept)(tunring_source *source, bool kept);
     /* Received slots are no longer used. At any time. */
     void (*give_back)(tunring_source *source, const tunring_slot *slots, uint32_t count);
     /* Reserved slots were given up. At any time. NULL: nothing is reserved. */
@@ -53,6 +56,10 @@ struct tunring_source
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */
     _Atomic uint32_t spin_rest_left; /* those that are still to come */
+    os_mutex kept_lock;              /* guards `kept` and `kept_reported`; taken before any other lock */
+    tunring_lease *kept;             /* what was gathered, bound to no source; NULL: nothing */
+    bool kept_reported;              /* the read event reports it */
+    _Atomic uint32_t kept_count;     /* packets of it */
     session_capture capture;
     source_counts counts;
     deferred_job job; /* for closing or ending outside the call */

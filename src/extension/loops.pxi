@@ -51,7 +51,7 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
     Parameters
     ----------
     source, max_packets, timeout, min_packets, linger
-        As there. Nothing is taken before the time to linger is over, so that a task which is cancelled loses nothing.
+        As there. While it lingers, the source keeps the packets, so that a task which is cancelled loses none.
     tasks : tunring._loops.tasks.Tasks, optional
         Those of the loop; by default of the asyncio loop that runs.
     cancel : Cancel, optional
@@ -60,8 +60,9 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
         The iterator whose next batch it is.
     """
     cdef Batch batch = None
-    cdef bint lingers = (_packet_count(min_packets, "min_packets") > 1 and _nanoseconds(linger, "linger") > 0
-                         and timeout != 0)
+    cdef uint32_t enough = _packet_count(min_packets, "min_packets")
+    cdef int64_t lingering = _nanoseconds(linger, "linger")
+    cdef bint lingers = enough > 1 and lingering > 0 and timeout != 0
     source.lender()
     try:
         if tasks is None:
@@ -72,7 +73,7 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
             batch = source.receive_until(max_packets, 0, True)
         if batch is None or not (batch.size() or timeout == 0 or (cancel is not None and cancel.called)):
             batch = await tasks.receive_in_line(source, max_packets, timeout, cancel,
-                                                float(linger) if lingers else 0.0)
+                                                enough if lingers else 1, lingering / 1e9)
     except SessionClosed:
         if batches is None:
             raise

@@ -201,6 +201,27 @@ cdef class _Source:
         """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""
         return self.receive_until(max_packets, 0, True)
 
+    def _gather(self, max_packets) -> int:
+        """For event loops: let the source keep what is there, up to that many packets; returns how many it keeps.
+
+        The next receive takes them, whoever makes it. The read event tells of those that come after them.
+        """
+        cdef tunring_source *source = self.lender()
+        cdef uint32_t maximum = _packet_count(max_packets, "max_packets")
+        cdef uint32_t count
+        cdef DWORD code
+        with nogil:  # `self` holds the source
+            code = tunring_gather(source, maximum, &count)
+        if code != ERROR_SUCCESS and not count:
+            raise self.failure(code, "can't receive")
+        return count if code == ERROR_SUCCESS else maximum
+
+    def _gather_end(self) -> None:
+        """For event loops: let the read event tell of what is kept, as nobody lingers for more."""
+        cdef tunring_source *source = self.lender()
+        with nogil:  # `self` holds the source
+            tunring_gather_end(source)
+
     def receive(self, max_packets=256, timeout=None, *, min_packets=1, linger=0) -> Batch:
         """Take the packets that are there, waiting for the first one.
 
@@ -258,15 +279,12 @@ cdef class _Source:
         """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
 
         Returns an awaitable of the batch. Any number of tasks and threads may receive from one source. A task that is
-        cancelled has taken nothing: for that, packets stay where they are for as long as it lingers.
+        cancelled has taken nothing: packets for which it lingered are those of the next receive.
 
         Parameters
         ----------
-        max_packets, timeout
-            As for :meth:`receive`, and so is what it gives and raises.
-        min_packets, linger
-            Above 1 and 0, take packets only ``linger`` seconds after the first has come. ``timeout=0`` takes what is
-            there at once.
+        max_packets, timeout, min_packets, linger
+            As for :meth:`receive`, and so is what it gives and raises. ``timeout=0`` takes what is there at once.
 
         Examples
         --------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import select
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +160,143 @@ def test_a_task_that_is_cancelled_while_it_lingers_loses_nothing(sockets: Pair, 
             await lingering
 
     run(main())
+
+
+def test_lingering_ends_once_there_are_enough(sockets: Pair, run: Run) -> None:
+    left, right = sockets
+
+    async def main() -> None:
+        task = asyncio.create_task(right.receive_async(min_packets=5, linger=60))
+        await waiting(right)
+        for first in (0, 2, 4):
+            left.send(numbers(2, first), right.address)
+            await asyncio.sleep(0.01)
+        with await asyncio.wait_for(task, 20) as batch:
+            assert batch.tobytes() == numbers(6)
+        # No more than max_packets is ever enough.
+        task = asyncio.create_task(right.receive_async(2, min_packets=5, linger=60))
+        await waiting(right)
+        left.send(numbers(3), right.address)
+        with await asyncio.wait_for(task, 20) as batch:
+            assert batch.tobytes() == numbers(2)
+        with await right.receive_async() as batch:
+            assert batch.tobytes() == numbers(1, 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("backend", ["asyncio"] if WINE else ["asyncio", "trio"])
+def test_lingering_of_anyio_ends_once_there_are_enough(sockets: Pair, backend: str) -> None:
+    left, right = sockets
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def send() -> None:
+                for first in (0, 2, 4):
+                    await anyio.sleep(0.01)
+                    await helper.send(left, numbers(2, first), right.address)
+
+            group.start_soon(send)
+            with anyio.fail_after(20):
+                with await helper.receive(right, min_packets=5, linger=60) as batch:
+                    assert batch.tobytes() == numbers(6)
+
+    anyio.run(main, backend=backend)
+
+
+async def cancelled(source: tunring.UdpSocket | tunring.Session, lingering: asyncio.Task[Any]) -> None:
+    """Cancel a task once it lingers."""
+    async with asyncio.timeout(20):
+        while not tasks_here(source).woken:
+            await asyncio.sleep(0)
+    await turns()
+    lingering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lingering
+
+
+def test_a_thread_takes_what_a_cancelled_task_lingered_for(sockets: Pair, run: Run) -> None:
+    left, right = sockets
+    found: list[list[bytes]] = []
+
+    def take() -> None:
+        with right.receive(timeout=20) as batch:
+            found.append(batch.tobytes())
+
+    async def main() -> None:
+        lingering = asyncio.create_task(right.receive_async(min_packets=100, linger=60))
+        await waiting(right)
+        left.send(numbers(3), right.address)
+        await cancelled(right, lingering)
+        await asyncio.to_thread(take)
+
+    run(main())
+    assert found == [numbers(3)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="select() takes no events there")
+def test_the_descriptor_tells_of_what_a_cancelled_task_lingered_for(sockets: Pair, run: Run) -> None:
+    left, right = sockets
+    other = tunring.UdpSocket.bind(("127.0.0.1", 0))
+
+    def readable() -> bool:
+        return bool(select.select([right], [], [], 0)[0])
+
+    async def main() -> None:
+        lingering = asyncio.create_task(right.receive_async(min_packets=100, linger=60))
+        await waiting(right)
+        left.send(numbers(3), right.address, ecn=1)
+        other.send(numbers(2, 3), right.address, ecn=2)
+        await cancelled(right, lingering)
+
+    with other:
+        run(main())
+        assert readable()
+        # A receive that takes less leaves the rest, and the origins of each.
+        for size, ecns, ports in ((1, [1], [left]), (3, [1, 1, 2], [left, other]), (3, [2], [other])):
+            assert readable()
+            with right.receive(size, timeout=0) as batch:
+                assert list(batch.ecn) == ecns
+                assert [source.port for source in batch.sources] == [udp.address[1] for udp in ports]
+        assert not readable()
+        assert not right.receive(timeout=0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="select() takes no events there")
+def test_a_session_keeps_what_a_cancelled_task_lingered_for(
+    pair: tuple[tunring.Session, tunring.Session], run: Run
+) -> None:
+    left, right = pair
+    packets = [bytes([0x45, 0, 0, 20, 0, number]) + bytes(14) for number in range(5)]
+
+    async def main() -> None:
+        lingering = asyncio.create_task(right.receive_async(min_packets=100, linger=60))
+        await turns()
+        left.send(packets[:3])
+        await cancelled(right, lingering)
+
+    run(main())
+    assert select.select([right], [], [], 0)[0]
+    left.send(packets[3:])
+    found = []
+    for size in (2, 256):
+        with right.receive(size, timeout=0) as batch:
+            found += batch.tobytes()
+    assert found == packets
+    assert not select.select([right], [], [], 0)[0]
+
+
+def test_a_socket_closes_with_what_was_gathered(sockets: Pair) -> None:
+    left, right = sockets
+    left.send(numbers(3), right.address)
+    deadline = time.monotonic() + 20
+    while right._gather(256) < 3 and time.monotonic() < deadline:
+        pass
+    right.close()
+    with pytest.raises(tunring.SessionClosed):
+        right._gather(256)
+    right._gather_end()
 
 
 def test_a_session_lingers_too(pair: tuple[tunring.Session, tunring.Session], run: Run) -> None:

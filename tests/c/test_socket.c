@@ -316,6 +316,39 @@ test_linger(void)
 }
 
 static void
+test_gather(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 90, 80, 70, 60};
+    uint32_t count;
+    CHECK_EQUAL(tunring_gather(right.source, 256, &count), ERROR_SUCCESS);
+    CHECK_EQUAL(count, 0);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 1), 3);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths + 3, 2, 2), 2);
+    CHECK_EQUAL(tunring_gather(right.source, 2, &count), ERROR_SUCCESS);
+    CHECK_EQUAL(count, 2);
+    CHECK_EQUAL(tunring_gather(right.source, 256, &count), ERROR_SUCCESS);
+    CHECK_EQUAL(count, 5);
+    /* A smaller receive takes the first, and leaves the others with where they came from. */
+    tunring_lease *lease = receive(&right, 2);
+    CHECK(lease->count == 2 && lease->slots[0].length == 100 && lease->slots[1].length == 90);
+    CHECK(lease->bytes == 190 && lease->origins->count == 1 && lease->origins->list[0].ecn == 1);
+    let_go(lease);
+    lease = receive(&right, 256);
+    CHECK(lease->count == 3 && lease->slots[0].length == 80 && lease->slots[2].length == 60);
+    CHECK(lease->bytes == 210 && lease->origins->count == 2);
+    CHECK(lease->origins->list[0].first == 0 && lease->origins->list[0].ecn == 1);
+    CHECK(lease->origins->list[1].first == 1 && lease->origins->list[1].ecn == 2);
+    let_go(lease);
+    /* Close lets go of what is kept. */
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 5, 0), 5);
+    CHECK_EQUAL(tunring_gather(right.source, 256, &count), ERROR_SUCCESS);
+    CHECK_EQUAL(count, 5);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+static void
 test_truncated_datagrams(void)
 {
     udp left = open_udp(64), right = open_udp(64);
@@ -438,6 +471,7 @@ main(void)
     test_a_source_that_vanished();
     test_a_batch_outlives_its_socket();
     test_linger();
+    test_gather();
     test_truncated_datagrams();
     test_capture();
     test_poll_ends_with_the_socket();

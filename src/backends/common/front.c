@@ -288,6 +288,13 @@ front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWO
         backend.release(session, slots, count);
 }
 
+void
+front_report_kept(WINTUN_SESSION_HANDLE session, BOOL kept)
+{
+    if (usable(session))
+        backend.report_kept(session, kept);
+}
+
 DWORD
 front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {

@@ -50,6 +50,7 @@ typedef struct backend_operations
     void (*release)(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
     BYTE *(*allocate)(WINTUN_SESSION_HANDLE session, DWORD size);
     void (*send)(WINTUN_SESSION_HANDLE session, const BYTE *packet);
+    void (*report_kept)(WINTUN_SESSION_HANDLE session, bool kept);
     DWORD (*send_many)(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
     DWORD (*send_room)(WINTUN_SESSION_HANDLE session);
 } backend_operations;
@@ -67,6 +68,7 @@ int front_adapter_namespace(WINTUN_ADAPTER_HANDLE adapter);
 DWORD front_set_option(const char *name, DWORD value);
 DWORD front_receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count);
 void front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
+void front_report_kept(WINTUN_SESSION_HANDLE session, BOOL kept);
 DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
 /* Those that only some have: for descriptors, and for options that have a meaning. */
 DWORD front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor);
@@ -82,6 +84,6 @@ WINTUN_SESSION_HANDLE front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD c
     .counters = front_counters, .send_room = front_send_room, .adapter_name = front_adapter_name,           \
     .adapter_index = front_adapter_index, .adapter_namespace = front_adapter_namespace,                     \
     .set_option = front_set_option, .receive_many = front_receive_many, .release_many = front_release_many, \
-    .send_many = front_send_many
+    .report_kept = front_report_kept, .send_many = front_send_many
 
 #endif

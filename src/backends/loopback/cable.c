@@ -40,7 +40,7 @@ cable_direction_drop(cable_direction *direction)
 void
 cable_update_event(cable_end *end)
 {
-    bool readable = ring_readable(&end->rings.receive);
+    bool readable = end->kept || ring_readable(&end->rings.receive);
     if (readable == end->event_is_set)
         return;
     end->event_is_set = readable;
@@ -137,7 +137,7 @@ cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_
     /* Nobody ever clears it: the host wants to hear of every publication. */
     atomic_store(&end->rings.send.ring->alertable, 1);
     end->has_event = true;
-    end->event_is_set = false;
+    end->event_is_set = end->kept = false;
     atomic_init(&end->published, false);
     atomic_init(&end->reclaimed, false);
     atomic_init(&end->dropped, 0);
@@ -320,6 +320,16 @@ cable_release(cable_end *end, const tunring_slot *slots, uint32_t count)
         ring_mark_released(slots[i].data);
     ring_lock_combine(&end->rings.receive.lock, reclaim, end);
     tell_incoming(end);
+}
+
+void
+cable_report_kept(cable_end *end, bool kept)
+{
+    ring_lock_enter(&end->incoming->lock);
+    end->kept = kept;
+    if (end->has_event)
+        cable_update_event(end);
+    ring_lock_leave(&end->incoming->lock, cable_move, end->incoming);
 }
 
 BYTE *

@@ -23,7 +23,7 @@ typedef struct cable_end
     ring_pair rings;
     os_event event;                   /* readable if and only if a receive would not report "empty" */
     bool has_event;                   /* false once it was closed, after the end was unplugged */
-    bool event_is_set;                /* guarded by the incoming direction */
+    bool event_is_set, kept;          /* guarded by the incoming direction; the client keeps packets */
     _Atomic bool published;           /* R has packets that the mover was not run for yet */
     _Atomic bool reclaimed;           /* S has room that the mover has not seen yet */
     _Atomic uint64_t dropped;         /* tunring_counters.host_dropped */
@@ -67,6 +67,8 @@ void cable_unplug(cable_end *end);
  * why. */
 uint32_t cable_receive(cable_end *end, tunring_slot *slots, uint32_t count);
 void cable_release(cable_end *end, const tunring_slot *slots, uint32_t count);
+/* The event is set while the client keeps packets, see tunring_backend. */
+void cable_report_kept(cable_end *end, bool kept);
 BYTE *cable_allocate(cable_end *end, DWORD size);
 void cable_send(cable_end *end, const BYTE *packet);
 

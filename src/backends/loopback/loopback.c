@@ -108,6 +108,12 @@ session_release(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD 
     cable_release(&session->end, slots, count);
 }
 
+static void
+session_report_kept(WINTUN_SESSION_HANDLE session, bool kept)
+{
+    cable_report_kept(&session->end, kept);
+}
+
 static BYTE *
 session_allocate(WINTUN_SESSION_HANDLE session, DWORD size)
 {
@@ -147,6 +153,7 @@ const backend_operations backend = {
     .count = session_count,
     .receive = session_receive,
     .release = session_release,
+    .report_kept = session_report_kept,
     .allocate = session_allocate,
     .send = session_send,
     .send_many = session_send_many,

@@ -144,6 +144,7 @@ const backend_operations backend = {
     .count = session_count,
     .receive = session_receive,
     .release = tun_release,
+    .report_kept = tun_report_kept,
     .allocate = tun_allocate,
     .send = tun_send,
     .send_many = tun_send_many,

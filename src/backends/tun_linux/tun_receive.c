@@ -168,3 +168,13 @@ tun_release(tun_session *session, const tunring_slot *slots, uint32_t count)
     ring_lock_combine(&session->rings.receive.lock, tun_receive_work, session);
     SetLastError(last_error);
 }
+
+void
+tun_report_kept(tun_session *session, bool kept)
+{
+    ring_lock *lock = &session->rings.receive.lock;
+    ring_lock_enter(lock);
+    session->receive.kept = kept;
+    tun_session_update_event(session);
+    ring_lock_leave(lock, tun_receive_work, session);
+}

@@ -45,7 +45,7 @@ tun_session_update_event(tun_session *session)
     const bool full = receive->splitting || ring_host_room(side) < ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE);
     if (atomic_load(&session->over) || receive->fd < 0)
         return;
-    update_signal(session, ring_readable(side) || tun_receive_can_go_on(session));
+    update_signal(session, receive->kept || ring_readable(side) || tun_receive_can_go_on(session));
     if (full == receive->watched)
     {
         struct epoll_event event = interest(!full);

@@ -25,7 +25,8 @@ struct tun_adapter;
 typedef struct tun_receive_half
 {
     int fd;              /* the TUN descriptor, -1 once detached */
-    bool signalled;      /* whether `signal` is set for what S or `split` holds */
+    bool kept;           /* the client keeps packets, see tunring_backend */
+    bool signalled;      /* whether `signal` is set for what S, `split` or the client holds */
     bool watched;        /* whether the read event tells of packets in the kernel: not while S has no room for one */
     bool splitting;      /* `split` has packets left; only then may `reader` have some */
     offload_split split; /* of the packet that `reader` gave last */
@@ -95,6 +96,8 @@ void tun_session_update_event(tun_session *session);
  * why. */
 uint32_t tun_receive(tun_session *session, tunring_slot *slots, uint32_t count);
 void tun_release(tun_session *session, const tunring_slot *slots, uint32_t count);
+/* The read event reports packets that the client keeps, too. */
+void tun_report_kept(tun_session *session, bool kept);
 /* Work of the receive lock: takes back what was released. */
 void tun_receive_work(void *session);
 /* True if packets that were read wait for their place in S, and S has one for the next. */

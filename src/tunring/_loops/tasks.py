@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import threading
 import weakref
 from collections import deque
@@ -170,12 +171,10 @@ class Tasks(Turn):
         max_packets: SupportsIndex,
         timeout: float | None,
         cancel: Cancel | None,
+        min_packets: int = 1,
         linger: float = 0,
     ) -> Batch:
-        """Line up for packets and take them. Empty when the time is up, or once ``cancel`` is set.
-
-        The task lingers with the packets where they are: what it had taken would be lost if it is cancelled.
-        """
+        """Line up for packets and take them. Empty when the time is up, or once ``cancel`` is set."""
         deadline = _deadline(timeout)
         waiter = _Waiter(self.make_event())
         self._waiting.append(waiter)
@@ -184,9 +183,8 @@ class Tasks(Turn):
                 self._arm(source)
                 await self._wait_until(waiter.event, deadline)
                 in_time = monotonic() < deadline
-                if linger and in_time and self.woken and not self._ended:
-                    waiter.event = self.make_event()  # the end sets this one
-                    await self._wait_until(waiter.event, monotonic() + linger)
+                if min_packets > 1 and in_time and self.woken:
+                    await self._linger(waiter, source, max_packets, min_packets, monotonic() + linger)
                 self.begin_turn()
                 batch = source._poll(max_packets)  # noqa: SLF001
                 if batch or not in_time or (cancel is not None and cancel.called):
@@ -199,6 +197,23 @@ class Tasks(Turn):
             # Not before the poll: a thread would find the same packets again, and wake the next task for nothing.
             self._leave(waiter, source)
 
+    async def _linger(
+        self, waiter: _Waiter, source: Source, max_packets: SupportsIndex, min_packets: int, until: float
+    ) -> None:
+        """Wait until there are enough packets, or the time is up.
+
+        The source keeps them: what the task had taken itself would be lost if it is cancelled.
+        """
+        enough = min(min_packets, operator.index(max_packets))
+        try:
+            while not self._ended and source._gather(max_packets) < enough and monotonic() < until:  # noqa: SLF001
+                waiter.event = self.make_event()
+                self._arm_watch(source)
+                await self._wait_until(waiter.event, until)
+        except BaseException:
+            source._gather_end()  # noqa: SLF001
+            raise
+
     def _leave(self, waiter: _Waiter, source: Source) -> None:
         if self._waiting[0] is waiter:
             self.woken = False
@@ -210,8 +225,12 @@ class Tasks(Turn):
             self._disarm()
 
     def _arm(self, source: Source) -> None:
+        if not self.woken:
+            self._arm_watch(source)
+
+    def _arm_watch(self, source: Source) -> None:
         # A source that is closed meanwhile wakes everybody.
-        if self._armed or self.woken or self._ended or self.finished():
+        if self._armed or self._ended or self.finished():
             return
         if self._watch is None:
             self._watch = self.make_watch(source, False)
