@@ -217,19 +217,8 @@ wait_for_room(tunring_socket *self, const tunring_wait *wait)
 {
     const HANDLE handles[] = {self->source.stop.wait, wait->interrupt, self->events.writable};
     count_add(&self->source.counts.waits, 1);
-    switch (wait_any(handles, 3, wait->deadline))
-    {
-    case 0:
-        return ERROR_HANDLE_EOF;
-    case 1:
-        return ERROR_OPERATION_ABORTED;
-    case 2:
-        return ERROR_SUCCESS;
-    case WAIT_NOTHING:
-        return WAIT_TIMEOUT;
-    default:
-        return source_waiting_failed(&self->source);
-    }
+    const int ready = wait_any(handles, 3, wait->deadline);
+    return ready == WAIT_BROKEN ? source_waiting_failed(&self->source) : wait_code(ready);
 }
 
 DWORD

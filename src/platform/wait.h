@@ -15,6 +15,25 @@
  * the wait: it makes an interrupt handle ready if the caller has one. */
 int wait_any(const HANDLE *handles, unsigned count, int64_t deadline);
 
+/* The code of a call that waited for {its end, an interrupt, whatever it wants}, from the result of wait_any(). */
+static inline DWORD
+wait_code(int ready)
+{
+    switch (ready)
+    {
+    case 0:
+        return ERROR_HANDLE_EOF;
+    case 1:
+        return ERROR_OPERATION_ABORTED;
+    case WAIT_NOTHING:
+        return WAIT_TIMEOUT;
+    case WAIT_BROKEN:
+        return GetLastError();
+    default:
+        return ERROR_SUCCESS;
+    }
+}
+
 /* Takes the signal of an auto-reset read event back. True if there was one: then look at the ring once more. */
 bool wait_settle(HANDLE read_event);
 

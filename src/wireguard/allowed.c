@@ -31,15 +31,16 @@ list_all(tunring_wireguard *device, uint32_t *count)
 static DWORD
 remove_others(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count)
 {
-    tunring_routes *table = peer->device->allowed;
     uint32_t all;
-    int32_t value;
     tunring_route *routes = list_all(peer->device, &all);
     if (!routes)
         return ERROR_NOT_ENOUGH_MEMORY;
     for (uint32_t i = 0; i < all; i++)
+    {
+        int32_t value;
         if (routes[i].value == (int32_t)peer->number && !listed(&routes[i].prefix, networks, count))
-            tunring_routes_remove(table, &routes[i].prefix, &value);
+            tunring_routes_remove(peer->device->allowed, &routes[i].prefix, &value);
+    }
     free(routes);
     return ERROR_SUCCESS;
 }
@@ -47,12 +48,12 @@ remove_others(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint
 static DWORD
 give(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count)
 {
-    uint32_t done;
     tunring_route *routes = calloc(count + 1, sizeof(*routes));
     if (!routes)
         return ERROR_NOT_ENOUGH_MEMORY;
     for (uint32_t i = 0; i < count; i++)
         routes[i] = (tunring_route){.prefix = networks[i], .value = (int32_t)peer->number};
+    uint32_t done;
     const DWORD code = tunring_routes_set(peer->device->allowed, routes, count, &done);
     free(routes);
     return code;
@@ -77,10 +78,10 @@ tunring_wireguard_peer_allow(tunring_wireguard_peer *peer, const tunring_prefix 
 DWORD
 tunring_wireguard_peer_allowed(tunring_wireguard_peer *peer, tunring_prefix *networks, uint32_t room, uint32_t *count)
 {
-    tunring_wireguard *device = peer->device;
-    uint32_t all = 0;
     if (!peer_enter(peer))
         return ERROR_HANDLE_EOF;
+    tunring_wireguard *device = peer->device;
+    uint32_t all = 0;
     os_mutex_lock(&device->lock);
     tunring_route *routes = list_all(device, &all);
     os_mutex_unlock(&device->lock);

@@ -71,10 +71,10 @@ device_over(tunring_wireguard *device)
 DWORD
 tunring_wireguard_new(tunring_session *session, tunring_aead *aead, tunring_hashes *hashes, tunring_wireguard **result)
 {
-    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     tunring_wireguard *device = calloc(1, sizeof(*device));
     if (!device)
-        return code;
+        return ERROR_NOT_ENOUGH_MEMORY;
+    DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     if (!os_event_open(&device->stop))
     {
         code = GetLastError();
@@ -217,10 +217,12 @@ tunring_wireguard_set_socket(tunring_wireguard *device, tunring_socket *socket)
 uint32_t
 device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
 {
-    const tunring_wait wait = {.deadline = os_deadline(SEND_PATIENCE), .interrupt = device->stop.wait};
     uint32_t done = 0;
     if (socket)
+    {
+        const tunring_wait wait = {.deadline = os_deadline(SEND_PATIENCE), .interrupt = device->stop.wait};
         tunring_socket_send(socket, what, &wait, &done);
+    }
     if (done < what->count)
         atomic_fetch_add_explicit(&device->counts.unsent, what->count - done, memory_order_relaxed);
     return done;

@@ -144,9 +144,9 @@ mac_is(gate *self, const BYTE *key, uint32_t key_size, const BYTE *data, const B
 static bool
 make_cookie(gate *self, const tunring_endpoint *from, int64_t now, BYTE *cookie)
 {
-    BYTE address[sizeof(from->host) + 2];
     if (now - self->secret_born >= COOKIE_LIFE && !renew_secret(self, now))
         return false;
+    BYTE address[sizeof(from->host) + 2];
     memcpy(address, from->host, sizeof(from->host));
     address[sizeof(from->host)] = (BYTE)(from->port >> 8);
     address[sizeof(from->host) + 1] = (BYTE)from->port;
@@ -170,14 +170,15 @@ static bool
 write_reply(gate *self, const BYTE *data, uint32_t length, const BYTE *cookie, BYTE *reply)
 {
     static const BYTE type[4] = {3};
-    BYTE key[KEY], nonce[AEAD_NONCE] = {0};
-    BYTE *long_nonce = reply + 8;
-    tunring_wireguard *device = self->device;
     memcpy(reply, type, sizeof(type));
     memcpy(reply + 4, data + 4, 4); /* the sender's index */
     memcpy(reply + 8 + COOKIE_NONCE, cookie, COOKIE);
+    tunring_wireguard *device = self->device;
+    BYTE *long_nonce = reply + 8;
+    BYTE key[KEY];
     bool good = hashes_random(device->hashes, long_nonce, COOKIE_NONCE) &&
                 hashes_hchacha20(device->hashes, self->secrets->cookie_key, long_nonce, key);
+    BYTE nonce[AEAD_NONCE] = {0};
     memcpy(nonce + 4, long_nonce + 16, 8);
     const tunring_aead_text text = {.nonce = nonce,
                                     .aad = mac1_of(data, length),
@@ -194,12 +195,12 @@ write_reply(gate *self, const BYTE *data, uint32_t length, const BYTE *cookie, B
 static verdict
 judge(gate *self, const BYTE *data, uint32_t length, const tunring_endpoint *from, BYTE *reply)
 {
-    BYTE cookie[COOKIE];
-    const int64_t now = os_boottime();
     if (!self->identified || !mac_is(self, self->secrets->mac1_key, KEY, data, mac1_of(data, length)))
         return WRONG_MAC;
+    const int64_t now = os_boottime();
     if (!look_at_load(self, now))
         return LET_THROUGH;
+    BYTE cookie[COOKIE];
     if (!make_cookie(self, from, now, cookie))
         return TOO_MANY;
     if (mac_is(self, cookie, COOKIE, data, mac2_of(data, length)))
@@ -227,17 +228,16 @@ static void
 handshake(gate *self, tunring_socket *socket, const BYTE *data, uint32_t length, uint32_t peer,
           const tunring_endpoint *from)
 {
+    if (!aead_enter())
+        return;
     BYTE reply[COOKIE_REPLY_SIZE];
+    os_mutex_lock(&self->lock);
+    const verdict result = judge(self, data, length, from, reply);
+    os_mutex_unlock(&self->lock);
+    aead_leave();
     const tunring_packet packet = {.data = reply, .length = sizeof(reply)};
     const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = from, .all_ecn = HANDSHAKE_DS};
     device_counts *counts = &self->device->counts;
-    verdict result = TOO_MANY;
-    if (!aead_enter())
-        return;
-    os_mutex_lock(&self->lock);
-    result = judge(self, data, length, from, reply);
-    os_mutex_unlock(&self->lock);
-    aead_leave();
     if (result == LET_THROUGH)
         pass(self, data, length, peer, from);
     else if (result == WRONG_MAC)

@@ -141,15 +141,15 @@ static void
 open_run(incoming *self, tunring_wireguard_peer *peer, keypair *keys, uint32_t first, uint32_t count)
 {
     device_counts *counts = &self->device->counts;
-    findings found = {0};
-    uint32_t opened;
     if (!keypair_may_receive(keys, &self->limits, self->now))
     {
         add(&counts->expired, count);
         return;
     }
+    uint32_t opened;
     if (tunring_open(keys->opener, &self->datagrams[first], count, &opened) != ERROR_SUCCESS)
         return;
+    findings found = {0};
     for (uint32_t i = 0; i < count; i++)
         look_at(self, peer, first + i, &found);
     add(&counts->rejected, found.rejected);
@@ -203,11 +203,11 @@ check_sources(incoming *self)
 static DWORD
 deliver(incoming *self)
 {
-    const tunring_wait wait = {.deadline = os_deadline(DELIVERY_PATIENCE), .interrupt = self->device->stop.wait};
-    uint32_t sent;
     check_sources(self);
     if (!self->count)
         return ERROR_SUCCESS;
+    const tunring_wait wait = {.deadline = os_deadline(DELIVERY_PATIENCE), .interrupt = self->device->stop.wait};
+    uint32_t sent;
     const DWORD code = tunring_send(self->device->session, self->packets, self->count, &wait, &sent);
     add(&self->device->counts.undelivered, self->count - sent);
     return code == WAIT_TIMEOUT || code == ERROR_OPERATION_ABORTED ? ERROR_SUCCESS : code;

@@ -35,12 +35,6 @@ keypair_put(keypair *self)
 static DWORD
 keypair_new(tunring_wireguard *device, const tunring_wireguard_keys *keys, keypair **result)
 {
-    BYTE header[DATA_HEADER] = {4};
-    for (int i = 0; i < 4; i++)
-        header[4 + i] = (BYTE)(keys->remote_index >> 8 * i);
-    const tunring_aead_format sending = {
-        .header = header, .header_size = sizeof(header), .unauthenticated_header = true};
-    const tunring_aead_format receiving = {.header_size = sizeof(header), .unauthenticated_header = true};
     keypair *self = calloc(1, sizeof(*self));
     if (!self)
         return ERROR_NOT_ENOUGH_MEMORY;
@@ -48,6 +42,12 @@ keypair_new(tunring_wireguard *device, const tunring_wireguard_keys *keys, keypa
     self->index = keys->index;
     self->born = os_boottime();
     self->initiator = keys->initiator;
+    BYTE header[DATA_HEADER] = {4};
+    for (int i = 0; i < 4; i++)
+        header[4 + i] = (BYTE)(keys->remote_index >> 8 * i);
+    const tunring_aead_format sending = {
+        .header = header, .header_size = sizeof(header), .unauthenticated_header = true};
+    const tunring_aead_format receiving = {.header_size = sizeof(header), .unauthenticated_header = true};
     DWORD code = tunring_sealer_new(device->aead, TUNRING_CHACHA20_POLY1305, keys->send, &sending, PAD_TO,
                                     atomic_load(&device->mtu), 0, &self->sealer);
     if (code == ERROR_SUCCESS)
@@ -175,15 +175,15 @@ DWORD
 tunring_wireguard_peer_install(tunring_wireguard_peer *peer, const tunring_wireguard_keys *keys)
 {
     tunring_wireguard *device = peer->device;
-    keypair *fresh;
-    bool sent;
     if (!device_enter(device))
         return ERROR_HANDLE_EOF;
+    keypair *fresh;
     DWORD code = keypair_new(device, keys, &fresh);
     if (code == ERROR_SUCCESS && (code = take_over_index(peer, fresh)) != ERROR_SUCCESS)
         keypair_put(fresh);
     if (code == ERROR_SUCCESS && keys->initiator)
     {
+        bool sent;
         atomic_store(&peer->stamps.wanted_at, 0);
         if (atomic_load(&peer->staged_count))
             peer_send_staged(peer);

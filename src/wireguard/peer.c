@@ -91,7 +91,7 @@ peer_take_out(tunring_wireguard_peer *peer)
 {
     tunring_wireguard *device = peer->device;
     staged_packet *staged[TUNRING_WIREGUARD_STAGED];
-    uint32_t count = 0, networks;
+    uint32_t count = 0;
     os_mutex_lock(&device->lock);
     os_mutex_lock(&peer->lock);
     const bool first = !peer->removed;
@@ -102,6 +102,7 @@ peer_take_out(tunring_wireguard_peer *peer)
         while (peer->indices)
             index_use_remove(peer->indices);
         index_remove(&device->peers, peer->number);
+        uint32_t networks;
         tunring_routes_remove_value(device->allowed, (int32_t)peer->number, &networks);
         count = peer_unstage(peer, staged);
     }
@@ -275,9 +276,9 @@ tunring_wireguard_peer_watch(tunring_wireguard_peer *peer, int64_t until)
 DWORD
 tunring_wireguard_peer_drop_staged(tunring_wireguard_peer *peer)
 {
-    staged_packet *staged[TUNRING_WIREGUARD_STAGED];
     if (!peer_enter(peer))
         return ERROR_HANDLE_EOF;
+    staged_packet *staged[TUNRING_WIREGUARD_STAGED];
     os_mutex_lock(&peer->lock);
     const uint32_t count = peer_unstage(peer, staged);
     os_mutex_unlock(&peer->lock);
@@ -306,10 +307,10 @@ read_keys(const tunring_wireguard_peer *peer, tunring_wireguard_status *status)
 void
 tunring_wireguard_peer_status(tunring_wireguard_peer *peer, tunring_wireguard_status *status)
 {
-    const peer_stamps *stamps = &peer->stamps;
     *status = (tunring_wireguard_status){0};
     if (!peer_enter(peer))
         return;
+    const peer_stamps *stamps = &peer->stamps;
     status->unanswered_since = atomic_load(&stamps->unanswered_since);
     status->unacknowledged_since = atomic_load(&stamps->unacknowledged_since);
     status->last_data_sent = atomic_load(&stamps->last_data_sent);

@@ -121,13 +121,13 @@ take_messages(queue *self, tunring_wireguard_news *news)
 static bool
 take(queue *self, tunring_wireguard_news *news)
 {
-    tunring_wireguard_peer *taken[TUNRING_WIREGUARD_TAKE];
-    uint32_t peers = 0;
     news->messages = news->events = 0;
     os_mutex_lock(&self->lock);
     const bool woken = self->woken;
     self->woken = false;
     take_messages(self, news);
+    tunring_wireguard_peer *taken[TUNRING_WIREGUARD_TAKE];
+    uint32_t peers = 0;
     while (peers < TUNRING_WIREGUARD_TAKE && (taken[peers] = take_peer(self, &news->event[peers].flags)))
         peers++;
     if (self->signalled && !self->count && !self->peers)
@@ -153,27 +153,15 @@ static DWORD
 wait_for_news(tunring_wireguard *device, const tunring_wait *wait)
 {
     const HANDLE handles[] = {device->stop.wait, wait->interrupt, device->queue.ready.wait};
-    switch (wait_any(handles, 3, wait->deadline))
-    {
-    case 0:
-        return ERROR_HANDLE_EOF;
-    case 1:
-        return ERROR_OPERATION_ABORTED;
-    case 2:
-        return ERROR_SUCCESS;
-    case WAIT_NOTHING:
-        return WAIT_TIMEOUT;
-    default:
-        return GetLastError();
-    }
+    return wait_code(wait_any(handles, 3, wait->deadline));
 }
 
 DWORD
 tunring_wireguard_take(tunring_wireguard *device, const tunring_wait *wait, tunring_wireguard_news *news)
 {
-    DWORD code = ERROR_SUCCESS;
     if (!device_enter(device))
         return ERROR_HANDLE_EOF;
+    DWORD code = ERROR_SUCCESS;
     while (code == ERROR_SUCCESS)
         if (device_ending(device))
             code = ERROR_HANDLE_EOF;

@@ -73,7 +73,6 @@ static uint64_t
 send_sealed(tunring_wireguard *device, transmitter *self, tunring_socket *socket, const tunring_endpoint *to,
             const tunring_packet *packets, uint32_t count)
 {
-    uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++)
     {
         self->datagrams[i] = (tunring_packet){.data = self->slots[i].data, .length = self->slots[i].length};
@@ -81,6 +80,7 @@ send_sealed(tunring_wireguard *device, transmitter *self, tunring_socket *socket
     }
     const tunring_sending what = {.packets = self->datagrams, .count = count, .endpoints = to, .ecn = self->ecn};
     const uint32_t done = device_send(device, socket, &what);
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < done; i++)
         bytes += self->datagrams[i].length;
     return bytes;
@@ -111,8 +111,8 @@ transmit(tunring_wireguard_peer *peer, transmitter *self, keypair *keys, const t
     const tunring_wireguard_limits limits = device_limits(device);
     const int64_t now = os_boottime();
     tunring_socket *socket = device_socket(device);
-    uint32_t done = 0;
     tunring_sealer_set_pad_limit(keys->sealer, atomic_load(&device->mtu));
+    uint32_t done = 0;
     while (done < count && keypair_may_send(keys, &limits, now))
     {
         const uint32_t some = plan(keys, packets + done, count - done);
@@ -169,12 +169,12 @@ keep_fitting(tunring_wireguard *device, const tunring_packet *packets, uint32_t 
 void
 transmit_or_stage(tunring_wireguard_peer *peer, transmitter *self, const tunring_packet *packets, uint32_t count)
 {
+    tunring_packet kept[TRANSMIT_MAX];
+    const uint32_t left = keep_fitting(peer->device, packets, count, kept);
     const tunring_wireguard_limits limits = device_limits(peer->device);
     staged_packet *staged[TUNRING_WIREGUARD_STAGED];
-    tunring_packet kept[TRANSMIT_MAX];
-    tunring_endpoint to;
     uint32_t waiting = 0;
-    const uint32_t left = keep_fitting(peer->device, packets, count, kept);
+    tunring_endpoint to;
     os_mutex_lock(&peer->lock);
     keypair *keys = usable(peer, &limits, &to);
     if (keys)
@@ -200,27 +200,26 @@ peer_send_staged(tunring_wireguard_peer *peer)
     transmitter *self = transmitter_new();
     if (!self)
         return;
-    const tunring_packet none = {0};
     if (atomic_load(&peer->staged_count))
-        transmit_or_stage(peer, self, &none, 0);
+        transmit_or_stage(peer, self, NULL, 0);
     transmitter_free(self);
 }
 
 DWORD
 tunring_wireguard_peer_keepalive(tunring_wireguard_peer *peer, bool *sent)
 {
-    const tunring_packet empty = {0};
-    tunring_endpoint to;
     *sent = false;
     if (!peer_enter(peer))
         return ERROR_HANDLE_EOF;
     const tunring_wireguard_limits limits = device_limits(peer->device);
     transmitter *self = transmitter_new();
+    tunring_endpoint to;
     os_mutex_lock(&peer->lock);
     keypair *keys = self ? usable(peer, &limits, &to) : NULL;
     os_mutex_unlock(&peer->lock);
     if (keys)
     {
+        const tunring_packet empty = {0};
         *sent = transmit(peer, self, keys, &to, &empty, 1);
         keypair_put(keys);
     }
@@ -232,9 +231,9 @@ tunring_wireguard_peer_keepalive(tunring_wireguard_peer *peer, bool *sent)
 DWORD
 tunring_wireguard_peer_send(tunring_wireguard_peer *peer, const BYTE *data, uint32_t size, bool *sent)
 {
+    *sent = false;
     tunring_endpoint to;
     DWORD code = tunring_wireguard_peer_endpoint(peer, &to);
-    *sent = false;
     if (code != ERROR_SUCCESS || !to.port)
         return code;
     peer_note_sent(peer, os_boottime(), false);
