@@ -19,6 +19,8 @@
 #define TUNRING_WIREGUARD_QUEUE 1024u
 #define TUNRING_WIREGUARD_STAGED 128u
 #define TUNRING_WIREGUARD_STAGED_BYTES (64u << 20)
+/* Bytes of one packet for which each peer has room beyond that. */
+#define TUNRING_WIREGUARD_STAGED_ASSURED 1536u
 
 /* ---- Hashes: wireguard/hashes_libcrypto.c ------------------------------------------------------------------------ */
 

@@ -27,12 +27,15 @@ drop_oldest(tunring_wireguard_peer *peer)
     return true;
 }
 
-/* Counts the bytes in, unless that is too much together. */
+/* Counts the bytes in, unless that is too much together. A peer's only packet has room of its own if it is of ordinary
+ * size: peers that nobody answers for must not take the room of one that was merely idle. */
 static bool
-take_room(tunring_wireguard *device, uint32_t bytes)
+take_room(tunring_wireguard_peer *peer, uint32_t bytes)
 {
-    _Atomic uint64_t *total = &device->counts.staged_bytes;
-    if (atomic_fetch_add_explicit(total, bytes, memory_order_relaxed) + bytes <= TUNRING_WIREGUARD_STAGED_BYTES)
+    _Atomic uint64_t *total = &peer->device->counts.staged_bytes;
+    const bool assured = !peer->staged_count && bytes <= TUNRING_WIREGUARD_STAGED_ASSURED;
+    const uint64_t before = atomic_fetch_add_explicit(total, bytes, memory_order_relaxed);
+    if (assured || before + bytes <= TUNRING_WIREGUARD_STAGED_BYTES)
         return true;
     atomic_fetch_sub_explicit(total, bytes, memory_order_relaxed);
     return false;
@@ -44,7 +47,7 @@ stage_one(tunring_wireguard_peer *peer, const tunring_packet *packet)
     tunring_wireguard *device = peer->device;
     if (peer->staged_count == TUNRING_WIREGUARD_STAGED)
         drop_oldest(peer);
-    while (!take_room(device, packet->length))
+    while (!take_room(peer, packet->length))
         if (!drop_oldest(peer))
             return false;
     staged_packet *copy = malloc(sizeof(*copy) + packet->length);

@@ -42,6 +42,8 @@ class PeerState:
         self.shown_endpoint: Endpoint | None = None
         #: When it is to be looked at.
         self.due = NEVER
+        #: It is in the engine's line.
+        self.in_line = False
         #: The peer as users have it.
         self.face: Peer
         self.removed = False

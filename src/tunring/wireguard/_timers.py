@@ -111,6 +111,11 @@ class Timers:
         """True while a handshake is wanted or under way."""
         return self._initiate_at != NEVER
 
+    @property
+    def retrying(self) -> bool:
+        """Whether an initiation was sent that nobody has answered yet."""
+        return self._tries > 0
+
     def want(self, now: int) -> None:
         """A handshake is wanted: now, or as soon as the last initiation is old enough."""
         self._attempt_until = now + self._limits.attempt
