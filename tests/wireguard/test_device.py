@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 import threading
 import time
 from contextlib import ExitStack
@@ -17,39 +15,12 @@ from running import eventually
 from tunring import testing
 from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key, Peer, PublicKey
+from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 V4 = ("10.0.0.1", "10.0.0.2")
-
-
-def ipv4(source: str, destination: str, size: int = 100) -> bytes:
-    addresses = b"".join(bytes(map(int, address.split("."))) for address in (source, destination))
-    header = struct.pack(">BBHHHBBH", 0x45, 0, size, 0, 0, 64, 253, 0) + addresses
-    total = sum(struct.unpack(">10H", header))
-    total = (total & 0xFFFF) + (total >> 16)
-    total = ~(total + (total >> 16)) & 0xFFFF
-    return header[:10] + total.to_bytes(2, "big") + header[12:] + os.urandom(size - 20)
-
-
-class End:
-    """A device, and the host that uses it by a cable."""
-
-    def __init__(self, stack: ExitStack, **options: Any) -> None:
-        self.host, session = testing.pair()
-        stack.enter_context(self.host)
-        stack.enter_context(session)
-        self.key = Key.generate()
-        self.device = stack.enter_context(Device(session, private_key=self.key, **options))
-
-    def add(self, other: End, address: str, *, with_endpoint: bool = True, **options: Any) -> Peer:
-        endpoint = ("127.0.0.1", other.device.listen_port) if with_endpoint else None
-        return self.device.add_peer(other.key.public, allowed_ips=[address], endpoint=endpoint, **options)
-
-    def received(self, timeout: float = 10) -> list[bytes]:
-        with self.host.receive(timeout=timeout) as batch:
-            return batch.tobytes()
 
 
 @pytest.fixture
@@ -290,6 +261,11 @@ def test_close_from_another_thread_ends_run(session: tunring.Session) -> None:
         device.start()
     with pytest.raises(SessionClosed):
         device.add_peer(Key.generate().public, allowed_ips=[])
+    with pytest.raises(SessionClosed):
+        device.mark = 5
+    with pytest.raises(SessionClosed):
+        device.listen_port = 0
+    assert device.listen_port > 0
     timer.join()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tunring-wireguard")]
 

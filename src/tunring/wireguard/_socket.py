@@ -7,6 +7,7 @@ import os
 import socket
 
 from tunring._core import UdpSocket
+from tunring.errors import SessionClosed
 
 #: Numbers of Linux.
 _SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 33, 32
@@ -64,19 +65,21 @@ class TunnelSocket:
             for option, size in ((_SO_RCVBUFFORCE, _RECEIVE_BUFFER), (_SO_SNDBUFFORCE, _SEND_BUFFER)):
                 _set_buffer(self._made, option, size)
             self.udp = UdpSocket.from_socket(self._made)
+            #: The port that it has, or had before it was closed.
+            self.port = int(self._made.getsockname()[1])
         except BaseException:
             self._made.close()
             raise
 
-    @property
-    def port(self) -> int:
-        """The port that it has."""
-        return int(self._made.getsockname()[1])
-
     def set_mark(self, mark: int) -> None:
-        """Mark what is sent from now on."""
-        if mark or self._made.getsockopt(socket.SOL_SOCKET, _SO_MARK):
-            self._made.setsockopt(socket.SOL_SOCKET, _SO_MARK, _signed(mark))
+        """Mark what is sent from now on. Raises SessionClosed once it is closed."""
+        try:
+            if mark or self._made.getsockopt(socket.SOL_SOCKET, _SO_MARK):
+                self._made.setsockopt(socket.SOL_SOCKET, _SO_MARK, _signed(mark))
+        except OSError:
+            if self._made.fileno() < 0:
+                raise SessionClosed(38, "the device is closed") from None
+            raise
 
     def close(self) -> None:
         """Close both. May be called several times."""

@@ -261,6 +261,8 @@ class Device:
                 raise
             self._own_socket = new
             old.close()
+            if self._closed:  # by another thread, which may have found the old one only
+                new.close()
 
     @property
     def mark(self) -> int | None:
