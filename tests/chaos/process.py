@@ -65,6 +65,10 @@ def _in_child(actor: Actor) -> None:
         import sockets
 
         sockets.in_child(list(world.pairs))
+    if world.tunnels:
+        import tunnels
+
+        tunnels.in_child(list(world.tunnels))
     world.shelf.clear()
     gc.collect()
     _check_descriptors()

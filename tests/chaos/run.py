@@ -31,7 +31,10 @@ from world import World
 import tunring
 from tunring import _core
 
-for topic in ("traffic", "loops", "lives", "captures", *(["kernel", "sockets"] if sys.platform == "linux" else [])):
+TOPICS = ["traffic", "loops", "lives", "captures"]
+LINUX_TOPICS = ["kernel", "sockets", "tunnels"]
+
+for topic in TOPICS + (LINUX_TOPICS if sys.platform == "linux" else []):
     __import__(topic)
 
 

@@ -143,6 +143,7 @@ class World:
         self.arrived = 0  # packets, over links that are checked
         self.links: list[Link] = []
         self.pairs: list[Any] = []  # of UDP sockets, see sockets.py
+        self.tunnels: list[Any] = []  # by WireGuard, see tunnels.py
 
     def open(self) -> None:
         """Make the first links."""
@@ -302,5 +303,9 @@ class World:
             for side in pair.sides:
                 self.arrived += side.incoming.account.check(complete=False)
         self.pairs.clear()
+        for tunnel in self.tunnels:
+            tunnel.close()
+            self.arrived += tunnel.check()
+        self.tunnels.clear()
         if self.shared is not None:
             self.shared.close()
