@@ -302,6 +302,20 @@ unlock(tunring_routes *table)
     os_fork_release();
 }
 
+/* Begins a call about one route. Only if it returns 0 is the lock held. */
+static DWORD
+lock_route(tunring_routes *table, const tunring_prefix *prefix, route **there)
+{
+    const DWORD code = lock(table);
+    if (code != ERROR_SUCCESS)
+        return code;
+    *there = get(table, prefix);
+    if (*there)
+        return ERROR_SUCCESS;
+    unlock(table);
+    return ERROR_NOT_FOUND;
+}
+
 static DWORD
 set(tunring_routes *table, const tunring_route *wanted, bool *replaced)
 {
@@ -341,11 +355,11 @@ tunring_routes_move(tunring_routes *table, const tunring_prefix *prefix, int32_t
 {
     if (to < 0)
         return ERROR_INVALID_PARAMETER;
-    DWORD code = lock(table);
+    route *there;
+    DWORD code = lock_route(table, prefix, &there);
     if (code != ERROR_SUCCESS)
         return code;
-    route *there = get(table, prefix);
-    if (there && atomic_load(&there->value) == from)
+    if (atomic_load(&there->value) == from)
     {
         atomic_store(&there->value, to);
         routes_await_readers(table);
@@ -359,20 +373,15 @@ tunring_routes_move(tunring_routes *table, const tunring_prefix *prefix, int32_t
 DWORD
 tunring_routes_remove(tunring_routes *table, const tunring_prefix *prefix, int32_t *value)
 {
-    DWORD code = lock(table);
+    route *there;
+    const DWORD code = lock_route(table, prefix, &there);
     if (code != ERROR_SUCCESS)
         return code;
-    route *there = get(table, prefix);
-    if (there)
-    {
-        *value = atomic_load(&there->value);
-        route_trie_remove(table, trie_of(table, prefix), there);
-        free_retired(table);
-    }
-    else
-        code = ERROR_NOT_FOUND;
+    *value = atomic_load(&there->value);
+    route_trie_remove(table, trie_of(table, prefix), there);
+    free_retired(table);
     unlock(table);
-    return code;
+    return ERROR_SUCCESS;
 }
 
 DWORD
@@ -417,16 +426,13 @@ tunring_routes_clear(tunring_routes *table)
 DWORD
 tunring_routes_get(tunring_routes *table, const tunring_prefix *prefix, int32_t *value)
 {
-    DWORD code = lock(table);
+    route *there;
+    const DWORD code = lock_route(table, prefix, &there);
     if (code != ERROR_SUCCESS)
         return code;
-    const route *there = get(table, prefix);
-    if (there)
-        *value = atomic_load(&there->value);
-    else
-        code = ERROR_NOT_FOUND;
+    *value = atomic_load(&there->value);
     unlock(table);
-    return code;
+    return ERROR_SUCCESS;
 }
 
 uint32_t

@@ -5,6 +5,8 @@
  */
 #include "core/socket.h"
 
+#include "packet/checksum.h"
+
 #define UDP_HEADER 8u
 #define IPV4_HEADER 20u
 #define IPV6_HEADER 40u
@@ -17,30 +19,6 @@ typedef struct end
     const uint8_t *host; /* as in an endpoint */
     uint16_t port;
 } end;
-
-static void
-put16(BYTE *at, uint32_t value)
-{
-    at[0] = (BYTE)(value >> 8);
-    at[1] = (BYTE)value;
-}
-
-/* The sum of 16-bit words, in network order; a last odd byte is filled up. */
-static uint64_t
-add(uint64_t sum, const BYTE *bytes, uint32_t length)
-{
-    for (; length > 1; length -= 2, bytes += 2)
-        sum += (uint32_t)bytes[0] << 8 | bytes[1];
-    return length ? sum + ((uint32_t)bytes[0] << 8) : sum;
-}
-
-static uint16_t
-checksum(uint64_t sum)
-{
-    while (sum >> 16)
-        sum = (sum & 0xFFFF) + (sum >> 16);
-    return (uint16_t)~sum;
-}
 
 /* Where the host's bytes are in an endpoint, for that version of IP. All zero for one that is not of it, say a socket's
  * of IPv6 that sends to IPv4. */
@@ -59,7 +37,7 @@ write_ipv4(BYTE *at, uint32_t payload, uint8_t ecn)
     memset(at, 0, IPV4_HEADER - 8);
     at[0] = 0x45;
     at[1] = ecn;
-    put16(at + 2, IPV4_HEADER + payload);
+    packet_put16(at + 2, IPV4_HEADER + payload);
     at[6] = DONT_FRAGMENT;
     at[8] = LIFETIME;
     at[9] = IP_PROTOCOL_UDP;
@@ -72,7 +50,7 @@ write_ipv6(BYTE *at, uint32_t payload, uint8_t ecn)
     memset(at, 0, 8);
     at[0] = 0x60;
     at[1] = (BYTE)(ecn << 4);
-    put16(at + 4, payload);
+    packet_put16(at + 4, payload);
     at[6] = IP_PROTOCOL_UDP;
     at[7] = LIFETIME;
     return IPV6_HEADER;
@@ -89,16 +67,16 @@ write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ecn, const BYTE *da
     memcpy(addresses, address(from.host, ipv4), size);
     memcpy(addresses + size, address(to.host, ipv4), size);
     if (ipv4)
-        put16(at + 10, checksum(add(0, at, IPV4_HEADER)));
-    put16(udp, from.port);
-    put16(udp + 2, to.port);
-    put16(udp + 4, payload);
-    put16(udp + 6, 0);
-    uint64_t sum = add(IP_PROTOCOL_UDP + payload, addresses, 2 * size);
-    sum = add(add(sum, udp, UDP_HEADER), data, length);
+        packet_store_word(at + 10, (uint16_t)~packet_fold(packet_sum(at, IPV4_HEADER, 0)));
+    packet_put16(udp, from.port);
+    packet_put16(udp + 2, to.port);
+    packet_put16(udp + 4, payload);
+    packet_put16(udp + 6, 0);
+    uint64_t sum = packet_sum(addresses, 2 * size, (uint64_t)packet_word(IP_PROTOCOL_UDP) + packet_word(payload));
+    sum = packet_sum(data, length, packet_sum(udp, UDP_HEADER, sum));
     /* 0 would mean that there is none. */
-    const uint16_t complete = checksum(sum);
-    put16(udp + 6, complete ? complete : 0xFFFF);
+    const uint16_t complete = (uint16_t)~packet_fold(sum);
+    packet_store_word(udp + 6, complete ? complete : 0xFFFF);
     return before + UDP_HEADER;
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Packets for the tests of the offloads, made and judged byte by byte without any of the code under test.
+ * Packets for the tests of the offloads, made and judged byte by byte without any of the code under test, but for what
+ * writes one number.
  */
 #ifndef TUNRING_OFFLOAD_PACKETS_H
 #define TUNRING_OFFLOAD_PACKETS_H
 
 #include "check.h"
 #include "backends/tun_linux/offload_virtio.h"
+#include "packet/checksum.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -43,26 +45,6 @@ typedef struct shape
     uint32_t payload;
     uint32_t payload_at; /* which bytes: those of a longer payload from here on */
 } shape;
-
-static inline void
-put16(BYTE *place, uint32_t value)
-{
-    place[0] = (BYTE)(value >> 8);
-    place[1] = (BYTE)value;
-}
-
-static inline void
-put32(BYTE *place, uint32_t value)
-{
-    put16(place, value >> 16);
-    put16(place + 2, value);
-}
-
-static inline uint32_t
-get16(const BYTE *place)
-{
-    return (uint32_t)place[0] << 8 | place[1];
-}
 
 static inline uint32_t
 add_up(const BYTE *bytes, uint32_t length, uint32_t sum)
@@ -112,12 +94,12 @@ seal(const shape *shape, BYTE *packet, uint32_t length)
     BYTE *checksum = checksum_of(shape, packet);
     if (shape->version == 4)
     {
-        put16(packet + 10, 0);
-        put16(packet + 10, ~add_up(packet, transport, 0));
+        packet_put16(packet + 10, 0);
+        packet_put16(packet + 10, ~add_up(packet, transport, 0));
     }
-    put16(checksum, 0);
+    packet_put16(checksum, 0);
     const uint32_t sum = add_up(packet + transport, length - transport, pseudo_of(shape, packet, length));
-    put16(checksum, shape->protocol == UDP && sum == 0xFFFF ? 0xFFFF : ~sum);
+    packet_put16(checksum, shape->protocol == UDP && sum == 0xFFFF ? 0xFFFF : ~sum);
 }
 
 /* Writes the packet and returns its length. */
@@ -131,9 +113,9 @@ build(const shape *shape, BYTE *packet)
     {
         packet[0] = (BYTE)(0x40 | (20 + shape->ip_options) / 4);
         packet[1] = shape->class;
-        put16(packet + 2, length);
-        put16(packet + 4, shape->identification);
-        put16(packet + 6, shape->fragment);
+        packet_put16(packet + 2, length);
+        packet_put16(packet + 4, shape->identification);
+        packet_put16(packet + 6, shape->fragment);
         packet[8] = shape->hops;
         packet[9] = shape->protocol;
         for (uint32_t i = 0; i < 8; i++)
@@ -144,7 +126,7 @@ build(const shape *shape, BYTE *packet)
     {
         packet[0] = (BYTE)(0x60 | shape->class >> 4);
         packet[1] = (BYTE)(shape->class << 4);
-        put16(packet + 4, length - 40);
+        packet_put16(packet + 4, length - 40);
         packet[7] = shape->hops;
         for (uint32_t i = 0; i < 32; i++)
             packet[8 + i] = (BYTE)(shape->seed + i);
@@ -162,20 +144,20 @@ build(const shape *shape, BYTE *packet)
         *next = shape->protocol;
     }
     BYTE *at = packet + transport;
-    put16(at, shape->ports[0]);
-    put16(at + 2, shape->ports[1]);
+    packet_put16(at, shape->ports[0]);
+    packet_put16(at + 2, shape->ports[1]);
     if (shape->protocol == TCP)
     {
-        put32(at + 4, shape->sequence);
-        put32(at + 8, shape->acknowledgment);
+        packet_put32(at + 4, shape->sequence);
+        packet_put32(at + 8, shape->acknowledgment);
         at[12] = (BYTE)((20 + shape->tcp_options) / 4 << 4);
         at[13] = shape->flags;
-        put16(at + 14, shape->window);
+        packet_put16(at + 14, shape->window);
         for (uint32_t i = 0; i < shape->tcp_options; i++)
             at[20 + i] = (BYTE)(i + 3);
     }
     else
-        put16(at + 4, 8 + shape->payload);
+        packet_put16(at + 4, 8 + shape->payload);
     for (uint32_t i = 0; i < shape->payload; i++)
         packet[headers + i] = (BYTE)((shape->payload_at + i) * 167u >> 3);
     seal(shape, packet, length);
@@ -187,7 +169,7 @@ static inline uint32_t
 build_partial(const shape *shape, BYTE *packet)
 {
     const uint32_t length = build(shape, packet);
-    put16(checksum_of(shape, packet), pseudo_of(shape, packet, length));
+    packet_put16(checksum_of(shape, packet), pseudo_of(shape, packet, length));
     return length;
 }
 

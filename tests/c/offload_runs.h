@@ -80,8 +80,8 @@ check_same(const BYTE *got, const tunring_packet *packet)
             memcpy(expected + 4, got + 4, 2);
         memcpy(expected + 10, got + 10, 2);
     }
-    if (expected[ip4 ? 9 : 6] == TCP && get16(expected + transport + 16) == 0xFFFF)
-        put16(expected + transport + 16, 0);
+    if (expected[ip4 ? 9 : 6] == TCP && packet_get16(expected + transport + 16) == 0xFFFF)
+        packet_put16(expected + transport + 16, 0);
     CHECK(memcmp(got, expected, packet->length) == 0);
     free(expected);
 }

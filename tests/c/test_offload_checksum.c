@@ -16,7 +16,7 @@ number(uint64_t sum)
 {
     BYTE bytes[2];
     packet_store_word(bytes, packet_fold(sum));
-    return get16(bytes);
+    return packet_get16(bytes);
 }
 
 static void

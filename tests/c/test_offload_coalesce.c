@@ -305,7 +305,7 @@ test_udp_without_checksum(void)
             {
                 BYTE *packet = add(&shape);
                 if (k == without)
-                    put16(checksum_of(&shape, packet), 0);
+                    packet_put16(checksum_of(&shape, packet), 0);
             }
             EXPECT(without == 0 ? "011" : without == 1 ? "012" : "001");
         }
@@ -315,8 +315,8 @@ test_udp_without_checksum(void)
         {
             BYTE *packet = add(&shape), *checksum = checksum_of(&shape, packet),
                  *last = packet + headers_of(&shape) + 98;
-            put16(last, (get16(last) + get16(checksum)) % 0xFFFF);
-            put16(checksum, 0);
+            packet_put16(last, (packet_get16(last) + packet_get16(checksum)) % 0xFFFF);
+            packet_put16(checksum, 0);
         }
         EXPECT("012");
     }

@@ -174,7 +174,7 @@ test_extensions(void)
     const uint32_t length = build_partial(&super, whole);
     for (uint32_t cut = 40; cut <= length; cut++)
     {
-        put16(whole + 4, cut - 40);
+        packet_put16(whole + 4, cut - 40);
         CHECK_EQUAL(begins(&virtio, whole, cut), cut >= headers_of(&super));
     }
     for (uint32_t size = 1; size < 256; size++)
@@ -206,7 +206,7 @@ test_stored_sum(void)
         const virtio_header virtio = virtio_of(&super, 200);
         const uint32_t length = build_partial(&super, whole);
         BYTE *checksum = checksum_of(&super, whole);
-        put16(checksum, (get16(checksum) + 1) % 0xFFFF);
+        packet_put16(checksum, (packet_get16(checksum) + 1) % 0xFFFF);
         offload_split split;
         CHECK(offload_split_begin(&split, &virtio, whole, length));
         while (offload_split_next(&split))
@@ -231,10 +231,10 @@ test_zero_checksum(void)
             const uint32_t length = build(&super, whole);
             BYTE *checksum = checksum_of(&super, whole);
             /* The last word takes what makes the sum 0xFFFF without the checksum. */
-            put16(whole + length - 2, (get16(whole + length - 2) + get16(checksum)) % 0xFFFF);
+            packet_put16(whole + length - 2, (packet_get16(whole + length - 2) + packet_get16(checksum)) % 0xFFFF);
             memcpy(before, whole, length);
-            put16(checksum, pseudo_of(&super, whole, length));
-            put16(checksum_of(&super, before), super.protocol == UDP ? 0xFFFF : 0);
+            packet_put16(checksum, pseudo_of(&super, whole, length));
+            packet_put16(checksum_of(&super, before), super.protocol == UDP ? 0xFFFF : 0);
             virtio.gso_type = gso ? virtio.gso_type : 0;
             offload_split split;
             CHECK(offload_split_begin(&split, &virtio, whole, length));
@@ -299,7 +299,7 @@ test_single_elsewhere(void)
             CHECK(offload_split_begin(&split, &virtio, whole, length));
             memcpy(expected, whole, length);
             const uint32_t sum = add_up(whole + start, length - start, 0);
-            put16(expected + start + offset, offset == 6 && sum == 0xFFFF ? 0xFFFF : ~sum);
+            packet_put16(expected + start + offset, offset == 6 && sum == 0xFFFF ? 0xFFFF : ~sum);
             check_next(&split, expected, length);
         }
     }
@@ -355,14 +355,14 @@ test_malformed(void)
         {
             CHECK(!begins(&right, whole, cut));
             memcpy(before, whole, length);
-            put16(before + (version == 4 ? 2 : 4), version == 4 ? cut : cut - 40);
+            packet_put16(before + (version == 4 ? 2 : 4), version == 4 ? cut : cut - 40);
             if (super.protocol == UDP && cut >= transport + 8)
-                put16(before + transport + 4, cut - transport);
+                packet_put16(before + transport + 4, cut - transport);
             CHECK_EQUAL(begins(&right, before, cut), cut >= headers_of(&super));
         }
         /* Lengths that lie. */
         memcpy(before, whole, length);
-        put16(before + (version == 4 ? 2 : 4), get16(before + (version == 4 ? 2 : 4)) + 1);
+        packet_put16(before + (version == 4 ? 2 : 4), packet_get16(before + (version == 4 ? 2 : 4)) + 1);
         CHECK(!begins(&right, before, length));
         for (uint32_t value = 0; value < 256; value++)
         {
@@ -374,7 +374,7 @@ test_malformed(void)
         memcpy(before, whole, length);
         if (super.protocol == UDP)
         {
-            put16(before + transport + 4, 8);
+            packet_put16(before + transport + 4, 8);
             CHECK(!begins(&right, before, length));
             continue;
         }
@@ -412,8 +412,8 @@ static void
 set_udp_length(const shape *super, BYTE *packet, uint32_t value)
 {
     const uint32_t transport = transport_of(super);
-    put16(packet + transport + 4, value);
-    put16(checksum_of(super, packet), pseudo_of(super, packet, transport + value));
+    packet_put16(packet + transport + 4, value);
+    packet_put16(checksum_of(super, packet), pseudo_of(super, packet, transport + value));
 }
 
 /* Length fields that a guest or the kernel leaves unset: what was read is the length. */
@@ -435,7 +435,7 @@ test_unset_lengths(void)
                 if (super.protocol == UDP)
                     set_udp_length(&super, whole, lengths[u]);
                 if (unset)
-                    put16(whole + (super.version == 4 ? 2 : 4), 0);
+                    packet_put16(whole + (super.version == 4 ? 2 : 4), 0);
                 check_superpacket(&super, &virtio, whole, length);
             }
         }

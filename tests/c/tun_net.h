@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "backends/common/exports.h"
+#include "packet/checksum.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -245,13 +246,6 @@ add_up(uint32_t sum, const uint8_t *data, size_t size)
     return sum;
 }
 
-static inline void
-put16(uint8_t *at, uint32_t value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
 static inline uint32_t
 folded(uint32_t sum)
 {
@@ -277,29 +271,29 @@ build_udp(BYTE *packet, int family, const void *data, DWORD size)
     if (family == AF_INET)
     {
         packet[0] = 0x45;
-        put16(packet + 2, length + 20);
+        packet_put16(packet + 2, length + 20);
         packet[6] = 0x40; /* not to be fragmented, so that equal identifications don't matter */
         packet[8] = 64;
         packet[9] = IPPROTO_UDP;
         CHECK(inet_pton(AF_INET, remote4, packet + 12) == 1);
         CHECK(inet_pton(AF_INET, local4, packet + 16) == 1);
-        put16(packet + 10, folded(add_up(0, packet, 20)));
+        packet_put16(packet + 10, folded(add_up(0, packet, 20)));
     }
     else
     {
         packet[0] = 0x60;
-        put16(packet + 4, length);
+        packet_put16(packet + 4, length);
         packet[6] = IPPROTO_UDP;
         packet[7] = 64;
         CHECK(inet_pton(AF_INET6, remote6, packet + 8) == 1);
         CHECK(inet_pton(AF_INET6, local6, packet + 24) == 1);
     }
-    put16(udp, PORT);
-    put16(udp + 2, PORT);
-    put16(udp + 4, length);
+    packet_put16(udp, PORT);
+    packet_put16(udp + 2, PORT);
+    packet_put16(udp + 4, length);
     memcpy(udp + 8, data, size);
     uint32_t sum = add_up(length + IPPROTO_UDP, addresses, family == AF_INET ? 8 : 32);
-    put16(udp + 6, folded(add_up(sum, udp, length)));
+    packet_put16(udp + 6, folded(add_up(sum, udp, length)));
 }
 
 static inline int
