@@ -16,7 +16,7 @@ try:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 except ImportError as error:
-    raise ImportError(f"tunring.wireguard {import_advice(error, 'cryptography')}") from error
+    raise ImportError(f"tunring.wireguard {import_advice(error, 'cryptography', 'wireguard')}") from error
 
 #: Bytes of a key, of a sealed message beyond its plaintext, of a MAC, and of a cookie reply's nonce.
 KEY_BYTES = 32
