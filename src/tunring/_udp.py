@@ -224,8 +224,9 @@ def _not_here() -> None:
 
 def _only_linux(**options: object) -> None:
     for name, value in options.items():
+        neutral = False if name == "reuse_port" else None
         if _WINDOWS and value not in (None, False):
-            raise NotImplementedError(f"{name}={value!r}: only Linux has that")
+            raise NotImplementedError(f"{name} must be {neutral!r} on Windows, not {value!r}: only Linux has that")
 
 
 def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket:

@@ -6,6 +6,7 @@ import array
 import gc
 import os
 import pickle
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import tunring
+from tunring import _udp
 
 #: Runs leave and arrive datagram by datagram where the system has no offloads, as Wine has none.
 WINDOWS = os.name == "nt"
@@ -312,3 +314,15 @@ def test_batches_of_sockets_and_sessions_go_either_way() -> None:
 def test_linger_and_min_packets_are_checked(pair: Pair, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         pair[0].receive(timeout=0, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "neutral"), [("mark", 5, "None"), ("interface", "eth0", "None"), ("reuse_port", True, "False")]
+)
+def test_windows_names_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, neutral: str
+) -> None:
+    monkeypatch.setattr(_udp, "_WINDOWS", True)
+    expected = f"{name} must be {neutral} on Windows, not {value!r}: only Linux has that"
+    with pytest.raises(NotImplementedError, match=re.escape(expected)):
+        tunring.UdpSocket.bind(("127.0.0.1", 0), **{name: value})
