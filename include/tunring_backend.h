@@ -151,6 +151,10 @@ typedef struct tunring_backend
      * If the send ring is empty, packets may go to the host without being copied to the ring. */
     DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
+    /* The same with the packets' checksums filled, see tunring_fill_checksums(); the packets stay as they are. NULL
+     * where nobody fills them better than whoever copies them to the ring. */
+    DWORD (*send_filled)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
+
     const tunring_simulator *simulator; /* NULL but in loopback */
 } tunring_backend;
 

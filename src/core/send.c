@@ -9,6 +9,8 @@
 #include "platform/wait.h"
 #include "tunring_packets.h"
 
+#include <stdlib.h>
+
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u
 /* The same for our own libraries, which take them in one call: what becomes one run of superpackets. */
@@ -56,9 +58,21 @@ send_each(tunring_session *session, const tunring_packet *packets, uint32_t coun
     return code;
 }
 
-/* The same by one call of our own libraries. */
+/* The function of our own libraries for this, or NULL. */
+typedef DWORD send_call(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
+
+static send_call *
+call_of(const tunring_backend *backend, bool fill)
+{
+    if (!backend)
+        return NULL;
+    return fill ? backend->send_filled : backend->send_many;
+}
+
+/* The same by one call. */
 static DWORD
-send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t count, uint32_t *sent, uint64_t *bytes)
+send_at_once(tunring_session *session, send_call *call, const tunring_packet *packets, uint32_t count, uint32_t *sent,
+             uint64_t *bytes)
 {
     const uint64_t max = max_bytes(session);
     uint64_t chunk_bytes = 0;
@@ -66,7 +80,7 @@ send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t c
     while (chunk < count && chunk < LARGE_CHUNK && chunk_bytes < max)
         chunk_bytes += packets[chunk++].length;
     DWORD done;
-    const DWORD code = session->api->backend->send_many(session->handle, packets, chunk, &done);
+    const DWORD code = call(session->handle, packets, chunk, &done);
     for (uint32_t i = done; i < chunk; i++)
         chunk_bytes -= packets[i].length;
     *sent = done;
@@ -78,10 +92,11 @@ send_at_once(tunring_session *session, const tunring_packet *packets, uint32_t c
 static DWORD
 send_chunk(tunring_session *session, const tunring_packet *packets, uint32_t count, bool fill, uint32_t *sent)
 {
-    os_mutex_lock(&session->send_lock);
+    send_call *call = call_of(session->api->backend, fill);
     uint64_t bytes;
-    const DWORD code = session->api->backend && !fill ? send_at_once(session, packets, count, sent, &bytes)
-                                                      : send_each(session, packets, count, fill, sent, &bytes);
+    os_mutex_lock(&session->send_lock);
+    const DWORD code = call ? send_at_once(session, call, packets, count, sent, &bytes)
+                            : send_each(session, packets, count, fill, sent, &bytes);
     os_mutex_unlock(&session->send_lock);
     wake_guard_note(&session->watch);
     count_add(&session->source.counts.sent_packets, *sent);
@@ -129,6 +144,7 @@ ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
 /* How far the capture of a call's packets has got, and when those that follow began to go out. */
 typedef struct capture_progress
 {
+    bool fill; /* they go out with their checksums filled */
     bool wanted;
     int64_t time;
     uint32_t written;
@@ -144,12 +160,45 @@ capture_begin(tunring_session *session, capture_progress *progress)
 }
 
 static void
+write_capture(tunring_session *session, int64_t time, const tunring_packet *packets, uint32_t count)
+{
+    session_capture_write(&session->source.capture, TUNRING_SENT, time,
+                          &(tunring_captured){.packets = packets, .count = count});
+}
+
+/* Bytes of packets that are copied for a capture at once. */
+#define FILLED_BYTES (256u * 1024u)
+
+/* The same as they went out, from copies. Without memory for those: as they are. */
+static void
+write_filled_capture(tunring_session *session, int64_t time, const tunring_packet *packets, uint32_t count)
+{
+    BYTE *memory = malloc(FILLED_BYTES);
+    if (!memory)
+        write_capture(session, time, packets, count);
+    for (uint32_t done = 0; memory && done < count;)
+    {
+        tunring_packet filled[CHUNK];
+        uint32_t copied = 0, bytes = 0;
+        for (; copied < CHUNK && done < count && packets[done].length <= FILLED_BYTES - bytes; copied++, done++)
+        {
+            const tunring_packet packet = packets[done];
+            copy_packet(memory + bytes, packet.data, packet.length);
+            (void)tunring_fill_checksums(memory + bytes, packet.length);
+            filled[copied] = (tunring_packet){memory + bytes, packet.length};
+            bytes += packet.length;
+        }
+        write_capture(session, time, filled, copied);
+    }
+    free(memory);
+}
+
+static void
 capture_sent(tunring_session *session, capture_progress *progress, const tunring_packet *packets, uint32_t sent)
 {
     if (progress->wanted && sent > progress->written)
-        session_capture_write(
-            &session->source.capture, TUNRING_SENT, progress->time,
-            &(tunring_captured){.packets = packets + progress->written, .count = sent - progress->written});
+        (progress->fill ? write_filled_capture : write_capture)(session, progress->time, packets + progress->written,
+                                                                sent - progress->written);
     progress->written = sent;
 }
 
@@ -160,7 +209,7 @@ send_all(tunring_session *session, const tunring_packet *packets, uint32_t count
     *sent = 0;
     if (!source_enter(&session->source))
         return ERROR_HANDLE_EOF;
-    capture_progress captured = {0};
+    capture_progress captured = {.fill = fill};
     capture_begin(session, &captured);
     DWORD code = ERROR_SUCCESS;
     backoff pause = {0};

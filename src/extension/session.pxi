@@ -193,8 +193,8 @@ cdef class _Session(_Source):
         timeout : float, optional
             Seconds to wait for room; None waits for ever.
         checksums : "fill", optional
-            Complete what is sent, as :func:`tunring.packets.fill_checksums` does. The packets stay as they are, and so
-            does what a capture writes of them.
+            Complete what is sent, as :func:`tunring.packets.fill_checksums` does; where the interface has offloads, the
+            kernel computes them. The packets stay as they are.
 
         Returns
         -------

@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from superpackets import SEGMENTS, both_families, datagram, expect_only, frames, listener, numbered, on_and_off
+from superpackets import SEGMENTS, V4, both_families, datagram, expect_only, frames, listener, numbered, on_and_off
 
 import tunring
 
@@ -67,12 +67,42 @@ def test_checksums_are_filled(
     wrong = list(map(bytes, packets))
     with listener(namespace, family, here, 4001) as link:
         assert session.send(packets) == len(packets)  # which the kernel drops
+        before, _ = frames(namespace)
         assert session.send(packets, checksums="fill") == len(packets)
+        after, _ = frames(namespace)
+        # A shorter one ends a superpacket, and a longer one does not belong to it.
+        assert after - before == (len(packets) // 2 + 1 if offloads else len(packets))
         assert [link.recv(2000) for _ in payloads] == payloads
         link.setblocking(False)
         with pytest.raises(BlockingIOError):
             link.recv(2000)
     assert packets == wrong
+
+
+@on_and_off
+@pytest.mark.parametrize(("family", "here", "there"), [V4])
+def test_what_the_kernel_cannot_complete_is_filled(
+    session: tunring.Session, namespace: Namespace, offloads: bool, family: int, here: str, there: str
+) -> None:
+    """Datagrams with IP options, and pings: those the kernel would not complete, or answer with a wrong checksum."""
+    payload = b"behind options"
+    plain = datagram((there, 5), (here, 4001), payload, 1)
+    with_options = bytearray(plain[:20] + bytes([1] * 4) + plain[20:])
+    with_options[0] = 0x46
+    with_options[2:4] = len(with_options).to_bytes(2, "big")
+    with_options[10:12] = with_options[30:32] = b"\x12\x34"
+    ping = bytearray(plain[:20] + bytes([8, 0, 0x12, 0x34, 0, 7, 0, 1]) + b"ping")
+    ping[2:4] = len(ping).to_bytes(2, "big")
+    ping[9], ping[10:12] = 1, b"\x12\x34"
+    with listener(namespace, family, here, 4001) as link:
+        assert session.send([with_options, ping, with_options], checksums="fill") == 3
+        assert [link.recv(2000) for _ in range(2)] == [payload] * 2
+    replies: list[bytes] = []
+    while not replies:
+        with session.receive(timeout=10) as batch:
+            assert batch, "nobody answered the ping"
+            replies = [packet for packet in batch.tobytes() if packet[9:10] == b"\x01" and packet[20] == 0]
+    assert replies[0][24:] == bytes(ping[24:])
 
 
 @both_families

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 import tunring
 import tunring.testing
+from pcapng_reader import read
 from tunring.packets import clamp_mss, fill_checksums
+from tunring.pcapng import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 scapy = pytest.importorskip("scapy.all")
 inet6 = pytest.importorskip("scapy.layers.inet6")
@@ -100,6 +103,21 @@ def test_send_completes_what_it_sends_and_not_what_it_is_given(
         assert batch.tobytes() == wrong
     with left.receive() as batch:
         assert batch.tobytes() == whole
+
+
+def test_a_capture_shows_what_was_completed(sessions: tuple[tunring.Session, tunring.Session], tmp_path: Path) -> None:
+    left, _ = sessions
+    pairs = [right_and_wrong(name) for name in PACKETS] * 20
+    path = tmp_path / "sent.pcapng"
+    with Writer(path) as writer, left.capture(writer):
+        left.send([wrong for _, wrong in pairs], checksums="fill")
+        left.send([wrong for _, wrong in pairs[:3]])
+        # More than is copied at once.
+        left.send([bytes([0x45]) + bytes(60_000)] * 10, checksums="fill")
+    shown = [packet.data for packet in read(path).packets]
+    assert shown[: len(pairs)] == [whole for whole, _ in pairs]
+    assert shown[len(pairs) : len(pairs) + 3] == [wrong for _, wrong in pairs[:3]]
+    assert [len(data) for data in shown[len(pairs) + 3 :]] == [60_001] * 10
 
 
 def test_many_are_completed_in_a_small_ring() -> None:

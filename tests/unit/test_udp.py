@@ -319,9 +319,7 @@ def test_linger_and_min_packets_are_checked(pair: Pair, name: str, value: float)
 @pytest.mark.parametrize(
     ("name", "value", "neutral"), [("mark", 5, "None"), ("interface", "eth0", "None"), ("reuse_port", True, "False")]
 )
-def test_windows_names_what_is_allowed(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: object, neutral: str
-) -> None:
+def test_windows_names_what_is_allowed(monkeypatch: pytest.MonkeyPatch, name: str, value: object, neutral: str) -> None:
     monkeypatch.setattr(_udp, "_WINDOWS", True)
     expected = f"{name} must be {neutral} on Windows, not {value!r}: only Linux has that"
     with pytest.raises(NotImplementedError, match=re.escape(expected)):

@@ -303,6 +303,13 @@ front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DW
 }
 
 DWORD
+front_send_filled(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    *sent = 0;
+    return usable(session) ? backend.send_filled(session, packets, count, sent) : ERROR_HANDLE_EOF;
+}
+
+DWORD
 front_send_room(WINTUN_SESSION_HANDLE session)
 {
     return usable(session) ? backend.send_room(session) : 0;

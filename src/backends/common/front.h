@@ -53,6 +53,8 @@ typedef struct backend_operations
     void (*report_kept)(WINTUN_SESSION_HANDLE session, bool kept);
     DWORD (*send_many)(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
     DWORD (*send_room)(WINTUN_SESSION_HANDLE session);
+    /* NULL where there is none. */
+    DWORD (*send_filled)(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
 } backend_operations;
 
 /* The back end's. */
@@ -70,7 +72,7 @@ DWORD front_receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWO
 void front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
 void front_report_kept(WINTUN_SESSION_HANDLE session, BOOL kept);
 DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
-/* Those that only some have: for descriptors, and for options that have a meaning. */
+/* Those that only some have: for descriptors, for options that have a meaning, and for checksums. */
 DWORD front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor);
 BOOL front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter);
 DWORD front_adopt(int descriptor, WINTUN_ADAPTER_HANDLE *adapter);
@@ -78,6 +80,7 @@ WINTUN_ADAPTER_HANDLE front_create_adapter(LPCWSTR name, LPCWSTR tunnel_type, co
                                            const tunring_adapter_options *options);
 WINTUN_SESSION_HANDLE front_start_session(WINTUN_ADAPTER_HANDLE adapter, DWORD capacity,
                                           const tunring_session_options *options);
+DWORD front_send_filled(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
 
 #define FRONT_ENTRIES                                                                                       \
     .version = TUNRING_BACKEND_VERSION, .size = sizeof(tunring_backend), .detach = front_detach,            \

@@ -101,7 +101,8 @@ mergeable(const BYTE *packet, uint32_t length, const offload_headers *headers, u
     {
         const uint8_t hops = packet[headers->version == 4 ? IP4_TTL : IP6_HOP_LIMIT];
         /* Without a checksum nothing can be verified, and the kernel would add one. */
-        return (offloads & OFFLOAD_USO) && hops > OFFLOAD_PROBE_HOPS && packet_load_word(transport + UDP_CHECKSUM) != 0;
+        const bool summed = (offloads & OFFLOAD_FILL) || packet_load_word(transport + UDP_CHECKSUM) != 0;
+        return (offloads & OFFLOAD_USO) && hops > OFFLOAD_PROBE_HOPS && summed;
     }
     const uint8_t flags = transport[TCP_FLAGS];
     /* In the kernel's segments FIN and PSH are on the last one only, CWR on the first. */
@@ -203,6 +204,8 @@ joins(const offload_run *run, offload_group *group, const tunring_packet *packet
     if (!group->open || !mergeable(packet->data, packet->length, headers, offloads, false) ||
         !fits(run, group, packet, headers))
         return false;
+    if (offloads & OFFLOAD_FILL)
+        return true;
     if (!group->verified)
         group->verified = checksums_verify(&run->packets[group->first], &group->headers);
     return group->verified && checksums_verify(packet, headers);
@@ -213,7 +216,7 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
 {
     run->packets = packets;
     run->group_count = 0;
-    if (!offloads)
+    if (!(offloads & ~OFFLOAD_FILL))
     {
         for (uint32_t i = 0; i < count; i++)
             (void)start_group(run, i);
@@ -291,6 +294,41 @@ finish_headers(const offload_group *group, BYTE *packet)
     packet_store_word(transport + offload_checksum_offset(headers), packet_fold(pseudo));
 }
 
+/* Begins the frame of a group with the virtio header and the headers that belong to it. */
+static void
+begin_frame(offload_frame *frame, const offload_group *group, const BYTE *first, uint8_t type, uint32_t segment)
+{
+    const offload_headers *headers = &group->headers;
+    const virtio_header virtio = {
+        .flags = VIRTIO_NEEDS_CHECKSUM,
+        .gso_type = type,
+        .header_length = (uint16_t)headers->length,
+        .gso_size = (uint16_t)segment,
+        .checksum_start = (uint16_t)headers->transport,
+        .checksum_offset = (uint16_t)offload_checksum_offset(headers),
+    };
+    memcpy(frame->head, &virtio, sizeof(virtio));
+    memcpy(frame->head + sizeof(virtio), first, headers->length);
+    finish_headers(group, frame->head + sizeof(virtio));
+    frame->count = 0;
+    add_piece(frame, frame->head, sizeof(virtio) + headers->length);
+}
+
+bool
+offload_filled_frame(const tunring_packet *packet, offload_frame *frame)
+{
+    offload_group group = {.length = packet->length};
+    const offload_headers *headers = &group.headers;
+    if (!offload_headers_parse(&group.headers, packet->data, packet->length) || headers->extended)
+        return false;
+    if (headers->protocol == PROTOCOL_TCP)
+        group.flags = packet->data[headers->transport + TCP_FLAGS];
+    begin_frame(frame, &group, packet->data, VIRTIO_GSO_NONE, 0);
+    if (packet->length > headers->length)
+        add_piece(frame, packet->data + headers->length, packet->length - headers->length);
+    return true;
+}
+
 void
 offload_group_frame(const offload_run *run, const offload_group *group, offload_frame *frame)
 {
@@ -301,19 +339,7 @@ offload_group_frame(const offload_run *run, const offload_group *group, offload_
         offload_packet_frame(&run->packets[index], frame);
         return;
     }
-    const virtio_header virtio = {
-        .flags = VIRTIO_NEEDS_CHECKSUM,
-        .gso_type = gso_type(group),
-        .header_length = (uint16_t)headers->length,
-        .gso_size = (uint16_t)group->segment,
-        .checksum_start = (uint16_t)headers->transport,
-        .checksum_offset = (uint16_t)offload_checksum_offset(headers),
-    };
-    memcpy(frame->head, &virtio, sizeof(virtio));
-    memcpy(frame->head + sizeof(virtio), run->packets[index].data, headers->length);
-    finish_headers(group, frame->head + sizeof(virtio));
-    frame->count = 0;
-    add_piece(frame, frame->head, sizeof(virtio) + headers->length);
+    begin_frame(frame, group, run->packets[index].data, gso_type(group), group->segment);
     for (uint32_t i = 0; i < group->count; i++, index = run->next[index])
         add_piece(frame, run->packets[index].data + headers->length, run->packets[index].length - headers->length);
 }

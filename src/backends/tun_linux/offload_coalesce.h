@@ -34,6 +34,8 @@
 #define OFFLOAD_TSO4 1u
 #define OFFLOAD_TSO6 2u
 #define OFFLOAD_USO 4u
+/* Beside them: the packets' checksums are to be filled, whatever they are. */
+#define OFFLOAD_FILL 8u
 
 typedef struct offload_group
 {
@@ -69,7 +71,7 @@ typedef struct offload_frame
 } offload_frame;
 
 /* Groups `count` packets, at most OFFLOAD_RUN, which have to stay where they are. `offloads` are OFFLOAD_ flags;
- * without any, each packet is a group of its own. */
+ * without one that the kernel takes, each packet is a group of its own. */
 void offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count, unsigned offloads);
 
 /* Puts a group together. The frame points into itself and to the packets. */
@@ -77,5 +79,8 @@ void offload_group_frame(const offload_run *run, const offload_group *group, off
 
 /* The same for one packet as it is: also for each of a superpacket that the kernel refused. */
 void offload_packet_frame(const tunring_packet *packet, offload_frame *frame);
+
+/* The same for a packet whose checksum the kernel is to compute. False if it can't: then nothing is written. */
+bool offload_filled_frame(const tunring_packet *packet, offload_frame *frame);
 
 #endif

@@ -149,6 +149,7 @@ const backend_operations backend = {
     .send = tun_send,
     .send_many = tun_send_many,
     .send_room = tun_send_room,
+    .send_filled = tun_send_filled,
 };
 
 const tunring_backend TunringBackend = {
@@ -159,5 +160,6 @@ const tunring_backend TunringBackend = {
     .create_adapter = front_create_adapter,
     .start_session = front_start_session,
     .system_error = tun_device_system_error,
+    .send_filled = front_send_filled,
     FRONT_ENTRIES,
 };

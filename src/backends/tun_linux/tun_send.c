@@ -6,6 +6,7 @@
  */
 #include "backends/common/backend_log.h"
 #include "backends/tun_linux/tun_session.h"
+#include "tunring_packets.h"
 
 #include <string.h>
 #include <sys/uio.h>
@@ -107,12 +108,30 @@ write_packet(tun_session *session, const tunring_packet *packet)
     return write_frame(session, &frame);
 }
 
+/* The same with its checksum, which the kernel computes where it can, if anybody looks at it at all. */
+static written
+write_filled(tun_session *session, const tunring_packet *packet)
+{
+    offload_frame frame;
+    if (session->virtio && offload_filled_frame(packet, &frame))
+    {
+        const written outcome = write_frame(session, &frame);
+        if (outcome != INVALID)
+            return outcome;
+    }
+    BYTE *copy = session->send.copy;
+    memcpy(copy, packet->data, packet->length);
+    (void)tunring_fill_checksums(copy, packet->length);
+    return write_packet(session, &(tunring_packet){copy, packet->length});
+}
+
 /* ---- A run: packets, in R or in the caller's memory, that are grouped and written together ---- */
 
 static void
 empty_run(tun_session *session)
 {
     session->send.count = session->send.group = session->send.singly = 0;
+    session->send.fill = false;
 }
 
 static void
@@ -129,7 +148,7 @@ static void
 group_run(tun_session *session)
 {
     tun_send_half *send = &session->send;
-    offload_coalesce(&send->run, send->packets, send->count, send->offloads);
+    offload_coalesce(&send->run, send->packets, send->count, send->offloads | (send->fill ? OFFLOAD_FILL : 0));
 }
 
 /* The kernel did not take a superpacket of this kind, so it won't take others. */
@@ -152,7 +171,8 @@ write_singly(tun_session *session, const offload_group *group)
     {
         if (i < send->singly)
             continue;
-        const written outcome = write_packet(session, &send->packets[index]);
+        const tunring_packet *packet = &send->packets[index];
+        const written outcome = send->fill ? write_filled(session, packet) : write_packet(session, packet);
         if (outcome == LATER || outcome == ENDED)
             return outcome;
         if (outcome != WRITTEN)
@@ -255,11 +275,18 @@ fitting_run(tun_session *session, const tunring_packet *packets, uint32_t count)
 }
 
 static void
+fill_slot(BYTE *slot, const tunring_packet *packet, bool fill)
+{
+    memcpy(slot, packet->data, packet->length);
+    if (fill)
+        (void)tunring_fill_checksums(slot, packet->length);
+    ring_mark_ready(slot);
+}
+
+static void
 keep_in_ring(tun_session *session, const tunring_packet *packet)
 {
-    BYTE *slot = ring_allocate(&session->rings.send, packet->length);
-    memcpy(slot, packet->data, packet->length);
-    ring_mark_ready(slot);
+    fill_slot(ring_allocate(&session->rings.send, packet->length), packet, session->send.fill);
 }
 
 /* The packets of the groups that are not written. */
@@ -281,13 +308,14 @@ keep_rest(tun_session *session)
 
 /* Returns how many it took care of: 0 if they have to go through R. */
 static uint32_t
-send_directly(tun_session *session, const tunring_packet *packets, uint32_t count)
+send_directly(tun_session *session, const tunring_packet *packets, uint32_t count, bool fill)
 {
     ring_side *side = &session->rings.send;
     if (atomic_load(&session->over) || ring_host_head(side) != atomic_load_explicit(&side->next, memory_order_relaxed))
         return 0;
     const uint32_t taken = fitting_run(session, packets, count);
     empty_run(session);
+    session->send.fill = fill;
     for (uint32_t i = 0; i < taken; i++)
         add_to_run(session, packets[i].data, packets[i].length);
     group_run(session);
@@ -365,11 +393,11 @@ tun_send_room(tun_session *session)
 }
 
 static DWORD
-send_locked(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
+send_locked(tun_session *session, const tunring_packet *packets, DWORD count, bool fill, DWORD *sent)
 {
     *sent = 0;
     uint32_t taken;
-    while (*sent < count && (taken = send_directly(session, packets + *sent, count - *sent)) > 0)
+    while (*sent < count && (taken = send_directly(session, packets + *sent, count - *sent, fill)) > 0)
         *sent += taken;
     DWORD code = ERROR_SUCCESS;
     for (; *sent < count; ++*sent)
@@ -379,19 +407,30 @@ send_locked(tun_session *session, const tunring_packet *packets, DWORD count, DW
         code = allocate_locked(session, packet->length, &slot);
         if (code != ERROR_SUCCESS)
             break;
-        memcpy(slot, packet->data, packet->length);
-        ring_mark_ready(slot);
+        fill_slot(slot, packet, fill);
     }
     tun_send_work(session);
+    return code;
+}
+
+static DWORD
+send_all(tun_session *session, const tunring_packet *packets, DWORD count, bool fill, DWORD *sent)
+{
+    ring_lock *lock = &session->rings.send.lock;
+    ring_lock_enter(lock);
+    const DWORD code = send_locked(session, packets, count, fill, sent);
+    ring_lock_leave(lock, tun_send_work, session);
     return code;
 }
 
 DWORD
 tun_send_many(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {
-    ring_lock *lock = &session->rings.send.lock;
-    ring_lock_enter(lock);
-    const DWORD code = send_locked(session, packets, count, sent);
-    ring_lock_leave(lock, tun_send_work, session);
-    return code;
+    return send_all(session, packets, count, false, sent);
+}
+
+DWORD
+tun_send_filled(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent)
+{
+    return send_all(session, packets, count, true, sent);
 }

@@ -45,6 +45,8 @@ typedef struct tun_send_half
     uint32_t singly;   /* packets of it that are written already, singly, as the kernel refused the superpacket */
     tunring_packet packets[OFFLOAD_RUN];
     offload_run run;
+    bool fill;                            /* the run goes out with its checksums filled */
+    BYTE copy[WINTUN_MAX_IP_PACKET_SIZE]; /* of a packet whose checksum the kernel can't fill */
 } tun_send_half;
 
 typedef struct _TUN_SESSION
@@ -107,6 +109,7 @@ BYTE *tun_allocate(tun_session *session, DWORD size);
 void tun_send(tun_session *session, const BYTE *packet);
 /* Allocates, copies and sends many, see tunring_backend. */
 DWORD tun_send_many(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent);
+DWORD tun_send_filled(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent);
 DWORD tun_send_room(tun_session *session);
 /* Work of the send lock: publishes and writes. */
 void tun_send_work(void *session);

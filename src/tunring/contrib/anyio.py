@@ -155,7 +155,12 @@ async def batches(
 
 @overload
 async def send(
-    source: Session, packets: Iterable[Buffer] | Batch, *, on_full: OnFull = ..., timeout: float | None = ...
+    source: Session,
+    packets: Iterable[Buffer] | Batch,
+    *,
+    on_full: OnFull = ...,
+    timeout: float | None = ...,
+    checksums: Literal["fill"] | None = ...,
 ) -> int: ...
 @overload
 async def send(
@@ -177,18 +182,25 @@ async def send(
     ecn: int | Integers = 0,
     on_full: OnFull = "wait",
     timeout: float | None = None,
+    checksums: Literal["fill"] | None = None,
 ) -> int:
     """Send packets, in order, waiting for room; a UdpSocket's take their destination.
 
     A task that is cancelled may have sent some. Parameters, result and errors are those of :meth:`Session.send` or
     :meth:`UdpSocket.send`.
     """
-    return await _send(_outgoing(source, packets, None, on_full, to, index, ecn), timeout)
+    return await _send(_outgoing(source, packets, None, on_full, to, index, ecn, checksums), timeout)
 
 
 @overload
 async def send_packed(
-    source: Session, buffer: Buffer, lengths: Integers, *, on_full: OnFull = ..., timeout: float | None = ...
+    source: Session,
+    buffer: Buffer,
+    lengths: Integers,
+    *,
+    on_full: OnFull = ...,
+    timeout: float | None = ...,
+    checksums: Literal["fill"] | None = ...,
 ) -> int: ...
 @overload
 async def send_packed(
@@ -212,9 +224,10 @@ async def send_packed(
     ecn: int | Integers = 0,
     on_full: OnFull = "wait",
     timeout: float | None = None,
+    checksums: Literal["fill"] | None = None,
 ) -> int:
     """Send packets that lie back to back in one buffer, as :meth:`Session.send_packed` does, waiting for room."""
-    return await _send(_outgoing(source, buffer, lengths, on_full, to, index, ecn), timeout)
+    return await _send(_outgoing(source, buffer, lengths, on_full, to, index, ecn, checksums), timeout)
 
 
 def _outgoing(
@@ -225,14 +238,17 @@ def _outgoing(
     to: Destinations | None,
     index: Integers | None,
     ecn: int | Integers,
+    checksums: Literal["fill"] | None,
 ) -> Outgoing:
     if isinstance(source, UdpSocket):
         if to is None:
             raise TypeError("a UdpSocket sends to a destination: to must be given")
+        if checksums is not None:
+            raise TypeError("a UdpSocket takes no checksums: the system makes those of its datagrams")
         return source._outgoing(packets, lengths, on_full, to, index, ecn)  # noqa: SLF001
     if to is not None or index is not None or ecn != 0:
         raise TypeError("a Session takes no to, index or ecn: its packets have their destinations in them")
-    return source._outgoing(packets, lengths, on_full)  # noqa: SLF001
+    return source._outgoing(packets, lengths, on_full, checksums)  # noqa: SLF001
 
 
 async def _send(outgoing: Outgoing, timeout: float | None) -> int:
