@@ -1,8 +1,8 @@
-"""The cost of sealing and opening, beside the cipher's library alone: ``python bench/aead.py [ROUNDS]`` on Linux.
+"""The cost of sealing and opening, beside the cipher's library alone: ``python bench/aead.py [ROUNDS [TURNS]]``, Linux.
 
 For each library, algorithm and size two rows of a table: nanoseconds per packet by the library alone (in C, one context
 used again), by tunring's C, and by ``Sealer.seal`` and ``Opener.open`` of batches, with their ratios to the first. Each
-figure is the best of many rounds.
+turn has the best of many rounds; the figures are medians of the turns, and the ratios those within a turn.
 """
 
 from __future__ import annotations
@@ -11,15 +11,38 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import programs
 from programs import ROOT
+from turns import Turns
 
 from tunring.aead import ALGORITHMS, Opener, Sealer, providers
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    #: Library, algorithm and bytes of a packet.
+    Case = tuple[str, str, int]
+
 PACKETS = 256
 SIZES = (64, 1400)
+SIDES = ("alone", "C", "Python")
 PATHS = {"libcrypto": "libcrypto.so.3", "ipsec-mb": "libIPSec_MB.so.1"}
+
+
+@contextmanager
+def using(library: str) -> Iterator[None]:
+    """Let tunring take this library only."""
+    before = os.environ.get("TUNRING_AEAD")
+    os.environ["TUNRING_AEAD"] = library
+    try:
+        yield
+    finally:
+        del os.environ["TUNRING_AEAD"]
+        if before is not None:
+            os.environ["TUNRING_AEAD"] = before
 
 
 def build() -> str:
@@ -68,30 +91,45 @@ def in_python(algorithm: str, size: int, rounds: int) -> list[float]:
     return [figure / PACKETS for figure in best]
 
 
-def main() -> None:
+def cases() -> list[Case]:
+    """What is measured here: each library, algorithm and size."""
+    found = []
+    for library in PATHS:
+        with using(library):
+            names = [algorithm for algorithm in ALGORITHMS if providers()[algorithm].name is not None]
+        found += [(library, algorithm, size) for algorithm in names for size in SIZES]
+    return found
+
+
+def costs(case: Case, *, turns: int, rounds: int) -> dict[str, Turns]:
+    """Nanoseconds per packet to seal and to open: by the library alone, by tunring's C, and by Python."""
+    library, algorithm, size = case
     program = build()
+    found = {verb: Turns({side: [] for side in SIDES}) for verb in ("seal", "open")}
+    for _ in range(turns):
+        seal_alone, seal, open_alone, opening = in_c(program, library, algorithm, size, rounds)
+        with using(library):
+            by_python = in_python(algorithm, size, rounds)
+        for verb, figures in (
+            ("seal", (seal_alone, seal, by_python[0])),
+            ("open", (open_alone, opening, by_python[1])),
+        ):
+            for side, figure in zip(SIDES, figures, strict=True):
+                found[verb].taken[side].append(figure)
+    return found
+
+
+def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    turns = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     print("| library | algorithm | bytes | | alone | C | ratio | Python | ratio |")
     print("| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    for library in PATHS:
-        os.environ["TUNRING_AEAD"] = library
-        for algorithm in ALGORITHMS:
-            if providers()[algorithm].name is None:
-                continue
-            version = providers()[algorithm].version
-            for size in SIZES:
-                halves = [in_c(program, library, algorithm, size, rounds) for _ in range(2)]
-                seal_alone, seal, open_alone, opening = (min(pair) for pair in zip(*halves, strict=True))
-                by_python = in_python(algorithm, size, rounds)
-                for verb, alone, ours, python in (
-                    ("seal", seal_alone, seal, by_python[0]),
-                    ("open", open_alone, opening, by_python[1]),
-                ):
-                    print(
-                        f"| {version} | {algorithm} | {size} | {verb} | {alone:.0f} | {ours:.0f} | {ours / alone:.2f} "
-                        f"| {python:.0f} | {python / alone:.2f} |",
-                        flush=True,
-                    )
+    for case in cases():
+        for verb, result in costs(case, turns=turns, rounds=rounds).items():
+            alone, c, python = (f"{result.spread(side).median:.0f}" for side in SIDES)
+            ratios = [result.ratio(side, "alone") for side in SIDES[1:]]
+            words = (*case, verb, alone, c, ratios[0], python, ratios[1])
+            print(f"| {' | '.join(map(str, words))} |", flush=True)
 
 
 if __name__ == "__main__":

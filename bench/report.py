@@ -2,10 +2,10 @@
 
     python bench/report.py [--turns N] [--only PART ...] [--again]
 
-The parts are ring, receive, send, tcp, echo, tunnel, server, scaling and, only if named, dll: tests/wine/run --bench,
-which installs Wine. A part that isn't measured keeps the figures of the last run, which are in bench/figures.json. With
---again nothing is measured, and all is written from there. All of it takes some twenty minutes, and wants root for the
-parts with the kernel. Peers that can't be built here are left out, and named.
+The parts are ring, receive, send, tcp, echo, tunnel, server, udp, aead, routes, scaling and, only if named, dll:
+tests/wine/run --bench, which installs Wine. A part that isn't measured keeps the figures of the last run, which are in
+bench/figures.json. With --again nothing is measured, and all is written from there. All of it takes 25 minutes, and
+wants root for the parts with the kernel. Peers that can't be built here are left out, and named.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aead
 import ring
+import routes
 import scaling
 import server
 import tun
 import tunnel
+import udp
 from netns import may_make_namespaces
 from programs import NAMES, available
 from turns import Spread, Turns
@@ -115,6 +118,25 @@ def measure_server(turns: int) -> Figures:
     return {f"server {size}": server.server(size, turns=max(turns, 7)).taken for size in server.SIZES}
 
 
+def measure_udp(turns: int) -> Figures:
+    turns = max(turns, 7)
+    sent = {f"udp send {far}": udp.send(far == "GRO", turns=turns).taken for far in ("datagrams", "GRO")}
+    return {**sent, "udp receive": udp.receive(turns=turns).taken}
+
+
+def measure_aead(turns: int) -> Figures:
+    return {
+        f"aead {' '.join(map(str, case))} {verb}": result.taken
+        for case in aead.cases()
+        for verb, result in aead.costs(case, turns=max(turns, 7), rounds=500).items()
+    }
+
+
+def measure_routes(turns: int) -> Figures:
+    found = routes.lookups(turns=max(turns, 7))
+    return {f"routes {version} {prefixes}": result.taken for (version, prefixes), result in found.items()}
+
+
 def measure_scaling(turns: int) -> Figures:
     wakes, milliseconds = scaling.idle()
     return {
@@ -148,8 +170,15 @@ PARTS: dict[str, Callable[[int], Figures]] = {
     "echo": measure_echo,
     "tunnel": measure_tunnel,
     "server": measure_server,
+    "udp": measure_udp,
+    "aead": measure_aead,
+    "routes": measure_routes,
     "dll": measure_dll,
 }
+
+
+#: Those that make network namespaces.
+KERNEL_PARTS = ("receive", "send", "tcp", "echo", "tunnel")
 
 
 def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +188,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
     missing = {NAMES[peer]: reason for peer, reason in available()[1].items()} | tunnel.available()[1]
     notes += [f"Without {name}: {' '.join(reason.split())[:200]}" for name, reason in missing.items()]
     for part in parts:
-        if part not in ("ring", "scaling", "server", "dll") and not may_make_namespaces():
+        if part in KERNEL_PARTS and not may_make_namespaces():
             continue
         began, load = time.monotonic(), os.getloadavg()[0]
         try:
@@ -167,7 +196,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
         except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
             notes.append(f"{part} failed: {failure}")
         else:
-            libraries = f", {tunnel.versions()}" if part == "tunnel" else ""
+            libraries = f", {tunnel.versions()}" if part in ("tunnel", "aead") else ""
             runs[part] = (
                 f"{machine()}{libraries}; {time.strftime('%Y-%m-%d')}, load {load:.1f} before; medians of {turns} turns"
             )
@@ -288,6 +317,41 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         (f"server, {size} B: lookup, split and send_many / a dict and sendto", f"server {size}", *SERVER)
         for size in server.SIZES
     ],
+    *[
+        (
+            f"UdpSocket.send, runs of {udp.RUN}, far end {far} GRO / sendmsg in C",
+            f"udp send {kind}",
+            "UdpSocket.send",
+            "sendmsg",
+            "<=",
+            1.15,
+            "python bench/udp.py",
+        )
+        for far, kind in (("without", "datagrams"), ("with", "GRO"))
+    ],
+    (
+        f"UdpSocket.receive, runs of {udp.RUN}, lazily / recvmsg in C",
+        "udp receive",
+        "UdpSocket.receive",
+        "recvmsg",
+        "<=",
+        1.15,
+        "python bench/udp.py",
+    ),
+    *[
+        (
+            f"{verb} {size} B, {algorithm} by {library} / the library in C",
+            f"aead {library} {algorithm} {size} {verb}",
+            "Python",
+            "alone",
+            "<=",
+            goal,
+            "python bench/aead.py",
+        )
+        for algorithm, library, (size, goal), verb in itertools.product(
+            ("aes-256-gcm", "chacha20-poly1305"), aead.PATHS, ((1400, 1.1), (64, 1.3)), ("seal", "open")
+        )
+    ],
     ("growth: 64 adapters / 1", "scaling adapters", "64", "1", "<=", 1.15, "python bench/scaling.py"),
     ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.15, "python bench/scaling.py"),
 ]
@@ -309,7 +373,24 @@ def goal_rows(figures: Figures) -> list[str]:
             added = Spread.of([a - b for a, b in zip(taken["views"], taken["lazily"], strict=True)])
             met = "met" if added.median <= 60 else "**missed**"
             rows.append(f"| a memoryview of each packet, {size} B, added ns | <= 60 | {added} | {met} | `{RING}` |")
-    return rows + loss_rows(figures)
+    return rows + loss_rows(figures) + lookup_rows(figures)
+
+
+#: Nanoseconds per packet that a lookup among so many prefixes may take.
+LOOKUP_GOAL, LOOKUP_PREFIXES = 25, 10_000
+
+
+def lookup_rows(figures: Figures) -> list[str]:
+    rows = []
+    for version in routes.VERSIONS:
+        taken = figures.get(f"routes {version} {LOOKUP_PREFIXES}")
+        if not taken:
+            continue
+        found = Turns(taken).spread(routes.COLUMNS[0])
+        what = f"lookup of a random IPv{version} destination among {LOOKUP_PREFIXES:,} prefixes, ns"
+        met = "met" if found.median <= LOOKUP_GOAL else "**missed**"
+        rows.append(f"| {what} | <= {LOOKUP_GOAL} | {found} | {met} | `python bench/routes.py` |")
+    return rows
 
 
 def loss_rows(figures: Figures) -> list[str]:
@@ -368,6 +449,20 @@ def title_of(key: str) -> tuple[str, str, str]:
         return what, tunnel.OTHER, unit
     if kind == "server":
         return f"A server's way down to {server.CLIENTS} clients, {words} bytes", "sendto", "ns of a processor a packet"
+    if kind == "udp":
+        what = {
+            "send datagrams": "UdpSocket.send, far end without GRO",
+            "send GRO": "UdpSocket.send, far end with GRO",
+            "receive": "UdpSocket.receive",
+        }
+        base = "recvmsg" if words == "receive" else "sendmsg"
+        return f"{what[words]}, runs of {udp.RUN} datagrams of {udp.SIZE} bytes", base, "ns per datagram"
+    if kind == "aead":
+        library, algorithm, size, verb = rest
+        return f"{verb.capitalize()} {size} bytes, {algorithm} by {library}", "alone", "ns per packet"
+    if kind == "routes":
+        title = f"Lookups of IPv{rest[0]} among {int(rest[1]):,} prefixes; what a prefix takes to add"
+        return title, routes.COLUMNS[0], "ns"
     if kind == "tcp":
         return "TCP through a forwarder (more is better)", "c", "Gb/s"
     if kind == "echo":

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import programs
 from programs import ROOT
-from turns import Spread
+from turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKETS = 1_000_000
 BATCH = 256
+VERSIONS = (4, 6)
 SIZES = (50, 1_000, 10_000, 100_000)
 COLUMNS = ("anywhere", "in prefixes", "in 50 prefixes", "to add")
 
@@ -38,19 +43,24 @@ def measure(program: str, version: int, prefixes: int) -> list[float]:
     return [float(line) for line in done.stdout.split()]
 
 
-def main() -> None:
+def lookups(sizes: Sequence[int] = SIZES, *, turns: int) -> dict[tuple[int, int], Turns]:
+    """By the version of IP and the number of prefixes: a figure for each column and turn."""
     program = build()
-    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    cases = [(version, prefixes) for prefixes in SIZES for version in (4, 6)]
-    taken: dict[tuple[int, int], list[list[float]]] = {case: [] for case in cases}
+    found = {(version, prefixes): Turns({name: [] for name in COLUMNS}) for prefixes in sizes for version in VERSIONS}
     for _ in range(turns):
-        for case in cases:
-            taken[case].append(measure(program, *case))
+        for case, result in found.items():
+            for name, figure in zip(COLUMNS, measure(program, *case), strict=True):
+                result.taken[name].append(figure)
+    return found
+
+
+def main() -> None:
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    found = lookups(turns=turns)
     print(f"| IP | prefixes | {' | '.join(COLUMNS)} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for (version, prefixes), figures in taken.items():
-        spreads = [Spread.of(list(column)) for column in zip(*figures, strict=True)]
-        print(f"| IPv{version} | {prefixes:,} | {' | '.join(map(str, spreads))} |")
+    for (version, prefixes), result in found.items():
+        print(f"| IPv{version} | {prefixes:,} | {' | '.join(str(result.spread(name)) for name in COLUMNS)} |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from programs import c_program
-from turns import take_turns
+from turns import Turns, take_turns
 
 import tunring
 import tunring.testing
@@ -88,20 +88,27 @@ def by_receive() -> list[float]:
     return [median(figures)]
 
 
+def send(gro: bool, *, turns: int) -> Turns:
+    """Nanoseconds per datagram that is sent."""
+    return take_turns({"sendmsg": lambda: by_c("send", gro), "UdpSocket.send": lambda: by_send(gro)}, turns)
+
+
+def receive(*, turns: int) -> Turns:
+    """Nanoseconds per datagram that is received in runs."""
+    sides = {
+        "recvmsg": lambda: by_c("receive", True),
+        "recvmsg, kept": lambda: by_c("keep", True),
+        "UdpSocket.receive": by_receive,
+    }
+    return take_turns(sides, turns)
+
+
 def main() -> None:
     turns = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     for gro in (False, True):
-        sides = {"sendmsg": lambda gro=gro: by_c("send", gro), "UdpSocket.send": lambda gro=gro: by_send(gro)}
         print(f"far end {'with' if gro else 'without'} GRO")
-        print(*take_turns(sides, turns).lines("sendmsg", "ns per datagram"), sep="\n", flush=True)
-    received = take_turns(
-        {
-            "recvmsg": lambda: by_c("receive", True),
-            "recvmsg, kept": lambda: by_c("keep", True),
-            "UdpSocket.receive": by_receive,
-        },
-        turns,
-    )
+        print(*send(gro, turns=turns).lines("sendmsg", "ns per datagram"), sep="\n", flush=True)
+    received = receive(turns=turns)
     for base in ("recvmsg", "recvmsg, kept"):
         print(*received.lines(base, "ns per datagram"), sep="\n")
 
