@@ -22,8 +22,15 @@ static inline void
 counter_write(unsigned char *bytes, uint64_t counter, bool big_endian)
 {
     const uint64_t value = big_endian ? counter_reversed(counter) : counter;
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (unsigned char)(value >> 8 * i);
+    /* No loop: byte by byte, whoever reads the number next as a whole would wait for the stores. */
+    bytes[0] = (unsigned char)value;
+    bytes[1] = (unsigned char)(value >> 8);
+    bytes[2] = (unsigned char)(value >> 16);
+    bytes[3] = (unsigned char)(value >> 24);
+    bytes[4] = (unsigned char)(value >> 32);
+    bytes[5] = (unsigned char)(value >> 40);
+    bytes[6] = (unsigned char)(value >> 48);
+    bytes[7] = (unsigned char)(value >> 56);
 }
 
 static inline uint64_t

@@ -67,12 +67,17 @@ tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *
     counts->foreign = atomic_load_explicit(&opener->foreign, memory_order_relaxed);
 }
 
+static inline bool
+takes(const aead_format *format, const BYTE *data, uint32_t length)
+{
+    return format->any_header ||
+           (length >= format->header_size && aead_headers_equal(data, format->header, format->header_size));
+}
+
 bool
 tunring_opener_takes(const tunring_opener *opener, const BYTE *data, uint32_t length)
 {
-    const aead_format *format = &opener->format;
-    return format->any_header ||
-           (length >= format->header_size && aead_headers_equal(data, format->header, format->header_size));
+    return takes(&opener->format, data, length);
 }
 
 static inline uint64_t
@@ -122,7 +127,7 @@ gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count
     for (uint32_t i = 0; i < count; i++)
     {
         tunring_datagram *datagram = &datagrams[i];
-        if (!tunring_opener_takes(opener, datagram->data, datagram->length))
+        if (!takes(&opener->format, datagram->data, datagram->length))
             datagram->result = TUNRING_FOREIGN;
         else if (!describe(&opener->format, datagram, &messages[gathered]))
             reject(datagram);
@@ -241,7 +246,7 @@ choose(const tunring_opener *opener, const in_place *what, uint32_t *index)
     if (code != ERROR_SUCCESS)
         return code == ERROR_BUSY ? ERROR_ALREADY_EXISTS : ERROR_INVALID_HANDLE;
     for (uint32_t i = 0; i < count_of(what); i++)
-        if (tunring_opener_takes(opener, slots[i].data, slots[i].length))
+        if (takes(&opener->format, slots[i].data, slots[i].length))
             tunring_part_append(what->ours, &slots[i], what->from ? slots[i].root : i);
     tunring_lease_leave(what->lease, what->from);
     return ERROR_SUCCESS;
