@@ -14,7 +14,7 @@
 /* Packets in a chunk. Enough to make the publication cheap, few enough that the host starts early. */
 #define CHUNK 64u
 /* The same for our own libraries, which take them in one call: what becomes one run of superpackets. */
-#define LARGE_CHUNK 128u
+#define LARGE_CHUNK 256u
 
 /* No chunk covers the whole ring: the host starts early, and the guard's filler finds room. */
 static uint64_t

@@ -22,7 +22,8 @@ expect(int line, unsigned offloads, const char *expected)
     check_run(&run, run_packets.count, groups);
     for (uint32_t i = 0; i < run_packets.count; i++)
         got[i] = (char)('0' + groups[i]);
-    if (strcmp(got, expected) != 0)
+    /* The characters of many groups wrap around: one is a zero. */
+    if (memcmp(got, expected, run_packets.count + 1) != 0)
     {
         fprintf(stderr, "line %d: groups are %s, not %s\n", line, got, expected);
         exit(1);
@@ -152,7 +153,7 @@ test_limits(void)
         shape shape = kind(i, 1);
         add_times(&shape, OFFLOAD_RUN);
         for (uint32_t k = 0; k < OFFLOAD_RUN; k++)
-            expected[k] = i & 1 && k >= 64 ? '1' : '0';
+            expected[k] = (char)('0' + (i & 1 ? k / 64 : 0));
         EXPECT(expected);
 
         const uint32_t headers = headers_of(&shape), fifth = (65535 - headers) / 5 + 1;

@@ -40,7 +40,7 @@ same_flow(const offload_run *run, const offload_group *group, const BYTE *packet
 }
 
 /* The place of the packet's flow in the table, which has always more places than groups. */
-static uint8_t *
+static uint16_t *
 find_flow(offload_run *run, const BYTE *packet, const offload_headers *headers)
 {
     const uint32_t size = flow_size(headers);
@@ -48,9 +48,9 @@ find_flow(offload_run *run, const BYTE *packet, const offload_headers *headers)
     uint32_t hash = headers->protocol;
     for (uint32_t i = 0; i < size; i += 4)
         hash = (hash ^ packet_get32(flow + i)) * 0x9E3779B1u;
-    for (uint32_t place = hash >> 24;; place = (place + 1) % (2 * OFFLOAD_RUN))
+    for (uint32_t place = hash >> 23;; place = (place + 1) % (2 * OFFLOAD_RUN))
     {
-        uint8_t *found = &run->flows[place];
+        uint16_t *found = &run->flows[place];
         if (*found == 0 || same_flow(run, &run->groups[*found - 1], packet, headers))
             return found;
     }
@@ -161,7 +161,7 @@ static offload_group *
 start_group(offload_run *run, uint32_t index)
 {
     offload_group *group = &run->groups[run->group_count++];
-    *group = (offload_group){.first = (uint8_t)index, .last = (uint8_t)index, .count = 1};
+    *group = (offload_group){.first = (uint16_t)index, .last = (uint16_t)index, .count = 1};
     return group;
 }
 
@@ -186,8 +186,8 @@ append(offload_run *run, offload_group *group, uint32_t index, const offload_hea
 {
     const tunring_packet *packet = &run->packets[index];
     const uint32_t payload = packet->length - headers->length;
-    run->next[group->last] = (uint8_t)index;
-    group->last = (uint8_t)index;
+    run->next[group->last] = (uint16_t)index;
+    group->last = (uint16_t)index;
     group->count++;
     group->length += payload;
     group->sequence += payload;
@@ -232,7 +232,7 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
             (void)start_group(run, i);
             continue;
         }
-        uint8_t *flow = find_flow(run, packets[i].data, &headers);
+        uint16_t *flow = find_flow(run, packets[i].data, &headers);
         offload_group *group = *flow ? &run->groups[*flow - 1] : NULL;
         if (group && joins(run, group, &packets[i], &headers, offloads))
         {
@@ -240,7 +240,7 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
             continue;
         }
         start_flow(run, i, &headers, offloads);
-        *flow = (uint8_t)run->group_count;
+        *flow = (uint16_t)run->group_count;
     }
 }
 

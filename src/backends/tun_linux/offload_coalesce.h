@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 
 /* The maximum number of packets in a run. */
-#define OFFLOAD_RUN 128u
+#define OFFLOAD_RUN 256u
 /* The maximum number of datagrams in a superpacket: what every kernel with USO splits. */
 #define OFFLOAD_DATAGRAMS 64u
 /* The largest TTL or hop limit of a datagram that is never merged: it may be a probe, as traceroute sends them, and
@@ -42,9 +42,9 @@ typedef struct offload_group
     offload_headers headers; /* of its first packet; zeros if that belongs to no flow */
     bool open;               /* may still grow */
     bool verified;           /* the first packet's checksums are right */
-    uint8_t first;           /* index of its first packet in the run */
-    uint8_t last;
-    uint8_t count;
+    uint16_t first;          /* index of its first packet in the run */
+    uint16_t last;
+    uint16_t count;
     uint8_t flags;     /* TCP's, of the superpacket */
     uint32_t length;   /* of the superpacket */
     uint32_t segment;  /* payload bytes of the first packet: of all but the last */
@@ -56,11 +56,11 @@ typedef struct offload_run
     const tunring_packet *packets;
     uint32_t group_count;
     offload_group groups[OFFLOAD_RUN]; /* by their first packets */
-    uint8_t next[OFFLOAD_RUN];         /* the packet after this one in its group, unless it is the last */
-    uint8_t flows[2 * OFFLOAD_RUN];    /* a hash table: 1 + the newest group of a flow, or 0 */
+    uint16_t next[OFFLOAD_RUN];        /* the packet after this one in its group, unless it is the last */
+    uint16_t flows[2 * OFFLOAD_RUN];   /* a hash table: 1 + the newest group of a flow, or 0 */
 } offload_run;
 
-WINTUN_ASSERT(2 * OFFLOAD_RUN == 256, "flows are found by 8 bits, and groups counted by a byte");
+WINTUN_ASSERT(2 * OFFLOAD_RUN == 512, "flows are found by 9 bits");
 
 /* The parts of one write. */
 typedef struct offload_frame
