@@ -46,7 +46,7 @@ from tunring.aead import Opener, Sealer
 from tunring.examples._program import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tunring.aead import Algorithm
 
@@ -70,6 +70,10 @@ LARGEST_DATAGRAM = 65507
 
 #: Salts of unknown runs that are tried per second: anybody can make some up, and each costs a key and a cipher.
 TRIES = 16
+
+#: Packets handled at once, at most. Larger batches mean fuller superpackets, and so fewer system calls and
+#: acknowledgements.
+BATCH = 512
 
 CIPHERS: tuple[Algorithm, ...] = ("aes-256-gcm", "chacha20-poly1305")
 
@@ -175,17 +179,12 @@ class Tunnel:
 
     def run(self) -> None:
         """Move packets in both directions until the session or the socket is closed; then both are."""
-        sending = threading.Thread(target=self.send_packets)
-        sending.start()
-        try:
-            self.receive_datagrams()
-        finally:
-            sending.join()
+        run_both(self.send_packets, self.receive_datagrams)
 
     def send_packets(self) -> None:
         """From the ring into datagrams."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            for packets in self.session.batches():
+            for packets in self.session.batches(BATCH):
                 if self.peer is not None:
                     with self.protocol.sealer.seal(packets) as datagrams:
                         try:
@@ -196,7 +195,7 @@ class Tunnel:
     def receive_datagrams(self) -> None:
         """From datagrams into the ring."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            for datagrams in self.udp.batches():
+            for datagrams in self.udp.batches(BATCH):
                 for packets in self.protocol.open(datagrams):
                     self.heard(packets)
                     self.session.send(packets)
@@ -215,6 +214,16 @@ class Tunnel:
     def rejected(self) -> int:
         """Datagrams that were forged, replayed, or somebody else's."""
         return self.udp.stats().received_packets - self.received
+
+
+def run_both(send: Callable[[], None], receive: Callable[[], None]) -> None:
+    """Run a direction in a thread of its own and the other one here, until both are over."""
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        receive()
+    finally:
+        sending.join()
 
 
 def sendable(datagrams: tunring.Batch) -> tunring.Batch:

@@ -38,7 +38,7 @@ class Tunnel(tunnel.Tunnel):
     async def send_packets_async(self) -> None:
         """From the ring into datagrams."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            async for packets in self.session.batches_async():
+            async for packets in self.session.batches_async(tunnel.BATCH):
                 if self.peer is not None:
                     with self.protocol.sealer.seal(packets) as datagrams:
                         try:
@@ -49,7 +49,7 @@ class Tunnel(tunnel.Tunnel):
     async def receive_datagrams_async(self) -> None:
         """From datagrams into the ring."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            async for datagrams in self.udp.batches_async():
+            async for datagrams in self.udp.batches_async(tunnel.BATCH):
                 for packets in self.protocol.open(datagrams):
                     self.heard(packets)
                     await self.session.send_async(packets)

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import tunring
 from tunring.examples._program import run
-from tunring.examples.tunnel import CIPHERS, MTU, NAME, Protocol, address, read_key, sendable
+from tunring.examples.tunnel import BATCH, CIPHERS, MTU, NAME, Protocol, address, read_key, run_both, sendable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,17 +87,12 @@ class Server:
 
     def run(self) -> None:
         """Move packets in both directions until the session or the socket is closed; then both are."""
-        sending = threading.Thread(target=self.send_packets)
-        sending.start()
-        try:
-            self.receive_datagrams()
-        finally:
-            sending.join()
+        run_both(self.send_packets, self.receive_datagrams)
 
     def send_packets(self) -> None:
         """From the ring into datagrams: what is nobody's, or a client's that was never heard, is dropped."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            for batch in self.session.batches():
+            for batch in self.session.batches(BATCH):
                 with ExitStack() as stack:
                     sealed = [
                         (endpoint, stack.enter_context(client.protocol.sealer.seal(packets)))
@@ -118,7 +112,7 @@ class Server:
     def receive_datagrams(self) -> None:
         """From datagrams into the ring."""
         with self.session, self.udp, suppress(tunring.SessionClosed):
-            for datagrams in self.udp.batches():
+            for datagrams in self.udp.batches(BATCH):
                 names = datagrams.headers(NAME).cast("B").cast("I")
                 for name, part in datagrams.split(names):
                     if client := self.by_name.get(name):
