@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="the file may be there already")
     parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="maximum bytes of a packet")
     parser.add_argument("--count", type=count, metavar="N", help="end after the batch that makes it N packets")
-    parser.add_argument("--duration", type=seconds, metavar="S", help="end after so many seconds")
+    parser.add_argument("--duration", type=seconds, metavar="S", help="end after this many seconds")
     parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet of both interfaces in bytes")
     parser.add_argument(
         "--display",
@@ -261,7 +261,7 @@ class _Bridge:
     def _say_summary(self, result: dict[str, Any]) -> None:
         for flow in self._flows:
             batch = flow.packets / max(1, flow.batches)
-            say(f"{flow.label}: {flow.packets:,} packets, {flow.bytes:,} bytes, {batch:.1f} a batch", self._stream)
+            say(f"{flow.label}: {flow.packets:,} packets, {flow.bytes:,} bytes, {batch:.1f} per batch", self._stream)
         say(
             f"{result['packets_per_second']:,} packets/s over {result['seconds']} s; {result['lost']:,} lost;"
             f" ended by {result['ended_by']}",

@@ -215,7 +215,7 @@ def _say_summary(result: dict[str, Any]) -> None:
     say(f"library  {result['library']} {result['library_version']}, tunring {result['version']}")
     say(
         f"packets  {result['received']:,} received, {result['sent']:,} sent, {result['lost']:,} lost"
-        f" ({result['unanswered']:,} wanted no answer); {batch:.1f} a batch"
+        f" ({result['unanswered']:,} wanted no answer); {batch:.1f} per batch"
     )
     say(
         f"rates    {result['received_per_second']:,} packets/s received, {result['sent_per_second']:,} packets/s sent,"

@@ -99,8 +99,8 @@ class Rates:
     """One flow's rates since the last look."""
 
     flow: Flow
-    packets: float = 0.0  # a second
-    megabits: float = 0.0  # a second
+    packets: float = 0.0  # per second
+    megabits: float = 0.0  # per second
     batch: float = 0.0  # packets
     fill: float | None = None  # share of the ring
     _before: tuple[int, int, int] = (0, 0, 0)
@@ -122,7 +122,7 @@ class Rates:
         if details > 0:
             parts.append(f"{self.megabits:8,.1f} Mbit/s")
         if details > 1:
-            parts.append(f"{self.batch:5.1f} a batch")
+            parts.append(f"{self.batch:5.1f} per batch")
         if details > 2 and self.fill is not None:
             parts.append(f"ring {self.fill:4.0%}")
         return " ".join(parts)
@@ -251,7 +251,7 @@ def make_display(kind: str, flows: Sequence[Flow], limit: Limit, stream: TextIO)
     Raises
     ------
     ImportError
-        rich is asked for and not installed; the message says how to get it.
+        rich is asked for and not installed; the message has the command that installs it.
     """
     if kind == "none":
         return NoDisplay()

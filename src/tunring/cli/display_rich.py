@@ -33,7 +33,7 @@ class _Column(NamedTuple):
 _COLUMNS = (
     _Column("packets/s", 0, lambda rates: f"{rates.packets:,.0f}"),
     _Column("Mbit/s", 40, lambda rates: f"{rates.megabits:,.1f}"),
-    _Column("a batch", 60, lambda rates: f"{rates.batch:.1f}"),
+    _Column("per batch", 60, lambda rates: f"{rates.batch:.1f}"),
     _Column("packets", 55, lambda rates: f"{rates.flow.totals()[0]:,}"),
     _Column("ring", 75, lambda rates: ProgressBar(total=1.0, completed=rates.fill or 0.0, width=16)),
 )

@@ -92,7 +92,7 @@ def _driver(descriptor: int) -> tuple[Level, str, str]:
     except OSError as error:
         if not _knows(descriptor, _TUNGETIFF):
             return "problem", f"{_DEVICE} is not a TUN driver: {error.strerror}", "mknod /dev/net/tun c 10 200"
-        features = _NEEDED  # a driver that doesn't say what it has
+        features = _NEEDED  # a driver that doesn't report its features
     names = ", ".join(name for bit, name in _FEATURES.items() if features & bit)
     text = f"{_DEVICE} of Linux {platform.release()}; features: {names}"
     if not features & _NEEDED:

@@ -66,7 +66,7 @@ def _dll() -> Iterator[Finding]:
         path = Path(load("wintun").path)
         digest, build = build_of(path)
     except OSError:
-        return  # the default library's line says it
+        return  # the default library's line reports it
     topic, text = "wintun.dll", f"SHA-256 {digest}"
     if build:
         yield Finding(topic, "ok", f"official build {build.version} for {build.machine}, {text}")

@@ -31,9 +31,9 @@ def capture(session: tunring.Session, writer: Writer) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Write an interface's packets to a file.")
-    parser.add_argument("name", help="of the interface to create")
+    parser.add_argument("name", help="name of the interface to create")
     parser.add_argument("file", help="a new pcapng file")
-    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
+    parser.add_argument("--address", action="append", help=f"address of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
     with tunring.Adapter.create(options.name) as adapter:
         adapter.configure(options.address or [ADDRESS])

@@ -64,8 +64,10 @@ class Counter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Count packets by protocol.")
-    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
-    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
+    parser.add_argument(
+        "name", nargs="?", default="tun0", help="name of the interface to create (default: %(default)s)"
+    )
+    parser.add_argument("--address", action="append", help=f"address of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
     counter = Counter()
     with tunring.Adapter.create(options.name) as adapter:

@@ -5,7 +5,7 @@ With numpy, which it requires (``pip install numpy``)::
     python -m tunring.examples.filter tun0 tun1 --drop udp:53 --drop tcp:25 --drop icmp
 
 The headers of a batch are one array, its rules one expression, and what may pass is a batch again: no Python object per
-packet. Give each interface to who is to be on that side of it, say a network namespace::
+packet. Give each interface to the host on that side of it, for example a network namespace::
 
     ip link set tun1 netns inside
 
@@ -104,8 +104,8 @@ def rule(text: str) -> Rule:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Let packets pass between two interfaces, except some.")
-    parser.add_argument("name", help="of an interface to create")
-    parser.add_argument("other", help="of the other one")
+    parser.add_argument("name", help="name of an interface to create")
+    parser.add_argument("other", help="name of the other interface to create")
     parser.add_argument("--drop", type=rule, action="append", default=[], metavar="PROTOCOL[:PORT]")
     options = parser.parse_args(argv)
     with (

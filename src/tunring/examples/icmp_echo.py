@@ -50,8 +50,10 @@ def serve(session: tunring.Session) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="Answer pings.")
-    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
-    parser.add_argument("--address", action="append", help=f"of the interface (default: {ADDRESS})")
+    parser.add_argument(
+        "name", nargs="?", default="tun0", help="name of the interface to create (default: %(default)s)"
+    )
+    parser.add_argument("--address", action="append", help=f"address of the interface (default: {ADDRESS})")
     options = parser.parse_args(argv)
     addresses = options.address or [ADDRESS]
     with tunring.Adapter.create(options.name) as adapter:

@@ -261,13 +261,17 @@ def _make_key(file: str) -> None:
 def main(argv: Sequence[str] | None = None, kind: type[Tunnel] = Tunnel) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="An encrypted tunnel between two hosts.")
-    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
-    parser.add_argument("--make-key", metavar="FILE", help="make a key, and nothing else")
-    parser.add_argument("--key", metavar="FILE", help="the key of both hosts")
-    parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.8.0.1/24")
-    parser.add_argument("--listen", type=address, metavar="HOST:PORT", help="own address (default: any, any port)")
-    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="whom to call; one host is called, without")
-    parser.add_argument("--cipher", choices=CIPHERS, default=CIPHERS[0], help="of both hosts (default: %(default)s)")
+    parser.add_argument(
+        "name", nargs="?", default="tun0", help="name of the interface to create (default: %(default)s)"
+    )
+    parser.add_argument("--make-key", metavar="FILE", help="write a new key to the file, and exit")
+    parser.add_argument("--key", metavar="FILE", help="the file with the key of both hosts")
+    parser.add_argument("--address", action="append", default=[], help="address of the interface, such as 10.8.0.1/24")
+    parser.add_argument("--listen", type=address, metavar="HOST:PORT", help="own address and port (default: any)")
+    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="the host to call; the called host has none")
+    parser.add_argument(
+        "--cipher", choices=CIPHERS, default=CIPHERS[0], help="cipher of both hosts (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     if options.make_key:
         _make_key(options.make_key)

@@ -146,11 +146,15 @@ def _client(text: str) -> tuple[bytes, list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description="The called end of many encrypted tunnels.")
-    parser.add_argument("name", nargs="?", default="tun0", help="of the interface to create (default: %(default)s)")
-    parser.add_argument("--address", action="append", default=[], help="of the interface, as 10.8.0.1/24")
-    parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="own address")
+    parser.add_argument(
+        "name", nargs="?", default="tun0", help="name of the interface to create (default: %(default)s)"
+    )
+    parser.add_argument("--address", action="append", default=[], help="address of the interface, such as 10.8.0.1/24")
+    parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="own address and port")
     parser.add_argument("--client", type=_client, action="append", required=True, metavar="FILE=ADDRESS,...")
-    parser.add_argument("--cipher", choices=CIPHERS, default=CIPHERS[0], help="of all (default: %(default)s)")
+    parser.add_argument(
+        "--cipher", choices=CIPHERS, default=CIPHERS[0], help="cipher of all hosts (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     with tunring.UdpSocket.bind(options.listen) as udp, tunring.Adapter.create(options.name) as adapter:
         adapter.configure(options.address, mtu=MTU)
