@@ -3,8 +3,8 @@
  * tunring's C core: batches of packets over any library that exports the Wintun ABI, without Python. The Cython layer
  * and the C tests are its callers.
  *
- * Functions return 0 or a Win32 error code. None needs the GIL; those marked "any time" never wait, so they may be
- * called with it held. After a fork every function does nothing in the child and returns ERROR_HANDLE_EOF.
+ * Functions return 0 or a Win32 error code. None needs the GIL; those that never wait, or may be called at any time,
+ * may be called with it held. After a fork every function does nothing in the child and returns ERROR_HANDLE_EOF.
  */
 #ifndef TUNRING_H
 #define TUNRING_H
@@ -76,8 +76,8 @@ DWORD tunring_adapter_create(const tunring_api *api, LPCWSTR name, LPCWSTR tunne
 DWORD tunring_adapter_open(const tunring_api *api, LPCWSTR name, tunring_adapter **adapter);
 /* ERROR_NOT_SUPPORTED by a library that has no descriptors. */
 DWORD tunring_adapter_adopt(const tunring_api *api, int descriptor, tunring_adapter **adapter);
-/* Takes the system's own error number for what one of these three calls failed with in the calling thread, or 0. To be
- * called after each of them. */
+/* Returns and clears the system's own error number of a failure of these three calls in the calling thread, or 0. Must
+ * be called after each of them. */
 int tunring_adapter_system_error(const tunring_api *api);
 
 /* Each of these returns ERROR_INVALID_HANDLE once tunring_adapter_close() has begun, and in a forked child. */
@@ -89,7 +89,7 @@ DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index);
 DWORD tunring_adapter_namespace(tunring_adapter *adapter, int *descriptor);
 /* Lends the library's handle: it is valid until tunring_adapter_give_back(), however early the adapter is closed. */
 DWORD tunring_adapter_lend(tunring_adapter *adapter, WINTUN_ADAPTER_HANDLE *handle);
-/* Any time. */
+/* May be called at any time. */
 void tunring_adapter_give_back(tunring_adapter *adapter);
 
 /* The descriptor of the adapter's interface, which stays the adapter's; or if `leave`, a copy that is the caller's, and
@@ -100,11 +100,12 @@ DWORD tunring_adapter_descriptor(tunring_adapter *adapter, bool leave, int *desc
 /* True if others are attached to the adapter's interface; false if it is closed, or the library doesn't know. */
 bool tunring_adapter_shared(tunring_adapter *adapter);
 
-/* True if it belongs to the parent of this forked process. Any time. */
+/* True if it belongs to the parent of this forked process. May be called at any time. */
 bool tunring_adapter_forked(const tunring_adapter *adapter);
-/* True if tunring_adapter_shut() was called. Any time. */
+/* True if tunring_adapter_shut() was called. May be called at any time. */
 bool tunring_adapter_is_shut(const tunring_adapter *adapter);
-/* Packets that still pin a closed session of this adapter, which then can't go before they do. Any time. */
+/* Packets that still pin a closed session of this adapter, which then can't go before they do. May be called at any
+ * time. */
 uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
 
 /* From here on no session starts; waits for those that are starting. */
@@ -113,11 +114,12 @@ void tunring_adapter_shut(tunring_adapter *adapter);
  * still need it; then it goes with the last of them. From any thread, any number of times: each call returns when the
  * first is done. */
 void tunring_adapter_close(tunring_adapter *adapter);
-/* Gives up the caller's pointer; closes the adapter if it is open. Any time: what could block, a helper thread does. */
+/* Gives up the caller's pointer; closes the adapter if it is open. May be called at any time: a helper thread does what
+ * could block. */
 void tunring_adapter_drop(tunring_adapter *adapter);
 
-/* ERROR_INVALID_HANDLE if the adapter is shut; ERROR_BUSY while an older session of it is pinned; else what the library
- * says. Options that the library doesn't have are ignored; NULL: all zeros. */
+/* ERROR_INVALID_HANDLE if the adapter is shut; ERROR_BUSY while an older session of it is pinned; else the library's
+ * code. Options that the library doesn't have are ignored; NULL: all zeros. */
 DWORD tunring_session_start(tunring_adapter *adapter, DWORD capacity, const tunring_session_options *options,
                             tunring_session **session);
 
@@ -146,15 +148,16 @@ typedef enum tunring_state
     TUNRING_FORKED   /* this process is a child of the one that started it */
 } tunring_state;
 
-/* Any time. */
+/* May be called at any time. */
 tunring_state tunring_source_state(const tunring_source *source);
 HANDLE tunring_source_read_event(const tunring_source *source);
 DWORD tunring_session_capacity(const tunring_session *session);
 
-/* True if the session is one of tunring_sessions_leaked(). Any time. */
+/* True if the session is one of tunring_sessions_leaked(). May be called at any time. */
 bool tunring_session_leaked(const tunring_session *session);
 /* Sessions that were never ended, since the system had removed their adapter and ending them would close a handle that
- * is no longer theirs; and sources that wait for their last packet to be let go. Process-wide. Any time. */
+ * is no longer theirs; and sources that wait for their last packet to be let go. Process-wide. May be called at any
+ * time. */
 uint64_t tunring_sessions_leaked(void);
 uint64_t tunring_sources_pinned(void);
 
@@ -168,8 +171,8 @@ typedef struct tunring_figure
 #define TUNRING_FIELD(name) uint64_t name;
 #define TUNRING_ATOMIC_FIELD(name) _Atomic uint64_t name;
 
-/* All that a source counts, in this one place. tunring.Stats has a field of each name and says what it means; what
- * applies to sockets, UdpStats has too. */
+/* All that a source counts, in this one place. tunring.Stats has a field of each name with its meaning; UdpStats has
+ * those that apply to sockets, too. */
 #define TUNRING_SOURCE_COUNTS(COUNT) \
     COUNT(received_packets)          \
     COUNT(received_bytes)            \
@@ -198,9 +201,9 @@ typedef struct tunring_stats
 extern const tunring_figure tunring_stats_figures[];
 
 void tunring_session_stats(tunring_session *session, tunring_stats *stats);
-/* The same for any source, without what only a session's library knows. At any time. */
+/* The same for any source, without what only a session's library knows. May be called at any time. */
 void tunring_source_stats(tunring_source *source, tunring_stats *stats);
-/* Adds to `dropped` or `skipped`. Any time. */
+/* Adds to `dropped` or `skipped`. May be called at any time. */
 void tunring_source_count_dropped(tunring_source *source, uint64_t packets);
 void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
 
@@ -210,7 +213,7 @@ void tunring_session_count_skipped(tunring_session *session, uint64_t packets);
  * its own. Codes as for tunring_api_load(). */
 DWORD tunring_simulator_load(tunring_api *api, const tunring_path_char *path, const char *symbol, char *detail,
                              size_t detail_size);
-/* Any time. */
+/* May be called at any time. */
 bool tunring_simulator_available(const tunring_api *api);
 
 /* The calls of struct tunring_simulator, which has the codes. ERROR_INVALID_HANDLE once tunring_adapter_close() has
@@ -268,41 +271,42 @@ typedef struct tunring_part
     tunring_slot slots[];
 } tunring_part;
 
-/* Holds one slot against being let go. False if it was, or if it is of another level. At any time. */
+/* Holds one slot against being let go. False if it was, or if it is of another level. May be called at any time. */
 bool tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level);
 void tunring_lease_unhold(tunring_lease *lease, uint32_t index);
 
 /* Holds the whole lease during a C operation that reads a part of it, or all of it if `part` is NULL: a release takes
  * effect at the end of the operation. ERROR_HANDLE_EOF if it is released; ERROR_BUSY if the packet *index was opened
- * through another batch. At any time. */
+ * through another batch. May be called at any time. */
 DWORD tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_leave(tunring_lease *lease, const tunring_part *part);
 
 /* Begins to open a part in place, or all if `part` is NULL: afterwards only a part of the next level can read the
  * slots. Nothing is changed on failure: ERROR_HANDLE_EOF if it is released; ERROR_BUSY if something else uses the
  * packet *index; ERROR_ALREADY_EXISTS if that was opened through another batch. tunring_lease_opened() ends the
- * operation. At any time. */
+ * operation. May be called at any time. */
 DWORD tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_opened(tunring_lease *lease);
 
 /* The owner is done: slots that nobody holds go back (received) or become filler (reserved) now, the others when they
- * are let go. Idempotent. Any time. */
+ * are let go. Idempotent. May be called at any time. */
 void tunring_lease_release(tunring_lease *lease);
 bool tunring_lease_released(const tunring_lease *lease);
 
-/* True if anybody but the lease holds a slot. Any time. */
+/* True if anybody but the lease holds a slot. May be called at any time. */
 bool tunring_lease_held(const tunring_lease *lease);
 
 /* Sends a reservation. ERROR_BUSY if a slot is still held: then nothing is sent and it was released instead.
  * ERROR_HANDLE_EOF if it was released or its session closed before. */
 DWORD tunring_lease_commit(tunring_lease *lease);
 
-/* Frees the table; every hold must be gone. Any time. */
+/* Frees the table; every hold must be gone. Never waits. */
 void tunring_lease_free(tunring_lease *lease);
 
 /* ---- Slots of a lease or a part: core/slots.c -------------------------------------------------------------------- */
 
-/* The packets' lengths in bytes, and where each begins in what tunring_slots_pack() writes. At any time. */
+/* The packets' lengths in bytes, and where each begins in what tunring_slots_pack() writes. May be called at any
+ * time. */
 void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths);
 void tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets);
 
@@ -315,7 +319,7 @@ void tunring_slots_headers(const tunring_slot *slots, uint32_t count, uint32_t s
 /* Lists those that a host accepts, or all; returns how many. `packets` has room for all. */
 uint32_t tunring_slots_packets(const tunring_slot *slots, uint32_t count, bool only_ip, tunring_packet *packets);
 
-/* The number of each packet's entry in the lease's origins, which it has. At any time. */
+/* The number of each packet's entry in the lease's origins, which it has. May be called at any time. */
 void tunring_slots_origins(const tunring_lease *lease, const tunring_part *part, uint32_t *numbers);
 
 /* A part with room for `count` packets, and none yet; NULL without memory. free() ends it. */
@@ -346,7 +350,7 @@ uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
 DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
 
 /* For a caller that lingers and may be cancelled: takes what is there, but leaves it with the source, until it keeps up
- * to `max` packets. *count tells how many it keeps, which the next receive of anybody begins with. Meanwhile the read
+ * to `max` packets. *count is the number it keeps, with which the next receive of any caller begins. Meanwhile the read
  * event reports only packets that come after them. Fails as tunring_receive() does. */
 DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count);
 /* The caller will not receive what was gathered: the read event reports it from here on. */
@@ -419,7 +423,7 @@ typedef struct tunring_socket_stats
 
 extern const tunring_figure tunring_socket_figures[];
 
-/* The socket's own figures. At any time. */
+/* The socket's own figures. May be called at any time. */
 void tunring_socket_read_stats(tunring_socket *socket, tunring_socket_stats *stats);
 
 /* ---- Notifiers: core/notifier.c --------------------------------------------------------------------------------- */
@@ -433,17 +437,17 @@ DWORD tunring_notifier_open(tunring_source *source, HANDLE event, tunring_notifi
 /* Waits until the notifier is armed, and then until the event is ready; that disarms it. ERROR_HANDLE_EOF once the
  * source is closed or the notifier ended. One thread at a time. */
 DWORD tunring_notifier_wait(tunring_notifier *notifier);
-/* Not again before tunring_notifier_wait has returned. Any time. */
+/* Not again before tunring_notifier_wait has returned. Never waits. */
 void tunring_notifier_arm(tunring_notifier *notifier);
-/* Ends tunring_notifier_wait for good. Any time. */
+/* Ends tunring_notifier_wait for good. May be called at any time. */
 void tunring_notifier_end(tunring_notifier *notifier);
-/* Nobody may be in tunring_notifier_wait. Any time. */
+/* Nobody may be in tunring_notifier_wait. Never waits. */
 void tunring_notifier_free(tunring_notifier *notifier);
 
 /* ---- Captures: core/pcapng_file.c, core/session_capture.c ------------------------------------------------------- */
 
 /* A pcapng file that is being written, by any number of threads. They fill a buffer, and a thread of the file's own
- * takes it to the system: nobody else ever waits for a disk, or for who reads a pipe. The first failure ends the file
+ * takes it to the system: no other thread ever waits for a disk or a pipe's reader. The first failure ends the file
  * for good, cut off after its last whole block. */
 typedef struct tunring_pcapng_file tunring_pcapng_file;
 
@@ -478,7 +482,7 @@ typedef struct tunring_captured
     void *context;
     uint32_t interface_id;
     tunring_direction direction;
-    const uint64_t *times; /* nanoseconds since 1970 UTC, one a packet, or one for all */
+    const uint64_t *times; /* nanoseconds since 1970 UTC, one per packet, or one for all */
     bool one_time;
 } tunring_captured;
 
@@ -495,16 +499,16 @@ DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const t
  * then. WAIT_TIMEOUT as above. Any number of times. */
 DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait);
 /* The same without a wait: what the system has not taken is lost. A thread that is stuck in a write keeps its file
- * until that returns. Any time. */
+ * until that returns. May be called at any time. */
 void tunring_pcapng_give_up(tunring_pcapng_file *file);
 /* Gives up the caller's reference; each session that is captured to the file holds one too. With the last one a file
  * that is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. Any
  * time. */
 void tunring_pcapng_drop(tunring_pcapng_file *file);
 
-/* Any time: the system's error that ended it (errno; on Windows its last error), or 0; packets that are in the file or
- * the buffer; and those that are lost: there was no room for what a session received or sent, or the file failed or was
- * given up before it took them. */
+/* May be called at any time. The system's error that ended it (errno; on Windows its last error), or 0; packets that
+ * are in the file or the buffer; and those that are lost: there was no room for what a session received or sent, or the
+ * file failed or was given up before it took them. */
 int tunring_pcapng_failure(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file);
 uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
@@ -514,12 +518,12 @@ uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file);
 DWORD tunring_pcapng_exit(const tunring_wait *wait);
 
 /* Starts a capture: from here on the calls of a session or socket write what they receive and send. They never wait for
- * a reader and never fail because of a capture: what can't be written is counted. *number is what ends this capture and
- * no other. ERROR_BUSY if the source is captured already; ERROR_INVALID_PARAMETER if the file has no such interface;
- * ERROR_HANDLE_EOF. */
+ * a reader and never fail because of a capture: what can't be written is counted. *number identifies this capture for
+ * tunring_source_capture_end(). ERROR_BUSY if the source is captured already; ERROR_INVALID_PARAMETER if the file has
+ * no such interface; ERROR_HANDLE_EOF. */
 DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id, bool received,
                              bool sent, uint32_t *number);
-/* Ends the capture of that number, unless it is over. Afterwards the source writes nothing more of it. */
+/* Ends the capture of that number; idempotent. Afterwards the source writes nothing more of it. */
 void tunring_source_capture_end(tunring_source *source, uint32_t number);
 
 /* ---- Log lines: core/log.c -------------------------------------------------------------------------------------- */

@@ -91,16 +91,17 @@ typedef struct tunring_sealer tunring_sealer;
 DWORD tunring_sealer_new(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key,
                          const tunring_aead_format *format, uint32_t pad_to, uint32_t pad_limit, uint64_t counter,
                          tunring_sealer **sealer);
-/* Later calls return ERROR_HANDLE_EOF; keys are wiped once the calls in flight have ended. Idempotent. Any time. */
+/* Later calls return ERROR_HANDLE_EOF; keys are wiped once the calls in flight have ended. Idempotent. May be called at
+ * any time. */
 void tunring_sealer_close(tunring_sealer *sealer);
-/* Nobody may be in a call. Any time. */
+/* Nobody may be in a call. Never waits. */
 void tunring_sealer_free(tunring_sealer *sealer);
 /* Changes the limit; calls in flight may see the old one. Room for a datagram is then its size without the limit.
- * Any time. */
+ * May be called at any time. */
 void tunring_sealer_set_pad_limit(tunring_sealer *sealer, uint32_t pad_limit);
-/* The next counter. Any time. */
+/* The next counter. May be called at any time. */
 uint64_t tunring_sealer_counter(const tunring_sealer *sealer);
-/* Bytes of the datagram that a packet becomes. Any time. */
+/* Bytes of the datagram that a packet becomes. May be called at any time. */
 uint32_t tunring_sealer_size(const tunring_sealer *sealer, uint32_t length);
 
 /* A call in flight: counters that were taken, and a context. */
@@ -143,9 +144,9 @@ DWORD tunring_opener_new(tunring_aead *library, tunring_aead_algorithm algorithm
 /* As tunring_sealer_close() and tunring_sealer_free(). */
 void tunring_opener_close(tunring_opener *opener);
 void tunring_opener_free(tunring_opener *opener);
-/* Any time. */
+/* May be called at any time. */
 void tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *counts);
-/* True for a datagram that begins with the opener's header; for any if it has none. Any time. */
+/* True for a datagram that begins with the opener's header; for any if it has none. May be called at any time. */
 bool tunring_opener_takes(const tunring_opener *opener, const BYTE *data, uint32_t length);
 
 typedef enum tunring_opened

@@ -52,7 +52,7 @@ typedef struct tunring_simulator
     /* The system removes the adapter: the session's device handle is force-closed, both directions return
      * ERROR_HANDLE_EOF. */
     DWORD (*remove)(WINTUN_ADAPTER_HANDLE Adapter);
-    /* How many sessions were ended after that, which with the real driver closes a handle that isn't theirs. */
+    /* The number of sessions that were ended after that, which with the real driver closes a foreign handle. */
     DWORD (*stale_ends)(void);
 } tunring_simulator;
 
@@ -103,7 +103,7 @@ typedef struct tunring_backend
     BOOL (*detach)(WINTUN_SESSION_HANDLE Session);
     void (*counters)(WINTUN_SESSION_HANDLE Session, tunring_counters *Counters);
     /* Ring bytes that sends can still allocate, exact while nobody else allocates: a packet takes its size plus 4,
-     * rounded up to 4. 0xFFFFFFFF when the session is over: the allocation then says so. */
+     * rounded up to 4. 0xFFFFFFFF when the session is over: the allocation then reports it. */
     DWORD (*send_room)(WINTUN_SESSION_HANDLE Session);
     /* The adapter's name in UTF-8 as the system knows it now, and its interface index (0: the system has none). */
     DWORD (*adapter_name)(WINTUN_ADAPTER_HANDLE Adapter, char *Name, DWORD Size);
@@ -123,7 +123,7 @@ typedef struct tunring_backend
     /* An adapter on a descriptor of a TUN interface that somebody else attached; a copy of it is taken, which becomes
      * non-blocking with the original. NULL where there are none. */
     DWORD (*adopt)(int Descriptor, WINTUN_ADAPTER_HANDLE *Adapter);
-    /* Takes the system's own error number for what creating, opening or adopting an adapter failed with in the calling
+    /* Returns and clears the system's own error number of a failed creation, opening or adoption in the calling
      * thread; 0 if there was none since it was last taken. NULL where there never is one. */
     int (*system_error)(void);
     /* Sets an option for adapters that are made from now on. ERROR_NOT_FOUND if it is unknown, ERROR_INVALID_PARAMETER

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A packet that lies in memory which somebody else keeps, and what makes it one.
+ * A packet in memory that somebody else keeps, and the test for packets that hosts accept.
  */
 #ifndef TUNRING_PACKET_H
 #define TUNRING_PACKET_H

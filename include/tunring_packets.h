@@ -16,7 +16,7 @@ bool tunring_fill_checksums(BYTE *packet, uint32_t length);
 /* Lowers the maximum segment size that a TCP segment with SYN announces, and its checksum. True if it was larger. */
 bool tunring_clamp_mss(BYTE *packet, uint32_t length, uint32_t ip4_mss, uint32_t ip6_mss);
 
-/* The same for several, in memory that may be written; these return for how many it is true. */
+/* The same for several, in writable memory; these return the number of packets for which it is true. */
 uint32_t tunring_packets_fill_checksums(const tunring_packet *packets, uint32_t count);
 uint32_t tunring_packets_clamp_mss(const tunring_packet *packets, uint32_t count, uint32_t ip4_mss, uint32_t ip6_mss);
 

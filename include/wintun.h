@@ -95,7 +95,8 @@ typedef WINTUN_SESSION_HANDLE(WINAPI WINTUN_START_SESSION_FUNC)(WINTUN_ADAPTER_H
 typedef void(WINAPI WINTUN_END_SESSION_FUNC)(WINTUN_SESSION_HANDLE Session);
 
 /* The event to wait on when ReceivePacket returns ERROR_NO_MORE_ITEMS. It belongs to the session. Windows: auto-reset,
- * set after every publication and at the end, so loop over ReceivePacket until it says empty. Ours: level-triggered. */
+ * set after every publication and at the end, so loop over ReceivePacket until it reports an empty ring. Ours:
+ * level-triggered. */
 typedef HANDLE(WINAPI WINTUN_GET_READ_WAIT_EVENT_FUNC)(WINTUN_SESSION_HANDLE Session);
 
 /* Takes the next packet: a pointer to its bytes in the ring, writable, valid until released; *PacketSize its length.
@@ -112,8 +113,8 @@ typedef void(WINAPI WINTUN_RELEASE_RECEIVE_PACKET_FUNC)(WINTUN_SESSION_HANDLE Se
  * ERROR_INVALID_PARAMETER for too large a size (ours; the official DLL doesn't check). */
 typedef BYTE *(WINAPI WINTUN_ALLOCATE_SEND_PACKET_FUNC)(WINTUN_SESSION_HANDLE Session, DWORD PacketSize);
 
-/* Sends a reserved packet; what the host makes of it is not reported. Anything but IPv4 of at least 20 bytes or IPv6 of
- * at least 40, by the first nibble, is dropped by the host. Thread-safe. */
+/* Sends a reserved packet; the host's treatment of it is not reported. Anything but IPv4 of at least 20 bytes or IPv6
+ * of at least 40, by the first nibble, is dropped by the host. Thread-safe. */
 typedef void(WINAPI WINTUN_SEND_PACKET_FUNC)(WINTUN_SESSION_HANDLE Session, const BYTE *Packet);
 
 /* Every function once: X(name, function type). */

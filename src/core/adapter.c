@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Adapters: the library's handle and who still needs it. A call that uses the handle registers in `door` or `life`, as
- * a session's calls do, and what uses it beyond a call has a pin. The last pin closes the library's adapter.
+ * Adapters: the library's handle and its uses. A call that uses the handle registers in `door` or `life`, as
+ * a session's calls do, and uses beyond a call have a pin. The last pin closes the library's adapter.
  */
 #include "core/session.h"
 

@@ -69,7 +69,7 @@ tunring_api_driver_version(const tunring_api *api, DWORD *version)
 DWORD
 tunring_api_delete_driver(const tunring_api *api)
 {
-    /* The official DLL returns TRUE for a failure of which the last error says nothing: with this it can't. */
+    /* The official DLL returns TRUE for a failure without a last error: with this it can't. */
     api_prime_last_error();
     return api->WintunDeleteDriver() ? ERROR_SUCCESS : api_last_error();
 }

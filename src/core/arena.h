@@ -40,7 +40,7 @@ void arena_close(arena *arena);
 BYTE *arena_room(arena *arena, uint32_t bytes, uint32_t *room);
 /* Takes the first bytes of the room that arena_room() gave last, as that many slots, which all lie within it. */
 void arena_take(arena *arena, uint32_t bytes, uint32_t slots);
-/* Slots are no longer used. At any time. */
+/* Slots are no longer used. May be called at any time. */
 void arena_give_back(const tunring_slot *slots, uint32_t count);
 
 /* Every chunk that may exist does. Under the owner's lock. */

@@ -17,7 +17,7 @@ typedef struct deferred_job
 /* The struct that a job is the member `job` of. */
 #define DEFERRED_OWNER(type, job_pointer) ((type *)((char *)(job_pointer) - offsetof(type, job)))
 
-/* Any time. The job must stay valid until it runs; the child of a fork never runs it. */
+/* May be called at any time. The job must stay valid until it runs; the child of a fork never runs it. */
 void defer(deferred_job *job);
 /* Does the jobs that nobody does. May block. */
 void deferred_run(void);

@@ -162,7 +162,7 @@ lease_bind(tunring_lease *lease, tunring_source *source, bool reserved)
     }
 }
 
-/* So many slots are the ring's again. With the last of them the lease lets go of its source. */
+/* `count` slots are the ring's again. With the last of them the lease lets go of its source. */
 static void
 slots_gone(tunring_lease *lease, uint32_t count, uint64_t bytes)
 {

@@ -12,7 +12,7 @@ tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `max`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t max);
 
-/* Sets one slot. The caller counts: `count` and `bytes` are his to set. */
+/* Sets one slot. The caller counts: it sets `count` and `bytes`. */
 static inline void
 lease_fill(tunring_lease *lease, uint32_t index, BYTE *data, uint32_t length)
 {

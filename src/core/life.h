@@ -57,7 +57,7 @@ life_await_calls(life_word *life)
         backoff_pause(&pause);
 }
 
-/* Tells those who wait in life_await_end() that the first close is done. */
+/* Wakes the callers of life_await_end(): the first close is done. */
 static inline void
 life_end(life_word *life)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Log lines of the libraries. The callback runs on whichever thread has something to say, maybe inside a call of ours
+ * Log lines of the libraries. The callback runs on whichever thread has something to log, maybe inside a call of ours
  * and maybe on a thread of the library's own; it takes no lock but the queue's, and never one of Python's. It copies
  * the line twice: into the thread's own memory, from which a failed call takes its reasons, and into a bounded queue
  * for the user's logger, if there is one.

@@ -53,11 +53,11 @@ pcapng_buffer_is_half_full(const pcapng_buffer *self)
 }
 
 bool pcapng_buffer_is_empty(const pcapng_buffer *self);
-/* The oldest blocks, for the caller to write and to give back before he takes the next; NULL if there are none. */
+/* The oldest blocks, for the caller to write and to give back before taking the next; NULL if there are none. */
 pcapng_chunk *pcapng_buffer_take(pcapng_buffer *self);
 void pcapng_buffer_give_back(pcapng_buffer *self, pcapng_chunk *chunk);
 
-/* Empties it for good, but for what is taken. Returns how many packets that costs. */
+/* Empties it for good, except for blocks that are taken. Returns the number of packets lost. */
 uint64_t pcapng_buffer_discard(pcapng_buffer *self);
 
 /* Packets among the blocks of a chunk from there on. */

@@ -7,10 +7,10 @@
 #include "core/spin.h"
 #include "platform/wait.h"
 
-/* For a caller who gives no wait. */
+/* For a caller that gives no wait. */
 static const tunring_wait look_once = {.deadline = 0};
 
-/* Slots to start with: a batch costs memory by what came. */
+/* Slots to start with: a batch's memory depends on its packets. */
 #define FIRST_ROOM 64u
 
 typedef struct receiver
@@ -57,7 +57,7 @@ take_kept(receiver *self)
         tunring_lease_free(self->lease);
         self->lease = kept;
         keep(source, rest);
-        /* Of what is left nobody else knows. */
+        /* Nobody else has a pointer to the rest. */
         report_kept(source, rest != NULL);
     }
     os_mutex_unlock(&source->kept_lock);

@@ -132,7 +132,7 @@ pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *paus
     }
 }
 
-/* Decides what to do about it: 0 to try again, after a pause. */
+/* Decides whether to try again: 0 if so, after a pause. */
 static DWORD
 ring_is_full(tunring_session *session, const tunring_wait *wait, backoff *pause)
 {

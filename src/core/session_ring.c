@@ -57,7 +57,7 @@ session_receive_many(tunring_source *source, tunring_lease *lease, uint32_t room
     return session->api->backend ? take_at_once(session, lease, room) : take_singly(session, lease, room);
 }
 
-/* An auto-reset event can be set by anybody: whoever it wakes looks for himself. */
+/* An auto-reset event can be set by anybody: a waiter that it wakes looks for itself. */
 void
 session_report_kept(tunring_source *source, bool kept)
 {

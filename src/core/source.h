@@ -23,9 +23,9 @@ typedef struct source_ops
     /* Makes the read event report that packets are kept, or that there are none any more: see tunring_gather(). The
      * caller is in a call on the source, and no other thread in this one. NULL: nothing is received. */
     void (*report_kept)(tunring_source *source, bool kept);
-    /* Received slots are no longer used. At any time. */
+    /* Received slots are no longer used. May be called at any time. */
     void (*give_back)(tunring_source *source, const tunring_slot *slots, uint32_t count);
-    /* Reserved slots were given up. At any time. NULL: nothing is reserved. */
+    /* Reserved slots were given up. May be called at any time. NULL: nothing is reserved. */
     void (*abandon)(tunring_source *source, const tunring_slot *slots, uint32_t count);
     /* Part of the first close, when no call is in flight any more. */
     void (*detach)(tunring_source *source);

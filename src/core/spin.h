@@ -2,10 +2,10 @@
  *
  * Decides if a receive that finds nothing spins before it sleeps. A sleep and its wake-up cost several microseconds, so
  * spinning pays when the next packet is that near. Each session learns from its own sleeps: one that ended within
- * SPIN_WORTH says that a spin would have caught the packet, and the next wait spins; one that lasted longer says that
+ * SPIN_WORTH shows that a spin would have caught the packet, and the next wait spins; one that lasted longer shows that
  * the link is quiet, and the next wait sleeps at once. An idle session never spins.
  *
- * A spin that was for nothing says that the sender may need this very processor, on which the system likes to put two
+ * A spin that was for nothing shows that the sender may need this very processor, on which the system likes to put two
  * that wake each other: then more and more waits sleep at once before one tries again.
  */
 #ifndef TUNRING_SPIN_H

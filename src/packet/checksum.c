@@ -22,7 +22,7 @@ load(const BYTE *bytes)
     return word;
 }
 
-/* Up to 7 bytes; what lacks of the last word is 0. */
+/* Up to 7 bytes; the rest of the last word is 0. */
 static inline uint64_t
 sum_rest(const BYTE *bytes, uint32_t length, uint64_t sum)
 {

@@ -61,7 +61,7 @@ int64_t os_deadline(int64_t nanoseconds);
 int64_t os_boottime(void);
 /* Nanoseconds since 1970 UTC, by the system's clock, which may be set. */
 int64_t os_wall_clock(void);
-/* Tells the processor that this is a spin loop. */
+/* Hints to the processor that this is a spin loop. */
 void os_relax(void);
 void os_yield(void);
 void os_sleep(int64_t nanoseconds);
@@ -77,7 +77,7 @@ unsigned os_cpu_count(void);
 /* A number of this thread's own, which no other thread of the process ever has, not even when this one has ended. */
 uint64_t os_thread_number(void);
 /* Starts a thread that nobody joins, and that no signal of the program's is delivered to: those are for the threads
- * that wait for them. False if there can be none. */
+ * that wait for them. False if the system refuses. */
 bool os_thread_detached(void (*run)(void *), void *argument);
 
 /* Zeroed, page-aligned memory, private to this process (after a fork each side has its own copy). */

@@ -147,7 +147,7 @@ thread_main(void *parameter)
     return NULL;
 }
 
-/* All but those that tell of a thread's own faults, as faulthandler reports them. */
+/* All but those for a thread's own faults, which faulthandler reports. */
 static void
 program_signals(sigset_t *signals)
 {

@@ -90,7 +90,7 @@ bool udp_events_open(udp_events *events, udp_handle socket);
 void udp_events_close(udp_events *events);
 /* One thread at a time. An auto-reset event can be set for something, but not reset when there is nothing any more. */
 void udp_events_signal(udp_events *events, bool on);
-/* At any time, from any thread. */
+/* May be called at any time, from any thread. */
 void udp_events_watch(udp_events *events, udp_handle socket, bool datagrams);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * udp.h for systems on which tunring has no UDP sockets yet: none can be opened, so that nothing else is ever reached.
+ * udp.h for systems on which tunring has no UDP sockets yet: none can be opened, so nothing else is ever reached.
  */
 #include "platform/udp.h"
 

@@ -321,7 +321,7 @@ udp_close(udp_handle socket)
 
 /* ---- Readiness ---- */
 
-/* A socket has room for one event, which those who receive need. So whoever waits for room looks again this often. */
+/* A socket has room for one event, which receivers need. So a wait for room looks again this often. */
 #define ROOM_MILLISECONDS 1
 
 bool

@@ -155,7 +155,7 @@ class Adapter:
         AlreadyExists
             The name is taken (a FileExistsError), on Windows by a network interface of whatever kind.
         AccessDenied
-            The privilege is lacking (a PermissionError); the message says which.
+            The privilege is lacking (a PermissionError); the message names it.
         ValueError
             A name, or the number of queues, is refused.
         NotImplementedError
@@ -217,7 +217,7 @@ class Adapter:
         Raises
         ------
         ValueError
-            It is none such; the message says what it is.
+            It is not such a descriptor; the message names the fault.
         WintunError
             The library has no descriptors (``winerror`` 50).
         """
@@ -235,7 +235,7 @@ class Adapter:
 
     @property
     def name(self) -> str:
-        """The interface's name, as the system knows it now where the library can tell."""
+        """The interface's name, as the system knows it now, where the library reports it."""
         if not self._closed and (current := name_of(self._handle, self._library, self._luid)):
             self._name = current
         return self._name
@@ -325,7 +325,7 @@ class Adapter:
         Returns
         -------
         Configuration
-            What the interface has now, as the system tells.
+            The configuration that the interface has now, as the system reports it.
 
         Raises
         ------
@@ -340,7 +340,7 @@ class Adapter:
         WintunError
             The system refused a step; what was done before it is undone.
         NotImplementedError
-            The adapter is none that the system knows, or the system can't do that; the message says which.
+            The system doesn't know the adapter, or can't do that; the message has the reason.
 
         Notes
         -----

@@ -48,7 +48,7 @@ class Target(NamedTuple):
 
 
 def name_of(handle: _core.AdapterHandle, library: _core.Library, luid: int) -> str | None:
-    """The interface's name as the system knows it now, or None where the library can't tell."""
+    """The interface's name as the system knows it now, or None where the library doesn't report it."""
     if sys.platform == "win32" and library.official:
         from tunring._system.alias_windows import alias_of
 

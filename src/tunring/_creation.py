@@ -64,7 +64,7 @@ def create_handle(
 
 @contextmanager
 def explained(library: _core.Library) -> Iterator[None]:
-    """A failure for want of elevation says so, whatever the DLL made of it."""
+    """A failure for want of elevation is reported as such, whatever the DLL made of it."""
     try:
         yield
     except (AlreadyExists, AdapterBusy, NotFound):

@@ -1,6 +1,6 @@
 """The libraries' log lines, in Python.
 
-The libraries call back on whichever thread has something to say. The core queues the lines without Python, and one
+The libraries call back on whichever thread has something to log. The core queues the lines without Python, and one
 thread here drains the queue.
 """
 

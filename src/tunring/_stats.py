@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Stats:
     """A session's figures since it started. Each is exact, but together they are not of one instant.
 
-    The fields are the same for every library; None stands where a library can't tell, as the official DLL can't tell
-    what the driver does.
+    The fields are the same for every library; None stands where a library doesn't know, as the official DLL doesn't
+    know what the driver does.
 
     Attributes
     ----------

@@ -299,7 +299,7 @@ class Writer:
         if kind is None:
             self.close()
         else:
-            # The exception that is on its way says more.
+            # The exception that is on its way has more.
             with suppress(OSError):
                 self.close()
 

@@ -48,7 +48,8 @@ cable_direction *cable_direction_new(bool manual);
 cable_direction *cable_direction_hold(cable_direction *direction);
 void cable_direction_drop(cable_direction *direction);
 
-/* Opens rings and event. 0; 87; 8; 4 when out of descriptors. Nothing is left open on failure. */
+/* Opens rings and event. 0; ERROR_INVALID_PARAMETER; ERROR_NOT_ENOUGH_MEMORY; ERROR_TOO_MANY_OPEN_FILES. Nothing is
+ * left open on failure. */
 DWORD cable_end_open(cable_end *end, DWORD capacity, cable_direction *outgoing, cable_direction *incoming);
 /* Closes the event of an end that is unplugged, and that nobody waits for. Idempotent. */
 void cable_end_close_event(cable_end *end);
@@ -63,8 +64,7 @@ void cable_unplug(cable_end *end);
 
 /* The calls of a session, with its last error. Release and send never wait for a lock. */
 
-/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says
- * why. */
+/* Returns up to `count` packets. Fewer: there were no more, or an error will come again; 0: the last error is set. */
 uint32_t cable_receive(cable_end *end, tunring_slot *slots, uint32_t count);
 void cable_release(cable_end *end, const tunring_slot *slots, uint32_t count);
 /* The event is set while the client keeps packets, see tunring_backend. */

@@ -19,7 +19,7 @@
 
 #define LOOPBACK_VERSION 0x00010000
 
-/* A name in UTF-8: three bytes a unit at most. */
+/* A name in UTF-8: at most three bytes per unit. */
 #define NAME_BYTES (3 * LOOPBACK_NAME_UNITS + 1)
 
 /* Returns the code, and logs it if it is one of a failure. */

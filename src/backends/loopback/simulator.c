@@ -2,7 +2,7 @@
  *
  * The host half of a simulated adapter, driven by a test.
  *
- * Without a session at the adapter, the calls that need one say ERROR_HANDLE_EOF; without attach() before,
+ * Without a session at the adapter, the calls that need one return ERROR_HANDLE_EOF; without attach() before,
  * ERROR_NOT_SUPPORTED. A session whose adapter was removed is stale: its memory stays until WintunEndSession, which the
  * simulator counts and which frees it, as the official DLL would.
  */

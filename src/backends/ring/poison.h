@@ -23,7 +23,7 @@
 
 #define POISON_GRANULE ((uintptr_t)8)
 
-/* For functions that read a size word wherever a corrupt ring says it is. */
+/* For functions that read a size word wherever a corrupt ring places it. */
 #if defined(_MSC_VER)
 #define POISON_UNCHECKED __declspec(no_sanitize_address)
 #else

@@ -91,14 +91,14 @@ ring_size_word(const BYTE *packet)
 
 /* Client half. The caller holds the side's lock, but for the two marks, which take none. */
 
-/* The next packet, or NULL with the last error: 38, 259, 13. */
+/* The next packet, or NULL with the last error: ERROR_HANDLE_EOF, ERROR_NO_MORE_ITEMS, ERROR_INVALID_DATA. */
 BYTE *ring_receive(ring_side *side, DWORD *size);
-/* Up to `count` of them; how many. The last error is set if there were fewer. */
+/* Up to `count` of them; returns the number. The last error is set if there were fewer. */
 uint32_t ring_receive_many(ring_side *side, tunring_slot *slots, uint32_t count);
 void ring_mark_released(const BYTE *packet);
 /* Moves the head over the leading run of released slots. True if it moved. */
 bool ring_reclaim(ring_side *side);
-/* Room for a packet, or NULL with the last error: 87, 38, 111. */
+/* Room for a packet, or NULL with the last error: ERROR_INVALID_PARAMETER, ERROR_HANDLE_EOF, ERROR_BUFFER_OVERFLOW. */
 BYTE *ring_allocate(ring_side *side, DWORD size);
 void ring_mark_ready(const BYTE *packet);
 /* Publishes the leading run of slots that are ready. */
@@ -135,8 +135,9 @@ void ring_host_rewind(ring_side *side);
 
 /* Host half, consumer of R. The caller serialises consumers. */
 
-/* Walks the packets without taking them: the one at `*at`, an offset that starts as ring_host_head() and moves on.
- * 0; 259 behind the last one; 38 when the ring is gone; 13 when it is corrupt: its head is then RING_GONE. */
+/* Walks the packets without taking them: the one at `*at`, an offset that starts as ring_host_head() and moves on. 0;
+ * ERROR_NO_MORE_ITEMS behind the last one; ERROR_HANDLE_EOF when the ring is gone; ERROR_INVALID_DATA when it is
+ * corrupt: its head is then RING_GONE. */
 uint32_t ring_host_head(const ring_side *side);
 DWORD ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *size);
 /* The oldest packet, likewise. */

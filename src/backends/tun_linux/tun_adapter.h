@@ -31,12 +31,11 @@ void tun_adapter_detach_session(tun_session *session);
 /* Packets to the client that the kernel dropped while the session was attached. */
 uint64_t tun_adapter_session_dropped(tun_session *session);
 
-/* Looks whether somebody has switched the link off under the session, and says so in the log, once until it is on
- * again. */
+/* Looks whether somebody has switched the link off under the session, and logs that once, until it is on again. */
 void tun_adapter_watch_link(tun_session *session);
 
 /* The descriptor of the interface, which stays ours. If `leave`, a copy of it instead, which is the caller's, and from
- * now on sessions and handles that end leave the interface as it is. ERROR_HANDLE_EOF, or what the copy failed with. */
+ * now on sessions and handles that end leave the interface as it is. ERROR_HANDLE_EOF, or the copy's error. */
 DWORD tun_adapter_descriptor(WINTUN_ADAPTER_HANDLE handle, bool leave, int *descriptor);
 
 /* True if others are attached to the interface. */

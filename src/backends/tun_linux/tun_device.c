@@ -44,7 +44,7 @@ tun_device_system_error(void)
     return error;
 }
 
-/* Stores a descriptor that OS_FD gave, or returns what making it failed with. */
+/* Stores a descriptor that OS_FD returned, or returns the error of making it. */
 static DWORD
 store_fd(int *place, int fd, const char *what)
 {
@@ -60,7 +60,7 @@ store_fd(int *place, int fd, const char *what)
     return os_error_from_errno(failure);
 }
 
-/* A netlink socket is what a service may lack though it has /dev/net/tun. */
+/* A service may be refused netlink sockets although it has /dev/net/tun. */
 static DWORD
 store_control(tun_device *device)
 {
@@ -79,7 +79,7 @@ open_failure(int failure)
     switch (failure)
     {
     case EPERM:
-        /* Neither the file's mode nor the user has a part in it: that would be EACCES. */
+        /* The cause is neither the file's mode nor the user: that would be EACCES. */
         backend_log(WINTUN_LOG_ERR,
                     "%s can't be opened, whoever tries: the device rules of this container or service forbid it; start "
                     "it with --device %s (LXC: devices.allow = c 10:200 rwm, systemd: DeviceAllow=%s): %s",
@@ -125,7 +125,7 @@ open_descriptors(tun_device *device, tun_origin origin)
     if (code)
         return code;
     const int home = tun_namespace_here();
-    /* Without a word from the system the calling thread's namespace will have to do. */
+    /* If the system doesn't report it, the calling thread's namespace is used. */
     if (home < 0 && errno != EMFILE && errno != ENFILE)
         return ERROR_SUCCESS;
     return store_fd(&device->home, home, "Opening the network namespace");

@@ -47,7 +47,7 @@ void tun_device_want_offloads(bool wanted);
 /* True for a name that the kernel takes as it is; otherwise logs what is allowed. */
 bool tun_name_valid(const char *name);
 
-/* Takes the system's own number for what a call of the three below failed with in the calling thread; 0 if none did. */
+/* Returns and clears the system's own number of a failure of the three calls below in the calling thread, or 0. */
 int tun_device_system_error(void);
 
 /* Makes a new interface, its carrier down. ERROR_INVALID_PARAMETER, ERROR_ALREADY_EXISTS, ERROR_ACCESS_DENIED,
@@ -60,7 +60,7 @@ DWORD tun_device_create(tun_device *device, const char *name, bool multi_queue);
 DWORD tun_device_attach(tun_device *device, const char *name);
 
 /* Takes a descriptor that somebody has attached already, of which it makes a copy, and leaves the interface as it is.
- * ERROR_INVALID_PARAMETER, with a line in the log, if it is none of a TUN interface without packet information. */
+ * ERROR_INVALID_PARAMETER, with a line in the log, if it is not that of a TUN interface without packet information. */
 DWORD tun_device_adopt(tun_device *device, int fd);
 
 /* True if more than `ours` descriptors are attached to the interface. */

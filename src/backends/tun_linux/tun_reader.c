@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MAX_READ (VIRTIO_MAX_HEADER + WINTUN_MAX_IP_PACKET_SIZE)
-/* More than it takes, and no power of two, so that the buffers' beginnings lie in different sets of the cache. */
+/* More than it takes, and not a power of two, so that the buffers' beginnings lie in different sets of the cache. */
 #define STRIDE (0x10000u + 0x180u)
 
 /* The code for a read of 0 bytes: no TUN descriptor returns that, so a program has put a file of its own there. */
@@ -44,7 +44,7 @@ is_superpacket(const tun_reader *reader, unsigned index)
 }
 
 /* A burst that was used up is followed by a longer one; but not a packet that came after a pause, as behind that there
- * is mostly nothing, which a single read tells sooner. */
+ * is mostly nothing, which a single read finds sooner. */
 static void
 plan_next_burst(tun_reader *reader)
 {

@@ -30,8 +30,8 @@ typedef struct tun_reader
 bool tun_reader_open(tun_reader *reader, uint32_t header);
 void tun_reader_close(tun_reader *reader);
 
-/* The next packet, valid until the one after it is asked for; NULL if none waits. Without virtio headers *virtio says
- * that nothing is to be done to it. */
+/* The next packet, valid until the one after it is asked for; NULL if none waits. Without virtio headers *virtio is
+ * zeros: the packet is complete. */
 const BYTE *tun_reader_next(tun_reader *reader, virtio_header *virtio, uint32_t *length);
 /* Reads when none waits: 0, or the errno if no packet came. */
 int tun_reader_refill(tun_reader *reader, int fd);

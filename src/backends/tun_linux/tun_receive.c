@@ -10,7 +10,7 @@
 /* Room that a packet of any size needs. */
 #define LARGEST_SLOT ring_slot_size(WINTUN_MAX_IP_PACKET_SIZE)
 
-/* The descriptor says so even while it isn't asked for packets. */
+/* The descriptor reports that even while it isn't asked for packets. */
 static bool
 interface_gone(int fd)
 {
@@ -18,7 +18,7 @@ interface_gone(int fd)
     return poll(&state, 1, 0) > 0 && (state.revents & (POLLERR | POLLNVAL)) != 0;
 }
 
-/* A failed read, as the client is to hear of it. */
+/* A failed read's code for the client. */
 static DWORD
 read_failed(tun_session *session, int failure)
 {

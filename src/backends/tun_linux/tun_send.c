@@ -16,12 +16,12 @@ typedef enum written
 {
     WRITTEN,
     REFUSED, /* by the kernel, for good */
-    INVALID, /* the same, and it doesn't like what it sees: EINVAL */
+    INVALID, /* the same, for the headers: EINVAL */
     LATER,   /* the kernel's buffer is full */
     ENDED
 } written;
 
-/* The packets are counted as write errors; whoever wonders why nothing arrives finds the reason once in the log. */
+/* The packets are counted as write errors; the reason is logged once. */
 static void
 warn_of_down(tun_session *session)
 {
@@ -306,7 +306,7 @@ keep_rest(tun_session *session)
     (void)ring_publish(&session->rings.send);
 }
 
-/* Returns how many it took care of: 0 if they have to go through R. */
+/* Returns the number that it handled: 0 if they have to go through R. */
 static uint32_t
 send_directly(tun_session *session, const tunring_packet *packets, uint32_t count, bool fill)
 {

@@ -27,7 +27,7 @@ typedef struct tun_receive_half
     int fd;              /* the TUN descriptor, -1 once detached */
     bool kept;           /* the client keeps packets, see tunring_backend */
     bool signalled;      /* whether `signal` is set for what S, `split` or the client holds */
-    bool watched;        /* whether the read event tells of packets in the kernel: not while S has no room for one */
+    bool watched;        /* the read event reports packets in the kernel: not while S has no room for one */
     bool splitting;      /* `split` has packets left; only then may `reader` have some */
     offload_split split; /* of the packet that `reader` gave last */
     tun_reader reader;
@@ -91,11 +91,10 @@ void tun_session_end(tun_session *session, int failure);
 /* All counters but host_dropped. */
 void tun_session_count(tun_session *session, tunring_counters *counters);
 
-/* Makes the read event tell what the next receive will: after everything that moves S. */
+/* Updates the read event, which reports what the next receive will find: after everything that moves S. */
 void tun_session_update_event(tun_session *session);
 
-/* Up to `count` packets; how many. Fewer: there were no more, or an error will come again; 0: the last error says
- * why. */
+/* Returns up to `count` packets. Fewer: there were no more, or an error will come again; 0: the last error is set. */
 uint32_t tun_receive(tun_session *session, tunring_slot *slots, uint32_t count);
 void tun_release(tun_session *session, const tunring_slot *slots, uint32_t count);
 /* The read event reports packets that the client keeps, too. */

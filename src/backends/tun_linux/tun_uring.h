@@ -12,12 +12,12 @@
 
 typedef struct tun_uring tun_uring;
 
-/* For up to `max` reads at once. NULL where there is none; nothing is said of why, since read() does as well. */
+/* For up to `max` reads at once. NULL where there is none; the reason is not reported, since read() does as well. */
 tun_uring *tun_uring_open(unsigned max);
 void tun_uring_close(tun_uring *uring);
 
 /* Reads up to `count` times `size` bytes into buffers that lie `stride` bytes apart, without waiting. Each length is
- * what read() would say, or a negative errno. False if the kernel refused: then nothing was read. */
+ * that of read(), or a negative errno. False if the kernel refused: then nothing was read. */
 bool tun_uring_read(tun_uring *uring, int fd, unsigned char *buffers, size_t stride, uint32_t size, int32_t *lengths,
                     unsigned count);
 

@@ -70,7 +70,7 @@ def enter_own_network() -> None:
     Raises
     ------
     OSError
-        The system allows neither; the message says why.
+        The system allows neither; the message has the reason.
     """
     user, group = _effective_ids()
     try:

@@ -258,7 +258,7 @@ class Netlink:
 
 
 def _failure_in(message: bytes) -> KernelError | None:
-    """The failure that the end of a list, or of a request, tells of."""
+    """The failure that the end of a list, or of a request, reports."""
     if len(message) < _HEADER.size + _ERROR.size or not _ERROR.unpack_from(message, _HEADER.size)[0]:
         return None
     return _failure(message)

@@ -44,7 +44,7 @@ BUILDS = {
 #: Machine types of PE files, named as the folders of the official archive.
 MACHINES = {0x8664: "amd64", 0xAA64: "arm64", 0x014C: "x86", 0x01C4: "arm"}
 
-#: The beginning of a PE file: an MZ stub, which says where the PE header is.
+#: The beginning of a PE file: an MZ stub, which has the position of the PE header.
 _STUB = struct.Struct("<2s58xI")
 #: Signature, machine, sections, optional header's size.
 _HEADER = struct.Struct("<4sHH12xH2x")
@@ -61,7 +61,7 @@ def machine_of(file: Binary) -> str:
     Raises
     ------
     ValueError
-        It is not a DLL, or is cut off; the message says which.
+        It is not a DLL, or is cut off; the message names the fault.
     """
     size = file.seek(0, 2)
     file.seek(0)

@@ -192,7 +192,7 @@ def _address_key(address: Any) -> InterfaceAddress:
 
 
 def is_made_by_kernel(address: InterfaceAddress, found: FoundAddress) -> bool:
-    """True for the link-local address that an interface gets by itself; older kernels don't tell who has made it."""
+    """True for the link-local address that an interface gets by itself; older kernels don't report its maker."""
     return address.ip.version == 6 and address.ip.is_link_local and found.protocol in (0, _IFAPROT_KERNEL_LL)
 
 

@@ -59,7 +59,7 @@ class Resolver:
     Raises
     ------
     NotImplementedError
-        There is none; the message says what is lacking.
+        There is none; the message names what is lacking.
     """
 
     def __init__(self) -> None:

@@ -168,7 +168,7 @@ class Timers:
             else:
                 initiate = True
         keepalive_at = self._keepalive(now, stamps, reachable)
-        # An initiation takes its place: who calls sends it, says so, and looks again.
+        # An initiation takes its place: the caller sends it, reports that, and looks again.
         keepalive = keepalive_at <= now and not initiate
         if keepalive:
             self._tried_keepalive = now

@@ -343,7 +343,7 @@ class Device:
         try:
             part()
         except SessionClosed as error:
-            # The first one says why, the others follow it.
+            # The first one has the reason, the others follow it.
             self._failure = self._failure or error
         except BaseException as error:
             log.exception("a thread of the device ended")
