@@ -56,7 +56,7 @@ def _threads() -> set[threading.Thread]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_up() -> None:
-    """Opens what the process opens once: the pipe for signals, the queue of log lines, and the libraries."""
+    """Opens everything that is opened once per process: the pipe for signals, the queue of log lines, the libraries."""
     for name in libraries.NAMES:
         library = libraries.load(name)
         tunring.set_logger(lambda level, text: None, library)
@@ -67,7 +67,7 @@ def _warm_up() -> None:
         right.close()
     if sys.platform == "linux":
         tunring.UdpSocket.bind(("127.0.0.1", 0)).close()
-    gc.freeze()  # what is there now need not be looked through after each test
+    gc.freeze()  # objects that exist now need not be looked through after each test
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def _nothing_left(_warm_up: None) -> Iterator[None]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs what uses a library over each of those that work here without privileges."""
+    """Runs tests that use a library over each library that works here without privileges."""
     if "library" in metafunc.fixturenames:
         ours_only = metafunc.definition.get_closest_marker("ours_only")
         names = [name for name in libraries.NAMES if name != "wintun" or not ours_only]

@@ -1,6 +1,6 @@
 """Sets up a virtual environment with the project in it, and runs every test: the C programs, then pytest.
 
-    python3 tests/run.py [--venv FOLDER] [what pytest takes ...]
+    python3 tests/run.py [--venv FOLDER] [pytest's arguments ...]
 
 It needs Python 3.11 or later with its headers, a C compiler, and a package index for what the tests use.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _loops() -> dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], bool]]:
-    """Name -> what makes the loop, and whether a thread waits."""
+    """Name -> the loop's factory, and True if a thread waits."""
     if sys.platform == "win32":
         return {"proactor": (asyncio.ProactorEventLoop, True), "selector": (asyncio.SelectorEventLoop, True)}
     import uvloop
@@ -36,7 +36,7 @@ LOOPS = _loops()
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_up_loops() -> None:
-    """Opens what a kind of loop opens once in a process."""
+    """Opens the descriptors that a kind of loop opens once per process."""
     for make, _ in LOOPS.values():
         loop = make()
         loop.run_until_complete(asyncio.sleep(0))

@@ -55,7 +55,7 @@ class TunBench:
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         for scope in ("all", "default"):
             Path(f"/proc/sys/net/ipv4/conf/{scope}/rp_filter").write_text("0")
-            # Otherwise the kernel's own questions would be among the packets.
+            # Otherwise the kernel's own solicitations would be among the packets.
             Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
 
     def adapters(self, number: int) -> tuple[tunring.Adapter, tunring.Adapter]:
@@ -84,7 +84,7 @@ class TunBench:
 
 
 def make(library: str) -> tuple[MemoryBench | TunBench, tunring.Library]:
-    """The bench of that library, and the library."""
+    """Return the bench of a library, and the library."""
     if library != "tun_linux":
         loaded = libraries.load(library)
         return MemoryBench(loaded), loaded
@@ -92,7 +92,7 @@ def make(library: str) -> tuple[MemoryBench | TunBench, tunring.Library]:
         raise SystemExit("tun_linux is for Linux")
     from tunring._system.namespace_linux import enter_own_network
 
-    # Before there are other threads, so that all are in it.
+    # Before other threads exist, so that all are in the namespace.
     enter_own_network()
     loaded = tunring.load(library)
     return TunBench(loaded), loaded

@@ -87,7 +87,7 @@ def capture_to_a_file(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, weight=6)
 def capture_to_a_pipe(actor: Actor) -> None:
-    """The session goes on as if there were none, whatever becomes of the reader."""
+    """The session goes on as if it were not captured, whatever happens to the reader."""
     with actor.world.use(actor) as end, _reader(actor) as file:
         try:
             writer = tunring.pcapng.Writer(file)
@@ -122,7 +122,7 @@ def _send_more_than_a_capture_holds(pair: tuple[tunring.Session, tunring.Session
 
 @operation(weight=2)
 def capture_sessions_to_one_pipe(actor: Actor) -> None:
-    """Nobody reads it, and two threads fill it: neither sessions nor their ends wait for that."""
+    """Two threads fill a pipe that nobody reads: neither sessions nor their ends wait for it."""
     end_of_reader, end_of_writer = os.pipe()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -150,7 +150,7 @@ def capture_sessions_to_one_pipe(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, weight=12)
 def start_and_end_captures_under_others(actor: Actor) -> None:
-    """Threads start and end captures of the same sessions, to one writer that several of them have."""
+    """Threads start and end captures of the same sessions, to one writer that several threads share."""
     world = actor.world
     with world.use(actor) as end:
         writer = world.writer
@@ -161,7 +161,7 @@ def start_and_end_captures_under_others(actor: Actor) -> None:
         except RuntimeError:
             actor.note("captured already")
             if (other := world.recording) is not None:
-                other.close()  # whoever's it is
+                other.close()  # any thread's
             return
         except ValueError as error:
             if not writer.closed:

@@ -25,18 +25,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: Operations that a failure shows of each thread.
+#: Operations of each thread that a failure shows.
 HISTORY = 200
 
 #: Seconds without progress after which a thread hangs.
 PATIENCE = 30.0
 
-#: Of an exit: a promise was broken; something hangs.
+#: Exit codes: a promise was broken; something hangs.
 FAILED, HANGS = 1, 3
 
 
 class Skip(Exception):
-    """There is nothing to do an operation on at present. It counts as not performed."""
+    """An operation has no object at present. It counts as not performed."""
 
 
 class Kick(Exception):
@@ -51,7 +51,7 @@ class Operation:
     function: Callable[[Any], object]
     raises: tuple[type[BaseException], ...]
     weight: int
-    libraries: frozenset[str]  # where it can be done; empty: everywhere
+    libraries: frozenset[str]  # over which it can be done; empty: all
     main: bool  # only by the main thread
     systems: frozenset[str]  # sys.platform; empty: everywhere
 
@@ -103,7 +103,7 @@ class Actor(Generic[W]):
         self.engine = engine
         self.number = number
         self.random = random.Random(f"{engine.seed}/{number}")
-        self.flows: dict[object, int] = {}  # of each direction that it sends in
+        self.flows: dict[object, int] = {}  # the number of its flow, by direction
         self.history: collections.deque[list[Any]] = collections.deque(maxlen=HISTORY)
         self.began: float | None = None  # its operation, or None between two
         self._todo: list[Operation] = []
@@ -186,16 +186,16 @@ class Engine(Generic[W]):
 
     @property
     def over(self) -> bool:
-        """The time is up. Until everything was performed at least once, a slow machine gets some more."""
+        """True once the time is up. A slow machine gets more until everything was performed at least once."""
         left = self.seconds - (time.monotonic() - self.started)
         return self._ended or (left < 0 and (left < -PATIENCE or not self.never_performed()))
 
     def operations_of(self, actor: Actor[W]) -> list[Operation]:
-        """Those that the thread may perform."""
+        """The operations that the thread may perform."""
         return [operation for operation in self.operations if actor.number == 0 or not operation.main]
 
     def rarest(self, actor: Actor[W]) -> Operation | None:
-        """One that was performed least, if any was much less than the others."""
+        """The operation that was performed least, if that is much less than the others."""
         mine = self.operations_of(actor)
         least = min(self.counts[operation.name]["done"] for operation in mine)
         return actor.random.choice([o for o in mine if self.counts[o.name]["done"] == least]) if least < 3 else None
@@ -205,7 +205,7 @@ class Engine(Generic[W]):
             self.counts[operation.name][outcome] += 1
 
     def shortage(self) -> None:
-        """Descriptors become scarce, or are there again."""
+        """Note that descriptors become scarce, or are available again."""
         with self._lock:
             self.shortages += 1
 
@@ -244,7 +244,7 @@ class Engine(Generic[W]):
                 print(f"  {when:9.4f} {name}({'; '.join(notes)}) {outcome}", file=sys.stderr)
 
     def description(self) -> str:
-        """Everything that is needed to run it again."""
+        """The seed, and everything else that is needed to repeat the run."""
         import tunring
 
         return (
@@ -253,7 +253,7 @@ class Engine(Generic[W]):
         )
 
     def print_table(self, file: Any = None) -> None:
-        """How often each operation was performed, and what else came of it."""
+        """The number of times that each operation was performed, and its other outcomes."""
         width = max(map(len, self.counts))
         for name, counter in sorted(self.counts.items()):
             others = ", ".join(f"{outcome} {n}" for outcome, n in sorted(counter.items()) if outcome != "done")

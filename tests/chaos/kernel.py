@@ -34,7 +34,7 @@ _GONE = (tunring.SessionClosed, tunring.NotFound, ValueError)
 
 
 def _change_link(kind: int, index: int, flags: int = 0, change: int = 0, attribute: bytes = b"") -> None:
-    """One netlink request; OSError if the kernel refuses."""
+    """Make one netlink request; OSError if the kernel refuses."""
     message = _MESSAGE.pack(_MESSAGE.size + len(attribute), kind, _REQUEST_WITH_ACK, 1, 0, 0, 0, index, flags, change)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as route:  # NETLINK_ROUTE
         route.sendto(message + attribute, (0, 0))
@@ -44,7 +44,7 @@ def _change_link(kind: int, index: int, flags: int = 0, change: int = 0, attribu
 
 
 def _index(actor: Actor) -> int:
-    """Of an interface of a wild link."""
+    """The name of a wild link's interface."""
     adapter = actor.random.choice(actor.world.wild_link(actor).ends).adapter
     index = adapter.ifindex
     if not index:
@@ -79,7 +79,7 @@ def delete_an_interface(actor: Actor) -> None:
 
 @operation(*_GONE, libraries=["tun_linux"], weight=3)
 def move_an_interface_away(actor: Actor) -> None:
-    """To a new namespace, which goes with this thread: the kernel deletes what is in it."""
+    """Move an interface to a new namespace, which ends with this thread: the kernel then deletes its contents."""
     index = _index(actor)
     away = _new_namespace()
     try:
@@ -119,7 +119,7 @@ def configure_an_interface(actor: Actor) -> None:
         adapter.configure(addresses=[f"172.16.{number}.1/24"], mtu=actor.random.choice([1280, 1400, 1500]))
         adapter.configuration()
     except (tunring.WintunError, NotImplementedError) as error:
-        # It may go at any step, or another thread change what was just set.
+        # The interface may go at any step, or another thread may change it again.
         if adapter.ifindex and "should have the" not in str(error):
             raise
         raise Skip("gone or changed meanwhile") from error
@@ -127,7 +127,7 @@ def configure_an_interface(actor: Actor) -> None:
 
 @operation(*_GONE, tunring.AdapterBusy, libraries=["tun_linux"], weight=4)
 def hand_a_descriptor_over(actor: Actor) -> None:
-    """Somebody else's descriptor of an interface: an adapter and a session on a copy of it."""
+    """Serve a copy of a foreign descriptor of an interface by an adapter and a session."""
     if sys.platform != "linux":
         raise Skip
     from fcntl import ioctl

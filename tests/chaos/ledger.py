@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: IPv4 and UDP headers, and what identifies a packet: magic, direction, flow, number.
+#: IPv4 and UDP headers, and the identity of a packet: magic, direction, flow, number.
 _IP = struct.Struct(">BBHHHBBH4s4s")
 _UDP = struct.Struct(">HHHH")
 _IDENTITY = struct.Struct(">IIII")
@@ -35,7 +35,7 @@ class Wrong(AssertionError):
 
 
 class Route(NamedTuple):
-    """Where packets come from and go to, and the routers between."""
+    """The source and destination of packets, and the number of routers between them."""
 
     source: bytes
     target: bytes
@@ -67,7 +67,7 @@ def build(route: Route, identity: Identity, size: int, hops: int = 0) -> bytes:
     body = _IDENTITY.pack(_MAGIC, *identity)
     length = size - LEAST
     content = _NOISE[place : place + length]
-    # One flow's packets have equal headers but for what counts them, so that they can be merged into superpackets.
+    # One flow's packets have equal headers except for their numbers, so that they can be merged into superpackets.
     port = 1024 + flow % 60000
     total = _SUMS[place // 2 + length // 2] - _SUMS[place // 2] + (content[-1] << 8 if length % 2 else 0)
     total += _words(body) + port + 4000 + 2 * (size - _IP.size) + 17 + _words(route.source + route.target)
@@ -92,7 +92,7 @@ class _Record:
     next: int = 0  # the number of the next packet that is offered
     offers: list[str] = field(default_factory=list)  # what became of the last ones
     accepted: list[range] = field(default_factory=list)  # numbers that must arrive
-    unsure: list[range] = field(default_factory=list)  # those of which a beginning may arrive
+    unsure: list[range] = field(default_factory=list)  # numbers of which only the first ones may arrive
     arrived: set[int] = field(default_factory=set)
 
 
@@ -114,7 +114,7 @@ class Offer:
         self._sent: int | None = 0
 
     def accept(self, count: int | None) -> None:
-        """So many went out, the first ones. None: nobody knows how many."""
+        """Note that the first `count` packets went out. None: the number is unknown."""
         if count is not None and not 0 <= count <= len(self.packets):
             raise Wrong(f"{count} of {len(self.packets)} packets were sent")
         self._sent = count
@@ -175,7 +175,7 @@ class Direction:
         return Offer(self, flow, first, sizes, label)
 
     def settle(self, flow: int, numbers: range, sent: int | None, outcome: str) -> None:
-        """How an offer ended. For :class:`Offer`."""
+        """Note how an offer ended. For :class:`Offer`."""
         with self._lock:
             record = self._flows[flow]
             record.offers.append(outcome)
@@ -217,7 +217,7 @@ class Direction:
         self._last[key] = identity.number
 
     def missing(self) -> int:
-        """How many packets were accepted and have not arrived."""
+        """The number of packets that were accepted and have not arrived."""
         with self._lock:
             return sum(
                 len(numbers) - len(record.arrived.intersection(numbers))

@@ -58,7 +58,7 @@ def close_an_adapter_under_others(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, tunring.AdapterBusy, tunring.NotFound, weight=8)
 def restart_a_session_under_others(actor: Actor) -> None:
-    """Close and start: packets that are held of the last one may be in the way, and so may somebody else's session."""
+    """Close and start: held packets of the last session may prevent that, and so may another thread's session."""
     end = actor.random.choice(actor.world.wild_link(actor).ends)
     end.session.close()
     with end.adapter.start_session(actor.random.choice(CAPACITIES)) as session:

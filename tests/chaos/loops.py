@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from world import Actor, End
 
-#: Seconds that a task goes on.
+#: Seconds that a task runs.
 SPELL = 0.15
 
 
@@ -52,7 +52,7 @@ def run_in_loop(actor: Actor, main: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 
 async def _receive(actor: Actor, end: End, name: object) -> None:
-    """Take what comes, as one receiver."""
+    """Receive packets, as one receiver."""
     batch = await end.session.receive_async(
         actor.random.choice([1, 16, 256]), timeout=actor.random.choice([0, 0.01, 0.1])
     )

@@ -119,7 +119,7 @@ def fork(actor: Actor) -> None:
 
 
 def _wait_for(child: int) -> int:
-    """How it ended, or what ended it."""
+    """Its exit code, or the signal that ended it."""
     result = 0, 0
 
     def ended() -> bool:
@@ -136,7 +136,7 @@ def _wait_for(child: int) -> int:
 
 @operation(weight=1, systems=POSIX)
 def run_a_program(actor: Actor) -> None:
-    """It inherits nothing of ours, whatever is inheritable."""
+    """A program that is executed inherits nothing of ours."""
     show = subprocess.run(
         ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False, check=True,
         env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
@@ -159,7 +159,7 @@ class Signals:
         self._depth = 0
 
     def install(self, actor: Actor) -> None:
-        """From the main thread, whose actor that is."""
+        """Called by the main thread, whose actor it is."""
         self.actor = actor
         if sys.platform != "win32":
             signal.signal(signal.SIGUSR1, self._handle)
@@ -216,7 +216,7 @@ def send_a_signal(actor: Actor) -> None:
 
 
 def _kick_during(actor: Actor, call: Callable[[], object]) -> None:
-    """Call it, and let a handler raise in the main thread soon. The call may end before."""
+    """Call a function, and let a handler raise in the main thread soon. The call may end before."""
     seconds = actor.random.random() * 0.02
     kick = threading.Timer(seconds, os.kill, (os.getpid(), getattr(signal, "SIGUSR1", 0)))
     try:
@@ -265,7 +265,7 @@ def collect_garbage(actor: Actor) -> None:
 
 @operation(weight=3)
 def drop_sessions_unclosed(actor: Actor) -> None:
-    """Their destructors warn, and close them, in whichever thread collects them."""
+    """Dropped objects warn and are closed by their destructors, in whichever thread collects them."""
     left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
     left.send([bytes([0x45]) + bytes(19)])
     batch = right.receive(timeout=5)
@@ -313,7 +313,7 @@ def load_the_library(actor: Actor) -> None:
 
 @operation(weight=2, systems=("linux",))
 def run_out_of_descriptors(actor: Actor) -> None:
-    """For a moment: meanwhile every call in any thread may fail for that, and must leave everything as it was."""
+    """Descriptors are scarce for a moment: calls in any thread may fail, and must leave everything as it was."""
     if sys.platform == "win32":
         raise Skip
     import resource
@@ -338,7 +338,7 @@ def run_out_of_descriptors(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, tunring.RingFull, weight=6)
 def send_while_others_collect(actor: Actor) -> None:
-    """Buffers that go away as soon as the call has let go of them."""
+    """Yield buffers that are freed as soon as the call has released them."""
     with actor.world.use(actor) as end, offer(actor, end) as offered:
         packets = [bytearray(packet) for packet in offered.packets]
         gc.collect(0)

@@ -62,7 +62,7 @@ def _select(without: str, only: str) -> None:
 
 
 def _descriptors() -> dict[str, str]:
-    """Those that are open, and what they are, where the system lists them."""
+    """The open descriptors and their targets, where the system lists them."""
     found = {}
     for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
         with contextlib.suppress(OSError):
@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def _finish(run: engine.Engine[World], world: World, descriptors: dict[str, str]) -> None:
-    """Nothing is left over."""
+    """Check that nothing is left over."""
     import gc
 
     world.close()

@@ -41,7 +41,7 @@ SYSTEMS = ("linux",)
 
 
 class Flight:
-    """One direction of a pair: the account of its datagrams, and what seals them."""
+    """One direction of a pair: the account of its datagrams, and their Sealer."""
 
     def __init__(self, number: int) -> None:
         self.account = Direction(number, Route(bytes([127, 0, 0, 1]), bytes([127, 0, 0, 1])))
@@ -73,7 +73,7 @@ class Side:
 
 
 class Pair:
-    """Two sockets that send to each other. `link` of what is kept of it."""
+    """Two sockets that send to each other. Things kept of it have it as their `link`."""
 
     def __init__(self, actor: Actor) -> None:
         world = actor.world
@@ -117,7 +117,7 @@ def use(actor: Actor) -> Iterator[Side]:
 
 
 def offer(actor: Actor, side: Side) -> Offer:
-    """Datagrams to send from there."""
+    """Make datagrams to send from a side."""
     random = actor.random
     count = random.choice([1, 3, 64, 100])
     size = random.randint(LEAST, 1400)
@@ -131,7 +131,7 @@ def offer(actor: Actor, side: Side) -> Offer:
 
 
 def how(actor: Actor) -> dict[str, Any]:
-    """How to send."""
+    """Choose how to send."""
     random = actor.random
     on_full = random.choice(["wait", "partial", "drop", "raise"])
     return {"on_full": on_full, "timeout": random.choice([0, 0.01, 0.1]), "ecn": random.choice([0, 0, 1, 2])}
@@ -165,7 +165,7 @@ def receive_datagrams(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, tunring.RingFull, weight=25, libraries=LIBRARIES, systems=SYSTEMS)
 def send_datagrams(actor: Actor) -> None:
-    """In every form."""
+    """Send datagrams in every form."""
     with use(actor) as side, offer(actor, side) as offered:
         to = side.link.other(side).address
         packets = offered.packets
@@ -201,7 +201,7 @@ def send_sealed_datagrams(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, BufferError, weight=15, libraries=LIBRARIES, systems=SYSTEMS)
 def open_datagrams_in_place(actor: Actor) -> None:
-    """While views of some may be alive, or another thread sends them on."""
+    """Open datagrams while views of some may be alive, or another thread sends them on."""
     with use(actor) as side, receive(actor, side, 0.02) as batch:
         packets = batch.tobytes()
         sealed = numpy.array([data.startswith(MARK) for data in packets], dtype="?")
@@ -242,7 +242,7 @@ def _send_elsewhere(batch: tunring.Batch) -> None:
 
 
 def keep(actor: Actor, side: Side, batch: tunring.Batch) -> None:
-    """Keep some of it for others; the batch itself may end before."""
+    """Keep a part of a batch for other threads; the batch itself may end before."""
     expected = batch.tobytes()
     if actor.chance(0.5):
         views = [batch[i][:] for i in range(len(batch))]
@@ -279,7 +279,7 @@ def take_datagrams_apart(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, weight=6, libraries=LIBRARIES, systems=SYSTEMS)
 def wait_for_a_sockets_descriptor(actor: Actor) -> None:
-    """In a call of the user's own, which a close ends."""
+    """Wait for a socket by select(), which a close ends."""
     with use(actor) as side:
         try:
             ready = select.select([side.udp], [], [], actor.random.choice([0, 0.05]))[0]
@@ -306,7 +306,7 @@ def capture_a_socket(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, weight=6, libraries=LIBRARIES, systems=SYSTEMS)
 def let_tasks_share_a_socket(actor: Actor) -> None:
-    """They receive, linger, send, and are cancelled."""
+    """Tasks receive, linger, send, and are cancelled."""
     with use(actor) as side:
 
         async def take() -> None:
@@ -379,7 +379,7 @@ def close_a_socket_that_others_wait_in(actor: Actor) -> None:
 
 @operation(weight=3, libraries=LIBRARIES, systems=SYSTEMS)
 def drop_sockets_and_ciphers(actor: Actor) -> None:
-    """With a batch of theirs that lives on, which may be opened."""
+    """Drop a socket while a batch of it lives on, which may still be opened."""
     key = os.urandom(32)
     udp = _open(actor)
     udp.send(Sealer("chacha20-poly1305", key).seal([b"kept"] * 3), udp.address[:2])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def sizes(actor: Actor, maximum: int = 64) -> list[int]:
-    """Of packets that are to be sent."""
+    """Choose the sizes of packets to send."""
     random = actor.random
     largest = actor.world.bench.largest
     if actor.chance(0.03):
@@ -33,7 +33,7 @@ def sizes(actor: Actor, maximum: int = 64) -> list[int]:
 
 
 def flow(actor: Actor, direction: Direction) -> int:
-    """The one that the thread sends in this direction."""
+    """The flow that the thread sends in this direction."""
     if direction not in actor.flows:
         if len(actor.flows) > 64:
             actor.flows.clear()  # of links that are gone
@@ -42,7 +42,7 @@ def flow(actor: Actor, direction: Direction) -> int:
 
 
 def offer(actor: Actor, end: End, maximum: int = 64) -> Offer:
-    """Packets to send from that end."""
+    """Make packets to send from an end."""
     made = end.outgoing.offer(flow(actor, end.outgoing), sizes(actor, maximum), actor.history[-1][1])
     if not made.packets:
         with made:
@@ -60,7 +60,7 @@ def how_full(actor: Actor) -> dict[str, Any]:
 
 
 def receive(actor: Actor, end: End, maximum: int | None = None, timeout: float | None = None) -> tunring.Batch:
-    """A batch, of which what is ours was entered."""
+    """Receive a batch, and enter our packets of it."""
     if timeout is None:
         timeout = actor.random.choice([0, 0, 0.001, 0.02, 0.1])
     batch = end.session.receive(maximum or actor.random.choice([1, 2, 16, 256, 65536]), timeout=timeout)
@@ -119,7 +119,7 @@ def write_into_received_packets(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, tunring.RingFull, weight=15)
 def send_a_batch_back(actor: Actor) -> None:
-    """After each packet was made another one in its place."""
+    """Send a batch on, each of whose packets was replaced in place."""
     with actor.world.use(actor) as end, receive(actor, end) as batch:
         views = [view for view in batch if identify(bytes(view))]
         if len(views) != len(batch) or not views:
@@ -204,7 +204,7 @@ def look_at_what_is_kept(actor: Actor) -> None:
 
 @operation(tunring.SessionClosed, ValueError, weight=6)
 def release_a_batch_under_others(actor: Actor) -> None:
-    """Others read and release it at the same time: each finds it whole or released."""
+    """Several threads read and release a batch at the same time: each finds it whole or released."""
     batches = [kept for kept in list(actor.world.shelf) if isinstance(kept.what, tunring.Batch)]
     if not batches:
         with actor.world.use(actor) as end, offer(actor, end, 4) as offered:
@@ -218,7 +218,7 @@ def release_a_batch_under_others(actor: Actor) -> None:
     if not isinstance(batch, tunring.Batch):
         raise Skip("let go meanwhile")
     with kept.lock:
-        kept.read = lambda _: expected  # no longer whole for those who look later
+        kept.read = lambda _: expected  # other threads must not expect it to be whole
     if actor.chance(0.5):
         gc.collect(0)
     if batch.tobytes() != expected:
@@ -230,7 +230,7 @@ def release_a_batch_under_others(actor: Actor) -> None:
 
 
 def forms(actor: Actor, packets: list[bytes]) -> Any:
-    """The packets as something that can be sent."""
+    """Return the packets in some form that can be sent."""
     kind = actor.random.choice(["list", "tuple", "generator", "arrays", "mixed", "slices", "memoryviews"])
     actor.note(kind)
     if kind == "tuple":
@@ -290,7 +290,7 @@ def send_what_is_refused(actor: Actor) -> None:
 
 
 class _OnPurpose(Exception):
-    """Ends a block."""
+    """Raised to end a block."""
 
 
 @operation(tunring.SessionClosed, tunring.RingFull, weight=15)

@@ -45,10 +45,10 @@ class Bench(Protocol):
         """Two new adapters with a path between them."""
 
     def routes(self, number: int) -> tuple[Route, Route]:
-        """The ways from the first to the second, and back."""
+        """The routes from the first adapter to the second, and back."""
 
     def ready(self, adapters: tuple[tunring.Adapter, tunring.Adapter], number: int) -> None:
-        """Do what needs both sessions."""
+        """Prepare a link once both sessions exist."""
 
     def adapter(self) -> tunring.Adapter:
         """A new adapter that is connected to nothing."""
@@ -94,7 +94,7 @@ class Link:
                 self._users -= 1
 
     def shut(self) -> bool:
-        """Let nobody use it from here on. False if somebody has done so before."""
+        """Let nobody use it from now on. False if another thread has done so before."""
         with self._lock:
             before, self._closing = self._closing, True
         return not before
@@ -110,7 +110,7 @@ class Kept:
     """Something that was made of packets, and the bytes that it must have as long as it lives."""
 
     link: Any  # a Link, or a pair of sockets
-    what: Any  # a Batch, or what derives from its views
+    what: Any  # a Batch, or something derived from its views
     expected: list[bytes]
     read: Callable[[Any], list[bytes]]
     label: str
@@ -118,7 +118,7 @@ class Kept:
 
 
 class World:
-    """All of it. Every method may be called from any thread.
+    """All objects of a run. Every method may be called from any thread.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class World:
         self.links += [self.new_link(proven=False) for _ in range(WILD)]
 
     def new_number(self) -> int:
-        """Of something that is like a link."""
+        """The number of something that is like a link."""
         return next(self._numbers)
 
     def new_direction(self) -> int:
@@ -216,7 +216,7 @@ class World:
         """Receive what is still on its way over a link that nobody uses any more."""
         limit = Deadline(15)
         while any(end.incoming.missing() for end in link.ends):
-            self.clear_shelf(link)  # what is pinned may be in the way
+            self.clear_shelf(link)  # pinned packets may prevent it
             for end in link.ends:
                 with end.session.receive(4096, timeout=0.01) as batch:
                     end.incoming.receive(receiver, batch.tobytes())
@@ -269,14 +269,14 @@ class World:
 
     @staticmethod
     def look(kept: Kept) -> None:
-        """It must be what it was."""
+        """Check that it is unchanged."""
         with kept.lock:
             found = kept.read(kept.what)
         if found != kept.expected:
             raise Wrong(f"a kept {kept.label} of link {kept.link.number} has changed: {found} was {kept.expected}")
 
     def let_go(self, kept: Kept) -> None:
-        """Look at it once more, and hold it no longer."""
+        """Check it once more, and drop it."""
         self.look(kept)
         if isinstance(kept.what, tunring.Batch):
             kept.what.release()
@@ -285,11 +285,11 @@ class World:
     # ---- The rest
 
     def path(self, suffix: str) -> str:
-        """Of a file that is not there yet."""
+        """The path of a new file."""
         return os.fspath(self.folder / f"{next(self.names)}{suffix}")
 
     def name(self) -> str:
-        """Of an adapter, which no other has."""
+        """A name for an adapter, which no other has."""
         return f"chaos{next(self.names)}"
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from tunring import _core
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Of its class, rather than uses of an object.
+#: Attributes of the class rather than uses of an object.
 _SKIPPED = {
     "__new__", "__init__", "__init_subclass__", "__doc__", "__module__", "__slots__", "__del__", "__weakref__",
     "bind", "from_socket", "__reduce_cython__", "__setstate_cython__", "__pyx_vtable__", "__buffer__",

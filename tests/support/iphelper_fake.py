@@ -1,4 +1,4 @@
-"""A stand-in for Windows' IP Helper API: it keeps tables, records calls, and fails as it is told to.
+"""A stand-in for Windows' IP Helper API: it keeps tables, records calls, and fails on request.
 
 It checks what the real one would: rows are complete, tables are freed once, IPv4 rows have no site prefix.
 """
@@ -93,7 +93,7 @@ class FakeIpHelper:
         self.tables: dict[int, Any] = {}
         self.settings_out = 0
 
-    # ---- what tests look at
+    # ---- for tests to look at
 
     def state(self) -> Any:
         """All that configuration may change."""
@@ -308,7 +308,7 @@ class FakeIpHelper:
     def _serves(self, luid: int, family: int) -> bool:
         return any((row.luid, row.family) == (luid, family) for row in self.interfaces)
 
-    # ---- what others do
+    # ---- other programs' actions
 
     def give_route(self, network: str, hop: str, luid: int = OTHER_LUID, metric: int = 0) -> None:
         target = ip_network(network)

@@ -89,7 +89,7 @@ def stale_ends() -> int:
 
 
 def reported(session: tunring.Session, figure: int) -> int | None:
-    """The figure of a session's host half, or None over the official DLL, which has no words for it."""
+    """The figure of a session's host half, or None over the official DLL, which doesn't report it."""
     return None if session.adapter.library.official else figure
 
 

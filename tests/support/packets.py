@@ -1,8 +1,8 @@
-"""Packets that a host accepts, told apart by a number."""
+"""Packets that a host accepts, distinguished by a number."""
 
 from __future__ import annotations
 
-#: The least that a host accepts of each version.
+#: The smallest packet of each version that a host accepts.
 LEAST = {4: 20, 6: 40}
 
 #: The largest packet of the ABI.

@@ -90,7 +90,7 @@ SIGNAL = signal.SIGINT if sys.platform == "win32" else signal.SIGUSR1
 
 
 def kick(seconds: float = 0.05) -> None:
-    """Sends it to the main thread in a while."""
+    """Sends a signal to the main thread after a while."""
     threading.Timer(seconds, _kick).start()
 
 
@@ -141,7 +141,7 @@ def _started(command: list[str], **options: Any) -> subprocess.CompletedProcess[
 
 
 def check_script(source: str, *options: str, library: str = "") -> str:
-    """The same for one that must succeed and print nothing on stderr. Returns what it printed."""
+    """Runs a script that must succeed and print nothing on stderr. Returns what it printed."""
     done = run_script(source, *options, library=library)
     assert (done.returncode, done.stderr) == (0, ""), f"exit code {done.returncode}:\n{done.stderr}"
     return done.stdout

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def numbered(first: int, count: int, size: int = 20) -> list[bytes]:
-    """So many packets, numbered on from `first`."""
+    """Makes `count` packets, numbered on from `first`."""
     return [packet(size, number=number) for number in range(first, first + count)]
 
 
@@ -33,7 +33,7 @@ def rest(session: tunring.Session) -> list[int]:
 
 
 def tasks_here(session: tunring.Session) -> Tasks:
-    """Those of the loop that runs."""
+    """The tasks of the running loop."""
     return session._tasks[asyncio.get_running_loop()]
 
 
@@ -76,7 +76,7 @@ async def served_in_turn(
         left.send([packet(number=number)])
         while len(order) <= number:
             await sleep(0.001)
-        await sleep(0.005)  # a task that is woken for nothing has its chance
+        await sleep(0.005)  # lets a task that is woken for nothing run
     return order
 
 

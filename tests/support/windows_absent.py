@@ -1,4 +1,4 @@
-"""Tests that do not run on Windows, and why.
+"""Tests that do not run on Windows, and the reasons.
 
 conftest.py leaves exactly these out there, and tests/wine/run checks that nothing else is missing: each entry is a
 folder, a file or a test, parametrized or not, and must match something.

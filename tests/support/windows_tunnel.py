@@ -19,7 +19,7 @@ class Tunnel:
         self.restart(stays=stays)
 
     def restart(self, *, stays: bool = False) -> None:
-        """As another adapter object would, of another process."""
+        """Start again, as another adapter object of another process would."""
         target = configurator.Target("OfficeNet", 1, LUID, -1, "wintun", official=True)
         self.configurator = configurator.Configurator(lambda: target, stays=stays, opened=stays, call=self.call)
 

@@ -14,7 +14,7 @@ if sys.platform != "win32":
 else:
     import ctypes
 
-    # A driver is what Wine has no place for; the stand-in for it is loaded where it is asked for.
+    # Wine has no drivers; the stand-in for ours is loaded where it is asked for.
     WINE = hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
     collect_ignore_glob = [
         *(["test_driver.py"] if WINE else []),

@@ -46,7 +46,7 @@ GUARD_TURNS = 4
 #: Packets that the C loop commits at a time, as tunring's core does.
 CHUNK = 64
 
-#: The figures that are asked for, and what stands beside what.
+#: The ratios that are printed, and the figures that they compare.
 GOALS = [
     ("receive", "counted", "plain C", "<= 1.15"),
     ("receive", "lazily", "plain C", "<= 1.15"),
@@ -222,7 +222,7 @@ def ring_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, 
 
 
 def live_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> Turns:
-    """Nanoseconds a packet of sending while the driver takes: by batches and singly, and in C by chunks and singly."""
+    """ns per packet of sending while the driver takes: by batches and singly, and in C by chunks and singly."""
     with adapters(library, 2) as (one, two), ExitStack() as stack:
         loop = PlainLoop(c, one, size, simulated=False)
         stack.callback(loop.close)
@@ -258,7 +258,7 @@ def live_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, 
 
 
 def guard_turns(library: tunring.Library, c: ctypes.CDLL, size: int, batch: int, turns: int) -> Turns:
-    """Nanoseconds a packet of a busy sender with the guard against lost wake-ups, without it, and without it again, by
+    """ns per packet of a busy sender with the guard against lost wake-ups, without it, and without it again, by
     another session: what differs between those two is noise."""
     with adapters(library, 3) as made, ExitStack() as stack:
         cables = {}

@@ -133,7 +133,7 @@ def _run_share(bench: _Bench, share: list[str], report: Path) -> tuple[int, str]
 
 
 def _race(bench: _Bench, sends: int) -> int:
-    """Without the guard first, for fewer: a few of 300,000 are lost sight of."""
+    """Runs without the guard first, for fewer packets: a few of 300,000 get stranded."""
     code = 0
     for guard, count in (("0", min(sends, 300_000)), ("1", sends)):
         arguments = [windows_path(bench.stand_in), windows_path(bench.dll), str(count), guard]
@@ -152,7 +152,7 @@ def _measure(bench: _Bench, figures: Path, turns: int) -> int:
 
 
 def _set_up(options: argparse.Namespace, root: Path, wine: Wine, workers: ThreadPoolExecutor) -> _Bench:
-    """Prepares what can be at the same time: the prefix, the driver's stand-in, and a Python."""
+    """Prepares in parallel: the prefix, the driver's stand-in, and a Python."""
     _say("a prefix, the driver's stand-in, packages for this system's Python")
     prefix = workers.submit(wine.start)
     stand_in = workers.submit(build.stand_in, root)
@@ -188,7 +188,7 @@ def _wheel_faults(host_python: Path, wheel: Path) -> list[str]:
 
 
 def _checks(bench: _Bench, wheel: Path) -> tuple[list[str], set[str]]:
-    """Work of this system while Windows tests: faults, and the tests that there are here."""
+    """Do this system's work while Windows tests; return faults, and the tests that exist here."""
     here = _listed_here(bench.host_python, bench.root / "build")
     official = downloads.official_header(pip_of(bench.host_python), bench.root)
     faults = header_check.faults(official, build.compiler(bench.root).split())

@@ -35,7 +35,7 @@ def listed(lines: Iterable[str]) -> set[str]:
 
 
 def reported(reports: Iterable[Path]) -> set[str]:
-    """The tests of JUnit reports, likewise."""
+    """The tests of JUnit reports, each with its variants."""
     cases = [case for report in reports for case in ElementTree.parse(report).iter("testcase")]
     return _without_variants(
         {f"{PureWindowsPath(case.get('file', '')).as_posix()}::{case.get('name')}" for case in cases}

@@ -17,7 +17,7 @@ _MINGW = "x86_64-w64-mingw32-"
 
 
 def tag(version: str) -> str:
-    """The two numbers that tell versions' ABIs apart: ``"313"``."""
+    """The two numbers that distinguish versions' ABIs: ``"313"``."""
     major, minor, _ = version.split(".")
     return major + minor
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Handles to devices: events of no other use, whose values nobody else can have while we keep them open. So a handle
- * that was closed by force is told from others' when it is closed again.
+ * that was closed by force is recognized when it is closed again.
  */
 #include "device_handle.h"
 

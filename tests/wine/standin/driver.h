@@ -5,7 +5,7 @@
  * A device has two directions, one out of its R ring and one into its S ring. By itself a device is on no network: a
  * thread takes what it sends, by the driver's own protocol of sleeping, and drops it. Two connected devices share their
  * directions: what one sends is in the other's ring before WintunSendPacket returns, unless there is no room. A
- * simulated device does only what the simulator says.
+ * simulated device does only what the simulator's calls ask.
  */
 #ifndef STANDIN_DRIVER_H
 #define STANDIN_DRIVER_H

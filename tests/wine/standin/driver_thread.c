@@ -101,7 +101,7 @@ serve(registration *session)
     }
 }
 
-/* The near end's SetEvent() moves packets; only room that the far end makes goes untold. */
+/* The near end's SetEvent() moves packets; only room that the far end makes goes unreported. */
 static void
 retry(registration *session)
 {
