@@ -21,6 +21,10 @@ BUILT = ROOT / "build" / "bench"
 PACKAGES = {"pytun": "python-pytun==2.4.2", "pmd3": "pytun-pmd3==3.0.3"}
 
 
+#: The release of boringtun's command.
+BORINGTUN = "0.7.1"
+
+
 class Missing(Exception):
     """A program can't be had here; the text has the reason."""
 
@@ -61,6 +65,17 @@ def wireguard_program() -> str:
     BUILT.mkdir(parents=True, exist_ok=True)
     _run("go", "build", "-o", str(program), "golang.zx2c4.com/wireguard", folder=PEERS / "wireguard")
     return str(program)
+
+
+@functools.cache
+def boringtun_program() -> str:
+    """Build boringtun's command from its registry; returns the program's path."""
+    folder = BUILT / "boringtun"
+    if not (folder / "bin/boringtun-cli").exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        package = ["boringtun-cli", "--version", BORINGTUN, "--locked"]
+        _run("cargo", "install", "--quiet", *package, "--root", str(folder))
+    return str(folder / "bin/boringtun-cli")
 
 
 @functools.cache

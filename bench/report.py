@@ -2,9 +2,9 @@
 
     python bench/report.py [--turns N] [--only PART ...] [--again]
 
-The parts are ring, receive, send, tcp, echo, tunnel, server, udp, aead, routes, scaling and, only if named, dll:
-tests/wine/run --bench, which installs Wine. A part that isn't measured keeps the figures of the last run, which are in
-bench/figures.json. With --again nothing is measured, and all is written from there. All of it takes 25 minutes, and
+The parts are ring, receive, send, tcp, echo, tunnel, wireguard, server, udp, aead, routes, scaling and, only if named,
+dll: tests/wine/run --bench, which installs Wine. A part that isn't measured keeps the figures of the last run, those of
+bench/figures.json. With --again nothing is measured, and all is written from there. All of it takes 35 minutes, and
 wants root for the parts with the kernel. Peers that can't be built here are left out, and named.
 """
 
@@ -33,6 +33,8 @@ import udp
 from netns import may_make_namespaces
 from programs import NAMES, available
 from turns import Spread, Turns
+
+import wireguard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +116,14 @@ def measure_tunnel(turns: int) -> Figures:
     return found
 
 
+def measure_wireguard(turns: int) -> Figures:
+    turns = max(turns, 7)
+    sides = wireguard.available()[0]
+    found = wireguard.tcp(sides, turns=turns) | wireguard.ping(sides, turns=turns)
+    found |= wireguard.bursts(sides, turns=turns) | wireguard.handshakes(turns=turns)
+    return {f"wireguard {what}": result.taken for what, result in found.items()}
+
+
 def measure_server(turns: int) -> Figures:
     return {f"server {size}": server.server(size, turns=max(turns, 7)).taken for size in server.SIZES}
 
@@ -169,6 +179,7 @@ PARTS: dict[str, Callable[[int], Figures]] = {
     "tcp": measure_tcp,
     "echo": measure_echo,
     "tunnel": measure_tunnel,
+    "wireguard": measure_wireguard,
     "server": measure_server,
     "udp": measure_udp,
     "aead": measure_aead,
@@ -178,7 +189,7 @@ PARTS: dict[str, Callable[[int], Figures]] = {
 
 
 #: Those that make network namespaces.
-KERNEL_PARTS = ("receive", "send", "tcp", "echo", "tunnel")
+KERNEL_PARTS = ("receive", "send", "tcp", "echo", "tunnel", "wireguard")
 
 
 def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +197,8 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
     runs: dict[str, str] = dict(known.get("runs", {}))
     notes = [] if may_make_namespaces() else ["No part with the kernel: it needs root."]
     missing = {NAMES[peer]: reason for peer, reason in available()[1].items()} | tunnel.available()[1]
+    if "wireguard" in parts:
+        missing |= {f"WireGuard's {side}": reason for side, reason in wireguard.available()[1].items()}
     notes += [f"Without {name}: {' '.join(reason.split())[:200]}" for name, reason in missing.items()]
     for part in parts:
         if part in KERNEL_PARTS and not may_make_namespaces():
@@ -196,7 +209,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
         except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
             notes.append(f"{part} failed: {failure}")
         else:
-            libraries = f", {tunnel.versions()}" if part in ("tunnel", "aead") else ""
+            libraries = f", {tunnel.versions()}" if part in ("tunnel", "wireguard", "aead") else ""
             runs[part] = (
                 f"{machine()}{libraries}; {time.strftime('%Y-%m-%d')}, load {load:.1f} before; medians of {turns} turns"
             )
@@ -208,7 +221,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
 
 #: The goals: what, of which figures, ours, beside, whether more or less is better and how much is wanted, the command.
 RING, TUN, DLL = "python bench/ring.py", "python bench/tun.py", "tests/wine/run --bench"
-TUNNEL = "python bench/tunnel.py"
+TUNNEL, WIREGUARD = "python bench/tunnel.py", "python bench/wireguard.py"
 SERVER = ("batches", "sendto", "<=", 0.2, "python bench/server.py")
 GOALS: list[tuple[str, str, str, str, str, float, str]] = [
     *[
@@ -314,6 +327,21 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         )
     ],
     *[
+        (f"WireGuard, {what}, {side} / {other}", f"wireguard {key}", side, other, sign, goal, f"{WIREGUARD} {part}")
+        for what, part, key, sign, side, other, goal in (
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto", wireguard.OTHER, 1.5),
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring ipsec-mb", wireguard.OTHER, 1.8),
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto > wireguard-go", wireguard.OTHER, 1.1),
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "wireguard-go > tunring libcrypto", wireguard.OTHER, 1.1),
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto", wireguard.BORINGTUN, 1.5),
+            ("processors per packet", "tcp", "cpu", "<=", "tunring libcrypto", wireguard.OTHER, 0.55),
+            ("processors per packet", "tcp", "cpu", "<=", "tunring ipsec-mb", wireguard.OTHER, 0.55),
+            ("idle ping, p50", "ping", "p50", "<=", "tunring libcrypto", wireguard.OTHER, 1.1),
+            ("idle ping, p99", "ping", "p99", "<=", "tunring libcrypto", wireguard.OTHER, 1.1),
+            ("bursts of 32", "bursts", "bursts tunring libcrypto", "<=", *wireguard.SPREADS[1::-1], 1.3),
+        )
+    ],
+    *[
         (f"server, {size} B: lookup, split and send_many / a dict and sendto", f"server {size}", *SERVER)
         for size in server.SIZES
     ],
@@ -373,7 +401,7 @@ def goal_rows(figures: Figures) -> list[str]:
             added = Spread.of([a - b for a, b in zip(taken["views"], taken["lazily"], strict=True)])
             met = "met" if added.median <= 60 else "**missed**"
             rows.append(f"| a memoryview of each packet, {size} B, added ns | <= 60 | {added} | {met} | `{RING}` |")
-    return rows + loss_rows(figures) + lookup_rows(figures)
+    return rows + handshake_rows(figures) + loss_rows(figures) + lookup_rows(figures)
 
 
 #: Nanoseconds per packet that a lookup among so many prefixes may take.
@@ -390,6 +418,19 @@ def lookup_rows(figures: Figures) -> list[str]:
         what = f"lookup of a random IPv{version} destination among {LOOKUP_PREFIXES:,} prefixes, ns"
         met = "met" if found.median <= LOOKUP_GOAL else "**missed**"
         rows.append(f"| {what} | <= {LOOKUP_GOAL} | {found} | {met} | `python bench/routes.py` |")
+    return rows
+
+
+def handshake_rows(figures: Figures) -> list[str]:
+    """Goals that are not ratios."""
+    rows = []
+    for what, sign, goal in (("handshake", "<=", 2), ("handshakes", ">=", 400)):
+        if taken := figures.get(f"wireguard {what}"):
+            found = Spread.of(taken["both ends"])
+            met = found.median <= goal if sign == "<=" else found.median >= goal
+            command = f"{WIREGUARD} handshakes"
+            title = f"WireGuard, {wireguard.UNITS[what]}"
+            rows.append(f"| {title} | {sign} {goal} | {found} | {'met' if met else '**missed**'} | `{command}` |")
     return rows
 
 
@@ -447,6 +488,16 @@ def title_of(key: str) -> tuple[str, str, str]:
             "cpu": ("TCP through a tunnel: its two processes' time of processors", "ns per packet of 1400 bytes"),
         }.get(words, (f"UDP through a tunnel, {rest[-1]} bytes, at wireguard-go's highest rate", "% lost"))
         return what, tunnel.OTHER, unit
+    if kind == "wireguard":
+        title, unit = {
+            "tcp": ("TCP (more is better)", "Gb/s"),
+            "cpu": ("TCP: two processes' time of processors", "ns per packet of 1400 bytes"),
+            "p50": ("ping through the idle tunnel, median", "microseconds"),
+            "p99": ("ping through the idle tunnel, 99th percentile", "microseconds"),
+            "handshake": ("a handshake by itself, both ends", "ms"),
+            "handshakes": ("handshakes at once, both ends (more is better)", "per second"),
+        }.get(rest[0], (f"a hub by {' '.join(rest[1:])}, packets of 1400 bytes", "ns of its processors a packet"))
+        return f"WireGuard: {title}", wireguard.SPREADS[0] if rest[0] == "bursts" else wireguard.OTHER, unit
     if kind == "server":
         return f"A server's way down to {server.CLIENTS} clients, {words} bytes", "sendto", "ns of a processor a packet"
     if kind == "udp":
@@ -567,6 +618,8 @@ def plot(results: dict[str, Any]) -> None:
     bars("tcp", "TCP through a forwarder between two TUN interfaces: more is better", {"tcp": "one connection"}, "Gb/s")
     titles = {"tunnel tcp": "Gb/s: more is better", "tunnel cpu": "ns of processors a packet of 1400 bytes"}
     bars("tunnel", "TCP through the cookbook's tunnel and wireguard-go", titles, "")
+    titles = {"wireguard tcp": "Gb/s: more is better", "wireguard cpu": "ns of processors a packet of 1400 bytes"}
+    bars("wireguard", "TCP through WireGuard", titles, "")
     bars("echo", "Echo of a datagram: less is better", {"echo p50": "p50", "echo p99": "p99"}, "microseconds")
     lines(
         "growth",

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("tests/support", "tests/linux")]
 
@@ -37,6 +37,8 @@ from tunring.examples.tunnel import CIPHERS, KEY  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 #: Bytes of the packets inside, and the payload of those of TCP: headers of IPv4 and TCP, with time stamps.
 MTU, TCP_HEADERS = 1400, 52
@@ -92,6 +94,9 @@ class Tunnel:
         self._stack = stack
         self._join()
         self._processes = self._start_wireguard() if side == OTHER else self._start_ours(*side.split())
+        self._get_ready()
+
+    def _get_ready(self) -> None:
         server = self._start(["iperf3", "-s"], self.ends[1])
         wait_until(lambda: ":5201" in self.ends[1].run("ss", "-Hltn"), f"iperf3 did not listen ({server.args})")
         # Both have then heard of each other.
@@ -212,19 +217,32 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def available(sides: Sequence[str] = SIDES) -> tuple[list[str], dict[str, str]]:
+def require_library(library: str, cipher: str) -> None:
+    """Raise Missing if a library that computes a cipher is not there. It stays chosen in this process."""
+    os.environ["TUNRING_AEAD"] = library
+    provider = providers()[cipher]  # type: ignore[index]
+    if provider.name is None:
+        raise Missing("; ".join(provider.others))
+
+
+def require(side: str) -> None:
+    """Raise Missing if a side can't be had here."""
+    if side == OTHER:
+        wireguard_program()
+    else:
+        cipher, library = side.split()
+        require_library(library, cipher)
+
+
+def available(
+    sides: Sequence[str] = SIDES, require: Callable[[str], None] = require
+) -> tuple[list[str], dict[str, str]]:
     """The sides that can be had here, and why others can't."""
     found, missing = [], {}
     before = os.environ.get("TUNRING_AEAD")
     for side in sides:
         try:
-            if side == OTHER:
-                wireguard_program()
-            else:
-                cipher, os.environ["TUNRING_AEAD"] = side.split()
-                provider = providers()[cipher]  # type: ignore[index]
-                if provider.name is None:
-                    raise Missing("; ".join(provider.others))
+            require(side)
         except Missing as reason:
             missing[side] = str(reason)
         else:
@@ -235,19 +253,36 @@ def available(sides: Sequence[str] = SIDES) -> tuple[list[str], dict[str, str]]:
     return found, missing
 
 
-def tcp(sides: Sequence[str], *, turns: int, seconds: float = 3) -> dict[str, Turns]:
-    """Gigabits a second, and the processes' nanoseconds per packet."""
-    rate, cpu = (Turns({side: [] for side in sides}) for _ in range(2))
+def by_turns(
+    sides: Sequence[str],
+    turns: int,
+    figures: Sequence[str],
+    make: Callable[[ExitStack, str], T],
+    measure: Callable[[T], Sequence[float]],
+) -> dict[str, Turns]:
+    """Make all tunnels, measure each once for nothing and then once in each turn: figures of these names."""
+    found = {figure: Turns({side: [] for side in sides}) for figure in figures}
     with ExitStack() as stack:
-        tunnels = [Tunnel(stack, side) for side in sides]
-        for tunnel in tunnels:
-            tunnel.tcp(1)
+        tunnels = {side: make(stack, side) for side in sides}
+        for tunnel in tunnels.values():
+            measure(tunnel)
         for turn in range(turns):
-            for tunnel in tunnels if turn % 2 == 0 else reversed(tunnels):
-                taken = tunnel.tcp(seconds)
-                rate.taken[tunnel.side].append(taken.gigabits)
-                cpu.taken[tunnel.side].append(taken.nanoseconds)
-    return {"tcp": rate, "cpu": cpu}
+            for side in sides if turn % 2 == 0 else reversed(sides):
+                for figure, value in zip(figures, measure(tunnels[side]), strict=True):
+                    found[figure].taken[side].append(value)
+    return found
+
+
+def tcp(
+    sides: Sequence[str], *, turns: int, seconds: float = 3, make: Callable[[ExitStack, str], Tunnel] = Tunnel
+) -> dict[str, Turns]:
+    """Gigabits a second, and the processes' nanoseconds per packet."""
+
+    def measure(one: Tunnel) -> tuple[float, float]:
+        taken = one.tcp(seconds)
+        return taken.gigabits, taken.nanoseconds
+
+    return by_turns(sides, turns, ("tcp", "cpu"), make, measure)
 
 
 def highest_rate(tunnel: Tunnel, size: int, seconds: float) -> float:
