@@ -329,6 +329,13 @@ step_fuzz()
     quietly python3 tests/fuzz/run.py --seconds 300
 }
 
+# full: fuzzing of the parsers in Python, ten minutes
+step_fuzz_parsers()
+{
+    step_build && HYPOTHESIS_PROFILE=full TUNRING_FUZZ_SECONDS=150 quietly .venv-test/bin/python -m pytest \
+        --timeout 600 -p no:cacheprovider tests/wireguard/test_parsers.py
+}
+
 # full: the Python tests with the newest Python
 step_newest()
 {
