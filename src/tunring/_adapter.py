@@ -311,7 +311,9 @@ class Adapter:
             Linux, with ``default``: with this mark a socket's packets go beside the adapter, see :meth:`bypass`. The
             table's number by default.
         table : int, optional
-            Linux, with ``default``: the routing table to use; the first that is free from 51820 on by default.
+            Linux, with ``default``: the routing table to use; the first that is free from 51820 on by default. Without
+            it: the table that ``routes`` go to, instead of the main one; which packets look there is for rules of your
+            own.
         ipv6 : bool, optional
             False: the system is to do nothing of IPv6 on the interface by itself: it gets no link-local address and
             sends no router solicitations. True: as it was before that. None: no change.

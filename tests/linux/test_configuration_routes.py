@@ -62,6 +62,29 @@ def test_routes_of_both_families(adapter: tunring.Adapter, namespace: Namespace)
         }
 
 
+def test_routes_in_another_table(adapter: tunring.Adapter, namespace: Namespace) -> None:
+    """Rules of others lead there: tunring makes none."""
+    rules = namespace.ip("rule")
+    for _ in range(2):
+        adapter.configure(["10.6.7.7/24", "fd00::7/64"], routes=["10.0.0.0/8", "0.0.0.0/0", "::/0"], table=77)
+    assert {line.split()[0] for line in namespace.ip("route show table 77").splitlines()} == {"10.0.0.0/8", "default"}
+    assert namespace.ip("-6 route show table 77").startswith("default")
+    assert routes(namespace) == {("10.6.7.0/24", None, None), ("fd00::/64", None, 256)}
+    assert namespace.ip("rule") == rules
+    # They return with the interface, and a later call's route to a network replaces an earlier one's.
+    adapter.configure(up=False)
+    adapter.configure(routes=[Route("10.0.0.0/8", metric=7)], table=77)
+    found = namespace.ip("route show table 77").splitlines()
+    assert len(found) == 2
+    assert [line.split()[0] for line in found if "metric 7" in line] == ["10.0.0.0/8"]
+    for wrong, words in (
+        ({"default": 4}, "routes are in table 77 since an earlier call: a default route can't be added"),
+        ({"routes": ["10.1.0.0/16"], "table": 78}, "routes are in table 77 .*, and can't move to table 78"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            adapter.configure(**wrong)
+
+
 def test_packets_take_the_routes(adapter: tunring.Adapter, namespace: Namespace) -> None:
     with adapter.start_session() as session:
         adapter.configure(["10.6.7.7/32", "fd00::7/128"], routes=["192.0.2.0/24", "::/0"])

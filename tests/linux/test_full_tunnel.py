@@ -222,6 +222,7 @@ def test_values_that_are_refused(adapter: tunring.Adapter) -> None:
         ({"default": 5}, "default must be True, False, 4 or 6, not 5"),
         ({"bypass": [SERVER]}, "bypass is for a default route"),
         ({"mark": 5}, "mark is for a default route"),
+        ({"table": 77}, "table is for routes"),
         ({"default": 4, "mark": 0}, "mark must be 1 to 0xffffffff, not 0"),
         ({"default": 4, "table": 254}, "table must be .* not 254"),
         ({"default": 4, "bypass": ["0.0.0.0/0"]}, "is everything"),

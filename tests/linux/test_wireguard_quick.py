@@ -17,7 +17,7 @@ import pytest
 from wireguard_hosts import PORT, SOCKETS, build_wireguard_go, join
 
 from running import eventually
-from tunring.wireguard import Key
+from tunring.wireguard import Key, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,6 +227,44 @@ def test_by_a_file(namespace: Namespace, name: str, tmp_path: Path) -> None:
     assert result["peers"][0]["public_key"] == other.public.base64
     assert all(mark.exists() for mark in marks)
     assert key.base64 not in said
+
+
+def test_a_table_and_the_file_that_is_saved(namespace: Namespace, name: str, tmp_path: Path) -> None:
+    """Routes go to the table that the file names, and at the end the file has what wg has changed."""
+    name += "1"
+    key, other, third = Key.generate(), Key.generate(), Key.generate()
+    file = tmp_path / "tunnel.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {key.base64}\nAddress = 10.8.0.1/24, fd08::1/64\nTable = 77\nSaveConfig = true\n"
+        f"PostUp = true # a comment\n"
+        f"[Peer]\nPublicKey = {other.public}\nAllowedIPs = 10.9.0.0/16, 0.0.0.0/0, ::/0\nEndpoint = 127.0.0.1:9\n"
+    )
+    file.chmod(0o600)
+    command = [sys.executable, "-m", "tunring", "wireguard", name, "--config", str(file)]
+    assert namespace.run(*command) == ""
+    [process] = serving(name)
+    assert {line.split()[0] for line in namespace.ip("route show table 77").splitlines()} == {"default", "10.9.0.0/16"}
+    assert namespace.ip("-6 route show table 77").split()[0] == "default"
+    assert "10.9.0.0/16" not in namespace.ip("route show table main")
+    assert "lookup 77" not in namespace.ip("rule")
+    namespace.run("wg", "set", name, "fwmark", "7", "peer", third.public.base64, "persistent-keepalive", "25")
+    port = int(namespace.run("wg", "show", name, "listen-port"))
+    os.kill(process, signal.SIGTERM)
+    assert eventually(lambda: not serving(name))
+    saved = parse_config(file.read_text())
+    assert (saved.private_key, saved.listen_port, saved.mark, saved.table) == (key, port, 7, "77")
+    assert [str(address) for address in saved.addresses] == ["10.8.0.1/24", "fd08::1/64"]
+    assert (saved.post_up, saved.save_config) == (("true",), True)
+    assert {peer.public_key for peer in saved.peers} == {other.public, third.public}
+    [known] = [peer for peer in saved.peers if peer.public_key == other.public]
+    assert (len(known.allowed_ips), known.endpoint) == (3, ("127.0.0.1", 9))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tunnel.conf"]
+    # What is saved is good for another start.
+    assert namespace.run(*command) == ""
+    namespace.ip(f"link delete {name}")
+    assert eventually(lambda: not serving(name))
+    assert parse_config(file.read_text()).peers
 
 
 def test_mistakes_on_the_command_line(namespace: Namespace, tmp_path: Path) -> None:

@@ -146,6 +146,13 @@ def test_no_mistake_shows_a_secret(line: str) -> None:
     assert PRIVATE[:-1] not in str(caught.value)
 
 
+def test_a_file_is_written_as_it_is_read() -> None:
+    config = parse_config(WHOLE)
+    assert parse_config(config.to_text()) == config
+    assert config.to_text() == parse_config(config.to_text()).to_text()
+    assert parse_config("").to_text() == "[Interface]\n"
+
+
 @given(st.lists(st.sampled_from([*WHOLE.splitlines(), "[Peer]", "=", "[", "MTU = x"])).map("\n".join) | st.text())
 def test_anything_is_read_or_refused_with_its_line(text: str) -> None:
     try:

@@ -81,7 +81,7 @@ def test_files() -> None:
             assert SECRET.base64 not in str(error)
         else:
             assert SECRET.base64 not in repr(config)
-            assert parse_config(text) == config
+            assert parse_config(config.to_text()) == config
 
     print(for_a_while(examples))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,21 +50,59 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and not arguments.foreground:
         arguments.error("--json needs --foreground or --status")
     set_up = None
+    at_end: list[Callable[[Device, str], None]] = []
     if arguments.config:
         from tunring.wireguard import parse_config
 
-        config = parse_config(Path(arguments.config).read_text("utf-8"))
+        # The process in the background is in another folder.
+        file = Path(arguments.config).resolve()
+        config = parse_config(file.read_text("utf-8"))
         set_up = partial(_set_up, config, name, arguments.hooks)
+        if config.save_config:
+            at_end.append(lambda device, _: _save(file, config, device))
     if not arguments.foreground:
-        return in_background(name, lambda ready: serve(name, ready, set_up=set_up))
+        return in_background(name, lambda ready: serve(name, ready, set_up=set_up, at_end=at_end))
     set_up_log()
     stream = sys.stderr if arguments.json else sys.stdout
-    return serve(
-        name,
-        lambda: say(f"interface {name} is there; Ctrl-C ends", stream),
-        set_up=set_up,
-        at_end=partial(_report, name) if arguments.json else None,
+    if arguments.json:
+        at_end.append(partial(_report, name))
+    return serve(name, lambda: say(f"interface {name} is there; Ctrl-C ends", stream), set_up=set_up, at_end=at_end)
+
+
+def _save(file: Path, config: Config, device: Device) -> None:
+    """Write the file anew, with the device's keys and peers as they are now: all of it or nothing."""
+    from tunring.wireguard.config import PeerConfig
+
+    peers = []
+    for peer in device.peers.values():
+        endpoint = peer.endpoint
+        peers.append(
+            PeerConfig(
+                peer.public_key,
+                peer.preshared_key,
+                peer.allowed_ips,
+                (endpoint.host, endpoint.port) if endpoint else None,
+                peer.persistent_keepalive,
+            )
+        )
+    chosen = config.mark is None and device.mark == _FULL_TUNNEL_MARK and _default(config)
+    now = replace(
+        config,
+        private_key=device.private_key,
+        listen_port=device.listen_port,
+        mark=None if chosen else device.mark,
+        peers=tuple(peers),
     )
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as written:
+        # Nobody else may read the new file.
+        try:
+            written.write(now.to_text())
+            written.flush()
+            os.fsync(written.fileno())
+            os.replace(written.name, file)
+        except BaseException:
+            os.unlink(written.name)
+            raise
 
 
 def _report(name: str, device: Device, reason: str) -> None:
@@ -87,8 +128,6 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
     hooks = _hooks(name, with_hooks)
     if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
         say("tunring: the file's commands are not run without --hooks", sys.stderr)
-    if config.save_config:
-        say("tunring: SaveConfig is for wg-quick; nothing is saved", sys.stderr)
     endpoints = [_resolve(*peer.endpoint) if peer.endpoint else None for peer in config.peers]
     hooks(config.pre_up)
     stack.callback(hooks, config.post_down)
@@ -109,6 +148,8 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
     if default and not mark:
         mark = device.mark = _FULL_TUNNEL_MARK
     options: dict[str, Any] = {"default": default, "mark": mark} if default else {}
+    if table := _table(config):
+        options = {"table": table}
     adapter.configure(
         config.addresses,
         config.mtu,
@@ -138,10 +179,38 @@ def _default(config: Config) -> bool | Literal[4, 6]:
 def _routes(config: Config) -> list[str]:
     if config.table == "off":
         return []
+    networks = dict.fromkeys(network for peer in config.peers for network in peer.allowed_ips)
     if config.table != "auto":
-        raise NotImplementedError(f"Table = {config.table}: routes go to the main table (auto) or nowhere (off)")
-    networks = {network for peer in config.peers for network in peer.allowed_ips if network.prefixlen}
-    return [str(network) for network in networks if not any(network == own.network for own in config.addresses)]
+        # Default routes among them: in a table of the user's own they are in nobody's way.
+        return list(map(str, networks))
+    connected = {own.network for own in config.addresses}
+    return [str(network) for network in networks if network.prefixlen and network not in connected]
+
+
+def _table(config: Config) -> int | None:
+    """The number of the routing table that the file names; None for the main one, or none."""
+    name = config.table
+    if name in {"auto", "off", "main"} or not any(peer.allowed_ips for peer in config.peers):
+        return None
+    number = int(name) if name.isdecimal() else _named_tables().get(name)
+    if number is None:
+        raise ValueError(f"Table = {name}: no file of iproute2's has a routing table of this name")
+    return None if number == _MAIN_TABLE else number
+
+
+#: The main table's number, and where iproute2 has the names of others.
+_MAIN_TABLE = 254
+_TABLE_FILES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables")
+
+
+def _named_tables() -> dict[str, int]:
+    found = {}
+    for file in (*map(Path, _TABLE_FILES), *sorted(Path("/etc/iproute2/rt_tables.d").glob("*.conf"))):
+        for line in file.read_text("utf-8", "replace").splitlines() if file.is_file() else ():
+            words = line.partition("#")[0].split()
+            if len(words) == 2 and words[0].isdecimal():
+                found[words[1]] = int(words[0])
+    return found
 
 
 def _resolve(host: str, port: int) -> tuple[str, int]:

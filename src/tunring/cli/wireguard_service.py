@@ -35,7 +35,10 @@ _READY = "ready"
 def require_posix() -> None:
     """Refuse to go on where there are neither the sockets nor the processes that it takes."""
     if os.name == "nt":
-        raise NotImplementedError("tunring's WireGuard needs Linux for now")
+        raise NotImplementedError(
+            "tunring's WireGuard runs on Linux only: Windows lacks the process in the background and the socket by which wg"
+            " finds it"
+        )
 
 
 def serve(
@@ -43,7 +46,7 @@ def serve(
     ready: Callable[[], None],
     *,
     set_up: Callable[[Adapter, Device, ExitStack], None] | None = None,
-    at_end: Callable[[Device, str], None] | None = None,
+    at_end: Sequence[Callable[[Device, str], None]] = (),
 ) -> int:
     """Serve an interface until it is deleted, its socket's file is removed, or a signal comes.
 
@@ -55,7 +58,7 @@ def serve(
         Called once both answer.
     set_up : callable, optional
         Sets up the device and the interface before that. Everything it puts on the stack is undone.
-    at_end : callable, optional
+    at_end : sequence of callables, optional
         Called with the device, before it is closed, and the reason for the end.
     """
     from tunring import Adapter
@@ -79,8 +82,8 @@ def serve(
                 set_up(adapter, device, stack)
             ready()
             reason = _wait(device, server.is_there, stop)
-            if at_end:
-                at_end(device, reason)
+            for call in at_end:
+                call(device, reason)
         return 0
     finally:
         for number, handler in handlers.items():

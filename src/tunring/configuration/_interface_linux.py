@@ -149,7 +149,7 @@ class LinuxInterface:
         # The kernel forgets routes and IPv6 addresses of an interface that goes down: they return when it is back. A
         # metric is for all that the adapter has.
         wanted = whole if request.metric or (request.up and not before.link.up) else request
-        routes = [TableRoute(_with_metric(route, whole.metric)) for route in wanted.routes]
+        routes = [_in_table(route, whole) for route in wanted.routes]
         self._check_gateways(wanted, before)
         tunnel = self._plan(whole, before) if request.up else None
         # The state comes first: going down takes addresses away, and without it there are no routes.
@@ -270,7 +270,7 @@ class LinuxInterface:
 
     def _change_routes(self, wanted: list[TableRoute], earlier: Request, now: Picture, changes: Changes) -> None:
         """Add routes, and remove what earlier calls have made to the same networks: an adapter has one to each."""
-        given = {TableRoute(_with_metric(route, earlier.metric)) for route in earlier.routes}
+        given = {_in_table(route, earlier) for route in earlier.routes}
         to_network = {(route.table, route.route.network): route for route in wanted}
         commands = []
         for present, found in now.routes.items():
@@ -468,6 +468,7 @@ def _version_of(subject: Any) -> int:
     return version
 
 
-def _with_metric(route: Route, metric: int | None) -> Route:
+def _in_table(route: Route, request: Request) -> TableRoute:
     """A route as the kernel will have it."""
-    return picture_of.found_route(route.network, route.gateway, route.metric or metric)
+    found = picture_of.found_route(route.network, route.gateway, route.metric or request.metric)
+    return TableRoute(found, request.table_of_routes or TABLE_MAIN)

@@ -120,6 +120,11 @@ class Request:
             self.up,
         )
 
+    @property
+    def table_of_routes(self) -> int | None:
+        """The table of ``routes``, or None for the main one: with a default route, the other table is that one's."""
+        return None if self.default else self.table
+
     def resolved(self, found: Configuration) -> Request:
         """With the mark and the table that a default route has got."""
         return replace(self, mark=found.mark, table=found.table) if self.default else self
@@ -174,9 +179,16 @@ def _check_together(request: Request, whole: Request, earlier: Request) -> None:
     if whole.ipv6 is False and whole.has(6):
         ours = [item for item in (*whole.addresses, *(route.network for route in whole.routes)) if item.version == 6]
         raise ValueError(f"ipv6=False leaves no place for {ours[0] if ours else 'default=6'}, which was asked for")
-    for name in ("bypass", "mark", "table"):
+    for name in ("bypass", "mark"):
         if getattr(request, name) and not whole.default:
             raise ValueError(f"{name} is for a default route: it needs default=True, 4 or 6")
+    if request.table and not (whole.default or whole.routes):
+        raise ValueError("table is for routes: it needs routes, or default=True, 4 or 6")
+    if request.default and earlier.table_of_routes:
+        raise ValueError(f"routes are in table {earlier.table} since an earlier call: a default route can't be added")
+    if request.table and earlier.routes and not whole.default and request.table != earlier.table:
+        where = f"table {earlier.table}" if earlier.table else "the main table"
+        raise ValueError(f"routes are in {where} since an earlier call, and can't move to table {request.table}")
     for name in ("mark", "table"):
         before, wanted = getattr(earlier, name), getattr(request, name)
         if earlier.default and None not in (before, wanted) and before != wanted:

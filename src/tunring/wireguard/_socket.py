@@ -58,7 +58,9 @@ class TunnelSocket:
 
     def __init__(self, port: int, mark: int) -> None:
         if os.name == "nt":
-            raise NotImplementedError("UDP sockets of tunring need Linux for now")
+            raise NotImplementedError(
+                "a WireGuard device makes its own UDP socket on Linux only: it takes marks and buffers of Linux's"
+            )
         self._made = _bind(port)
         try:
             self.set_mark(mark)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tunring.wireguard.keys import Key, PublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -70,6 +70,19 @@ class Config:
     post_down: tuple[str, ...] = ()
     save_config: bool = False
     peers: tuple[PeerConfig, ...] = ()
+
+    def to_text(self) -> str:
+        r"""The file that :func:`parse_config` reads it from. It has the secrets.
+
+        Examples
+        --------
+        >>> from tunring.wireguard import Config
+        >>> Config(listen_port=51820, table="off").to_text()
+        '[Interface]\nListenPort = 51820\nTable = off\n'
+        """
+        return "".join(_written("Interface", _INTERFACE, self)) + "".join(
+            line for peer in self.peers for line in ("\n", *_written("Peer", _PEER, peer))
+        )
 
 
 def parse_config(text: str) -> Config:
@@ -242,7 +255,35 @@ _PEER = _keys(
     Endpoint=("endpoint", _endpoint),
     PersistentKeepalive=("persistent_keepalive", _number(0, 65535, off=True)),
 )
+_COMMANDS = {"pre_up", "post_up", "pre_down", "post_down"}
 _SECTIONS = {"interface": ("Interface", _INTERFACE), "peer": ("Peer", _PEER)}
+
+
+def _written(section: str, keys: _Keys, values: Config | PeerConfig) -> Iterator[str]:
+    """The lines of a section."""
+    yield f"[{section}]\n"
+    for name, field, _ in keys.values():
+        value = getattr(values, field)
+        if isinstance(values, Config) and field == "dns":
+            value = (*value, *values.dns_search)
+        if value in (None, (), False) or (field, value) == ("table", "auto"):
+            continue
+        # A command may have commas of its own.
+        for text in value if field in _COMMANDS else (_text(value),):
+            yield f"{name} = {text}\n"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Key):
+        return value.base64
+    if value is True:
+        return "true"
+    if not isinstance(value, tuple):
+        return str(value)
+    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
+        host, port = value
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ", ".join(map(str, value))
 
 
 class _Reader:
