@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -42,6 +43,16 @@ def join(here: Namespace, there: Namespace, mtu: int = 1500) -> None:
         host.set_up("veth0", f"192.0.2.{number}/24", f"fd77::{number}/64", mtu=mtu)
 
 
+def listens(name: str) -> bool:
+    """True once wg can reach an interface's socket: its file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(SOCKETS / f"{name}.sock"))
+        except OSError:
+            return False
+    return True
+
+
 @dataclass
 class Host:
     """One end: 10.8.0.N and fd08::N inside."""
@@ -59,7 +70,7 @@ class Host:
         self.name = f"{self.kind[:2]}{os.getpid() % 100000}x{next(_numbers)}"
         with self.namespace.entered():
             self.process = subprocess.Popen([*self.command, self.name])
-        assert eventually(lambda: self.socket.exists() and self.name in self.namespace.interfaces())
+        assert eventually(lambda: listens(self.name) and self.name in self.namespace.interfaces())
         self.wg("set", self.name, "private-key", "/dev/stdin", "listen-port", str(PORT), secret=self.key.base64)
         self.namespace.set_up(self.name, f"10.8.0.{self.number}/24", f"fd08::{self.number}/64", mtu=1420)
 

@@ -36,8 +36,8 @@ def require_posix() -> None:
     """Refuse to go on where there are neither the sockets nor the processes that it takes."""
     if os.name == "nt":
         raise NotImplementedError(
-            "tunring's WireGuard runs on Linux only: Windows lacks the process in the background and the socket by which wg"
-            " finds it"
+            "tunring's WireGuard runs on Linux only: Windows lacks the process in the background, and the socket"
+            " by which wg finds it"
         )
 
 
