@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and prints what it says, and every public name has a docstring."""
+"""Every example in a docstring runs and prints the output that is shown, and every public name has a docstring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation's Python blocks: those of a page are one program, which prints what the page says."""
+"""The documentation's Python blocks: those of a page are one program, which prints the output that the page shows."""
 
 from __future__ import annotations
 

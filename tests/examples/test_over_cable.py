@@ -1,4 +1,4 @@
-"""The cookbook's parts, over the cable: what they are run for is tested on real interfaces, as root."""
+"""The cookbook's parts, over the cable; tests/linux runs the programs on real interfaces, as root."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_ping_becomes_its_answer(identifier: int, number: int, payload: bytes,
     ours, theirs = bytearray(ping), bytearray(ping)
     assert icmp_echo.answer(memoryview(ours))
     assert Responder().respond(memoryview(theirs))
-    # Zero has two forms in ones' complement, and which of them is there says nothing.
+    # Zero has two forms in ones' complement, which are equivalent.
     at = 20 + 4 * words
     assert ours[:at] == theirs[:at]
     assert ours[at : at + 2] + ours[at + 4 :] == theirs[at : at + 2] + theirs[at + 4 :]
@@ -148,7 +148,7 @@ def test_both_directions_are_captured(pair: Pair, tmp_path: Path) -> None:
 
 
 def headers(version: int, protocol: int, port: int, fragment: int, options: int) -> bytes:
-    """A packet with ports, which says what it is."""
+    """A packet with ports, whose payload describes it."""
     ports = struct.pack("!HH", 7, port)
     if version == 6:
         return bytes([0x60, 0, 0, 0, 0, 4, protocol, 64]) + bytes(32) + ports

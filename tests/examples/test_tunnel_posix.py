@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEY = bytes(range(32))
 
 
-#: What every datagram of KEY's begins with.
+#: The first bytes of every datagram under KEY.
 NAME_OF_KEY = tunnel.derive(KEY, b"", "name")[: tunnel.NAME]
 
 #: Where the salt begins and ends, and the packet's number.
@@ -37,7 +37,7 @@ KINDS = pytest.mark.parametrize("kind", [tunnel.Tunnel, tunnel_asyncio.Tunnel])
 
 
 class Host:
-    """A host with a tunnel: what its system sends and gets, and the tunnel, which runs until the block's end."""
+    """A host with a tunnel: its system's end of a cable, and the tunnel, which runs until the block's end."""
 
     def __init__(self, stack: ExitStack, threads: Threads, *arguments: Any, **options: Any) -> None:
         self.system, session = tunring.testing.pair()
@@ -50,7 +50,7 @@ class Host:
         stack.callback(session.close)
 
     def take(self, number: int) -> list[bytes]:
-        """So many packets that the system gets."""
+        """Return `count` packets that the system gets."""
         taken: list[bytes] = []
         while len(taken) < number:
             with self.system.receive(number - len(taken), timeout=NEVER) as batch:
@@ -60,13 +60,13 @@ class Host:
 
 
 def sealer_of_a_run(salt: bytes) -> Sealer:
-    """What a caller has that speaks the protocol without the cookbook's help."""
+    """The Sealer of a caller that speaks the protocol without the cookbook's help."""
     key = tunnel.derive(KEY, salt, "aes-256-gcm caller")
     return Sealer("aes-256-gcm", key, header=NAME_OF_KEY + salt, authenticate_header=False)
 
 
 class Wire(socket.socket):
-    """Somebody between the hosts, who sees what a caller sends and sends what he likes."""
+    """An attacker between the hosts, who sees everything that a caller sends and sends anything."""
 
     def __init__(self) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
@@ -74,7 +74,7 @@ class Wire(socket.socket):
         self.settimeout(NEVER)
 
     def record(self, stack: ExitStack, threads: Threads, packets: list[bytes], key: bytes = KEY) -> list[bytes]:
-        """What a run of a caller makes of packets. It ends at once."""
+        """Return the datagrams that a caller makes of packets. The caller ends at once."""
         caller = Host(stack, threads, key, self.getsockname())
         caller.system.send(packets)
         datagrams = [self.recv(65535) for _ in packets]
@@ -83,7 +83,7 @@ class Wire(socket.socket):
 
 
 class Scene:
-    """A called host, a wire, and what else a test starts: it ends with the block."""
+    """A called host, a wire, and everything that a test adds: all ends with the block."""
 
     def __init__(self, stack: ExitStack, threads: Threads) -> None:
         self.stack = stack
@@ -99,7 +99,7 @@ class Scene:
             self.wires[wire].sendto(datagram, self.called.address)
 
     def rejects(self, datagrams: list[bytes], wire: int = 0) -> None:
-        """The called host gets them, and takes none."""
+        """Check that the called host gets datagrams, and takes none."""
         rejected, received = self.called.tunnel.rejected, self.called.tunnel.received
         self.inject(datagrams, wire)
         assert eventually(lambda: self.called.tunnel.rejected >= rejected + len(datagrams))
@@ -234,7 +234,7 @@ def test_a_program_that_just_started_believes_an_earlier_run_until_the_present_o
 
 
 def test_salts_that_alternate(scene: Scene) -> None:
-    """Each run's window is that of its only time."""
+    """Once a later run has replaced a run, its datagrams are rejected."""
     runs = [scene.record([packet(number=number) for number in range(start, start + 6)]) for start in (0, 100, 200)]
     for number in range(6):
         for run in runs:
@@ -253,7 +253,7 @@ def test_a_new_run_is_heard_with_all_that_comes_of_it(scene: Scene) -> None:
 
 
 def test_a_host_does_not_hear_itself(scene: Scene) -> None:
-    """Not its present run, nor one that is recorded."""
+    """A host rejects its own datagrams, those of its present run and recorded ones."""
     datagrams = scene.record([packet()])
     scene.inject(datagrams)
     scene.called.take(1)
@@ -288,7 +288,7 @@ def test_the_peer_is_where_authentic_datagrams_come_from(scene: Scene) -> None:
 
 
 def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """10,000 a second, each later than the peer's."""
+    """10,000 made-up salts per second, each later than the peer's, cost no data."""
     tried = []
     make = tunnel.Protocol.opener_of
     monkeypatch.setattr(tunnel.Protocol, "opener_of", lambda self, salt: tried.append(salt) or make(self, salt))
@@ -325,14 +325,14 @@ def test_made_up_salts_cost_no_data_and_are_hardly_tried(scene: Scene, monkeypat
     assert 1 <= len(tried) <= tunnel.TRIES * took + 1
     assert scene.called.tunnel.received == 32 * rounds + 1
     assert scene.called.tunnel.peer == tunring.Endpoint(*caller.address)
-    # And the peer's next run is heard.
+    # The peer's next run is heard, too.
     time.sleep(1 / tunnel.TRIES)
     scene.inject(scene.record([packet(number=3)]))
     assert scene.called.take(1) == [packet(number=3)]
 
 
 def test_a_run_that_is_expected_in_the_midst_of_made_up_salts_is_heard(scene: Scene) -> None:
-    """What comes of it competes with what else is there: each try takes whichever comes first."""
+    """The answer competes with other datagrams: each try takes whichever comes first."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
     sealer = sealer_of_a_run(salt)
     datagrams = sealer.seal([packet(number=number) for number in range(2000)]).tobytes()
@@ -356,7 +356,7 @@ def test_a_run_that_is_expected_in_the_midst_of_made_up_salts_is_heard(scene: Sc
 
 
 def test_run_keys_are_those_of_hkdf() -> None:
-    """RFC 5869's construction, by a library that has it."""
+    """Keys are derived as in RFC 5869, checked with a library that has it."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -366,7 +366,7 @@ def test_run_keys_are_those_of_hkdf() -> None:
 
 
 def test_a_hand_made_run_is_understood(scene: Scene) -> None:
-    """The format, as the docstring has it."""
+    """Datagrams have the format of the docstring."""
     salt = time.time_ns().to_bytes(8) + bytes(8)
     sealer = sealer_of_a_run(salt)
     scene.inject(sealer.seal([packet(40)]).tobytes())

@@ -1,4 +1,4 @@
-"""The cookbook's server over cables: fifty clients, each of which gets what is its own."""
+"""The cookbook's server over cables: fifty clients, each of which gets its own packets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def packet(source: str, target: str, content: bytes = b"") -> bytes:
 
 
 class Cable:
-    """A session that something serves, and what its system sends and gets."""
+    """A session that something serves, and its system's end of the cable."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.system, self.session = tunring.testing.pair()
@@ -49,7 +49,7 @@ class Cable:
         stack.callback(self.udp.close)
 
     def take(self, number: int) -> list[bytes]:
-        """So many packets that the system gets."""
+        """Return `count` packets that the system gets."""
         taken: list[bytes] = []
         while len(taken) < number:
             with self.system.receive(number - len(taken), timeout=NEVER) as batch:
@@ -149,7 +149,7 @@ def test_a_client_speaks_for_itself_only() -> None:
         here.clients[1].system.send([*strange, own])
         assert here.cable.take(1) == [own]
         assert here.server.strange == len(strange)
-        # And it did not take the other's place.
+        # It did not take the other client's place.
         answer = packet("10.8.0.1", address_of(0), b"answer")
         here.cable.system.send([answer])
         assert here.clients[0].take(1) == [answer]

@@ -1,4 +1,4 @@
-"""The cookbook's programs, each started as its docstring says, on real interfaces."""
+"""The cookbook's programs, each started as its docstring shows, on real interfaces."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def test_capture(namespace: Namespace, tmp_path: Path, number: signal.Signals) -
         namespace.ping("10.7.0.2")
     assert f"in {path}" in output[-1]
     assert [kind for (kind,) in fields(path, "icmp.type") if kind] == ["8", "0"] * 3
-    # What is there is not replaced.
+    # An existing file is not replaced.
     assert fails(namespace, "capture", *arguments) == f"tunring: {path}: File exists\n"
 
 
 def fails(namespace: Namespace, example: str, *arguments: str, code: int = 1) -> str:
-    """What an example says that can't begin: one sentence."""
+    """Return the one sentence that an example prints when it can't begin."""
     command = [sys.executable, "-W", "error", "-m", f"tunring.examples.{example}", *arguments]
     with namespace.entered():
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -130,7 +130,7 @@ def test_filter(namespaces: tuple[Namespace, Namespace]) -> None:
             receivers[53].setblocking(False)
             with pytest.raises(BlockingIOError):
                 receivers[53].recv(10)
-    # Pings, both ways, and datagrams.
+    # Pings of both ways, and datagrams.
     assert output[-1] == "56 packets passed, 50 dropped"
 
 

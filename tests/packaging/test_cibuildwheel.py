@@ -1,4 +1,4 @@
-"""Which wheels a release has, by cibuildwheel's own word."""
+"""The wheels of a release, as cibuildwheel lists them."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def undefined(library: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def of_musl() -> set[str]:
-    """What musl's library defines, which is its loader too."""
+    """Return the symbols that musl's library defines, which is its loader too."""
     [library] = Path("/lib").glob("ld-musl-*.so.1")
     listing = run("nm", "-D", "--defined-only", library)
     # The linker's own, which any library may ask for weakly.

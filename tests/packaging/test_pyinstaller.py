@@ -59,7 +59,7 @@ def test_echo_over_a_cable(program: Path) -> None:
 
 
 def test_it_needs_what_the_hook_adds(program: Path, tmp_path: Path) -> None:
-    """So that the tests above would fail without it."""
+    """Without the hook the tests above would fail."""
     copy = tmp_path / "copy"
     shutil.copytree(program.parent, copy)
     [folder] = copy.rglob("_backends")

@@ -1,4 +1,4 @@
-"""What the wheel and the sdist carry, and that what is installed from them works.
+"""The contents of the wheel and the sdist, and the package installed from them.
 
 Takes minutes, so it is not in pytest's default paths: ``pytest tests/packaging``. ``TUNRING_WHEEL`` names a wheel that
 exists already, with the sdist that it was built from beside it.
@@ -23,7 +23,7 @@ LINUX = sys.platform == "linux"
 BACKENDS = ["loopback", *(["tun_linux"] if LINUX else [])]
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
-# What everybody must be able to do with an installed tunring, without privileges.
+# Everybody must be able to do this with an installed tunring, without privileges.
 SMOKE = """
 import tunring, tunring.testing
 near, far = tunring.testing.pair()

@@ -1,4 +1,4 @@
-"""What a wheel for Windows carries; ``TUNRING_WINDOWS_WHEEL`` names it. It needs an objdump that knows PE files."""
+"""The contents of a wheel for Windows, which ``TUNRING_WINDOWS_WHEEL`` names. Requires an objdump for PE files."""
 
 from __future__ import annotations
 

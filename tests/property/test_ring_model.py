@@ -1,8 +1,8 @@
 """Two sessions on a cable against a model of their rings: what fits to the byte, what comes, and what is still held.
 
-The model has what the ABI says of a ring: a packet takes its size and a word more, rounded up to whole words; one word
-always stays free; room comes back only up to the oldest packet that is held; packets leave in the order in which they
-were allocated, and none before the ones that were allocated earlier.
+The model follows the ABI's description of a ring: a packet takes its size and a word more, rounded up to whole words;
+one word always stays free; room comes back only up to the oldest packet that is held; packets leave in the order in
+which they were allocated, and none before the ones that were allocated earlier.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Received:
 
 @dataclass
 class Near:
-    """What the sending session should say."""
+    """A model of the sending session."""
 
     slots: deque[Sent] = field(default_factory=deque)
     room: int = HOLDS
@@ -94,7 +94,7 @@ class Near:
 
 @dataclass
 class Far:
-    """What the receiving session should say."""
+    """A model of the receiving session."""
 
     slots: deque[Received] = field(default_factory=deque)
     room: int = HOLDS
@@ -173,7 +173,7 @@ class Rings(RuleBasedStateMachine):
         return packet(size, version=6 if size % 3 == 0 and size >= 40 else 4, number=next(self.numbers))
 
     def move(self) -> None:
-        """What the cable does whenever something changes."""
+        """Do as the cable does whenever something changes."""
         while self.near.slots and self.near.slots[0].ready:
             first = self.near.slots[0]
             if first.data is None:
@@ -187,7 +187,7 @@ class Rings(RuleBasedStateMachine):
             self.near.take()
 
     def predict(self, items: list[bytes]) -> int:
-        """Sends in the model; how many fit."""
+        """Sends in the model; returns the number that fit."""
         sent = 0
         while sent < len(items):
             fits = 0
@@ -196,7 +196,7 @@ class Rings(RuleBasedStateMachine):
                     break
                 self.near.add(Sent(data, slot_size(len(data)), ready=True))
                 fits += 1
-            # What was published may have made room for more.
+            # Published packets may have made room for more.
             self.move()
             sent += fits
             if fits == 0:
@@ -303,7 +303,7 @@ class Rings(RuleBasedStateMachine):
         return late
 
     def abandoned(self) -> None:
-        """In the model: every slot that nothing holds becomes filler."""
+        """Turns every slot of the model that nothing holds into filler."""
         waiting = [late.slot for late in self.late]
         for slot in self.reserved:
             if not any(slot is other for other in waiting):
@@ -442,7 +442,7 @@ class Rings(RuleBasedStateMachine):
                 view[0]
         self.start_near()
 
-    # -- What must be so at any time
+    # -- Invariants
 
     @invariant()
     def figures(self) -> None:

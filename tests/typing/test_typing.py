@@ -1,4 +1,4 @@
-"""What mypy says of users' programs, with the stubs that are installed: nothing, or what it should.
+"""mypy on users' programs, with the stubs that are installed: it reports nothing, or the errors that it should.
 
 It needs mypy, so it is not in pytest's default paths: ``pytest tests/typing``.
 """

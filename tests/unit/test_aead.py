@@ -1,4 +1,4 @@
-"""Sealers and Openers: what goes in and comes out, what is refused, how they end."""
+"""Sealers and Openers: round trips, refused arguments, their end."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_items() -> None:
     assert sealer.counter == 0  # nothing was used up
 
 
-# ---- There and back ----------------------------------------------------------------------------------------------
+# ---- Round trips -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -261,7 +261,7 @@ def test_stripped_padding() -> None:
     assert opener.rejected == len(wrong)
 
 
-# ---- What is refused ---------------------------------------------------------------------------------------------
+# ---- Refused -----------------------------------------------------------------------------------------------------
 
 
 def test_every_byte_matters() -> None:

@@ -1,4 +1,4 @@
-"""Opening a batch where it lies: who can read it then, and who keeps it from being opened."""
+"""Opening a batch in place: who can read it afterwards, and which uses prevent it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_opened_in_place() -> None:
 
 
 def test_the_whole_keeps_the_part() -> None:
-    """An opened batch lives as long as what it is a part of, which it keeps alive."""
+    """An opened batch keeps the batch alive of which it is a part."""
     sealer, opener = pair()
     packets = opener.open(sealer.seal(PACKETS))
     gc.collect()
@@ -90,7 +90,7 @@ def test_all_forged() -> None:
 
 
 def test_from_opener_to_opener() -> None:
-    """Each takes its own datagrams of a batch, and leaves the others' to be read and opened."""
+    """Each Opener takes its own datagrams of a batch, and leaves the others readable for other Openers."""
     one, two = pair(packet(28) + b"one."), pair(packet(28) + b"two.")  # rings carry what looks like IP
     wires = [sealer.seal(PACKETS).tobytes() for sealer in (one[0], two[0])]
     left, right = testing.pair()
@@ -161,7 +161,7 @@ def test_closed() -> None:
 
 
 def test_received_packets_are_opened_in_the_ring() -> None:
-    """What a session received can be opened there, and sent from there."""
+    """A packet that a session received can be opened in the ring, and sent from there."""
     sealer, opener = pair(packet(28))
     left, right = testing.pair()
     with left, right:

@@ -1,4 +1,4 @@
-"""Published vectors, by each library that this system has, and what another implementation makes of the same."""
+"""Published vectors, by each library that this system has, and comparisons with another implementation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_wycheproof(algorithm: Algorithm) -> None:
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 @pytest.mark.parametrize("authenticated", [True, False])
 def test_another_implementation(algorithm: Algorithm, byteorder: str, authenticated: bool) -> None:
-    """Datagrams are what the documentation says, both ways."""
+    """Datagrams have the documented format, both ways."""
     key, header, first = bytes(range(KEY_BITS[algorithm] // 8)), b"\x04\0\0\0head", 2**40 + 5
     options: dict[str, Any] = {"nonce": b"salt", "authenticate_header": authenticated, "byteorder": byteorder}
     cipher = (ChaCha20Poly1305 if algorithm.startswith("chacha") else AESGCM)(key)

@@ -27,7 +27,7 @@ def large_pair(make_pair: Callable[..., Pair]) -> Iterator[Pair]:
 
 
 def blocks_of_a_batch(left: tunring.Session, right: tunring.Session, count: int) -> int:
-    """Blocks that Python has more while a batch of so many packets is there."""
+    """Return the number of blocks that Python has in addition while a batch of `count` packets is there."""
     items = [packet()] * count
     batch = None
     least = sys.maxsize

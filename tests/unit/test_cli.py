@@ -1,4 +1,4 @@
-"""``python -m tunring``: what it says, to whom, and how it exits."""
+"""``python -m tunring``: its output, where that goes, and its exit codes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 
 def check_figures(result: dict[str, Any]) -> None:
-    """Everything came back."""
+    """Check that every packet came back."""
     assert result["ok"] is True
     assert result["lost"] == result["damaged"] == 0
     assert result["received"] == result["sent"] + result["unanswered"] > 0
@@ -218,7 +218,7 @@ def test_rates_and_limits() -> None:
 
 
 class Terminal(io.StringIO):
-    """What a terminal of a width shows of what is written to it."""
+    """A terminal of a given width, and its screen."""
 
     def isatty(self) -> bool:
         return True
@@ -249,7 +249,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("columns", [200, 100, 80, 60, 40, 20])
 @pytest.mark.parametrize("seconds", [None, 50.0])
 def test_a_line_is_redrawn_in_its_place(columns: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every width, whatever the figures, and with the "^C" that a terminal shows."""
+    """The display fits at every width, with any figures, and with the "^C" that a terminal shows."""
     monkeypatch.setenv("COLUMNS", str(columns))
     began = now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)

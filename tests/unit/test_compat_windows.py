@@ -30,7 +30,7 @@ def device(library: tunring.Library, name: str) -> Iterator[TunTapDevice]:
 
 @pytest.fixture
 def driver(device: TunTapDevice) -> tunring.testing.Simulator:
-    """What plays the driver of `device`, which is up."""
+    """Return a simulator of the driver of `device`, which is up."""
     driver = tunring.testing.Simulator.attach(device._adapter)
     device.up(tunring.MIN_CAPACITY)
     return driver

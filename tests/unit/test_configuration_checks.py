@@ -1,4 +1,4 @@
-"""What may be configured is checked before anything is changed, and the message says what is allowed."""
+"""A configuration is checked before anything is changed, and the message names what is allowed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from windows_tunnel import Tunnel, tunnel
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time that passes only in sleep(): waits end at once, and after the same number of looks everywhere."""
+    """Time that passes only in sleep(): waits end at once, after the same number of looks on every machine."""
     now = [0.0]
 
     class Clock:
@@ -498,7 +498,7 @@ def test_a_gateway_behind_another_interface(clock: list[float]) -> None:
     made.configure(routes=["172.16.0.1/32", ("172.17.0.0/16", "172.16.0.1"), ("172.18.0.0/16", "10.6.7.1")])
 
 
-# ---- What Windows has not, and what it has otherwise
+# ---- Missing and different on Windows
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_ipv6_quiet_and_back(clock: list[float]) -> None:
 
 
 def test_tables_are_read_once(clock: list[float]) -> None:
-    """However much is asked for."""
+    """The number of calls does not grow with the request."""
     made = tunnel(stays=True)
     addresses = [f"10.{i}.0.1/24" for i in range(100)]
     routes = [f"172.16.{i}.0/24" for i in range(100)]
@@ -563,7 +563,7 @@ def test_tables_are_read_once(clock: list[float]) -> None:
 
 
 def test_configured_by_a_signal_handler_meanwhile(clock: list[float]) -> None:
-    """Its request counts as well, and is undone as well."""
+    """A nested call's request counts as well, and is undone as well."""
     made = tunnel(stays=True)
     before = made.api.state()
     wait = made.interface._wait_for_addresses

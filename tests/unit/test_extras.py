@@ -1,4 +1,4 @@
-"""Packages that only a part of tunring needs: where one can't be imported, the error says why."""
+"""Packages that only a part of tunring needs: where one can't be imported, the error has the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USERS = [
 
 
 def failure(package: str, statement: str, folder: Path, content: str) -> list[str]:
-    """What a program prints that finds a package of this content."""
+    """Return the output of a program that finds a package of this content."""
     (folder / package).mkdir()
     (folder / package / "__init__.py").write_text(content)
     done = subprocess.run(

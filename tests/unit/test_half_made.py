@@ -1,4 +1,4 @@
-"""Objects without content, by support/half_made.py. A process each: what fails here fails by a crash."""
+"""Objects without content, by support/half_made.py. Each runs in a process, since a failure is a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``Adapter.create`` does about a name that is taken."""
+"""``Adapter.create`` with a name that is taken."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from running import SANITIZED
 #: everything, of what a package of Python's own takes there. On a machine by itself it is less than a half.
 LIMIT, SHARE, OTHER = 30, 0.6, "asyncio"
 
-#: Modules that take long to load, or belong to what a program has to ask for.
+#: Modules that take long to load, or belong to parts that a program has to ask for.
 NOT_WANTED = """
     asyncio concurrent ctypes dataclasses email hashlib http inspect json logging multiprocessing platform selectors
     socket ssl subprocess tempfile uuid anyio click cryptography numpy pyroute2 rich scapy trio
@@ -70,7 +70,7 @@ def test_import_starts_no_program_and_loads_no_library() -> None:
 
 @pytest.mark.skipif(SANITIZED, reason="no speed is asked of a sanitized build")
 def test_import_takes_less_than_the_limit() -> None:
-    # Of the processor, which others' work on the machine takes less from; and the best of a number.
+    # Processor time, which depends less on other programs; and the best of several runs.
     script = "import time\nbegan = time.process_time()\nimport {}\nprint((time.process_time() - began) * 1000)"
     ours: list[float] = []
     other: list[float] = []

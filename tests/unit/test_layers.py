@@ -1,4 +1,4 @@
-"""The C sources' layers: who may include whose headers. Core and back ends are joined by include/ alone."""
+"""The C sources' layers: the headers that each folder may include. Core and back ends share include/ alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 #: The core's interface is not among them.
 BELOW_BACK_ENDS = {"src/platform", "wintun.h", "tunring_packet.h", "tunring_backend.h"}
 
-#: A room, and the rooms and public headers that its files may include beside their own room.
+#: A folder, and the folders and public headers that its files may include in addition to their own folder.
 ALLOWED: dict[str, set[str]] = {
     "include": set(),
     "src/platform": {"wintun.h", "tunring_packet.h", "tunring_endpoint.h"},
@@ -39,7 +39,7 @@ def room_of(path: Path) -> str:
 
 
 def included(path: Path) -> list[str]:
-    """What a file includes of this project, as it is written there."""
+    """Return the files of this project that a file includes, as they are written there."""
     found = re.findall(r'^\s*#\s*include "(.+)"|^cdef extern from "(.+)"', path.read_text("utf-8"), re.MULTILINE)
     return [name for pair in found for name in pair if name and name != "Python.h"]
 
@@ -60,6 +60,6 @@ def test_a_room_includes_only_what_it_stands_on(room: str) -> None:
         if room_of(path) != room:
             continue
         for name in included(path):
-            # By its path from src, or a public header by its name: nothing else is found.
+            # By its path from src, or a public header by its name: other forms are not found.
             [header] = [folder / name for folder in (ROOT / "src", ROOT / "include") if (folder / name).is_file()]
             assert room_of(header) in allowed or header.name in allowed, f"{path.relative_to(ROOT)} includes {name}"

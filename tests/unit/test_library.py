@@ -56,7 +56,7 @@ def test_what_is_no_library(wrong: object) -> None:
 
 
 def test_loading_while_the_same_thread_loads(tmp_path: Path) -> None:
-    """As a signal handler or a finalizer may."""
+    """A signal handler or a finalizer may load a library in the middle of loading one."""
     check_script(
         f"""
 import warnings
@@ -139,7 +139,7 @@ def test_the_wrong_format(tmp_path: Path, content: bytes) -> None:
 
 def test_the_official_dll_is_never_looked_for_in_the_current_folder(tmp_path: Path) -> None:
     build(tmp_path, FUNCTIONS).rename(tmp_path / "wintun.dll")
-    # Elsewhere than in this process, which may have loaded it.
+    # Runs in another process, since this one may have loaded it.
     check_script(f"""
 import os
 os.environ.pop("TUNRING_WINTUN_DLL", None)
@@ -165,7 +165,7 @@ def test_unknown_options() -> None:
 
 
 def test_no_more_libraries_than_fit_and_the_loaded_ones_stay_usable(tmp_path: Path) -> None:
-    # Elsewhere than in this process, whose places other tests need.
+    # Runs in another process, since other tests need the places of this one.
     out = check_script(f"""
 import pathlib, shutil, warnings
 warnings.simplefilter("ignore")

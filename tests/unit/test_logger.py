@@ -173,7 +173,7 @@ print(count, _core.log_lost())
 
 
 def test_setting_one_while_the_same_thread_sets_one() -> None:
-    """As a signal handler or a finalizer may."""
+    """A signal handler or a finalizer may set the logger in the middle of setting it."""
     check_script(
         """
 import threading

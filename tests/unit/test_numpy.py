@@ -1,4 +1,4 @@
-"""Batches and numpy: one array instead of an object a packet."""
+"""Batches and numpy: one array instead of an object per packet."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pack(batch: tunring.Batch) -> Any:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(PACKETS, min_size=1, max_size=COUNT))
 def test_headers_of_a_batch_in_one_go_are_those_of_each_packet(roomy: Pair, packets: list[bytes]) -> None:
-    # Always the whole number, of which the examples are a part.
+    # Always COUNT packets: the examples, repeated.
     packets = (packets * COUNT)[:COUNT]
     assert roomy[0].send(packets) == COUNT
     with roomy[1].receive(COUNT, timeout=1) as batch:
@@ -128,7 +128,7 @@ def test_send_packed_from_arrays(roomy: Pair) -> None:
     with roomy[1].receive(COUNT, timeout=1) as batch:
         assert batch.offsets.tolist() == offsets.tolist()
         assert [view[9] for view in batch] == list(range(COUNT))
-        # And back, changed for all at once: numpy is where a rewrite costs nothing a packet.
+        # Back again, changed for all at once: with numpy a rewrite costs nothing per packet.
         packed = pack(batch)
         packed[numpy.asarray(batch.offsets) + 8] = 64
         assert roomy[1].send_packed(packed, batch.lengths) == COUNT

@@ -69,7 +69,7 @@ def offloads(tmp_path_factory: pytest.TempPathFactory) -> Offloads:
 
 @st.composite
 def _packets(draw: st.DrawFn, payload: st.SearchStrategy[int]) -> bytes:
-    """TCP or UDP, as it should be; few values in each field, so that flows meet."""
+    """A valid TCP or UDP packet; few values in each field, so that flows meet."""
     version, protocol = draw(st.sampled_from([4, 6])), draw(st.sampled_from([TCP, UDP]))
     ports = bytes([0, draw(st.integers(1, 2)), 0, 9])
     hops = draw(st.sampled_from([64] * 6 + [33, 32, 1]))
@@ -136,7 +136,7 @@ def test_split(offloads: Offloads, data: st.DataObject) -> None:
 
 
 def _follow(packet: bytes, size: int) -> bytes:
-    """The packet that comes after this one, with so much payload."""
+    """Return the packet that comes after this one, with `size` bytes of payload."""
     headers = reference.parse(packet)
     if headers is None or headers.extended:
         return packet
@@ -151,7 +151,7 @@ def _follow(packet: bytes, size: int) -> bytes:
 
 @st.composite
 def _runs(draw: st.DrawFn) -> list[bytes]:
-    """A few packets and such that follow them, some of them damaged."""
+    """A few packets and packets that follow them, some of them damaged."""
     flows = draw(st.lists(_packets(st.sampled_from([100, 100, 1, 0])), min_size=1, max_size=4))
     packets = []
     for _ in range(draw(st.integers(1, 30))):
@@ -179,7 +179,7 @@ def test_coalesce(offloads: Offloads, packets: list[bytes], flags: int) -> None:
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("version", [4, 6])
 def test_round_trip(offloads: Offloads, version: int, protocol: int) -> None:
-    """Both ways, with both of them."""
+    """Split and coalesce in C and in Python."""
     head = bytes([0x45, 0, 0, 0, 1, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])
     head = head if version == 4 else bytes([0x60, 0, 0, 0, 0, 0, protocol, 64]) + bytes(range(32))
     head += bytes([0, 80, 0, 90, 0, 0, 0, 0]) + (bytes([0, 0, 0, 7, 0x50, ACK, 1, 1, 0, 0, 0, 0]) * (protocol == TCP))

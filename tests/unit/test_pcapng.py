@@ -1,4 +1,4 @@
-"""Captures: what is in the files, sessions that are captured, and everything that is refused."""
+"""Captures: the files' contents, captured sessions, and everything that is refused."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_a_writer_that_is_closed_or_dropped_under_a_capture(pair: Pair, path: Pa
 
 
 def test_threads(pair: Pair, path: Path) -> None:
-    """Several write, start captures and end them at the same time; every block is whole, and no packet is missing."""
+    """Several threads write, start captures and end them; every block is whole, and no packet is missing."""
     left, right = pair
     rounds = 30
 
@@ -421,7 +421,7 @@ def test_a_closed_writer(pair: Pair, path: Path) -> None:
 
 
 def test_references(pair: Pair, path: Path) -> None:
-    """A capture neither keeps nor leaks what it writes."""
+    """A capture neither keeps nor leaks the packets that it writes."""
     data = packet(64)
     before = sys.getrefcount(data)
     with Writer(path) as writer, pair[0].capture(writer):

@@ -34,7 +34,7 @@ FIT = range(250, 290)
 
 
 class Reader:
-    """Takes everything out of a pipe, once it is told to."""
+    """Takes everything out of a pipe, once the test allows it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -177,7 +177,7 @@ def test_a_captured_session_never_waits_for_a_reader(pipe: tuple[int, object], p
 
 
 def test_two_captures_on_one_pipe(pipe: tuple[int, object]) -> None:
-    """Each sees the room that the other one takes, and its thread waits in the kernel. No session does."""
+    """Two writers of one pipe take each other's room, and their threads wait in the kernel. No session does."""
     pairs = [tunring.testing.pair() for _ in range(2)]
     writers = [Writer(pipe[1]) for _ in pairs]
     for (left, _), writer in zip(pairs, writers, strict=True):
@@ -263,7 +263,7 @@ def test_close_while_another_thread_waits_for_the_reader(pipe: tuple[int, object
 
 
 def test_a_signal_while_it_waits(pipe: tuple[int, object]) -> None:
-    """In a write, a flush and a close: each ends at once, and what is closed stays closed."""
+    """Ctrl-C in a write, a flush and a close: each ends at once, and a closed writer stays closed."""
     writer = Writer(pipe[1])
     main = threading.get_ident()
 
@@ -286,7 +286,7 @@ def test_a_signal_while_it_waits(pipe: tuple[int, object]) -> None:
 
 
 def test_no_signal_is_delivered_to_the_thread(tmp_path: Path) -> None:
-    """It would not end what the main thread waits in: only the system calls of the thread that gets it are."""
+    """A signal interrupts only the system calls of the thread that gets it, which should be the main thread."""
     tasks = Path("/proc/self/task")
     if not tasks.exists():
         return  # that folder is Linux's
@@ -342,7 +342,7 @@ def test_an_error_in_the_block_is_not_hidden(tmp_path: Path, pair: Pair) -> None
 
 
 def test_a_forked_child(tmp_path: Path, pair: Pair) -> None:
-    """It has no part in the file, not even at its exit, and may make files of its own."""
+    """A child has no part in the file, not even at its exit, and may make files of its own."""
     left, _ = pair
     path, own = tmp_path / "test.pcapng", tmp_path / "own.pcapng"
     with Writer(path) as writer, left.capture(writer) as recording:

@@ -48,7 +48,7 @@ def test_every_byte_of_every_size(pair: Pair, size: int, version: int) -> None:
             left.send([packet(size, version=6)])
         return
     data = bytes([version << 4]) + bytes(i * 7 & 0xFF for i in range(size - 1))
-    # Again and again, past the end of the ring.
+    # Packets are received again and again, past the end of the ring.
     for _ in range(5):
         left.send([data])
         with right.receive(timeout=1) as batch:

@@ -1,4 +1,4 @@
-"""The system removes the adapter. The session's handle is gone then: nobody may end the session by it."""
+"""The system removes the adapter. The session's handle is gone then: the session must not be ended by it."""
 
 from __future__ import annotations
 

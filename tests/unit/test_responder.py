@@ -49,7 +49,7 @@ def answer_to(packet: bytes, responder: Responder | None = None) -> bytes | None
 
 
 def is_intact(packet: bytes) -> bool:
-    """Whether the checksum of the ICMPv6 message, datagram or segment in it is right."""
+    """Return whether the checksum of the ICMPv6 message, datagram or segment in it is right."""
     ipv4 = packet[0] >> 4 == 4
     at, end = (20, unpack_from("!H", packet, 2)[0]) if ipv4 else (40, 40 + unpack_from("!H", packet, 4)[0])
     pseudo = packet[12:20] if ipv4 else packet[8:40]
@@ -326,7 +326,7 @@ def test_room_is_announced(pair: tuple[IPAddress, IPAddress]) -> None:
         assert answer_to(known.segment(ACK), responder) is None
     answer = answer_to(replace(read, window=64000).segment(ACK), responder)
     assert peer.window_of(answer) == 64000
-    # With so much room the peer isn't waiting.
+    # With this much room the peer isn't waiting.
     assert answer_to(replace(read, window=65000).segment(ACK), responder) is None
 
 

@@ -1,4 +1,4 @@
-"""What send does when the ring is full: the four modes."""
+"""``send`` when the ring is full: the four modes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def session(simulated: tunring.Session) -> tunring.Session:
-    """One whose ring only the test empties."""
+    """A session whose ring only the test empties."""
     return simulated
 
 
@@ -90,7 +90,7 @@ def test_wait_sends_all_as_room_comes(session: tunring.Session, simulator: tunri
     got: list[bytes] = []
 
     def drain() -> None:
-        # Only once the sender waits in a full ring, which a drain from the start may never let come about.
+        # Only once the sender waits in a full ring: a drain from the start might prevent that.
         assert eventually(lambda: session.stats().waits)
         while len(got) < count:
             got.extend(simulator.drain_all())

@@ -1,4 +1,4 @@
-"""What send takes, and what it refuses before the ring is touched."""
+"""The items that ``send`` takes, and those that it refuses before the ring is touched."""
 
 from __future__ import annotations
 

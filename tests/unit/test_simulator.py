@@ -28,7 +28,7 @@ def test_packets_both_ways(simulated: tunring.Session, simulator: Simulator) -> 
 
 
 def test_what_a_driver_may_bring(simulated: tunring.Session, simulator: Simulator) -> None:
-    """A zero-length packet, one that could not be read, and one too large, which is passed over."""
+    """A packet without data, one that could not be read, and one that is too large, which is skipped."""
     simulator.inject([b"", 30, packet(MAX_PACKET) + b"x", b"\xff", packet(MAX_PACKET)])
     with simulated.receive() as batch:
         assert batch.lengths.tolist() == [0, 30, 1, MAX_PACKET]

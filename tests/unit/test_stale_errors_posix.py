@@ -1,5 +1,5 @@
-"""A library without our table that fails without saying why, as the official DLL can: what an earlier call left in the
-last error is not reported for it."""
+"""A library without our table that fails without a last error, as the official DLL can: an earlier call's last error
+is not reported for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from running import check_script
 
 FUNCTIONS = re.findall(r"X\((Wintun\w+)", (Path(__file__).parents[2] / "include/wintun.h").read_text("utf-8"))
 
-#: DeleteDriver says TRUE when the last error happens to be 0: the DLL does so.
+#: DeleteDriver returns TRUE when the last error happens to be 0, as the DLL does.
 SPECIAL = {
     "WintunDeleteDriver": "int WintunDeleteDriver(void) { return errno == 0; }",
     "WintunOpenAdapter": "void *WintunOpenAdapter(const void *n) { (void)n; if (found == 1) errno = 1168; return 0; }",

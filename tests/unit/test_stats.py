@@ -19,7 +19,7 @@ received_packets received_bytes received_batches sent_packets sent_bytes sent_ba
 dropped skipped fillers pinned_packets pinned_bytes reservations capacity
 """.split()
 
-# The official DLL has no words for them.
+# The official DLL doesn't report them.
 HOST_FIELDS = ["host_dropped", "host_filtered", "write_errors"]
 
 

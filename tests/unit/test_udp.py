@@ -1,4 +1,4 @@
-"""UDP sockets over the loopback interface: runs, sources, what is refused, and every way a wait ends."""
+"""UDP sockets over the loopback interface: runs, sources, refused arguments, and every way a wait ends."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_views_that_are_kept_pin_their_chunks(pair: Pair) -> None:
 
 
 def test_opening_what_another_thread_sends(pair: Pair) -> None:
-    """Either the other way round: what was sent is what was sealed, and what was opened is what was meant."""
+    """Either comes first: the datagrams sent are as they were sealed, and those opened are the originals."""
     left, right = pair
     packets = [b"packet %d" % number + bytes(1000) for number in range(60)]
     sealer, opener = Sealer("aes-256-gcm", KEY), Opener("aes-256-gcm", KEY)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sums_up(data: bytes) -> bool:
-    """Whether data holds its own checksum."""
+    """Return whether data holds its own checksum."""
     data += bytes(len(data) % 2)
     return sum(memoryview(data).cast("H")) % 0xFFFF == 0
 
