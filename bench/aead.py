@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import programs
@@ -45,6 +46,7 @@ def using(library: str) -> Iterator[None]:
             os.environ["TUNRING_AEAD"] = before
 
 
+@cache
 def build() -> str:
     """Compile bench/c/aead.c with the core that it measures."""
     program = programs.BUILT / "aead"

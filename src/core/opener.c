@@ -120,14 +120,14 @@ reject(tunring_datagram *datagram)
 
 /* A message of each that may be authentic. `which` is its index. */
 static uint32_t
-gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, aead_message *messages,
+gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, bool chosen, aead_message *messages,
        uint32_t *which)
 {
     uint32_t gathered = 0;
     for (uint32_t i = 0; i < count; i++)
     {
         tunring_datagram *datagram = &datagrams[i];
-        if (!takes(&opener->format, datagram->data, datagram->length))
+        if (!chosen && !takes(&opener->format, datagram->data, datagram->length))
             datagram->result = TUNRING_FOREIGN;
         else if (!describe(&opener->format, datagram, &messages[gathered]))
             reject(datagram);
@@ -138,11 +138,12 @@ gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count
 }
 
 static void
-open_group(const tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count)
+open_group(const tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count,
+           bool chosen)
 {
     aead_message messages[AEAD_GROUP];
     uint32_t which[AEAD_GROUP];
-    const uint32_t gathered = gather(opener, datagrams, count, messages, which);
+    const uint32_t gathered = gather(opener, datagrams, count, chosen, messages, which);
     opener->key.sequence->open(context, messages, gathered);
     for (uint32_t i = 0; i < gathered; i++)
         if (messages[i].authentic)
@@ -178,6 +179,7 @@ static uint32_t
 judge(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count)
 {
     uint32_t counts[TUNRING_FOREIGN + 1] = {0};
+    uint32_t opened = 0; /* apart from the rest, so that almost all are counted in a register */
     os_mutex_lock(&opener->lock);
     for (uint32_t i = 0; i < count; i++)
     {
@@ -189,23 +191,26 @@ judge(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count)
             else if (opener->strip_padding)
                 strip(datagram);
         }
-        counts[datagram->result]++;
+        if (datagram->result == TUNRING_OPENED)
+            opened++;
+        else
+            counts[datagram->result]++;
     }
     os_mutex_unlock(&opener->lock);
     atomic_fetch_add_explicit(&opener->rejected, counts[TUNRING_REJECTED], memory_order_relaxed);
     atomic_fetch_add_explicit(&opener->replayed, counts[TUNRING_REPLAYED], memory_order_relaxed);
     atomic_fetch_add_explicit(&opener->foreign, counts[TUNRING_FOREIGN], memory_order_relaxed);
-    return counts[TUNRING_OPENED];
+    return opened;
 }
 
-/* Opens groups, then judges them all. Returns how many are packets to deliver. */
+/* Opens groups, then judges them all. Returns how many are packets to deliver. `chosen`: none is foreign. */
 static uint32_t
-open_all(tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count)
+open_all(tunring_opener *opener, aead_context *context, tunring_datagram *datagrams, uint32_t count, bool chosen)
 {
     for (uint32_t done = 0; done < count; done += AEAD_GROUP)
     {
         const uint32_t left = count - done;
-        open_group(opener, context, datagrams + done, left < AEAD_GROUP ? left : AEAD_GROUP);
+        open_group(opener, context, datagrams + done, left < AEAD_GROUP ? left : AEAD_GROUP, chosen);
     }
     return judge(opener, datagrams, count);
 }
@@ -217,7 +222,7 @@ tunring_open(tunring_opener *opener, tunring_datagram *datagrams, uint32_t count
     DWORD code = aead_key_enter(&opener->key, &context);
     if (code != ERROR_SUCCESS)
         return code;
-    *opened = open_all(opener, context, datagrams, count);
+    *opened = open_all(opener, context, datagrams, count, false);
     aead_key_leave(&opener->key, context);
     return ERROR_SUCCESS;
 }
@@ -241,14 +246,23 @@ count_of(const in_place *what)
 static DWORD
 choose(const tunring_opener *opener, const in_place *what, uint32_t *index)
 {
-    const tunring_slot *slots = what->from ? what->from->slots : what->lease->slots;
-    const DWORD code = tunring_lease_enter(what->lease, what->from, index);
+    const tunring_part *from = what->from;
+    const tunring_slot *slots = from ? from->slots : what->lease->slots;
+    const uint32_t count = count_of(what);
+    const DWORD code = tunring_lease_enter(what->lease, from, index);
     if (code != ERROR_SUCCESS)
         return code == ERROR_BUSY ? ERROR_ALREADY_EXISTS : ERROR_INVALID_HANDLE;
-    for (uint32_t i = 0; i < count_of(what); i++)
-        if (takes(&opener->format, slots[i].data, slots[i].length))
-            tunring_part_append(what->ours, &slots[i], what->from ? slots[i].root : i);
-    tunring_lease_leave(what->lease, what->from);
+    uint32_t chosen = 0; /* not in `ours`, where each packet would wait for the one before it */
+    for (uint32_t i = 0; i < count; i++)
+    {
+        const tunring_slot *slot = &slots[i];
+        if (!takes(&opener->format, slot->data, slot->length))
+            continue;
+        what->ours->slots[chosen].root = from ? slot->root : i;
+        what->datagrams[chosen++] = (tunring_datagram){.data = slot->data, .length = slot->length};
+    }
+    what->ours->count = chosen;
+    tunring_lease_leave(what->lease, from);
     return ERROR_SUCCESS;
 }
 
@@ -283,19 +297,24 @@ open_claimed(tunring_opener *opener, aead_context *context, const in_place *what
 {
     tunring_part *ours = what->ours;
     const uint32_t count = ours->count;
-    for (uint32_t i = 0; i < count; i++)
-        what->datagrams[i] = (tunring_datagram){.data = ours->slots[i].data, .length = ours->slots[i].length};
-    open_all(opener, context, what->datagrams, count);
+    open_all(opener, context, what->datagrams, count, true);
     tunring_lease_opened(what->lease);
-    ours->level++;
-    ours->count = 0;
-    ours->bytes = 0;
+    uint32_t kept = 0;
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++)
     {
-        const tunring_slot slot = {.data = what->datagrams[i].data, .length = what->datagrams[i].length};
-        if (what->datagrams[i].result == TUNRING_OPENED)
-            tunring_part_append(ours, &slot, ours->slots[i].root);
+        const tunring_datagram *datagram = &what->datagrams[i];
+        if (datagram->result != TUNRING_OPENED)
+            continue;
+        tunring_slot *slot = &ours->slots[kept++];
+        slot->root = ours->slots[i].root;
+        slot->data = datagram->data;
+        slot->length = datagram->length;
+        bytes += datagram->length;
     }
+    ours->level++;
+    ours->count = kept;
+    ours->bytes = bytes;
 }
 
 static void
