@@ -258,6 +258,7 @@ typedef struct tunring_lease
     uint32_t count;
     uint64_t bytes;           /* sum of the lengths */
     tunring_origins *origins; /* of a socket's datagrams; NULL for packets of a ring */
+    uint32_t *sizes;          /* of the slots, once one was dropped (0 here) or shrunk; NULL: the lengths */
     tunring_slot slots[];
 } tunring_lease;
 
@@ -299,6 +300,20 @@ bool tunring_lease_held(const tunring_lease *lease);
 /* Sends a reservation. ERROR_BUSY if a slot is still held: then nothing is sent and it was released instead.
  * ERROR_HANDLE_EOF if it was released or its session closed before. */
 DWORD tunring_lease_commit(tunring_lease *lease);
+/* True if tunring_lease_commit() waits for nothing and takes less time than the GIL does to be given up. Any time before
+ * it. */
+bool tunring_lease_commit_is_short(const tunring_lease *lease);
+
+/* These two change a reservation. Nobody may be sending or releasing it, or in a call of either in the meantime.
+ * ERROR_NOT_ENOUGH_MEMORY if there is none: then nothing has changed. Any time. */
+
+/* The slot will be sent as filler. Idempotent. */
+DWORD tunring_lease_drop_slot(tunring_lease *lease, uint32_t index);
+/* The slot, which was not dropped, will be sent as a packet of `length` bytes: at least 1, and at most its length. A
+ * library without our own table sends it in full, with zeros behind the packet. */
+DWORD tunring_lease_shrink_slot(tunring_lease *lease, uint32_t index, uint32_t length);
+/* Any time. */
+bool tunring_lease_slot_dropped(const tunring_lease *lease, uint32_t index);
 
 /* Frees the table; every hold must be gone. Never waits. */
 void tunring_lease_free(tunring_lease *lease);
@@ -368,6 +383,8 @@ DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packet
  * would not fit an empty ring. */
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
+/* The same for one packet, at once. ERROR_BUSY: it is for tunring_reserve() to do, or to fail. Any time. */
+DWORD tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **lease);
 
 /* ---- UDP sockets: core/socket.c, core/socket_send.c -------------------------------------------------------------- */
 

@@ -155,6 +155,15 @@ typedef struct tunring_backend
      * where nobody fills them better than whoever copies them to the ring. */
     DWORD (*send_filled)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
+    /* WintunAllocateSendPacket that waits for nobody: ERROR_BUSY, or ERROR_BUFFER_OVERFLOW, where that function might
+     * succeed. */
+    BYTE *(*allocate_now)(WINTUN_SESSION_HANDLE Session, DWORD Size);
+    /* WintunSendPacket makes system calls for the packets; else only to set an event. */
+    BOOL sends_by_system_call;
+    /* The packet in a slot of WintunAllocateSendPacket, which was not sent yet, has only that many bytes: at most what
+     * was allocated. */
+    void (*shorten)(WINTUN_SESSION_HANDLE Session, const BYTE *Packet, DWORD Size);
+
     const tunring_simulator *simulator; /* NULL but in loopback */
 } tunring_backend;
 

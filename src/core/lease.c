@@ -64,6 +64,7 @@ lease_new(uint32_t room)
     lease->count = 0;
     lease->bytes = 0;
     lease->origins = NULL;
+    lease->sizes = NULL;
     return lease;
 }
 
@@ -154,7 +155,11 @@ lease_bind(tunring_lease *lease, tunring_source *source, bool reserved)
         return;
     source_pin(source);
     if (reserved)
+    {
+        /* Whoever reserves is about to look at the slots. */
+        atomic_init(&lease->state, LEASE_HELD);
         count_add(&source->counts.reservations, 1);
+    }
     else
     {
         count_add(&source->counts.pinned_packets, lease->count);
@@ -174,7 +179,8 @@ slots_gone(tunring_lease *lease, uint32_t count, uint64_t bytes)
         count_sub(&source->counts.pinned_packets, count);
         count_sub(&source->counts.pinned_bytes, bytes);
     }
-    if (atomic_fetch_sub(&lease->left, count) != count)
+    /* Nobody but the caller counts where all slots go at once. */
+    if (count != lease->count && atomic_fetch_sub(&lease->left, count) != count)
         return;
     if (lease->reserved)
         count_sub(&source->counts.reservations, 1);
@@ -212,21 +218,20 @@ static void
 drop_holds(tunring_lease *lease, uint32_t first)
 {
     uint32_t run = first;
-    uint32_t gone = 0;
-    uint64_t bytes = 0;
+    uint32_t kept = 0;
+    uint64_t kept_bytes = 0;
     for (uint32_t i = first; i < lease->count; i++)
     {
         if (drop_hold(lease, i))
-        {
-            gone++;
-            bytes += lease->slots[i].length;
             continue;
-        }
+        kept++;
+        kept_bytes += lease->slots[i].length;
         return_slots(lease, run, i - run);
         run = i + 1;
     }
     return_slots(lease, run, lease->count - run);
-    slots_gone(lease, gone, bytes);
+    /* Only a reservation's `first` is not 0, and nobody counts the bytes of those. */
+    slots_gone(lease, lease->count - first - kept, lease->bytes - kept_bytes);
 }
 
 /* Nobody but the lease has held a slot, and nobody can any more: tunring_lease_hold() has seen the release, or comes
@@ -256,14 +261,14 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
         state = atomic_fetch_or(&lease->state, LEASE_HELD);
     if (state & LEASE_RELEASED)
         return false;
-    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. */
+    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. Most often nobody but the lease holds
+     * the slot. */
     _Atomic uint32_t *holds = &lease->slots[index].holds;
-    uint32_t held = atomic_load(holds);
-    do
-    {
-        if ((held & HOLDS_COUNT) == 0 || held / HOLDS_LEVEL != level)
+    const uint32_t only_ours = level * HOLDS_LEVEL + 1;
+    uint32_t held = only_ours;
+    while (!atomic_compare_exchange_weak(holds, &held, held + 1))
+        if (held - only_ours >= HOLDS_COUNT) /* another level, or a count of 0 */
             return false;
-    } while (!atomic_compare_exchange_weak(holds, &held, held + 1));
     return true;
 }
 
@@ -440,6 +445,119 @@ abandon(tunring_lease *lease, uint32_t claimed)
     drop_holds(lease, claimed);
 }
 
+/* ---- Sending a reservation ---- */
+
+/* From here on `sizes` has what was reserved. False without memory. */
+static bool
+note_sizes(tunring_lease *lease)
+{
+    if (lease->sizes)
+        return true;
+    uint32_t *sizes = malloc(lease->count * sizeof(*sizes));
+    if (!sizes)
+        return false;
+    for (uint32_t i = 0; i < lease->count; i++)
+        sizes[i] = lease->slots[i].length;
+    lease->sizes = sizes;
+    return true;
+}
+
+bool
+tunring_lease_slot_dropped(const tunring_lease *lease, uint32_t index)
+{
+    return lease->sizes && lease->sizes[index] == 0;
+}
+
+DWORD
+tunring_lease_drop_slot(tunring_lease *lease, uint32_t index)
+{
+    if (!note_sizes(lease))
+        return ERROR_NOT_ENOUGH_MEMORY;
+    if (!tunring_lease_slot_dropped(lease, index))
+        lease->bytes -= lease->slots[index].length;
+    lease->sizes[index] = 0;
+    return ERROR_SUCCESS;
+}
+
+DWORD
+tunring_lease_shrink_slot(tunring_lease *lease, uint32_t index, uint32_t length)
+{
+    if (!note_sizes(lease))
+        return ERROR_NOT_ENOUGH_MEMORY;
+    lease->bytes -= lease->slots[index].length - length;
+    lease->slots[index].length = length;
+    return ERROR_SUCCESS;
+}
+
+/* Makes filler of the slots that were dropped, and those smaller that were shrunk. Returns how many were dropped. */
+static uint32_t
+finish_slots(const tunring_session *session, const tunring_lease *lease)
+{
+    const tunring_backend *backend = session->api->backend;
+    uint32_t dropped = 0;
+    for (uint32_t i = 0; i < lease->count; i++)
+    {
+        const tunring_slot *slot = &lease->slots[i];
+        const uint32_t size = lease->sizes[i];
+        if (!size)
+        {
+            dropped++;
+            if (slot->length)
+                slot->data[0] = 0;
+        }
+        else if (size > slot->length && backend)
+            backend->shorten(session->handle, slot->data, slot->length);
+        else
+            /* The ring's size words are the library's. What old packets left there is not for the host. */
+            memset(slot->data + slot->length, 0, size - slot->length);
+    }
+    return dropped;
+}
+
+/* Captures the slots between those that were dropped. */
+static void
+capture_sent(tunring_session *session, const tunring_lease *lease)
+{
+    const int64_t now = os_wall_clock();
+    for (uint32_t i = 0; i < lease->count; i++)
+    {
+        const uint32_t first = i;
+        while (i < lease->count && !tunring_lease_slot_dropped(lease, i))
+            i++;
+        if (i > first)
+            session_capture_write(&session->source.capture, TUNRING_SENT, now,
+                                  &(tunring_captured){.slots = &lease->slots[first], .count = i - first});
+    }
+}
+
+/* The slots are claimed. Afterwards they are the host's. */
+static void
+send_slots(tunring_session *session, const tunring_lease *lease)
+{
+    const uint32_t dropped = lease->sizes ? finish_slots(session, lease) : 0;
+    if (session_captures(&session->source.capture, TUNRING_SENT))
+        capture_sent(session, lease);
+    /* The oldest last: it publishes them all. */
+    for (uint32_t i = lease->count; i-- > 0;)
+        session->api->WintunSendPacket(session->handle, lease->slots[i].data);
+    wake_guard_note(&session->watch);
+    source_counts *counts = &session->source.counts;
+    count_add(&counts->sent_packets, lease->count - dropped);
+    count_add(&counts->sent_bytes, lease->bytes);
+    count_add(&counts->sent_batches, 1);
+    if (dropped)
+        count_add(&counts->fillers, dropped);
+}
+
+bool
+tunring_lease_commit_is_short(const tunring_lease *lease)
+{
+    const tunring_session *session = session_of(lease->source);
+    const tunring_backend *backend = session->api->backend;
+    return lease->count == 1 && !(backend && backend->sends_by_system_call) &&
+           !session_captures(&session->source.capture, TUNRING_SENT);
+}
+
 DWORD
 tunring_lease_commit(tunring_lease *lease)
 {
@@ -452,24 +570,13 @@ tunring_lease_commit(tunring_lease *lease)
         abandon(lease, claimed);
         return ERROR_BUSY;
     }
-    if (!source_enter(&session->source))
+    if (source_closing(&session->source))
     {
         abandon(lease, claimed);
         return ERROR_HANDLE_EOF;
     }
-    /* Afterwards the slots are the host's. */
-    session_capture *capture = &session->source.capture;
-    if (session_captures(capture, TUNRING_SENT))
-        session_capture_write(capture, TUNRING_SENT, os_wall_clock(),
-                              &(tunring_captured){.slots = lease->slots, .count = lease->count});
-    /* The oldest last: it publishes them all. */
-    for (uint32_t i = lease->count; i-- > 0;)
-        session->api->WintunSendPacket(session->handle, lease->slots[i].data);
-    wake_guard_note(&session->watch);
-    count_add(&session->source.counts.sent_packets, lease->count);
-    count_add(&session->source.counts.sent_bytes, lease->bytes);
-    count_add(&session->source.counts.sent_batches, 1);
-    source_leave(&session->source);
+    /* A close need not wait for this: the lease pins the session, and slots may be sent as long as they are out. */
+    send_slots(session, lease);
     slots_gone(lease, lease->count, lease->bytes);
     return ERROR_SUCCESS;
 }
@@ -477,10 +584,14 @@ tunring_lease_commit(tunring_lease *lease)
 void
 tunring_lease_free(tunring_lease *lease)
 {
-    if (lease)
+    if (!lease)
+        return;
+    if (lease->origins || lease->sizes)
     {
         free(lease->origins);
+        free(lease->sizes);
         lease->origins = NULL;
+        lease->sizes = NULL;
     }
-    free(lease && lease->room <= KEPT_ROOM ? atomic_exchange(&spare, lease) : lease);
+    free(lease->room <= KEPT_ROOM ? atomic_exchange(&spare, lease) : lease);
 }

@@ -267,12 +267,22 @@ ring_bytes(const uint32_t *sizes, uint32_t count)
     return bytes;
 }
 
-/* Our libraries report their room; for others a failed attempt has to go out as filler. */
+/* Our libraries report their room; for others a failed attempt has to go out as filler. An attempt at a single slot leaves
+ * nothing. */
 static bool
-surely_full(tunring_session *session, uint64_t bytes)
+surely_full(tunring_session *session, uint32_t count, uint64_t bytes)
 {
     const tunring_backend *backend = session->api->backend;
-    return backend && backend->send_room(session->handle) < bytes;
+    return count > 1 && backend && backend->send_room(session->handle) < bytes;
+}
+
+/* The ring holds old packets. What is left unfilled must not pass for one. */
+static void
+append_reserved(tunring_lease *lease, BYTE *slot, uint32_t size)
+{
+    if (size)
+        slot[0] = 0;
+    lease_append(lease, slot, size);
 }
 
 /* All slots or none. */
@@ -281,19 +291,14 @@ allocate_all(tunring_session *session, const uint32_t *sizes, uint32_t count, ui
 {
     os_mutex_lock(&session->send_lock);
     DWORD code = ERROR_SUCCESS;
-    if (surely_full(session, bytes))
+    if (surely_full(session, count, bytes))
         code = ERROR_BUFFER_OVERFLOW;
     while (code == ERROR_SUCCESS && lease->count < count)
     {
         uint32_t size = sizes[lease->count];
         BYTE *slot = session->api->WintunAllocateSendPacket(session->handle, size);
         if (slot)
-        {
-            /* The ring holds old packets. An unfilled slot must not pass for one. */
-            if (size)
-                slot[0] = 0;
-            lease_append(lease, slot, size);
-        }
+            append_reserved(lease, slot, size);
         else
             code = GetLastError();
     }
@@ -354,6 +359,28 @@ tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count,
     else
         tunring_lease_free(lease);
 leave:
+    source_leave(&session->source);
+    return code;
+}
+
+DWORD
+tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **result)
+{
+    if (!session->api->backend || !source_enter(&session->source))
+        return ERROR_BUSY;
+    DWORD code = ERROR_BUSY;
+    tunring_lease *lease = lease_new(1);
+    /* Without the lock of those who send: what they allocate later waits for this slot, as it should. */
+    BYTE *slot = lease ? session->api->backend->allocate_now(session->handle, size) : NULL;
+    if (slot)
+    {
+        append_reserved(lease, slot, size);
+        lease_bind(lease, &session->source, true);
+        *result = lease;
+        code = ERROR_SUCCESS;
+    }
+    else
+        tunring_lease_free(lease);
     source_leave(&session->source);
     return code;
 }

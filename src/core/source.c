@@ -79,19 +79,16 @@ void
 source_pin(tunring_source *source)
 {
     atomic_fetch_add(&source->pins, 1);
-    source_use(source);
 }
 
 void
 source_unpin(tunring_source *source)
 {
-    if (atomic_fetch_sub(&source->pins, 1) == 1)
-    {
-        count_sub(&sources_pinned, 1);
-        source->job.run = end_deferred;
-        defer(&source->job);
-    }
-    source_put(source);
+    if (atomic_fetch_sub(&source->pins, 1) != 1)
+        return;
+    count_sub(&sources_pinned, 1);
+    source->job.run = end_deferred;
+    defer(&source->job);
 }
 
 void
@@ -123,7 +120,8 @@ close_quiet(tunring_source *source)
     source->ops->detach(source);
     if (has_stop(source))
         os_event_close(&source->stop);
-    /* end_source() gives up a use of its own, the caller's stays until tunring_source_drop(). */
+    /* end_source() gives up a use of its own, which the pins stand for; the caller's stays until
+     * tunring_source_drop(). */
     atomic_fetch_add(&source->users, 1);
     count_add(&sources_pinned, 1);
     if (atomic_fetch_sub(&source->pins, 1) == 1)

@@ -51,7 +51,7 @@ struct tunring_source
     os_event stop;                   /* set for good by the first close; none if nothing is received */
     life_word life;                  /* calls in flight, and closing */
     _Atomic uint32_t pins;           /* what keeps the memory of slots: the open source itself, and each lease */
-    _Atomic uint32_t users;          /* what keeps this struct: the caller, each lease, and each notifier */
+    _Atomic uint32_t users;          /* what keeps this struct: the caller, the pins together, and each notifier */
     _Atomic bool removed;            /* a call failed with ERROR_HANDLE_EOF although nobody closed the source */
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */
@@ -102,7 +102,8 @@ source_closing(const tunring_source *source)
  * ERROR_HANDLE_EOF, as nothing can be waited for any more. */
 DWORD source_waiting_failed(tunring_source *source);
 
-/* A lease pins its source while its call is in flight, and unpins it when its last slot is let go. */
+/* A lease pins its source while its call is in flight, and unpins it when its last slot is let go: afterwards it must not
+ * touch the source. */
 void source_pin(tunring_source *source);
 void source_unpin(tunring_source *source);
 /* Takes and gives up one use of the struct. */

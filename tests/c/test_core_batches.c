@@ -208,6 +208,68 @@ test_reservations(void)
     close_ends(&pair);
 }
 
+/* With and without a library that can make a slot smaller. */
+static void
+test_changed_reservations(const tunring_api *over)
+{
+    ends pair;
+    const uint32_t sizes[4] = {64, 100, 1400, 40};
+    open_ends(over, &pair, CAPACITY);
+    tunring_session *session = pair.sessions[0];
+    for (uint32_t round = 1; round <= 200; round++) /* more than once round the ring */
+    {
+        tunring_lease *lease;
+        CHECK(tunring_reserve(session, sizes, 4, NULL, &lease) == ERROR_SUCCESS);
+        for (uint32_t i = 0; i < 4; i++)
+            make_packet(lease->slots[i].data, sizes[i], i);
+        CHECK(!tunring_lease_slot_dropped(lease, 0));
+        CHECK(tunring_lease_drop_slot(lease, 0) == ERROR_SUCCESS && tunring_lease_drop_slot(lease, 0) == ERROR_SUCCESS);
+        CHECK(tunring_lease_slot_dropped(lease, 0) && !tunring_lease_slot_dropped(lease, 1));
+        CHECK(tunring_lease_shrink_slot(lease, 2, 500) == ERROR_SUCCESS);
+        CHECK(tunring_lease_shrink_slot(lease, 2, 60) == ERROR_SUCCESS);
+        CHECK(lease->bytes == 200);
+        CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
+        tunring_lease_free(lease);
+        lease = receive(pair.sessions[1], 8);
+        CHECK(lease->count == 3);
+        for (uint32_t i = 0; i < 3; i++)
+            CHECK(packet_number(lease->slots[i].data) == i + 1);
+        CHECK(lease->slots[0].length == 100 && lease->slots[2].length == 40);
+        CHECK(lease->slots[1].length == (over->backend ? 60 : 1400));
+        for (uint32_t i = 60; i < lease->slots[1].length; i++)
+            CHECK(lease->slots[1].data[i] == 0);
+        done(lease);
+        const tunring_stats stats = stats_of(session);
+        CHECK(stats.sent_packets == 3 * round && stats.sent_bytes == 200 * round && stats.fillers == round);
+    }
+    close_ends(&pair);
+}
+
+static void
+test_reserve_now(void)
+{
+    ends pair;
+    open_ends(&api, &pair, CAPACITY);
+    tunring_session *session = pair.sessions[0];
+    tunring_lease *first, *second;
+    CHECK(tunring_reserve_now(session, 60000, &first) == ERROR_SUCCESS);
+    CHECK(tunring_reserve_now(session, 60000, &second) == ERROR_SUCCESS);
+    tunring_lease *none = NULL;
+    CHECK(tunring_reserve_now(session, 60000, &none) == ERROR_BUSY && !none);
+    CHECK(stats_of(session).reservations == 2);
+    make_packet(second->slots[0].data, 60000, 2);
+    CHECK(tunring_lease_commit_is_short(second) && tunring_lease_commit(second) == ERROR_SUCCESS);
+    tunring_lease_free(second);
+    done(first); /* abandoned */
+    tunring_lease *got = receive(pair.sessions[1], 8);
+    CHECK(got->count == 1 && packet_number(got->slots[0].data) == 2);
+    done(got);
+    CHECK(stats_of(session).fillers == 1 && stats_of(session).reservations == 0);
+    tunring_source_close(tunring_session_source(session));
+    CHECK(tunring_reserve_now(session, 100, &none) == ERROR_BUSY && !none);
+    close_ends(&pair);
+}
+
 /* All or none, with and without a library that reports its room. */
 static void
 test_reserve_without_room(const tunring_api *over)
@@ -244,6 +306,9 @@ main(void)
     test_waits();
     test_full_ring();
     test_reservations();
+    test_changed_reservations(&api);
+    test_changed_reservations(&bare);
+    test_reserve_now();
     test_reserve_without_room(&api);
     test_reserve_without_room(&bare);
     return 0;

@@ -114,7 +114,17 @@ test_packets(const tunring_api *api)
     countdown = 0;
     const uint32_t size = 40;
     CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
+    countdown = 0;
+    CHECK(tunring_reserve_now(pair.sessions[0], size, &lease) == ERROR_BUSY);
+    countdown = 1; /* for the table of slots, but for no other */
+    CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_SUCCESS);
+    CHECK(tunring_lease_drop_slot(lease, 0) == ERROR_NOT_ENOUGH_MEMORY);
+    countdown = 0;
+    CHECK(tunring_lease_shrink_slot(lease, 0, 20) == ERROR_NOT_ENOUGH_MEMORY);
+    CHECK(!tunring_lease_slot_dropped(lease, 0) && lease->slots[0].length == size);
     countdown = -1;
+    tunring_lease_release(lease);
+    tunring_lease_free(lease);
     CHECK(tunring_send(pair.sessions[0], packets, 1, NULL, &sent) == ERROR_SUCCESS);
     CHECK(tunring_receive(tunring_session_source(pair.sessions[1]), 1, &POLL, &lease) == ERROR_SUCCESS);
     tunring_lease_release(lease);

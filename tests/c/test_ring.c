@@ -224,6 +224,50 @@ test_send_order(void)
     teardown();
 }
 
+/* The packet at the head, which is taken, and how far the head moves. */
+static void
+take(uint32_t size, BYTE first, uint32_t slot)
+{
+    const BYTE *packet;
+    uint32_t seen;
+    const uint32_t head = ring_host_head(&pair.send);
+    CHECK_EQUAL(ring_host_peek(&pair.send, &packet, &seen), ERROR_SUCCESS);
+    CHECK_EQUAL(seen, size);
+    CHECK_EQUAL(packet[0], first);
+    ring_host_take(&pair.send, seen);
+    CHECK_EQUAL((ring_host_head(&pair.send) - head) & (CAPACITY - 1), slot);
+}
+
+static void
+shorten(uint32_t size, uint32_t to)
+{
+    setup();
+    for (uint32_t round = 0; round < 5; round++) /* the largest go round the end of the ring */
+    {
+        BYTE *packet = ring_allocate(&pair.send, size);
+        BYTE *behind = ring_allocate(&pair.send, 4);
+        packet[0] = 1;
+        behind[0] = 2;
+        ring_shorten(packet, to + (size - to) / 2);
+        ring_shorten(packet, to);
+        CHECK_EQUAL(send(behind), RING_NOTHING);
+        CHECK_EQUAL(send(packet), RING_MORE);
+        take(to, 1, ring_slot_size(size));
+        take(4, 2, 8);
+        CHECK_EQUAL(ring_room(&pair.send), CAPACITY - 4);
+    }
+    teardown();
+}
+
+static void
+test_shorten(void)
+{
+    const uint32_t sizes[] = {1, 4, 5, 20, 21, 1399, 1400, 0xFFFE, 0xFFFF};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        for (size_t k = 0; k <= i; k++)
+            shorten(sizes[i], sizes[k]);
+}
+
 static void
 corrupt_receive(uint32_t tail, uint32_t size_word, DWORD code)
 {
@@ -272,6 +316,10 @@ static void
 test_corrupt_send(void)
 {
     corrupt_send(0x10000, 104);
+    corrupt_send(RING_SHORTER | 1 << RING_UNUSED_SHIFT | 100, 104); /* past the tail */
+    corrupt_send(RING_SHORTER | RING_UNUSED_MASK << RING_UNUSED_SHIFT | RING_SIZE_MASK, 104);
+    corrupt_send(RING_FLAG | RING_SHORTER | 96, 104);
+    corrupt_send(0x30000000 | 96, 104);
     corrupt_send(101, 104);
     corrupt_send(100, 3);
     corrupt_send(100, CAPACITY);
@@ -448,6 +496,7 @@ main(void)
     test_send_order();
     test_corrupt_receive();
     test_corrupt_send();
+    test_shorten();
     test_allocate_errors();
     test_chain();
     test_rewind();

@@ -302,6 +302,22 @@ front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DW
     return usable(session) ? backend.send_many(session, packets, count, sent) : ERROR_HANDLE_EOF;
 }
 
+BYTE *
+front_allocate_now(WINTUN_SESSION_HANDLE session, DWORD size)
+{
+    if (usable(session))
+        return backend.allocate_now(session, size);
+    SetLastError(ERROR_HANDLE_EOF);
+    return NULL;
+}
+
+void
+front_shorten(WINTUN_SESSION_HANDLE session, const BYTE *packet, DWORD size)
+{
+    if (usable(session))
+        ring_shorten(packet, size);
+}
+
 DWORD
 front_send_filled(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent)
 {

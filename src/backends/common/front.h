@@ -49,6 +49,7 @@ typedef struct backend_operations
     DWORD (*receive)(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWORD count);
     void (*release)(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
     BYTE *(*allocate)(WINTUN_SESSION_HANDLE session, DWORD size);
+    BYTE *(*allocate_now)(WINTUN_SESSION_HANDLE session, DWORD size); /* ERROR_BUSY where that would have to wait */
     void (*send)(WINTUN_SESSION_HANDLE session, const BYTE *packet);
     void (*report_kept)(WINTUN_SESSION_HANDLE session, bool kept);
     DWORD (*send_many)(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
@@ -72,6 +73,8 @@ DWORD front_receive_many(WINTUN_SESSION_HANDLE session, tunring_slot *slots, DWO
 void front_release_many(WINTUN_SESSION_HANDLE session, const tunring_slot *slots, DWORD count);
 void front_report_kept(WINTUN_SESSION_HANDLE session, BOOL kept);
 DWORD front_send_many(WINTUN_SESSION_HANDLE session, const tunring_packet *packets, DWORD count, DWORD *sent);
+BYTE *front_allocate_now(WINTUN_SESSION_HANDLE session, DWORD size);
+void front_shorten(WINTUN_SESSION_HANDLE session, const BYTE *packet, DWORD size);
 /* Those that only some have: for descriptors, for options that have a meaning, and for checksums. */
 DWORD front_adapter_descriptor(WINTUN_ADAPTER_HANDLE adapter, BOOL leave, int *descriptor);
 BOOL front_adapter_shared(WINTUN_ADAPTER_HANDLE adapter);
@@ -87,6 +90,7 @@ DWORD front_send_filled(WINTUN_SESSION_HANDLE session, const tunring_packet *pac
     .counters = front_counters, .send_room = front_send_room, .adapter_name = front_adapter_name,           \
     .adapter_index = front_adapter_index, .adapter_namespace = front_adapter_namespace,                     \
     .set_option = front_set_option, .receive_many = front_receive_many, .release_many = front_release_many, \
-    .report_kept = front_report_kept, .send_many = front_send_many
+    .report_kept = front_report_kept, .send_many = front_send_many, .allocate_now = front_allocate_now,     \
+    .shorten = front_shorten
 
 #endif

@@ -332,10 +332,10 @@ cable_report_kept(cable_end *end, bool kept)
     ring_lock_leave(&end->incoming->lock, cable_move, end->incoming);
 }
 
-BYTE *
-cable_allocate(cable_end *end, DWORD size)
+/* The caller has the lock, which this gives up. */
+static BYTE *
+allocate_locked(cable_end *end, DWORD size)
 {
-    ring_lock_enter(&end->rings.send.lock);
     BYTE *packet = ring_allocate(&end->rings.send, size);
     DWORD code = ERROR_SUCCESS;
     if (!packet)
@@ -345,6 +345,22 @@ cable_allocate(cable_end *end, DWORD size)
     if (!packet)
         SetLastError(code);
     return packet;
+}
+
+BYTE *
+cable_allocate(cable_end *end, DWORD size)
+{
+    ring_lock_enter(&end->rings.send.lock);
+    return allocate_locked(end, size);
+}
+
+BYTE *
+cable_allocate_now(cable_end *end, DWORD size)
+{
+    if (ring_lock_try(&end->rings.send.lock))
+        return allocate_locked(end, size);
+    SetLastError(ERROR_BUSY);
+    return NULL;
 }
 
 void

@@ -62,7 +62,7 @@ void cable_plug(cable_end *end);
  * are dropped. Idempotent. */
 void cable_unplug(cable_end *end);
 
-/* The calls of a session, with its last error. Release and send never wait for a lock. */
+/* The calls of a session, with its last error. Release, send and allocate_now never wait for a lock. */
 
 /* Returns up to `count` packets. Fewer: there were no more, or an error will come again; 0: the last error is set. */
 uint32_t cable_receive(cable_end *end, tunring_slot *slots, uint32_t count);
@@ -70,6 +70,7 @@ void cable_release(cable_end *end, const tunring_slot *slots, uint32_t count);
 /* The event is set while the client keeps packets, see tunring_backend. */
 void cable_report_kept(cable_end *end, bool kept);
 BYTE *cable_allocate(cable_end *end, DWORD size);
+BYTE *cable_allocate_now(cable_end *end, DWORD size);
 void cable_send(cable_end *end, const BYTE *packet);
 
 /* Allocates, copies and sends many, see tunring_backend. */

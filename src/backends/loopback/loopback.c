@@ -120,6 +120,12 @@ session_allocate(WINTUN_SESSION_HANDLE session, DWORD size)
     return cable_allocate(&session->end, size);
 }
 
+static BYTE *
+session_allocate_now(WINTUN_SESSION_HANDLE session, DWORD size)
+{
+    return cable_allocate_now(&session->end, size);
+}
+
 static void
 session_send(WINTUN_SESSION_HANDLE session, const BYTE *packet)
 {
@@ -155,6 +161,7 @@ const backend_operations backend = {
     .release = session_release,
     .report_kept = session_report_kept,
     .allocate = session_allocate,
+    .allocate_now = session_allocate_now,
     .send = session_send,
     .send_many = session_send_many,
     .send_room = session_send_room,

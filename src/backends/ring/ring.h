@@ -20,6 +20,12 @@
 #define RING_SPILL 0x10000u
 /* Set in a packet's size word while its slot is being filled (R) or when it was released (S). */
 #define RING_FLAG 0x80000000u
+/* Set in the size word of a packet that is smaller than its slot (R), see ring_shorten(). The 14 bits below it are then
+ * the number of unused units of 4 bytes, and the other 16 the packet's size. The driver knows no such words. */
+#define RING_SHORTER 0x40000000u
+#define RING_UNUSED_SHIFT 16
+#define RING_UNUSED_MASK 0x3FFFu
+#define RING_SIZE_MASK 0xFFFFu
 /* The value of an index whose side is gone. */
 #define RING_GONE 0xFFFFFFFFu
 
@@ -43,6 +49,8 @@ void ring_lock_init(ring_lock *lock);
 void ring_lock_destroy(ring_lock *lock);
 /* Waits for the lock. Only ever from a call that may wait. */
 void ring_lock_enter(ring_lock *lock);
+/* False if somebody has it. Never waits. */
+bool ring_lock_try(ring_lock *lock);
 /* Lets go, and does the work that was asked for meanwhile: work(context) runs under the lock. */
 void ring_lock_leave(ring_lock *lock, void (*work)(void *), void *context);
 /* Asks for work(context) to be done under the lock, now if the lock is free, else by whoever holds it. Never waits. */
@@ -82,6 +90,16 @@ ring_slot_size(uint32_t size)
     return (size + (uint32_t)sizeof(uint32_t) + (RING_ALIGNMENT - 1)) & ~(RING_ALIGNMENT - 1);
 }
 
+/* The same by a size word without RING_FLAG. */
+static inline uint32_t
+ring_word_slot_size(uint32_t word)
+{
+    if (word <= WINTUN_MAX_IP_PACKET_SIZE)
+        return ring_slot_size(word);
+    const uint32_t unused = (word >> RING_UNUSED_SHIFT) & RING_UNUSED_MASK;
+    return ring_slot_size(word & RING_SIZE_MASK) + unused * RING_ALIGNMENT;
+}
+
 /* The size word of a packet. */
 static inline _Atomic uint32_t *
 ring_size_word(const BYTE *packet)
@@ -89,7 +107,7 @@ ring_size_word(const BYTE *packet)
     return (_Atomic uint32_t *)(uintptr_t)(packet - sizeof(uint32_t));
 }
 
-/* Client half. The caller holds the side's lock, but for the two marks, which take none. */
+/* Client half. The caller holds the side's lock, but for the two marks and ring_shorten(), which take none. */
 
 /* The next packet, or NULL with the last error: ERROR_HANDLE_EOF, ERROR_NO_MORE_ITEMS, ERROR_INVALID_DATA. */
 BYTE *ring_receive(ring_side *side, DWORD *size);
@@ -100,6 +118,9 @@ void ring_mark_released(const BYTE *packet);
 bool ring_reclaim(ring_side *side);
 /* Room for a packet, or NULL with the last error: ERROR_INVALID_PARAMETER, ERROR_HANDLE_EOF, ERROR_BUFFER_OVERFLOW. */
 BYTE *ring_allocate(ring_side *side, DWORD size);
+/* The packet takes only the first bytes of its slot, which is not ready yet: the host gets `size` bytes, and room comes
+ * back for the whole slot. Only the slot's owner may call it. */
+void ring_shorten(const BYTE *packet, uint32_t size);
 void ring_mark_ready(const BYTE *packet);
 /* Publishes the leading run of slots that are ready. */
 typedef enum ring_published
@@ -142,7 +163,7 @@ uint32_t ring_host_head(const ring_side *side);
 DWORD ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *size);
 /* The oldest packet, likewise. */
 DWORD ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size);
-/* Takes the packet that peek gave. */
+/* Takes the packet that peek gave, with its whole slot. */
 void ring_host_take(ring_side *side, uint32_t size);
 
 /* The index that the client reads becomes RING_GONE: every later call returns ERROR_HANDLE_EOF. The caller is the host

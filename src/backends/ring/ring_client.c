@@ -12,11 +12,11 @@ packet_at(const ring_side *side, uint32_t offset)
     return side->ring->data + offset + sizeof(uint32_t);
 }
 
-/* `offset` moved on by a packet of `size` bytes. */
+/* `offset` moved on by a packet with this size word, which has no RING_FLAG. */
 static uint32_t
-after(const ring_side *side, uint32_t offset, uint32_t size)
+after(const ring_side *side, uint32_t offset, uint32_t word)
 {
-    return (offset + ring_slot_size(size)) & (side->capacity - 1);
+    return (offset + ring_word_slot_size(word)) & (side->capacity - 1);
 }
 
 POISON_UNCHECKED static uint32_t
@@ -130,13 +130,23 @@ ring_allocate(ring_side *side, DWORD size)
 }
 
 void
+ring_shorten(const BYTE *packet, uint32_t size)
+{
+    _Atomic uint32_t *word = ring_size_word(packet);
+    const uint32_t slot = ring_word_slot_size(atomic_load_explicit(word, memory_order_relaxed) & ~RING_FLAG);
+    const uint32_t unused = (slot - ring_slot_size(size)) / RING_ALIGNMENT;
+    const uint32_t mark = unused ? RING_SHORTER | unused << RING_UNUSED_SHIFT : 0;
+    atomic_store_explicit(word, RING_FLAG | mark | size, memory_order_relaxed);
+}
+
+void
 ring_mark_ready(const BYTE *packet)
 {
     _Atomic uint32_t *word = ring_size_word(packet);
     uint32_t size = atomic_load_explicit(word, memory_order_relaxed);
     /* Before the mark, after which the host may read the slot. */
     if ((size & RING_FLAG) != 0)
-        poison(packet, size & ~RING_FLAG);
+        poison(packet, ring_word_slot_size(size & ~RING_FLAG) - sizeof(uint32_t));
     atomic_store_explicit(word, size & ~RING_FLAG, memory_order_release);
 }
 

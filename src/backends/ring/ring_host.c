@@ -102,16 +102,24 @@ ring_host_rewind(ring_side *side)
     atomic_store_explicit(&side->ring->tail, 0, memory_order_release);
 }
 
-/* The size of the packet at a valid offset, or UINT32_MAX if there can be none. */
 POISON_UNCHECKED static uint32_t
-packet_size(const ring_side *side, uint32_t head, uint32_t tail)
+size_word_at(const ring_side *side, uint32_t offset)
 {
-    uint32_t content = (tail - head) & (side->capacity - 1);
+    const BYTE *packet = side->ring->data + offset + sizeof(uint32_t);
+    return atomic_load_explicit(ring_size_word(packet), memory_order_relaxed);
+}
+
+/* The size word of the packet at a valid offset, or UINT32_MAX if there can be none. */
+static uint32_t
+packet_word(const ring_side *side, uint32_t head, uint32_t tail)
+{
+    const uint32_t content = (tail - head) & (side->capacity - 1);
     if (content < sizeof(uint32_t))
         return UINT32_MAX;
-    uint32_t size =
-        atomic_load_explicit(ring_size_word(side->ring->data + head + sizeof(uint32_t)), memory_order_relaxed);
-    return size > WINTUN_MAX_IP_PACKET_SIZE || ring_slot_size(size) > content ? UINT32_MAX : size;
+    const uint32_t word = size_word_at(side, head);
+    if (word > WINTUN_MAX_IP_PACKET_SIZE && (word & (RING_FLAG | RING_SHORTER)) != RING_SHORTER)
+        return UINT32_MAX;
+    return ring_word_slot_size(word) > content ? UINT32_MAX : word;
 }
 
 uint32_t
@@ -131,16 +139,16 @@ ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *siz
     if (offset == tail)
         return ERROR_NO_MORE_ITEMS;
     if (offset_valid(side, offset) && tail < side->capacity)
-        found = packet_size(side, offset, tail);
+        found = packet_word(side, offset, tail);
     if (found == UINT32_MAX)
     {
         ring_host_end_send(side);
         return ERROR_INVALID_DATA;
     }
-    unpoison(side->ring->data + offset, ring_slot_size(found));
+    *size = found & RING_SIZE_MASK;
+    unpoison(side->ring->data + offset, ring_slot_size(*size));
     *packet = side->ring->data + offset + sizeof(uint32_t);
-    *size = found;
-    *at = (offset + ring_slot_size(found)) & (side->capacity - 1);
+    *at = (offset + ring_word_slot_size(found)) & (side->capacity - 1);
     return ERROR_SUCCESS;
 }
 
@@ -155,9 +163,9 @@ void
 ring_host_take(ring_side *side, uint32_t size)
 {
     uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
+    const uint32_t slot = ring_word_slot_size(size_word_at(side, head));
     poison(side->ring->data + head + sizeof(uint32_t), size);
-    atomic_store_explicit(&side->ring->head, (head + ring_slot_size(size)) & (side->capacity - 1),
-                          memory_order_release);
+    atomic_store_explicit(&side->ring->head, (head + slot) & (side->capacity - 1), memory_order_release);
 }
 
 void

@@ -26,6 +26,12 @@ ring_lock_enter(ring_lock *lock)
     os_mutex_lock(&lock->mutex);
 }
 
+bool
+ring_lock_try(ring_lock *lock)
+{
+    return os_mutex_trylock(&lock->mutex);
+}
+
 void
 ring_lock_leave(ring_lock *lock, void (*work)(void *), void *context)
 {

@@ -146,6 +146,7 @@ const backend_operations backend = {
     .release = tun_release,
     .report_kept = tun_report_kept,
     .allocate = tun_allocate,
+    .allocate_now = tun_allocate_now,
     .send = tun_send,
     .send_many = tun_send_many,
     .send_room = tun_send_room,
@@ -161,5 +162,6 @@ const tunring_backend TunringBackend = {
     .start_session = front_start_session,
     .system_error = tun_device_system_error,
     .send_filled = front_send_filled,
+    .sends_by_system_call = TRUE,
     FRONT_ENTRIES,
 };

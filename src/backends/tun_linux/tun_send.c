@@ -369,6 +369,28 @@ tun_allocate(tun_session *session, DWORD size)
     return packet;
 }
 
+BYTE *
+tun_allocate_now(tun_session *session, DWORD size)
+{
+    const DWORD last_error = GetLastError();
+    ring_lock *lock = &session->rings.send.lock;
+    if (!ring_lock_try(lock))
+    {
+        SetLastError(ERROR_BUSY);
+        return NULL;
+    }
+    BYTE *packet = NULL;
+    DWORD code = ERROR_HANDLE_EOF;
+    if (!atomic_load(&session->over))
+    {
+        packet = ring_allocate(&session->rings.send, size);
+        code = packet ? ERROR_SUCCESS : GetLastError();
+    }
+    ring_lock_leave(lock, tun_send_work, session);
+    SetLastError(code ? code : last_error);
+    return packet;
+}
+
 void
 tun_send(tun_session *session, const BYTE *packet)
 {

@@ -105,6 +105,8 @@ void tun_receive_work(void *session);
 bool tun_receive_can_go_on(const tun_session *session);
 
 BYTE *tun_allocate(tun_session *session, DWORD size);
+/* The same without a wait for the lock, see tunring_backend. */
+BYTE *tun_allocate_now(tun_session *session, DWORD size);
 void tun_send(tun_session *session, const BYTE *packet);
 /* Allocates, copies and sends many, see tunring_backend. */
 DWORD tun_send_many(tun_session *session, const tunring_packet *packets, DWORD count, DWORD *sent);
