@@ -174,7 +174,8 @@ def packed(cable: Cable, batch: int) -> None:
 
 def reserved(cable: Cable, batch: int) -> None:
     """Room in the ring, filled in place."""
-    session, sizes, source = cable.left, cable.lengths[:batch], cable.sources[0]
+    session, source = cable.left, cable.sources[0]
+    sizes = cable.lengths[:batch] if batch > 1 else [cable.size]
     for _ in range(cable.packets // len(sizes)):
         with session.reserve(sizes) as slots:
             for slot in slots:

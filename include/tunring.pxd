@@ -168,6 +168,11 @@ cdef extern from "tunring.h" nogil:
     bint tunring_lease_released(const tunring_lease *lease) noexcept
     bint tunring_lease_held(const tunring_lease *lease) noexcept
     DWORD tunring_lease_commit(tunring_lease *lease) noexcept
+    bint tunring_lease_commit_is_short(const tunring_lease *lease) noexcept
+    DWORD tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **lease) noexcept
+    DWORD tunring_lease_drop_slot(tunring_lease *lease, uint32_t index) noexcept
+    DWORD tunring_lease_shrink_slot(tunring_lease *lease, uint32_t index, uint32_t length) noexcept
+    bint tunring_lease_slot_dropped(const tunring_lease *lease, uint32_t index) noexcept
     void tunring_lease_free(tunring_lease *lease) noexcept
 
     void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths) noexcept

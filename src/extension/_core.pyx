@@ -50,6 +50,11 @@ cdef extern from "extension/python_api.h":
     exported_slot exporting  # each thread's own
     PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
     bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
+    bint exact_int(PyObject *item, long long *value) noexcept
+    const size_t RESTING
+    bint view_unused(PyObject *view, Py_ssize_t references, PyObject *exporter) noexcept
+    bint view_rests(PyObject *view) noexcept
+    size_t view_turn(PyObject *view, void *data, Py_ssize_t length, size_t internal) noexcept
 
 cdef extern from "platform/os.h" nogil:
     ctypedef struct os_event:

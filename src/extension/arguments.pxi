@@ -48,32 +48,59 @@ cdef void *_allocate(Py_ssize_t count, size_t entry) except NULL:
     return memory
 
 
+# Sizes that need no memory of their own.
+cdef enum:
+    FEW_SIZES = 16
+
+
 @cython.final
 @cython.no_gc
+@cython.freelist(8)
 cdef class _Sizes:
-    """Packet sizes from an integer buffer or a sequence, checked to be 0 to 65535."""
-    cdef uint32_t *values   # `count` of them, ours
-    cdef Py_ssize_t count   # packets
-    cdef uint64_t total     # their sum, in bytes
+    """Packet sizes from an integer buffer or a sequence, checked to be 0 to 65535. _sizes() makes it."""
+    cdef uint32_t *values           # `count` of them: `few`, or memory of ours
+    cdef Py_ssize_t count           # packets
+    cdef uint64_t total             # their sum, in bytes
+    cdef uint32_t[FEW_SIZES] few
 
-    def __cinit__(self, sizes, str what not None):
-        if isinstance(sizes, (str, bytes, bytearray)):
-            raise TypeError(f"{what} must be integers, not {type(sizes).__name__}")
-        if PyObject_CheckBuffer(sizes):
-            if not self.copy(sizes):
-                self.convert(self.listed(sizes, what), what)
-        else:
-            self.convert(list(sizes), what)
+    cdef int read(self, sizes, str what) except -1:
         cdef Py_ssize_t i
+        if not self.copy_ints(sizes):
+            if isinstance(sizes, (str, bytes, bytearray)):
+                raise TypeError(f"{what} must be integers, not {type(sizes).__name__}")
+            if not PyObject_CheckBuffer(sizes):
+                self.convert(list(sizes), what)
+            elif not self.copy(sizes):
+                self.convert(self.listed(sizes, what), what)
         for i in range(self.count):
             if self.values[i] > WINTUN_MAX_IP_PACKET_SIZE:
                 raise ValueError(f"{what}[{i}] must be 0 to {WINTUN_MAX_IP_PACKET_SIZE}, not {self.values[i]}")
             self.total += self.values[i]
+        return 0
 
     cdef int make_room(self, Py_ssize_t count) except -1:
-        self.values = <uint32_t *>_allocate(count, sizeof(uint32_t))
+        self.free()
+        self.values = &self.few[0] if count <= FEW_SIZES else <uint32_t *>_allocate(count, sizeof(uint32_t))
         self.count = count
         return 0
+
+    cdef void free(self) noexcept:
+        if self.values != &self.few[0]:
+            PyMem_Free(self.values)
+        self.values = NULL
+
+    cdef bint copy_ints(self, sizes) except -1:
+        """From a list or tuple of ints that fit, which runs no Python code; false if it is something else."""
+        cdef long long size
+        cdef Py_ssize_t i
+        if type(sizes) is not list and type(sizes) is not tuple:
+            return False
+        self.make_room(len(sizes))
+        for i in range(self.count):
+            if not exact_int(sequence_item(sizes, i), &size) or not 0 <= size <= WINTUN_MAX_IP_PACKET_SIZE:
+                return False
+            self.values[i] = <uint32_t>size
+        return True
 
     cdef bint copy(self, sizes) except -1:
         """From 32-bit words back to back, as Batch.lengths has them; false if the buffer has something else."""
@@ -121,7 +148,13 @@ cdef class _Sizes:
         return 0
 
     def __dealloc__(self):
-        PyMem_Free(self.values)
+        self.free()
+
+
+cdef _Sizes _sizes(sizes, str what):
+    cdef _Sizes result = _Sizes.__new__(_Sizes)
+    result.read(sizes, what)
+    return result
 
 
 # A table that was freed, for the next call that needs one like it: it stays in the cache. The GIL guards it.
@@ -261,7 +294,7 @@ cdef _Packets _packets_from_items(packets, str verb="send", Py_ssize_t limit=0):
 
 cdef _Packets _packets_from_packed(buffer, lengths, Py_ssize_t limit=0):
     """From one buffer of packets back to back; limit is that of _packets_from_items()."""
-    cdef _Sizes sizes = _Sizes(lengths, "lengths")
+    cdef _Sizes sizes = _sizes(lengths, "lengths")
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i
     cdef Py_buffer *held = result.hold(buffer, 1)

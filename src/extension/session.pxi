@@ -41,7 +41,22 @@ cdef DWORD _reserve(void *state, const tunring_wait *wait) noexcept nogil:
     return tunring_reserve(call.session, call.sizes, call.count, wait, &call.lease)
 
 
+# As a call's defaults have them: the same objects.
+cdef str _WAIT = "wait"
+cdef str _RAISE = "raise"
+
+
+cdef bint _is_one_size(sizes, long long *size) noexcept:
+    """A list of one int that a slot may have, and its value; anything else is for _sizes() to read."""
+    return (type(sizes) is list and len(<list>sizes) == 1 and exact_int(sequence_item(sizes, 0), size)
+            and 20 <= size[0] <= WINTUN_MAX_IP_PACKET_SIZE)
+
+
 cdef int _on_full(on_full, tuple allowed) except -1:
+    if on_full is _WAIT:
+        return WAIT  # which every call allows
+    if on_full is _RAISE:
+        return RAISE
     if not isinstance(on_full, str) or on_full not in allowed:
         raise ValueError(f"on_full must be one of {', '.join(map(repr, allowed))}, not {on_full!r}")
     return _ON_FULL[on_full]
@@ -92,7 +107,7 @@ cdef class _Session(_Source):
     """
     cdef tunring_session *session   # set once, by _start(), and freed by __dealloc__: a call's own `self` holds it
     cdef readonly object adapter    # kept alive by its session
-    cdef set reservations           # weak references to the open reservations
+    cdef void *reservations         # the open ones, a list of Slots that each enters and leaves itself; no references
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef AdapterHandle queue        # of several, the one that is the session's own and goes with it, or None
     cdef bint leak_told             # a warning has said that the rings can't be freed
@@ -114,7 +129,6 @@ cdef class _Session(_Source):
         options.coalesce = _coalesce(coalesce)
         options.keep_queue = keep_queue
         self.adapter = adapter
-        self.reservations = set()
         self._tasks = {}
         self.closes_adapter = closes_adapter
         self.queue = queue
@@ -295,7 +309,7 @@ cdef class _Session(_Source):
             raise TypeError("lengths must be integers, not NoneType")
         return send_in_task(self._outgoing(buffer, lengths, on_full, checksums), None, check_timeout(timeout))
 
-    def reserve(self, sizes, *, on_full="raise", timeout=None) -> Reservation:
+    def reserve(self, sizes, *, on_full="raise", timeout=None) -> Slots:
         """Reserve room for packets in the send ring, to be filled in place: all of them or none.
 
         Parameters
@@ -309,9 +323,9 @@ cdef class _Session(_Source):
 
         Returns
         -------
-        Reservation
-            A context manager. It gives the list of writable memoryviews; leaving the block checks and sends the
-            packets, an exception abandons them. Until then everything that is sent later, by any thread, is held back.
+        Slots
+            A context manager and a sequence of writable memoryviews; leaving the block checks and sends the packets, an
+            exception abandons them. Until then everything that is sent later, by any thread, is held back.
 
         Raises
         ------
@@ -321,13 +335,21 @@ cdef class _Session(_Source):
             There is no room, in time.
         """
         cdef int mode = _on_full(on_full, ("raise", "wait"))
-        cdef _Sizes wanted = _Sizes(sizes, "sizes")
-        cdef Reservation reservation = Reservation.__new__(Reservation)
-        cdef Lease lease = Lease.__new__(Lease)
+        cdef int64_t deadline = _deadline(timeout)
+        cdef tunring_session *session = self.get()
+        cdef tunring_lease *lease = NULL
+        cdef long long size
+        self.check_thread()
+        # One packet after another is the common case, and worth a way without a table of sizes or a wait.
+        if _is_one_size(sizes, &size) and tunring_reserve_now(session, <uint32_t>size, &lease) == ERROR_SUCCESS:
+            return self.reserved(lease)
+        return self.reserve_all(sizes, deadline if mode == WAIT else 0)
+
+    cdef Slots reserve_all(self, sizes, int64_t deadline):
+        cdef _Sizes wanted = _sizes(sizes, "sizes")
         cdef _Reserving call
         cdef DWORD code
         cdef Py_ssize_t i
-        cdef int64_t deadline = _deadline(timeout)
         for i in range(wanted.count):
             if wanted.values[i] < 20:
                 raise ValueError(f"sizes[{i}] must be at least 20, an IPv4 header, not {wanted.values[i]}")
@@ -335,38 +357,46 @@ cdef class _Session(_Source):
         call.sizes = wanted.values
         call.count = <uint32_t>wanted.count
         call.lease = NULL
-        self.check_thread()
-        code = _wait_for(_reserve, &call, deadline if mode == WAIT else 0)
-        lease.slots = call.lease
+        self.check_thread()  # again: __index__() of a size may have reserved
+        code = _wait_for(_reserve, &call, deadline)
         if code == ERROR_INVALID_PARAMETER:
             raise ValueError(f"{wanted.count} packets of {wanted.total} bytes don't fit a ring of {self.capacity}")
         if code == WAIT_TIMEOUT:
             code = ERROR_BUFFER_OVERFLOW
         if code != ERROR_SUCCESS:
             raise self.failure(code, f"can't reserve room for {wanted.count} packets")
-        reservation.lease = lease
-        reservation.session = self
-        reservation.owner = os_thread_number()
-        reservation.unfinished = True
+        return self.reserved(call.lease)
+
+    cdef Slots reserved(self, tunring_lease *lease):
+        """The reservation of those slots."""
+        cdef Slots slots
+        cdef _Views views
+        try:
+            slots = Slots.__new__(Slots)
+            views = _views()
+        except BaseException:  # without memory for them
+            tunring_lease_release(lease)
+            tunring_lease_free(lease)
+            raise
+        views.lease.slots = lease
+        slots.views = views
+        slots.lease = views.lease
         # Lists first and looks second: close() says so first and reads the list second.
-        self.reservations.add(weakref.ref(reservation, self.reservations.discard))
+        slots.begin(self)
         if self.close_called:
-            reservation.cut()
-            raise reservation.over(f"can't reserve room for {wanted.count} packets")
-        return reservation
+            slots.cut()
+            raise slots.over(f"can't reserve room for {lease.count} packets")
+        return slots
 
     cdef int check_thread(self) except -1:
-        cdef Reservation reservation
-        if not self.reservations or self.closed:
+        cdef void *at = self.reservations
+        if not at or self.closed:
             return 0
-        for reference in list(self.reservations):
-            reservation = reference()
-            if reservation is not None and reservation.unfinished and reservation.owner == os_thread_number():
+        while at:
+            if (<Slots>at).owner == os_thread_number():
                 raise RuntimeError("this thread has an open reservation on the session: leave its block first")
+            at = (<Slots>at).older
         return 0
-
-    cdef forget(self, reservation):
-        self.reservations.discard(weakref.ref(reservation))
 
     # -- State
 
@@ -415,14 +445,11 @@ cdef class _Session(_Source):
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
         return 0
 
-    # These make lists, since a tuple is allocated while the set is iterated, and that may collect garbage out of it.
-
     cdef int cut_reservations(self) except -1:
-        cdef Reservation reservation
-        for reference in list(self.reservations):
-            reservation = reference()
-            if reservation is not None:
-                reservation.cut()
+        cdef Slots slots
+        while self.reservations:
+            slots = <Slots>self.reservations
+            slots.cut()  # which takes it off the list
         return 0
 
 

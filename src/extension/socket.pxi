@@ -71,7 +71,7 @@ cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_s
         if ipv6_only and tunring_endpoint_is_ipv4(result.endpoints[i].host):
             raise ValueError(f"{_endpoint_of(listed[i]).host} is an IPv4 address, and the socket is of IPv6 only")
     if index is not None:
-        result.index = _Sizes(index, "index")
+        result.index = _sizes(index, "index")
         if result.index.count != packets:
             raise ValueError(f"index must have one number per packet, {packets}, not {result.index.count}")
         for i in range(packets):
@@ -82,7 +82,7 @@ cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_s
             raise ValueError(f"ecn must be 0 to 3, not {ecn}")
         result.all_ecn = ecn
         return result
-    result.ecn = _Sizes(ecn, "ecn")
+    result.ecn = _sizes(ecn, "ecn")
     if result.ecn.count != packets:
         raise ValueError(f"ecn must have one value per packet, {packets}, not {result.ecn.count}")
     result.ecns = <uint8_t *>PyMem_Malloc(packets + 1)

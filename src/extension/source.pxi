@@ -167,7 +167,7 @@ cdef class _Source:
     cdef Batch receive_until(self, max_packets, int64_t deadline, bint settle=False, HANDLE cancel=NULL,
                              min_packets=1, linger=0):
         cdef Batch batch = Batch.__new__(Batch)
-        cdef Lease lease = Lease.__new__(Lease)
+        cdef _Views views = _views()
         cdef _Receiving call
         cdef tunring_wait settling
         cdef DWORD code
@@ -185,11 +185,12 @@ cdef class _Source:
         else:
             code = _wait_for(_receive, &call, deadline, cancel, _packet_count(min_packets, "min_packets"),
                              _nanoseconds(linger, "linger"))
-        lease.slots = call.lease
+        views.lease.slots = call.lease
         batch.from_socket = self.datagrams
         if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):
             raise self.failure(code, "can't receive")
-        batch.lease = lease
+        batch.views = views
+        batch.lease = views.lease
         batch.live = True
         return batch
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunring import _loops  # noqa: F401  # it shows the extension the way to event loops
 from tunring._adapter import MAX_CAPACITY, MIN_CAPACITY, Adapter
-from tunring._core import Batch, Endpoint, Library, Reservation, Session, UdpSocket
+from tunring._core import Batch, Endpoint, Library, Session, Slots, UdpSocket
 from tunring._library import DriverVersion, delete_driver, load, running_driver_version
 from tunring._logger import set_logger
 from tunring._system.privilege import is_elevated
@@ -49,13 +49,13 @@ __all__ = [
     "LibraryInvalid",
     "LibraryNotFound",
     "NotFound",
-    "Reservation",
     "RingCorrupt",
     "RingFull",
     "Route",
     "RouteTable",
     "Session",
     "SessionClosed",
+    "Slots",
     "Stats",
     "UdpSocket",
     "UdpStats",

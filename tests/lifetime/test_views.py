@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import tunring
 import tunring.testing
-from packets import packet
+from packets import number_of, packet
 from running import Threads, eventually
 from tunring import _core
 
@@ -178,3 +179,106 @@ def test_slots_let_go_in_any_order_give_the_room_back(pair: Pair) -> None:
         for batch in batches[order]:
             batch.release()
     assert right.stats().pinned_packets == 0
+
+
+# ---- Memoryviews are used again, in the next packet's turn and in the next batch's: never one that anybody can see
+
+
+KEEP: dict[str, Callable[[memoryview], Any]] = {**DERIVE, "itself": lambda view: view, "weak reference": weakref.ref}
+
+
+@pytest.fixture(params=list(KEEP))
+def keep(request: pytest.FixtureRequest) -> Callable[[memoryview], Any]:
+    return KEEP[request.param]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_what_was_kept_of_an_iteration_never_changes(pair: Pair, keep: Callable[[memoryview], Any], every: int) -> None:
+    left, right = pair
+    sent = [packet(20 + i, number=i) for i in range(30)]
+    left.send(sent)
+    batch = right.receive(30)
+    kept = {}
+    for i, view in enumerate(batch):
+        assert bytes(view) == sent[i]
+        if i % every == 0:
+            kept[i] = keep(view)
+    del view
+    for i, what in kept.items():
+        if isinstance(what, weakref.ref):
+            seen = what()
+            assert seen is None or bytes(seen) == sent[i]
+        else:
+            assert bytes(what) == sent[i]
+    del what, kept
+    batch.release()
+
+
+def test_what_was_kept_of_a_batch_is_not_the_next_ones(pair: Pair, keep: Callable[[memoryview], Any]) -> None:
+    left, right = pair
+    kept = []
+    for number in range(12):
+        left.send([packet(number=number)] * 3)
+        with right.receive(3) as batch:
+            views = [keep(view) for view in batch]
+            kept.append((number, views[number % 3]))
+            del views
+    assert right.stats().pinned_packets == sum(1 for _, what in kept if alive(what) and not ended(what))
+    for number, what in kept:
+        if alive(what) and not ended(what):
+            assert bytes(what) == packet(number=number)
+        else:  # the batch has ended what it handed out itself
+            assert keep in (KEEP["itself"], weakref.ref)
+    del what, kept, batch
+    assert right.stats().pinned_packets == 0
+
+
+def alive(what: Any) -> bool:
+    return not isinstance(what, weakref.ref)
+
+
+def ended(what: Any) -> bool:
+    try:
+        bytes(what)
+    except ValueError:
+        return True
+    return False
+
+
+def test_a_view_that_was_released_is_not_used_again(pair: Pair) -> None:
+    left, right = pair
+    left.send([packet(number=i) for i in range(10)])
+    with right.receive(10) as batch:
+        for i, view in enumerate(batch):
+            assert number_of(view) == i
+            if i % 3 != 1:
+                view.release()
+    with pytest.raises(ValueError):
+        view[0]
+
+
+def test_views_of_parts_and_of_the_whole_in_turns(pair: Pair) -> None:
+    left, right = pair
+    left.send([packet(number=i) for i in range(20)])
+    with right.receive(20) as batch:
+        part = batch[5:15]
+        both = [(number_of(whole), number_of(half)) for whole, half in zip(batch, part, strict=False)]
+        assert both == [(i, i + 5) for i in range(10)]
+        assert [number_of(part[i]) for i in range(10)] == [number_of(view) for view in batch[5:15]]
+
+
+def test_a_batch_that_is_dropped_with_its_last_view_returns_its_slots(pair: Pair) -> None:
+    left, right = pair
+    for turn in range(20):
+        left.send([packet(number=i) for i in range(4)])
+        batch = right.receive(4)
+        view = next(iter(batch))
+        if turn % 2:
+            first = view[1:]
+            del view, batch
+            assert right.stats().pinned_packets == 1
+            assert bytes(first) == packet()[1:]
+            del first
+        else:
+            del batch, view
+        assert right.stats().pinned_packets == 0

@@ -155,6 +155,15 @@ def test_udp_from_reservations_and_packed_buffers(
             for slot, packet in zip(slots, packets, strict=True):
                 slot[:] = packet
         assert [link.recv(2000) for _ in payloads] == payloads
+        # Room for the largest, and every fourth packet is none after all.
+        with session.reserve([1500] * len(packets)) as slots:
+            for i, packet in enumerate(packets):
+                slots[i][: len(packet)] = packet
+                slots.shrink(i, len(packet))
+                if i % 4 == 0:
+                    slots.drop(i)
+        assert [link.recv(2000) for i in range(64) if i % 4] == [payloads[i] for i in range(64) if i % 4]
+        assert session.stats().host_filtered == session.stats().fillers == 16
         assert session.send_packed(b"".join(packets), [len(packet) for packet in packets]) == len(packets)
         assert [link.recv(2000) for _ in payloads] == payloads
     assert not namespace.damage()

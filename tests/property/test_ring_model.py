@@ -152,7 +152,7 @@ class Rings(RuleBasedStateMachine):
         self.held: list[Held] = []
         self.kept: list[Kept] = []
         self.late: list[Late] = []
-        self.reservation: tunring.Reservation | None = None
+        self.reservation: tunring.Slots | None = None
         self.views: list[memoryview] = []
         self.pinned = _core.pinned_sessions()
 
@@ -292,7 +292,7 @@ class Rings(RuleBasedStateMachine):
     def enter(self) -> list[memoryview]:
         assert self.reservation is not None
         if not self.views:
-            self.views = self.reservation.__enter__()
+            self.views = list(self.reservation.__enter__())
         return self.views
 
     def keep_one(self, index: int) -> Late:
@@ -316,15 +316,24 @@ class Rings(RuleBasedStateMachine):
         self.move()
 
     @precondition(lambda self: self.reservation is not None)
-    @rule()
-    def leave(self) -> None:
+    @rule(edits=st.lists(st.sampled_from(["shrink", "drop", "keep"]), max_size=8), cut=st.integers(0, 1500))
+    def leave(self, edits: list[str], cut: int) -> None:
         reservation, views = self.reservation, self.enter()
         assert reservation is not None
-        for view, slot in zip(views, self.reserved, strict=True):
-            slot.data = view[:] = self.make(len(view))
+        for i, (view, slot) in enumerate(zip(views, self.reserved, strict=True)):
+            edit = edits[i] if i < len(edits) else "keep"
+            if edit == "drop":
+                reservation.drop(i)
+                self.near.give_up(slot)
+                continue
+            length = max(20, len(view) - cut) if edit == "shrink" else len(view)
+            reservation.shrink(i, length)
+            data = view[:length] = self.make(length)
+            # The official DLL's slots keep their sizes.
+            slot.data = data + bytes(len(view) - length) if self.library.official else data
             slot.ready = True
+            self.near.sent += 1
         del view
-        self.near.sent += len(views)
         reservation.__exit__(None, None, None)
         for view in views:
             with pytest.raises(ValueError, match="released"):

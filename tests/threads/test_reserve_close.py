@@ -35,12 +35,12 @@ def test_every_reservation_that_was_made_is_given_up(make_pair: MakePair) -> Non
     for turn in range(ROUNDS):
         left, right = make_pair(tunring.MIN_CAPACITY)
         going = threading.Barrier(5)
-        made: list[tunring.Reservation] = []
+        made: list[tunring.Slots] = []
 
         def reserve(
             left: tunring.Session = left,
             going: threading.Barrier = going,
-            made: list[tunring.Reservation] = made,
+            made: list[tunring.Slots] = made,
         ) -> None:
             going.wait()
             with contextlib.suppress(tunring.SessionClosed):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
 
 
-@pytest.mark.parametrize("kind", [tunring.Session, tunring.Batch, tunring.Reservation])
+@pytest.mark.parametrize("kind", [tunring.Session, tunring.Batch, tunring.Slots])
 def test_a_call_of_the_class_is_refused(kind: Any) -> None:
     with pytest.raises(TypeError):
         kind()
@@ -27,7 +27,7 @@ def test_an_adapter_needs_a_handle() -> None:
         tunring.Adapter(None, "x", None)
 
 
-@pytest.mark.parametrize("kind", [tunring.Session, tunring.Batch, tunring.Reservation, tunring.Library])
+@pytest.mark.parametrize("kind", [tunring.Session, tunring.Batch, tunring.Slots, tunring.Library])
 def test_no_subclasses(kind: Any) -> None:
     with pytest.raises(TypeError):
         type("Mine", (kind,), {})

@@ -10,10 +10,13 @@ import pytest
 import tunring
 from libraries import reported
 from packets import MAX_PACKET, number_of, packet
+from pcapng_reader import read
 from running import Threads, eventually
+from tunring.pcapng import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     Pair = tuple[tunring.Session, tunring.Session]
 
@@ -23,7 +26,8 @@ def received(session: tunring.Session) -> list[bytes]:
         return batch.tobytes()
 
 
-def fill(views: list[memoryview], number: int = 0) -> list[bytes]:
+def fill(views: Iterable[memoryview], number: int = 0) -> list[bytes]:
+    views = list(views)
     packets = [packet(len(view), number=number + i) for i, view in enumerate(views)]
     for view, data in zip(views, packets, strict=True):
         view[:] = data
@@ -50,10 +54,15 @@ def test_what_is_filled_is_sent_at_the_end_of_the_block(pair: Pair, sizes: Any) 
 
 def test_the_views_end_with_the_block(pair: Pair) -> None:
     with pair[0].reserve([20, 20]) as slots:
-        fill(slots)
-    for view in slots:
-        with pytest.raises(ValueError):
+        views = list(slots)
+        fill(views)
+    for view in views:
+        with pytest.raises(ValueError, match="released"):
             view[0]
+    for use in (lambda: slots[0], lambda: list(slots), lambda: slots.drop(0), lambda: slots.shrink(0, 20)):
+        with pytest.raises(ValueError, match="over"):
+            use()
+    assert len(slots) == 2
 
 
 @pytest.mark.parametrize("size", [-1, 0, 19, MAX_PACKET + 1, 2**32 + 20, 2**64 + 20])
@@ -123,10 +132,11 @@ def test_wait_gets_the_room_that_comes(simulated: tunring.Session, simulator: tu
 def test_an_exception_abandons(pair: Pair) -> None:
     left, right = pair
     with pytest.raises(KeyError, match="mine"), left.reserve([20, 30]) as slots:
+        view = slots[0]
         fill(slots)
         raise KeyError("mine")
-    with pytest.raises(ValueError):
-        slots[0][0]
+    with pytest.raises(ValueError, match="released"):
+        view[0]
     assert left.send([packet(number=7)]) == 1
     assert received(right) == [packet(number=7)]
     stats = left.stats()
@@ -199,7 +209,7 @@ def test_something_derived_that_lives_holds_back_until_it_dies(pair: Pair, deriv
     # The room is out of this thread's hands: it may send, but what it sends waits for the slot.
     assert left.send([packet(number=9)]) == 1
     assert received(right) == []
-    del derived, slots
+    del derived
     gc.collect()
     assert received(right) == [packet(number=9)]
     assert left.stats().fillers == 3
@@ -275,10 +285,10 @@ def test_dropped_without_being_entered(pair: Pair) -> None:
 def test_dropped_inside_the_block(pair: Pair) -> None:
     left, right = pair
     reservation = left.reserve([20])
-    views = reservation.__enter__()
+    [view] = reservation.__enter__()
     del reservation
     assert left.stats().reservations == 1, "the view holds the slot"
-    del views
+    del view
     assert left.send([packet()]) == 1
     assert received(right) == [packet()]
 
@@ -310,7 +320,7 @@ def test_once_only(pair: Pair) -> None:
 def test_close_abandons(pair: Pair, entered: bool) -> None:
     left, right = pair
     reservation = left.reserve([20] * 2)
-    views = reservation.__enter__() if entered else []
+    views = list(reservation.__enter__()) if entered else []
     left.close()
     for view in views:
         with pytest.raises(ValueError):
@@ -333,7 +343,7 @@ def test_close_while_a_derived_view_lives(pair: Pair) -> None:
         left.close()
     kept[0] = 1
     assert bytes(kept[:1]) == b"\1"
-    del kept, slots
+    del kept
     assert eventually(lambda: left.stats().reservations == 0, 2)
 
 
@@ -343,7 +353,7 @@ def test_no_packets_at_all(pair: Pair, leave: str) -> None:
     reservation = left.reserve([])
     if leave == "commit":
         with reservation as slots:
-            assert slots == []
+            assert list(slots) == []
     elif leave == "raise":
         with pytest.raises(KeyError), reservation:
             raise KeyError
@@ -379,14 +389,23 @@ def test_a_reservation_of_a_session_that_was_closed_meanwhile(pair: Pair) -> Non
 
 def test_a_block_that_fails_since_the_session_was_closed_meanwhile(pair: Pair) -> None:
     def fill_in_vain() -> None:
-        with pair[0].reserve([20, 20]) as slots:
-            slots[0][:] = packet()
+        with pair[0].reserve([20, 20]) as [first, second]:
+            first[:] = packet()
             pair[0].close()
-            slots[1][:] = packet()
+            second[:] = packet()
 
     reason, cause = closed_reason(fill_in_vain)
     assert reason == "closed"
     assert isinstance(cause, ValueError)
+
+
+def test_a_slot_of_a_session_that_was_closed_meanwhile(pair: Pair) -> None:
+    def look() -> None:
+        with pair[0].reserve([20, 20]) as slots:
+            pair[0].close()
+            slots[1][:] = packet()
+
+    assert closed_reason(look) == ("closed", None)
 
 
 def test_a_blocks_own_error_stays_though_the_session_was_closed_meanwhile(pair: Pair) -> None:
@@ -397,13 +416,14 @@ def test_a_blocks_own_error_stays_though_the_session_was_closed_meanwhile(pair: 
 
 def test_a_released_views_error_stays_while_the_session_is_open(pair: Pair) -> None:
     with pytest.raises(ValueError, match="released memoryview"), pair[0].reserve([20]) as slots:
-        slots[0].release()
-        slots[0][0] = 1
+        view = slots[0]
+        view.release()
+        view[0] = 1
 
 
 def test_threads_that_end_with_a_reservation_leave_others_theirs(pair: Pair) -> None:
     # The system gives the next thread the identity of the last.
-    kept: list[tunring.Reservation] = []
+    kept: list[tunring.Slots] = []
     for _ in range(20):
         with Threads() as threads:
             threads.start(lambda: kept.append(pair[0].reserve([20])))
@@ -412,3 +432,247 @@ def test_threads_that_end_with_a_reservation_leave_others_theirs(pair: Pair) -> 
         threads.start(pair[0].send, [packet()])
     for reservation in kept:
         reservation.abandon()
+
+
+# ---- Slots: the sequence, and what changes it
+
+
+def padded(session: tunring.Session, data: bytes, size: int) -> bytes:
+    """What arrives of a packet in a larger slot: the official DLL's slots keep their sizes."""
+    return data + bytes(size - len(data)) if session.adapter.library.official else data
+
+
+def test_slots_are_a_sequence(pair: Pair) -> None:
+    with pytest.raises(KeyError), pair[0].reserve([20, 30, 40]) as slots:
+        assert isinstance(slots, tunring.Slots)
+        assert len(slots) == 3
+        assert [len(slots[i]) for i in (0, 1, 2, -1, -3, True)] == [20, 30, 40, 40, 20, 30]
+        assert [len(view) for view in slots] == [20, 30, 40]
+        assert [len(view) for view in reversed(slots)] == [40, 30, 20]
+        assert [len(view) for view in slots[1:]] == [30, 40]
+        assert [len(view) for view in slots[::-2]] == [40, 20]
+        for index in (3, -4, 2**70):
+            with pytest.raises(IndexError, match="of a reservation of 3"):
+                slots[index]
+        for wrong in (None, "0", 0.0):
+            with pytest.raises(TypeError):
+                slots[wrong]
+        assert repr(slots) == "<tunring.Slots of 3 packets, open>"
+        raise KeyError
+    assert repr(slots) == "<tunring.Slots of 3 packets, over>"
+
+
+def test_slots_are_for_inside_the_block(pair: Pair) -> None:
+    slots = pair[0].reserve([20])
+    for use in (lambda: slots[0], lambda: iter(slots), lambda: slots.drop(0), lambda: slots.shrink(0, 20)):
+        with pytest.raises(RuntimeError, match="block"):
+            use()
+    slots.abandon()
+
+
+def test_a_view_of_a_slot_that_somebody_keeps_never_changes(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20] * 8) as slots:
+        kept = [view for i, view in enumerate(slots) if i % 3 == 0]
+        for i in range(8):
+            slots[i][:] = packet(number=i)
+        assert [bytes(view) for view in kept] == [packet(number=i) for i in (0, 3, 6)]
+    assert [number_of(data) for data in received(right)] == list(range(8))
+
+
+def test_a_dropped_slot_goes_out_as_filler(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20, 30, 40, 50]) as slots:
+        sent = fill(slots)
+        slots.drop(1)
+        slots.drop(-1)
+        slots.drop(1)
+        for index in (1, 3, -1):
+            with pytest.raises(ValueError, match=r"slot \d was dropped"):
+                slots[index]
+            with pytest.raises(ValueError, match=r"slot \d was dropped"):
+                slots.shrink(index, 20)
+        assert len(slots) == 4
+    assert received(right) == [sent[0], sent[2]]
+    stats = left.stats()
+    assert (stats.sent_packets, stats.sent_bytes, stats.fillers, stats.reservations) == (2, 60, 2, 0)
+    assert stats.host_filtered == reported(left, 2)
+
+
+def test_a_dropped_slot_needs_no_packet_in_it(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20, 20]) as slots:
+        slots[0][:] = packet(number=5)
+        slots.drop(1)
+    assert received(right) == [packet(number=5)]
+
+
+def test_all_slots_dropped(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([20] * 3) as slots:
+        for i in range(3):
+            slots.drop(i)
+    assert received(right) == []
+    assert left.send([packet(number=1)]) == 1
+    assert received(right) == [packet(number=1)]
+    assert (left.stats().fillers, left.stats().sent_packets) == (3, 1)
+
+
+SIZES = (20, 21, 22, 23, 24, 1400, MAX_PACKET)
+
+
+@pytest.mark.parametrize(
+    ("size", "length"), [(size, length) for size in SIZES for length in (20, 21, 24, 1399) if length <= size]
+)
+def test_a_slot_shrinks_to_its_packet(pair: Pair, size: int, length: int) -> None:
+    left, right = pair
+    for _ in range(3):  # what is behind is found, too
+        with left.reserve([size, 40]) as slots:
+            slots.shrink(0, length)
+            assert len(slots[0]) == length
+            sent = fill(slots)
+        assert [len(data) for data in sent] == [length, 40]
+        assert received(right) == [padded(left, sent[0], size), sent[1]]
+    stats = left.stats()
+    assert (stats.sent_packets, stats.sent_bytes, stats.fillers) == (6, 3 * (length + 40), 0)
+
+
+def test_the_room_of_a_slot_that_shrank_comes_back(simulated: tunring.Session, simulator: Any) -> None:
+    for _ in range(20):
+        with simulated.reserve([10_000] * 12, on_full="raise") as slots:
+            for i in range(12):
+                slots.shrink(i, 20 + i)
+            fill(slots)
+        assert len(simulator.drain_all()) == 12
+
+
+def test_what_lay_behind_a_shrunk_packet_is_not_sent(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([1400]) as slots:
+        whole = slots[0]
+        whole[:] = packet(20) + b"secret" * 230
+        slots.shrink(0, 20)
+        assert len(whole) == 1400, "views that were taken before keep their length"
+    assert received(right) == [padded(left, packet(20), 1400)]
+
+
+def test_shrunk_again_and_never_grown(pair: Pair) -> None:
+    left, right = pair
+    with left.reserve([100]) as slots:
+        slots.shrink(0, 100)
+        slots.shrink(0, 60)
+        slots.shrink(-1, 30)
+        for length in (31, 100, 19, 0, -1, 2**40, 2**70):
+            with pytest.raises(ValueError, match="length must be 20, an IPv4 header, to 30"):
+                slots.shrink(0, length)
+        for wrong in (None, "20", 20.0):
+            with pytest.raises(TypeError):
+                slots.shrink(0, wrong)
+        for index in (1, -2, 2**70):
+            with pytest.raises(IndexError):
+                slots.shrink(index, 20)
+            with pytest.raises(IndexError):
+                slots.drop(index)
+        sent = fill(slots)
+    assert received(right) == [padded(left, sent[0], 100)]
+
+
+def test_a_shrunk_slot_is_checked_by_its_own_length(pair: Pair) -> None:
+    left, right = pair
+    with (
+        pytest.raises(ValueError, match="reserved packet 1 is not an IP packet: it has 39 bytes"),
+        left.reserve([40, 60]) as slots,
+    ):
+        fill(slots)
+        slots[1][0] = 0x65
+        slots.shrink(1, 39)
+    assert received(right) == []
+    assert left.stats().fillers == 2
+
+
+@pytest.mark.parametrize("end", ["abandon", "raise", "close", "drop the last reference"])
+def test_dropped_and_shrunk_slots_are_given_up_as_others(pair: Pair, end: str) -> None:
+    left, right = pair
+    reservation = left.reserve([20, 30, 40])
+    slots = reservation.__enter__()
+    fill(slots)
+    slots.drop(0)
+    slots.shrink(2, 20)
+    if end == "abandon":
+        slots.abandon()
+    elif end == "raise":
+        slots.__exit__(KeyError, KeyError(), None)
+    elif end == "close":
+        left.close()
+    del slots, reservation
+    assert (left.stats().fillers, left.stats().reservations) == (3, 0)
+    if end != "close":
+        left.send([packet(number=1)])
+        assert received(right) == [packet(number=1)]
+
+
+def test_a_dropped_slot_that_something_derives_from_holds_back_too(pair: Pair) -> None:
+    left, right = pair
+    with pytest.raises(BufferError), left.reserve([20, 20]) as slots:
+        fill(slots)
+        derived = slots[1][:]
+        slots.drop(1)
+    derived[0] = 0x45
+    left.send([packet(number=9)])
+    assert received(right) == []
+    del derived
+    assert received(right) == [packet(number=9)]
+    assert left.stats().fillers == 2
+
+
+class Closes:
+    """An index that closes the session when it is asked for."""
+
+    def __init__(self, session: tunring.Session) -> None:
+        self.session = session
+
+    def __index__(self) -> int:
+        self.session.close()
+        return 20 if self.session.closed else 0
+
+
+@pytest.mark.parametrize("which", ["drop", "shrink", "length"])
+def test_an_index_that_closes_the_session(pair: Pair, which: str) -> None:
+    left, _ = pair
+
+    def use() -> None:
+        with left.reserve([20] * 21) as slots:
+            if which == "drop":
+                slots.drop(Closes(left))
+            elif which == "shrink":
+                slots.shrink(Closes(left), 20)
+            else:
+                slots.shrink(0, Closes(left))
+
+    assert closed_reason(use)[0] == "closed"
+    assert left.stats().reservations == 0
+
+
+def test_captures_have_what_was_sent(pair: Pair, tmp_path: Path) -> None:
+    path = tmp_path / "sent.pcapng"
+    left, right = pair
+    with Writer(path) as writer, left.capture(writer):
+        with left.reserve([20, 30, 40, 50, 60]) as slots:
+            fill(slots)
+            for i in (0, 2, 4):
+                slots.drop(i)
+            slots.shrink(3, 33)
+        assert writer.packets == 2
+    assert len(received(right)) == 2
+    assert [len(each.data) for each in read(path).packets] == [30, 33]
+
+
+def test_one_slot_after_another_in_a_ring_that_is_full(simulated: tunring.Session, simulator: Any) -> None:
+    fits = (simulated.capacity - 4) // 24
+    for i in range(fits):
+        with simulated.reserve([20]) as slots:
+            slots[0][:] = packet(number=i)
+    with pytest.raises(tunring.RingFull):
+        simulated.reserve([20])
+    assert simulated.stats().ring_full == 1
+    assert [number_of(data) for data in simulator.drain_all()] == list(range(fits))
