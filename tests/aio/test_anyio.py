@@ -19,6 +19,7 @@ from running import check_script
 from tasks import cancel_everywhere, numbered, rest, served_in_turn
 from tunring._loops.tasks import Tasks
 from tunring.contrib import anyio as helper
+from tunring.packets import fill_checksums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +95,28 @@ def test_waits_for_room(pair: Pair, run: Run) -> None:
 
     run(main)
     assert found == list(range(2 * MANY))
+
+
+def test_sends_with_checksums(pair: Pair, run: Run) -> None:
+    left, right = pair
+    empty = bytes.fromhex("45000020000100004011 0000 0a000001 0a000002 0007 0009 000c 0000") + b"data"
+    whole = bytearray(empty)
+    assert fill_checksums([whole]) == 1
+
+    async def main() -> list[bytes]:
+        assert await helper.send(left, [empty], checksums="fill") == 1
+        assert await helper.send_packed(left, empty * 2, [len(empty)] * 2, checksums="fill") == 2
+        assert await helper.send(left, [empty]) == 1
+        found: list[bytes] = []
+        while len(found) < 4:
+            with await helper.receive(right) as batch:
+                found += batch.tobytes()
+        no_checksums = pytest.raises(TypeError, match="a UdpSocket takes no checksums")
+        with tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp, no_checksums:
+            await helper.send(udp, [empty], udp.address, checksums="fill")  # type: ignore[call-overload]
+        return found
+
+    assert run(main) == [bytes(whole)] * 3 + [empty]
 
 
 def test_each_function_is_a_checkpoint_of_trio(pair: Pair) -> None:

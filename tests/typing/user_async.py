@@ -30,6 +30,7 @@ async def both(left: tunring.Session, right: tunring.Session) -> list[int]:
 async def anyio_echo(session: tunring.Session) -> None:
     async for batch in tunring_anyio.batches(session):
         assert_type(await tunring_anyio.send(session, batch), int)
+        assert_type(await tunring_anyio.send(session, batch, checksums="fill"), int)
     assert_type(await tunring_anyio.receive(session, timeout=0), tunring.Batch)
 
 
