@@ -364,9 +364,9 @@ uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
  * anything is taken. An error in mid-batch is left for the next call. */
 DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
 
-/* For a caller that lingers and may be cancelled: takes what is there, but leaves it with the source, until it keeps up
- * to `max` packets. *count is the number it keeps, with which the next receive of any caller begins. Meanwhile the read
- * event reports only packets that come after them. Fails as tunring_receive() does. */
+/* Takes what is there for a caller that lingers and may be cancelled: the source keeps it, up to `max` packets in all.
+ * *count is how many it keeps; the next receive, by anybody, begins with them. Meanwhile the read event reports only
+ * packets that come after them. Fails as tunring_receive() does. */
 DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count);
 /* The caller will not receive what was gathered: the read event reports it from here on. */
 void tunring_gather_end(tunring_source *source);

@@ -25,7 +25,7 @@ typedef struct receiver
     backoff futile; /* such wake-ups for nothing */
 } receiver;
 
-/* Keeps what was gathered, or no longer anything (NULL). In the lock. */
+/* Keeps a lease of gathered packets, or none (NULL). The lock is held. */
 static void
 keep(tunring_source *source, tunring_lease *lease)
 {
@@ -33,7 +33,7 @@ keep(tunring_source *source, tunring_lease *lease)
     atomic_store(&source->kept_count, lease ? lease->count : 0);
 }
 
-/* The read event reports what is kept, or does no longer. In the lock, and in a call on the source. */
+/* Makes the read event report what is kept, or no longer do so. The lock is held, in a call on the source. */
 static void
 report_kept(tunring_source *source, bool kept)
 {
@@ -57,7 +57,7 @@ take_kept(receiver *self)
         tunring_lease_free(self->lease);
         self->lease = kept;
         keep(source, rest);
-        /* Nobody else has a pointer to the rest. */
+        /* Nobody else knows of the rest. */
         report_kept(source, rest != NULL);
     }
     os_mutex_unlock(&source->kept_lock);
@@ -86,7 +86,7 @@ take_more(receiver *self)
     return code == ERROR_NO_MORE_ITEMS && over ? ERROR_HANDLE_EOF : code;
 }
 
-/* The same, of what was gathered first. */
+/* The same, beginning with what was gathered. */
 static DWORD
 take_packets(receiver *self)
 {
@@ -242,7 +242,7 @@ leave:
     return code;
 }
 
-/* Adds what is there to what is kept. In the lock. */
+/* Adds the packets that are there to those that are kept. The lock is held. */
 static DWORD
 gather(receiver *self)
 {
@@ -276,6 +276,8 @@ tunring_gather(tunring_source *source, uint32_t max, uint32_t *count)
     *count = atomic_load(&source->kept_count);
     report_kept(source, false);
     os_mutex_unlock(&source->kept_lock);
+    if (self.consumed && source->auto_reset)
+        wait_rearm(source->read_event);
     source_leave(source);
     return code == ERROR_NO_MORE_ITEMS ? ERROR_SUCCESS : code;
 }
