@@ -205,7 +205,7 @@ cdef class _Source:
     def _gather(self, max_packets) -> int:
         """For event loops: let the source keep what is there, up to that many packets; returns how many it keeps.
 
-        The next receive takes them, whoever makes it. The read event tells of those that come after them.
+        The next receive, by anybody, begins with them. The read event reports those that come after them.
         """
         cdef tunring_source *source = self.lender()
         cdef uint32_t maximum = _packet_count(max_packets, "max_packets")
@@ -218,7 +218,7 @@ cdef class _Source:
         return count if code == ERROR_SUCCESS else maximum
 
     def _gather_end(self) -> None:
-        """For event loops: let the read event tell of what is kept, as nobody lingers for more."""
+        """For event loops: let the read event report what is kept, as nobody lingers for more."""
         cdef tunring_source *source = self.lender()
         with nogil:  # `self` holds the source
             tunring_gather_end(source)

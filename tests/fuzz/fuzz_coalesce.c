@@ -212,7 +212,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     read_input(&input, data + 1, size - 1);
     static offload_run run;
     offload_coalesce(&run, input.packets, input.count, data[0]);
-    /* What is to be filled looks in the end as if it had been filled before. */
+    /* Packets whose checksums are to be filled look in the end as if they had been filled before. */
     for (uint32_t i = 0; data[0] & OFFLOAD_FILL && i < input.count; i++)
         seal((BYTE *)(uintptr_t)input.packets[i].data, input.packets[i].length);
     uint32_t groups[OFFLOAD_RUN];

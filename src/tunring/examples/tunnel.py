@@ -71,7 +71,7 @@ LARGEST_DATAGRAM = 65507
 #: Salts of unknown runs that are tried per second: anybody can make some up, and each costs a key and a cipher.
 TRIES = 16
 
-#: Packets handled at once, at most. Larger batches mean fuller superpackets, and so fewer system calls and
+#: Maximum number of packets handled at once. Larger batches make fuller superpackets, hence fewer system calls and
 #: acknowledgements.
 BATCH = 512
 
