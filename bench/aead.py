@@ -94,7 +94,7 @@ def in_python(algorithm: str, size: int, rounds: int) -> list[float]:
 
 
 def cases() -> list[Case]:
-    """What is measured here: each library, algorithm and size."""
+    """The combinations measured: each library, algorithm and size."""
     found = []
     for library in PATHS:
         with using(library):

@@ -404,7 +404,7 @@ def goal_rows(figures: Figures) -> list[str]:
     return rows + handshake_rows(figures) + loss_rows(figures) + lookup_rows(figures)
 
 
-#: Nanoseconds per packet that a lookup among so many prefixes may take.
+#: Nanoseconds per packet that a lookup among that many prefixes may take.
 LOOKUP_GOAL, LOOKUP_PREFIXES = 25, 10_000
 
 

@@ -157,7 +157,7 @@ typedef struct aead_key
 /* ERROR_NOT_ENOUGH_MEMORY, ERROR_NOT_SUPPORTED by a library that has not passed the check. */
 DWORD aead_key_init(aead_key *key, tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *secret,
                     bool opens);
-/* Lets no more calls in. What is secret goes when the last call has left. Idempotent. */
+/* Lets no more calls in. Secrets are wiped when the last call has left. Idempotent. */
 void aead_key_close(aead_key *key);
 /* Registers a call and lends it a context. ERROR_HANDLE_EOF when closed, in a child, and at the process's end. */
 DWORD aead_key_enter(aead_key *key, aead_context **context);

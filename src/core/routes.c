@@ -171,9 +171,8 @@ tunring_routes_leave(tunring_routes *table, uint32_t entered)
     atomic_fetch_sub_explicit(&table->readers[entered].count, 1, memory_order_release);
 }
 
-/* Waits for everybody who entered before. Who reads the turn and enters late
- * may do so under the number of any turn, so both numbers must have been seen
- * at 0; whoever comes meanwhile enters under the other one. */
+/* Waits for everybody who entered before. A reader that reads the turn and enters late may do so under the number of
+ * any turn, so both numbers must have been seen at 0; whoever comes meanwhile enters under the other one. */
 void
 routes_await_readers(tunring_routes *table)
 {
@@ -342,8 +341,7 @@ tunring_routes_set(tunring_routes *table, const tunring_route *routes, uint32_t 
         return code;
     while (*done < count && (code = set(table, &routes[*done], &replaced)) == ERROR_SUCCESS)
         ++*done;
-    /* What was added concerns nobody who looks up, but a value that is no longer
-   * there may. */
+    /* Additions don't concern readers, but a value that is no longer there may. */
     if (replaced || table->retired_count)
         free_retired(table);
     unlock(table);

@@ -8,9 +8,8 @@
  * looked at, the route at the end need not contain the address: then the first
  * of its parents that does is the longest match.
  *
- * A change stores one entry, parent or value after the other, each atomically,
- * and an address always finds the way to its old or its new route. What is
- * unlinked is freed when every reader that may have met it has left.
+ * A change stores one entry, parent or value after the other, each atomically, and an address always finds the way to
+ * its old or its new route. An unlinked node is freed when every reader that may have met it has left.
  */
 #ifndef TUNRING_CORE_ROUTES_H
 #define TUNRING_CORE_ROUTES_H

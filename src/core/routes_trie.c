@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Changing a trie. The sorted list says what the trie has to be: the routes
+ * Changing a trie. The sorted list defines the trie: the routes
  * below an entry are a range of it, and where these part is where the entry's
  * node looks.
  */
@@ -14,7 +14,7 @@
 /* With fewer routes the top has a single entry. */
 #define FEW_ROUTES 5u
 
-/* What a change is about. */
+/* A change. */
 typedef struct route_change
 {
     tunring_routes *table;
@@ -251,8 +251,7 @@ typedef struct route_ways
 
 static route_entry entry_for(route_change *change, route_entry old, uint32_t first, uint32_t end, const route *cover);
 
-/* Whether a route that is no longer than what is looked at contains everything
- * that goes this way. */
+/* Returns whether a route, no longer than the bits looked at, contains everything that goes this way. */
 static bool
 covers(const route *outer, const route_ways *ways, uint32_t way)
 {
@@ -328,7 +327,7 @@ take_node(route_change *change)
     return node;
 }
 
-/* What an entry has to be for a range of routes, which are all that are inside
+/* The entry for a range of routes, which are all that are inside
  * its bits; `cover` is the longest route around them. Nodes of the old entry
  * are used again, and changed, or retired. */
 static route_entry
@@ -411,7 +410,7 @@ best_look(const route_trie *trie)
     return look;
 }
 
-/* Whether the top no longer serves: routes part before it looks, it is too
+/* Returns whether the top no longer serves: routes part before it looks, it is too
  * small, or much too large. */
 static bool
 wants_top(const route_trie *trie, route_look best)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Captures of a socket. The system keeps the headers of datagrams to itself, so they are made anew from what it tells:
+ * Captures of a socket. The system keeps the headers of datagrams to itself, so they are made anew from the endpoint:
  * addresses, ports and ECN bits are those of the packet, its lifetime is not.
  */
 #include "core/socket.h"

@@ -245,7 +245,7 @@ cdef class _Words:
 
 
 cdef _Words _words(Py_ssize_t count):
-    """Room for so many numbers, which the caller fills before anybody else has it."""
+    """Room for `count` numbers, which the caller fills before anybody else has it."""
     cdef _Words words = _Words.__new__(_Words)
     words.room = count
     words.values = <uint32_t *>_take_table(&_spare_words, &words.room, sizeof(uint32_t))
@@ -490,8 +490,8 @@ cdef class Batch:
     def release(self) -> None:
         """Give the slots back to the ring and end the views that were handed out: they raise ValueError from here on.
 
-        What derives from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is gone.
-        ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
+        An object derived from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is
+        gone. ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
         ValueError. Any number of times, from any thread. Releasing a part of a batch only makes the part unusable: its
         slots and views end with the whole batch.
         """

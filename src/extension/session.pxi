@@ -220,9 +220,9 @@ cdef class _Session(_Source):
         TypeError, ValueError
             An item can't be sent; its index is named, and nothing was sent.
         RingFull
-            With ``on_full="raise"``; its ``sent`` tells how many were sent.
+            With ``on_full="raise"``; its ``sent`` is the number sent.
         SessionClosed
-            Its ``sent`` tells how many were sent.
+            Its ``sent`` is the number sent.
         RuntimeError
             This thread has an open reservation on the session, which would hold the packets back.
         """

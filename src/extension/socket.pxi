@@ -307,8 +307,8 @@ cdef class _UdpSocket(_Source):
         Parameters
         ----------
         packets, to, index, ecn, on_full, timeout
-            As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
-            ``timeout`` it is told how many.
+            As for :meth:`send`, as are the result and the errors. A task that is cancelled may have sent some; one that
+            ends by its ``timeout`` gets the number.
 
         Examples
         --------

@@ -25,7 +25,7 @@ typedef struct transmitter transmitter;
 
 /* ---- Keypairs ---- */
 
-/* What a handshake has left: a key for each direction. */
+/* The result of a handshake: a key for each direction. */
 typedef struct keypair
 {
     _Atomic uint32_t users;
@@ -77,7 +77,7 @@ struct tunring_wireguard_peer
     _Atomic uint32_t staged_count;
 };
 
-/* Who has an index: a peer's handshake, or one of its keypairs. */
+/* The owner of an index: a peer's handshake, or one of its keypairs. */
 struct index_use
 {
     index_use *next; /* of the same peer */

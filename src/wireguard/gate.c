@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is let through of handshake messages, so that floods of them cost their receiver little: mac1 shows that the
- * sender knows the device's public key. Under load mac2 must show that it receives at its address, and a source may
- * send only so many; who lacks mac2 is sent a cookie to make it with.
+ * Lets handshake messages through, so that floods of them cost their receiver little: mac1 shows that the sender knows
+ * the device's public key. Under load mac2 must show that it receives at its address, and each source has a limit; a
+ * sender without mac2 is sent a cookie to make it with.
  */
 #include "core/aead.h"
 #include "wireguard/buckets.h"
@@ -22,7 +22,7 @@
 #define LOAD (TUNRING_WIREGUARD_QUEUE / 8)
 #define LOAD_LASTS NANOSECONDS
 
-/* What never leaves this process, in memory that no child and no core dump has. */
+/* Secrets that never leave this process, in memory that no child and no core dump has. */
 typedef struct gate_secrets
 {
     BYTE mac1_key[KEY], cookie_key[KEY];
@@ -140,7 +140,7 @@ mac_is(gate *self, const BYTE *key, uint32_t key_size, const BYTE *data, const B
            aead_tags_equal(mac, expected);
 }
 
-/* What a sender at this address must know. The lock is held. */
+/* The cookie that a sender at this address must know. The lock is held. */
 static bool
 make_cookie(gate *self, const tunring_endpoint *from, int64_t now, BYTE *cookie)
 {

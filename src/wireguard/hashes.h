@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the gate for handshake messages takes from libcrypto.
+ * The functions of libcrypto that the gate for handshake messages uses.
  */
 #ifndef TUNRING_WIREGUARD_HASHES_H
 #define TUNRING_WIREGUARD_HASHES_H

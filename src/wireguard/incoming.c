@@ -87,7 +87,7 @@ take_packet(incoming *self, const tunring_wireguard_peer *peer, const tunring_da
     self->count++;
 }
 
-/* What a run of datagrams under one key has shown. */
+/* The results of a run of datagrams under one key. */
 typedef struct findings
 {
     uint32_t authentic, data, rejected, replayed;

@@ -11,7 +11,7 @@
 #define ECN_ECT0 2u
 #define ECN_CE 3u
 
-/* Bytes that the IP header claims; 0 if what came is no whole packet. */
+/* Bytes that the IP header claims; 0 if it is not a whole packet. */
 static inline uint32_t
 packet_length(const BYTE *packet, uint32_t length)
 {

@@ -9,7 +9,7 @@
 /* Timers that stamps begin run for at least ten seconds. */
 #define WATCHED_AHEAD (9 * NANOSECONDS)
 #define WANT_INTERVAL NANOSECONDS
-/* What stamps are watched for happens at most so long after them: a new handshake, with jitter, and a keepalive. */
+/* The maximum time from a stamp to the action that it is watched for: a new handshake, with jitter, or a keepalive. */
 #define UNANSWERED (16 * NANOSECONDS)
 #define UNACKNOWLEDGED (11 * NANOSECONDS)
 

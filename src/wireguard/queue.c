@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What has happened, for one thread of the caller's to take: handshake messages in a ring, and peers with flags in a
+ * Events, for one thread of the caller's to take: handshake messages in a ring, and peers with flags in a
  * list, each at most once.
  */
 #include "platform/wait.h"

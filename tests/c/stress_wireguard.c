@@ -9,7 +9,7 @@
 #define SECONDS 3
 #define PEERS 6u /* at each end, 10.0.0.10 and on at the right */
 
-/* What is sent to 10.0.0.`last` comes from there. */
+/* The source of packets to 10.0.0.`last`. */
 #define SOURCE(last) ((uint8_t)((last) + 100))
 
 static station left, right;

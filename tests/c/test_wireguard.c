@@ -221,7 +221,7 @@ make_initiation(BYTE *message, const BYTE *mac1_key, const BYTE *cookie, uint32_
 /* No more than a socket's buffer has room for. */
 #define FLOOD 200u
 
-/* A flood fills the queue as far as load begins; then cookies are asked for, and who has one sends only so many. */
+/* A flood fills the queue as far as load begins; then cookies are asked for, and a sender that has one is limited. */
 static void
 test_flood(void)
 {

@@ -1,7 +1,7 @@
 """Operations on WireGuard devices: pairs of them, which any thread sends through, reconfigures, takes apart and closes.
 
 A tunnel may lose packets, as keys, peers, ports and networks change under them, and threads may overtake each other.
-What arrives must arrive once and unchanged.
+A packet that arrives must do so once and unchanged.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ def open_devices_for_a_moment(actor: Actor) -> None:
 
 
 def in_child(tunnels: list[Tunnel]) -> None:
-    """What a forked child finds: no device of its parent's works."""
+    """Check in a forked child that no device of its parent's works."""
     for tunnel in tunnels:
         for side in tunnel.sides:
             device = side.device

@@ -39,6 +39,6 @@ class End:
         return self.device.add_peer(other.key.public, allowed_ips=[address], endpoint=endpoint, **options)
 
     def received(self, timeout: float = 10) -> list[bytes]:
-        """What the host receives next."""
+        """Return the packets that the host receives next."""
         with self.host.receive(timeout=timeout) as batch:
             return batch.tobytes()

@@ -7,9 +7,9 @@
  * with that GUID takes its end. An adapter without a GUID is plugged into nothing, and what it sends is dropped and
  * counted. Adapters are visible in their process only.
  *
- * An adapter goes when the handle that created it is closed. A session that it has then says ERROR_HANDLE_EOF and may
- * be ended at any later time. WintunGetRunningDriverVersion gives this library's own version; WintunDeleteDriver has
- * nothing to remove and only says whether it could, that is, whether no adapter exists.
+ * An adapter goes when the handle that created it is closed. A session that it has then returns ERROR_HANDLE_EOF and
+ * may be ended at any later time. WintunGetRunningDriverVersion gives this library's own version; WintunDeleteDriver
+ * has nothing to remove and only reports whether it could, that is, whether no adapter exists.
  */
 #include "backends/loopback/loopback.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Finds what can be merged. The rules are those of the kernel's own GRO, and stricter where a superpacket with this
- * virtio header can't say what GRO could.
+ * virtio header can't express what GRO could.
  *
  * A flow's newest group may grow; a packet that doesn't fit starts another one, which takes its place. Groups are
  * written in the order of their first packets, so the order within each flow comes by itself.

@@ -34,7 +34,7 @@ begin_single(offload_split *split, const virtio_header *virtio)
     return true;
 }
 
-/* True if the type of the superpacket is what its headers say. */
+/* True if the type of the superpacket fits its headers. */
 static bool
 type_matches(uint8_t type, const offload_headers *headers)
 {

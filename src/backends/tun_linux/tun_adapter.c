@@ -313,8 +313,8 @@ tun_adapters_exist(void)
 
 /* ---- Sessions ---- */
 
-/* Packets that wait in the kernel until the client receives: as many as its capacity says that it means to take in one
- * go. The kernel gives an interface room for 500, which a burst fills while a program does something else. */
+/* Packets that wait in the kernel until the client receives: as many as its capacity suggests that it takes in one go.
+ * The kernel gives an interface room for 500, which a burst fills while a program does something else. */
 static int
 queue_length_for(DWORD capacity)
 {

@@ -50,7 +50,7 @@ bool device_remove(DWORD number);
 /* The registry key that describes a device, to be closed by the caller; INVALID_HANDLE_VALUE. */
 HKEY device_open_key(DWORD number);
 
-/* Handles, as CreateFileW, DeviceIoControl and CloseHandle have them. The first is NULL for a path that is no device's,
+/* Handles, as CreateFileW, DeviceIoControl and CloseHandle have them. The first is NULL for a path of no device,
  * INVALID_HANDLE_VALUE with the last error if the device can't be opened. */
 HANDLE device_open(LPCWSTR path);
 /* False if `handle` belongs to no device. *code is the result of the request. */
