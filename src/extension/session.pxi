@@ -247,7 +247,7 @@ cdef class _Session(_Source):
         lengths : buffer of integers, or sequence of int
             Their lengths in bytes; the sum is the buffer's size.
         on_full, timeout, checksums
-            As for :meth:`send`, and so is what it returns and raises.
+            As for :meth:`send`, as are the result and the errors.
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
@@ -282,7 +282,7 @@ cdef class _Session(_Source):
         Parameters
         ----------
         packets, on_full, timeout, checksums
-            As for :meth:`send`, and so is what it gives and raises. A task that is cancelled may have sent some: with
+            As for :meth:`send`, as are the result and the errors. A task that is cancelled may have sent some: with
             ``timeout`` the error counts them.
 
         Examples

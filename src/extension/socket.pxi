@@ -241,7 +241,7 @@ cdef class _UdpSocket(_Source):
         lengths : buffer of integers, or sequence of int
             Their lengths in bytes; the sum is the buffer's size.
         to, index, ecn, on_full, timeout
-            As for :meth:`send`, and so is what it returns and raises.
+            As for :meth:`send`, as are the result and the errors.
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)

@@ -285,7 +285,7 @@ cdef class _Source:
         Parameters
         ----------
         max_packets, timeout, min_packets, linger
-            As for :meth:`receive`, and so is what it gives and raises. ``timeout=0`` takes what is there at once.
+            As for :meth:`receive`, as are the result and the errors. ``timeout=0`` takes what is there at once.
 
         Examples
         --------

@@ -191,7 +191,7 @@ class Adapter:
         AccessDenied
             It is somebody else's (a PermissionError).
         AdapterBusy
-            Another program has it, or it is going and doesn't get gone within 5 seconds.
+            Another program has it, or it is being removed and still exists after 5 seconds.
         """
         from tunring._creation import explained, open_handle
 
@@ -274,8 +274,8 @@ class Adapter:
     ) -> Configuration:
         """Give the interface addresses, an MTU and routes, and bring it up or down: all of it, or nothing.
 
-        May be called again: what is there already is fine, and what isn't named stays as it is, apart from ``up``. When
-        the adapter is closed, an interface that stays gets back what it had before.
+        May be called again: existing settings are accepted, and settings that are not named stay, apart from ``up``.
+        When the adapter is closed, an interface that stays gets back what it had before.
 
         Parameters
         ----------
@@ -453,7 +453,7 @@ class Adapter:
         count : int
             1 to the adapter's ``queues``; of an adapter that was opened as many as the system allows.
         capacity, coalesce
-            As for :meth:`start_session`, and so is what it raises.
+            As for :meth:`start_session`, as are the errors.
 
         Raises
         ------
@@ -512,8 +512,8 @@ class Adapter:
     def close(self) -> None:
         """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
 
-        One that stays loses what :meth:`configure` gave it. Any number of times, from any thread. Packets that are
-        still held keep ring memory, and on Windows the adapter, until they are let go.
+        One that stays loses what :meth:`configure` gave it. May be called any number of times, from any thread. Packets
+        that are still held keep ring memory, and on Windows the adapter, until they are let go.
         """
         self._closed = True
         self._open_adapters.pop(id(self), None)

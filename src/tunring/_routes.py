@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Prefix: TypeAlias = str | IPv4Network | IPv6Network
     Address: TypeAlias = str | IPv4Address | IPv6Address
-    #: A mapping's keys are Prefixes: of one type or of several, which a type checker can't be told.
+    #: A mapping's keys are Prefixes: of one type or of several, which annotations can't express.
     Numbers: TypeAlias = Mapping[Any, int] | Iterable[tuple[Prefix, int]]
 
 #: The largest number of a prefix.
@@ -84,8 +84,8 @@ class RouteTable(MutableMapping["Prefix", int]):
     Raises
     ------
     TypeError, ValueError
-        A prefix is none, has bits set behind its length, or comes twice with different numbers; or a number is not 0
-        to 2147483647. Nothing was changed.
+        A prefix is not valid, has bits set behind its length, or comes twice with different numbers; or a number is not
+        0 to 2147483647. Nothing was changed.
 
     Examples
     --------

@@ -105,7 +105,7 @@ class InvalidArgument(WintunError, ValueError):
 
 
 class RingCorrupt(WintunError):
-    """The ring holds nonsense. The session can't be used any more; start another one."""
+    """The ring's contents are corrupt. The session can't be used any more; start another one."""
 
 
 class RingFull(WintunError, BlockingIOError):

@@ -154,7 +154,7 @@ class Simulator:
         Raises
         ------
         RingCorrupt
-            The ring holds nonsense: from here on the session can't send.
+            The ring's contents are corrupt: the session can't send from now on.
         """
         return _core.simulator_drain(self._handle)
 

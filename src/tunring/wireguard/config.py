@@ -72,7 +72,7 @@ class Config:
     peers: tuple[PeerConfig, ...] = ()
 
     def to_text(self) -> str:
-        r"""The file that :func:`parse_config` reads it from. It has the secrets.
+        r"""Return the configuration as the text of a file that :func:`parse_config` reads. It contains the secrets.
 
         Examples
         --------

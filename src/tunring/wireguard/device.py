@@ -60,7 +60,7 @@ class Device:
     session : Session or Adapter
         What packets come from and go to. Of an adapter it starts the session, and closes it at the end.
     private_key : Key or str or None
-        Our private key; without one nobody can be talked to.
+        Our private key; without one no handshake is possible.
     listen_port : int, default 0
         The UDP port, of IPv4 and IPv6; 0 takes any. Where IPv6 is off it is IPv4's alone.
     mark : int, optional
@@ -195,7 +195,7 @@ class Device:
         return peer.face
 
     def remove_peer(self, key: Peer | PublicKey | Key | str) -> None:
-        """Remove a peer: its keys are wiped, its staged packets dropped. Raises KeyError if the device has it not."""
+        """Remove a peer: its keys are wiped, its staged packets dropped. Raises KeyError for an unknown peer."""
         public = PublicKey(key.public_key if not isinstance(key, Key | str) else key)
         with self._engine.locked():
             if public not in self._engine.peers:
