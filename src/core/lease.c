@@ -5,7 +5,7 @@
  * atomic operation per slot), LEASE_OPENED once slots were opened in place, and two numbers of C operations in
  * progress, during which a release has to wait its turn: those that read packets as they were received, and all others.
  *
- * A slot's `holds` has its level, the number of times it was opened, above the count: whoever holds a slot names the
+ * A slot's `holds` has its level, the number of times it was opened, below the count: whoever holds a slot names the
  * level that he means to read, so that what was opened can't be read as it was before.
  */
 #include "core/lease.h"
@@ -21,9 +21,9 @@
 #define LEASE_OPERATIONS ~7u   /* all of both */
 #define LEASE_READERS 0x3fff8u /* of the first kind */
 
-/* In a slot's `holds`. */
-#define HOLDS_LEVEL 0x1000000u
-#define HOLDS_COUNT (HOLDS_LEVEL - 1)
+/* In a slot's `holds`, beside HOLDS_ONE. */
+#define HOLDS_LEVEL 1u
+#define HOLDS_LEVELS (HOLDS_ONE - 1)
 
 /* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to
  * see each one end; a test that lets malloc() fail asks for none too. */
@@ -210,7 +210,7 @@ foreign(const tunring_lease *lease)
 static bool
 drop_hold(tunring_lease *lease, uint32_t index)
 {
-    return (atomic_fetch_sub(&lease->slots[index].holds, 1) & HOLDS_COUNT) == 1;
+    return atomic_fetch_sub(&lease->slots[index].holds, HOLDS_ONE) < 2 * HOLDS_ONE;
 }
 
 /* Drops the lease's own hold on the slots from `first` on. They go back in runs between those that are still held. */
@@ -264,10 +264,10 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
     /* A release may have begun since: then it saw LEASE_HELD, and the count decides. Most often nobody but the lease holds
      * the slot. */
     _Atomic uint32_t *holds = &lease->slots[index].holds;
-    const uint32_t only_ours = level * HOLDS_LEVEL + 1;
+    const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     uint32_t held = only_ours;
-    while (!atomic_compare_exchange_weak(holds, &held, held + 1))
-        if (held - only_ours >= HOLDS_COUNT) /* another level, or a count of 0 */
+    while (!atomic_compare_exchange_weak(holds, &held, held + HOLDS_ONE))
+        if (held < HOLDS_ONE || (held & HOLDS_LEVELS) != level * HOLDS_LEVEL)
             return false;
     return true;
 }
@@ -311,7 +311,7 @@ finish(tunring_lease *lease, uint32_t unit)
 static uint32_t
 level_of(const tunring_lease *lease, uint32_t index)
 {
-    return atomic_load(&lease->slots[index].holds) / HOLDS_LEVEL;
+    return (atomic_load(&lease->slots[index].holds) & HOLDS_LEVELS) / HOLDS_LEVEL;
 }
 
 /* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for
@@ -368,7 +368,10 @@ tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *ind
 {
     const uint32_t count = part ? part->count : lease->count;
     const uint32_t level = part ? part->level : 0;
-    const uint32_t only_ours = level * HOLDS_LEVEL + 1;
+    const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
+    *index = 0;
+    if (level == HOLDS_LEVELS)
+        return ERROR_BUSY;
     if (!begin(lease, LEASE_OPENING))
         return ERROR_HANDLE_EOF;
     atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
@@ -380,7 +383,7 @@ tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *ind
         uint32_t held = only_ours;
         if (atomic_compare_exchange_strong(&lease->slots[root].holds, &held, only_ours + HOLDS_LEVEL))
             continue;
-        code = held / HOLDS_LEVEL == level ? ERROR_BUSY : ERROR_ALREADY_EXISTS;
+        code = (held & HOLDS_LEVELS) / HOLDS_LEVEL == level ? ERROR_BUSY : ERROR_ALREADY_EXISTS;
         *index = i--;
     }
     if (code == ERROR_SUCCESS && !no_reader(lease, level))
@@ -419,7 +422,7 @@ bool
 tunring_lease_held(const tunring_lease *lease)
 {
     for (uint32_t i = 0; i < lease->count; i++)
-        if (atomic_load(&lease->slots[i].holds) > 1)
+        if (atomic_load(&lease->slots[i].holds) >= 2 * HOLDS_ONE)
             return true;
     return false;
 }
@@ -430,7 +433,7 @@ claim_slots(tunring_lease *lease)
 {
     for (uint32_t i = 0; i < lease->count; i++)
     {
-        uint32_t only_ours = 1;
+        uint32_t only_ours = HOLDS_ONE;
         if (!atomic_compare_exchange_strong(&lease->slots[i].holds, &only_ours, 0))
             return i;
     }

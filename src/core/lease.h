@@ -12,6 +12,9 @@ tunring_lease *lease_new(uint32_t room);
 /* More room, up to twice as much and at most `max`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t max);
 
+/* One hold in a slot's `holds`; below it is the slot's level, see lease.c. */
+#define HOLDS_ONE 0x100u
+
 /* Sets one slot. The caller counts: it sets `count` and `bytes`. */
 static inline void
 lease_fill(tunring_lease *lease, uint32_t index, BYTE *data, uint32_t length)
@@ -19,7 +22,7 @@ lease_fill(tunring_lease *lease, uint32_t index, BYTE *data, uint32_t length)
     tunring_slot *slot = &lease->slots[index];
     slot->data = data;
     slot->length = length;
-    atomic_init(&slot->holds, 1);
+    atomic_init(&slot->holds, HOLDS_ONE);
 }
 
 static inline void

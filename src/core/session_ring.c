@@ -43,7 +43,7 @@ take_at_once(tunring_session *session, tunring_lease *lease, uint32_t room)
     const DWORD code = got ? ERROR_NO_MORE_ITEMS : GetLastError();
     for (uint32_t i = 0; i < got; i++)
     {
-        atomic_init(&slots[i].holds, 1);
+        atomic_init(&slots[i].holds, HOLDS_ONE);
         lease->bytes += slots[i].length;
     }
     lease->count += got;

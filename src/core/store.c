@@ -151,7 +151,7 @@ finish(tunring_store *store, tunring_lease *lease, uint32_t count, bool sealed)
     lease->count = count;
     for (uint32_t i = 0; i < count; i++)
     {
-        atomic_init(&lease->slots[i].holds, 1);
+        atomic_init(&lease->slots[i].holds, HOLDS_ONE);
         lease->bytes += lease->slots[i].length;
     }
     lease->sealed = sealed;

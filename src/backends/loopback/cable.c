@@ -72,9 +72,10 @@ move_packets(cable_direction *direction)
     ring_side *target = &direction->to->rings.receive;
     uint32_t start = ring_host_tail(target);
     uint32_t at = start;
+    uint32_t next = ring_host_head(&from->rings.send);
     const BYTE *packet;
     uint32_t size;
-    while (ring_host_peek(&from->rings.send, &packet, &size) == ERROR_SUCCESS)
+    while (ring_host_next(&from->rings.send, &next, &packet, &size) == ERROR_SUCCESS)
     {
         if (tunring_packet_is_ip(packet, size))
         {
@@ -86,7 +87,7 @@ move_packets(cable_direction *direction)
         }
         else
             atomic_fetch_add(&from->filtered, 1);
-        ring_host_take(&from->rings.send, size);
+        ring_host_take_to(&from->rings.send, size, next);
     }
     if (at != start)
         ring_host_show(target, at);

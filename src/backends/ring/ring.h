@@ -165,6 +165,8 @@ DWORD ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_
 DWORD ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size);
 /* Takes the packet that peek gave, with its whole slot. */
 void ring_host_take(ring_side *side, uint32_t size);
+/* The same by the offset that ring_host_next() moved on to from the head. */
+void ring_host_take_to(ring_side *side, uint32_t size, uint32_t at);
 
 /* The index that the client reads becomes RING_GONE: every later call returns ERROR_HANDLE_EOF. The caller is the host
  * of that side. */

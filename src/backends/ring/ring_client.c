@@ -12,11 +12,11 @@ packet_at(const ring_side *side, uint32_t offset)
     return side->ring->data + offset + sizeof(uint32_t);
 }
 
-/* `offset` moved on by a packet with this size word, which has no RING_FLAG. */
+/* `offset` moved on by a packet of `size` bytes. */
 static uint32_t
-after(const ring_side *side, uint32_t offset, uint32_t word)
+after(const ring_side *side, uint32_t offset, uint32_t size)
 {
-    return (offset + ring_word_slot_size(word)) & (side->capacity - 1);
+    return (offset + ring_slot_size(size)) & (side->capacity - 1);
 }
 
 POISON_UNCHECKED static uint32_t
@@ -156,10 +156,15 @@ ring_publish(ring_side *side)
     uint32_t before = side->outstanding;
     while (side->outstanding > 0)
     {
-        uint32_t size = load_size(packet_at(side, side->oldest));
-        if ((size & RING_FLAG) != 0)
-            break;
-        side->oldest = after(side, side->oldest, size);
+        const uint32_t word = load_size(packet_at(side, side->oldest));
+        uint32_t slot = ring_slot_size(word);
+        if (word > WINTUN_MAX_IP_PACKET_SIZE)
+        {
+            if ((word & RING_FLAG) != 0)
+                break;
+            slot = ring_word_slot_size(word);
+        }
+        side->oldest = (side->oldest + slot) & (side->capacity - 1);
         side->outstanding--;
     }
     if (side->outstanding == before)

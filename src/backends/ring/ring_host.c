@@ -109,17 +109,23 @@ size_word_at(const ring_side *side, uint32_t offset)
     return atomic_load_explicit(ring_size_word(packet), memory_order_relaxed);
 }
 
-/* The size word of the packet at a valid offset, or UINT32_MAX if there can be none. */
+/* The bytes of the slot at a valid offset, and the size of its packet; 0 if there can be none. */
 static uint32_t
-packet_word(const ring_side *side, uint32_t head, uint32_t tail)
+slot_at(const ring_side *side, uint32_t head, uint32_t tail, uint32_t *size)
 {
     const uint32_t content = (tail - head) & (side->capacity - 1);
     if (content < sizeof(uint32_t))
-        return UINT32_MAX;
+        return 0;
     const uint32_t word = size_word_at(side, head);
-    if (word > WINTUN_MAX_IP_PACKET_SIZE && (word & (RING_FLAG | RING_SHORTER)) != RING_SHORTER)
-        return UINT32_MAX;
-    return ring_word_slot_size(word) > content ? UINT32_MAX : word;
+    uint32_t slot = ring_slot_size(word);
+    if (word > WINTUN_MAX_IP_PACKET_SIZE)
+    {
+        if ((word & (RING_FLAG | RING_SHORTER)) != RING_SHORTER)
+            return 0;
+        slot = ring_word_slot_size(word);
+    }
+    *size = word & RING_SIZE_MASK;
+    return slot > content ? 0 : slot;
 }
 
 uint32_t
@@ -133,22 +139,21 @@ ring_host_next(ring_side *side, uint32_t *at, const BYTE **packet, uint32_t *siz
 {
     uint32_t offset = *at;
     uint32_t tail = atomic_load_explicit(&side->ring->tail, memory_order_acquire);
-    uint32_t found = UINT32_MAX;
+    uint32_t slot = 0;
     if (offset == RING_GONE)
         return ERROR_HANDLE_EOF;
     if (offset == tail)
         return ERROR_NO_MORE_ITEMS;
     if (offset_valid(side, offset) && tail < side->capacity)
-        found = packet_word(side, offset, tail);
-    if (found == UINT32_MAX)
+        slot = slot_at(side, offset, tail, size);
+    if (!slot)
     {
         ring_host_end_send(side);
         return ERROR_INVALID_DATA;
     }
-    *size = found & RING_SIZE_MASK;
     unpoison(side->ring->data + offset, ring_slot_size(*size));
     *packet = side->ring->data + offset + sizeof(uint32_t);
-    *at = (offset + ring_word_slot_size(found)) & (side->capacity - 1);
+    *at = (offset + slot) & (side->capacity - 1);
     return ERROR_SUCCESS;
 }
 
@@ -162,10 +167,15 @@ ring_host_peek(ring_side *side, const BYTE **packet, uint32_t *size)
 void
 ring_host_take(ring_side *side, uint32_t size)
 {
-    uint32_t head = atomic_load_explicit(&side->ring->head, memory_order_relaxed);
-    const uint32_t slot = ring_word_slot_size(size_word_at(side, head));
-    poison(side->ring->data + head + sizeof(uint32_t), size);
-    atomic_store_explicit(&side->ring->head, (head + slot) & (side->capacity - 1), memory_order_release);
+    const uint32_t head = ring_host_head(side);
+    ring_host_take_to(side, size, (head + ring_word_slot_size(size_word_at(side, head))) & (side->capacity - 1));
+}
+
+void
+ring_host_take_to(ring_side *side, uint32_t size, uint32_t at)
+{
+    poison(side->ring->data + ring_host_head(side) + sizeof(uint32_t), size);
+    atomic_store_explicit(&side->ring->head, at, memory_order_release);
 }
 
 void

@@ -239,10 +239,11 @@ static void
 finish_run(tun_session *session)
 {
     ring_side *side = &session->rings.send;
+    uint32_t at = ring_host_head(side);
     const BYTE *packet;
     uint32_t size;
-    while (ring_host_head(side) != session->send.end && ring_host_peek(side, &packet, &size) == ERROR_SUCCESS)
-        ring_host_take(side, size);
+    while (at != session->send.end && ring_host_next(side, &at, &packet, &size) == ERROR_SUCCESS)
+        ring_host_take_to(side, size, at);
     empty_run(session);
 }
 
