@@ -2,6 +2,10 @@
 
 cdef BYTE _nothing  # the memory of memoryviews that rest
 
+# To release so many packets, which waits for nothing, takes less time than the GIL does to be given up and taken again.
+cdef enum:
+    SMALL_BATCH = 64
+
 
 @cython.final
 @cython.no_gc
@@ -374,6 +378,7 @@ cdef class Batch:
         self.check("read")
         cdef BatchIterator iterator = BatchIterator.__new__(BatchIterator)
         iterator.batch = self
+        iterator.count = self.size()
         return iterator
 
     def __enter__(self):
@@ -605,7 +610,11 @@ cdef class Batch:
             return 0
         if self.views is not None:
             self.views.end()
-        if lease:
+        if not lease:
+            return 0
+        if lease.count <= SMALL_BATCH:
+            tunring_lease_release(lease)
+        else:
             with nogil:  # the caller's reference to `self` holds the lease
                 tunring_lease_release(lease)
         return 0
@@ -618,20 +627,20 @@ cdef class BatchIterator:
     """Iterates over a batch's packets."""
     cdef Batch batch         # what it iterates over
     cdef Py_ssize_t index    # the next packet
+    cdef Py_ssize_t count    # of all
 
-    cdef Batch get(self):
+    cdef int check(self) except -1:
         if self.batch is None:
             raise TypeError("iter(batch) makes these")
-        return self.batch
+        return 0
 
     def __iter__(self):
-        self.get()
+        self.check()
         return self
 
     def __next__(self):
-        cdef Batch batch = self.get()
-        cdef Py_ssize_t index = self.index
-        if index >= batch.size():
+        if self.index >= self.count:
+            self.check()
             raise StopIteration
-        self.index = index + 1
-        return batch.view(index)
+        self.index += 1
+        return self.batch.view(self.index - 1)
