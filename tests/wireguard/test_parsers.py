@@ -6,6 +6,7 @@ import io
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,7 +81,8 @@ def test_files() -> None:
             assert 1 <= error.line <= len(text.splitlines())
             assert SECRET.base64 not in str(error)
         else:
-            assert SECRET.base64 not in repr(config)
+            # Commands are shown as they are.
+            assert SECRET.base64 not in repr(replace(config, pre_up=(), post_up=(), pre_down=(), post_down=()))
             assert parse_config(config.to_text()) == config
 
     print(for_a_while(examples))

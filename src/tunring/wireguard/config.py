@@ -21,6 +21,10 @@ _DOMAIN = re.compile(
 )
 
 
+#: Of a key, or of most of one, which may be in the wrong place.
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{32,}=*")
+
+
 class ConfigError(ValueError):
     """A configuration is wrong.
 
@@ -310,7 +314,8 @@ class _Reader:
     def _begin(self, line: str) -> None:
         found = _SECTIONS.get(line[1:-1].strip().lower()) if line.endswith("]") else None
         if not found:
-            raise ConfigError(self._line, f"a section must be [Interface] or [Peer], not {line!r}")
+            shown = _KEY_LIKE.sub("...", repr(line))
+            raise ConfigError(self._line, f"a section must be [Interface] or [Peer], not {shown}")
         self._section, self._keys = found
         self._fields = self._interface
         if self._section == "Peer":
@@ -332,7 +337,7 @@ class _Reader:
         try:
             value = read(proper, text)
         except ValueError as error:
-            raise ConfigError(self._line, str(error)) from None
+            raise ConfigError(self._line, _KEY_LIKE.sub("...", str(error))) from None
         if isinstance(value, tuple) and field != "endpoint":
             value = self._fields.get(field, ()) + value
         elif field in self._fields:
