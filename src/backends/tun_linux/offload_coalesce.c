@@ -216,7 +216,8 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
 {
     run->packets = packets;
     run->group_count = 0;
-    if (!(offloads & ~OFFLOAD_FILL))
+    /* A packet alone joins nothing, and an empty ring has none: clearing the table would be most of what they cost. */
+    if (count < 2 || !(offloads & ~OFFLOAD_FILL))
     {
         for (uint32_t i = 0; i < count; i++)
             (void)start_group(run, i);
