@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 
 class Count:
-    """Waits until so many handshakes are complete at the initiator, which sends its first data then."""
+    """Waits until this many handshakes are complete at the initiator, which sends its first data then."""
 
     def __init__(self) -> None:
         self._count = 0

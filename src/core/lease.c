@@ -511,7 +511,7 @@ finish_slots(const tunring_session *session, const tunring_lease *lease)
         else if (size > slot->length && backend)
             backend->shorten(session->handle, slot->data, slot->length);
         else
-            /* The ring's size words are the library's. What old packets left there is not for the host. */
+            /* The ring's size words are the library's. Bytes that old packets left there are not for the host. */
             memset(slot->data + slot->length, 0, size - slot->length);
     }
     return dropped;

@@ -276,7 +276,7 @@ surely_full(tunring_session *session, uint32_t count, uint64_t bytes)
     return count > 1 && backend && backend->send_room(session->handle) < bytes;
 }
 
-/* The ring holds old packets. What is left unfilled must not pass for one. */
+/* The ring holds old packets. An unfilled slot must not pass for one. */
 static void
 append_reserved(tunring_lease *lease, BYTE *slot, uint32_t size)
 {

@@ -2,7 +2,7 @@
 
 cdef BYTE _nothing  # the memory of memoryviews that rest
 
-# To release so many packets, which waits for nothing, takes less time than the GIL does to be given up and taken again.
+# Releasing this many packets waits for nothing, and takes less time than giving up and taking the GIL.
 cdef enum:
     SMALL_BATCH = 64
 
@@ -163,7 +163,7 @@ cdef class _Views:
     cdef void keep_for_next(self) noexcept:
         """The owner, who has the only reference to this and one to the lease, is dying: keep both if nobody uses them.
 
-        What is used lives on until its last view is gone, and the slots with it. This runs no Python code.
+        One that is used lives on until its last view is gone, and the slots with it. This runs no Python code.
         """
         global _spare_count
         cdef Py_ssize_t references = 2

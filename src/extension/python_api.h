@@ -81,8 +81,8 @@ view_turn(PyObject *Py_UNUSED(view), void *Py_UNUSED(data), Py_ssize_t Py_UNUSED
 
 #else
 
-/* True for a memoryview of the exporter's that has no references but so many, no weak ones, and that nothing was made
- * from: neither by its own buffer nor by what it exports. One that was released has no exporter. */
+/* True for a memoryview of the exporter's that has only `references` references, no weak ones, and that nothing was
+ * made from: neither by its own buffer nor by what it exports. One that was released has no exporter. */
 static inline bool
 view_unused(PyObject *view, Py_ssize_t references, PyObject *exporter)
 {

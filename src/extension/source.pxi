@@ -336,7 +336,7 @@ cdef class _Source:
         packet. A socket's datagrams get headers of IP and UDP, made from their endpoints: where a socket is bound to
         any address, what it sends has that as its source unless the endpoint has a ``local`` one. They never fail
         because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted in the writer's
-        ``dropped``. What went wrong with the file is raised at the end of the block, or by
+        ``dropped``. A failure of the file is raised at the end of the block, or by
         :meth:`tunring.pcapng.Writer.close`.
 
         Parameters
@@ -405,7 +405,7 @@ cdef class _Source:
         raise TypeError("nothing can be sent")
 
     cdef HANDLE room_event(self) except? NULL:
-        """What is ready while there is room; NULL where only another try tells."""
+        """The event that is ready while there is room; NULL where only another try shows it."""
         self.lender()
         return NULL
 

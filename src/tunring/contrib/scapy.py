@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only where scapy is installed
     """A session for scapy, on every system: ``sniff(opened_socket=...)``, ``socket.sr1()``, ``bridge_and_sniff()``, ...
 
-    What it receives is IP or IPv6. Of an Ethernet frame it sends what is inside. The session stays the caller's:
+    It receives IP or IPv6, and sends the packet inside an Ethernet frame. The session stays the caller's:
     closing the socket, which scapy does when it likes to, doesn't close it. One packet may be read ahead; the next
     ``sniff`` of this socket gets it.
 

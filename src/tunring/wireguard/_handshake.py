@@ -230,7 +230,7 @@ class Opened:
     def verify(self, remote: Remote) -> bytes:
         """Check that the sender has the private key, and return its time stamp.
 
-        Whether the stamp is newer than the peer's last one is the caller's to see.
+        The caller checks that the stamp is newer than the peer's last one.
 
         Raises
         ------

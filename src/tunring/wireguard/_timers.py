@@ -113,7 +113,7 @@ class Timers:
 
     @property
     def retrying(self) -> bool:
-        """Whether an initiation was sent that nobody has answered yet."""
+        """True while an initiation that was sent has no answer yet."""
         return self._tries > 0
 
     def want(self, now: int) -> None:
