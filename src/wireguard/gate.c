@@ -21,6 +21,9 @@
 /* The queue is filling: handshakes come faster than the caller takes them. */
 #define LOAD (TUNRING_WIREGUARD_QUEUE / 8)
 #define LOAD_LASTS NANOSECONDS
+/* The same number of initiations in so short a time is load, too: the caller may well take them as fast as they come, but
+ * would take the time from data. */
+#define LOAD_WINDOW (NANOSECONDS / 10)
 
 /* Secrets that never leave this process, in memory that no child and no core dump has. */
 typedef struct gate_secrets
@@ -40,8 +43,12 @@ struct gate
     int64_t secret_born;
     int64_t cookies_since; /* a second of cookie replies began */
     uint32_t cookies;      /* in it */
+    int64_t window_since;  /* a window began */
+    uint32_t initiations;  /* in it, with a valid first MAC */
     buckets buckets;
 };
+
+#define INITIATION 1
 
 typedef enum verdict
 {
@@ -111,11 +118,17 @@ gate_under_load(const gate *self)
     return os_boottime() < atomic_load(&self->load_until);
 }
 
-/* The same, after a look at the queue. */
+/* The same, after a look at the queue and at how often initiations come. The lock is held. */
 static bool
-look_at_load(gate *self, int64_t now)
+look_at_load(gate *self, bool initiation, int64_t now)
 {
-    if (atomic_load_explicit(&self->device->queue.count, memory_order_relaxed) >= LOAD)
+    if (now - self->window_since >= LOAD_WINDOW)
+    {
+        self->window_since = now;
+        self->initiations = 0;
+    }
+    self->initiations += initiation;
+    if (self->initiations > LOAD || atomic_load_explicit(&self->device->queue.count, memory_order_relaxed) >= LOAD)
         atomic_store(&self->load_until, now + LOAD_LASTS);
     return now < atomic_load(&self->load_until);
 }
@@ -198,7 +211,7 @@ judge(gate *self, const BYTE *data, uint32_t length, const tunring_endpoint *fro
     if (!self->identified || !mac_is(self, self->secrets->mac1_key, KEY, data, mac1_of(data, length)))
         return WRONG_MAC;
     const int64_t now = os_boottime();
-    if (!look_at_load(self, now))
+    if (!look_at_load(self, data[0] == INITIATION, now))
         return LET_THROUGH;
     BYTE cookie[COOKIE];
     if (!make_cookie(self, from, now, cookie))
