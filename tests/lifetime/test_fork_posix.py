@@ -59,7 +59,7 @@ other = right.receive(2)
 views = list(batch)
 slices = [view[4:8] for view in batch]
 iterator = right.batches()
-reservation = left.reserve([20])
+reservation = left.reserve([20, 40, 40])
 slots = reservation.__enter__()
 
 def in_child():
@@ -90,6 +90,9 @@ def in_child():
         raise AssertionError("a view outlives release()")
     assert bytes(slices[1]) == packet(100, 1)[4:8]
     slots[0][:] = packet()
+    slots[1][:20] = packet()
+    slots.shrink(1, 20)
+    slots.drop(2)
     forked(reservation.__exit__, None, None, None)
     for session in (left, right):
         session.close()
@@ -100,10 +103,15 @@ for turn in range(3):
     child(in_child)
 assert [bytes(view) for view in views] == [packet(100, i) for i in range(4)]
 slots[0][:] = packet(number=77)
+assert len(slots[1]) == len(slots[2]) == 40  # the children changed their own
+slots.drop(1)
+slots[2][:20] = packet(number=78)
+slots.shrink(2, 20)
 reservation.__exit__(None, None, None)
 batch.release(); other.release()
 with right.receive(timeout=5) as rest:
-    assert [int.from_bytes(data[4:8], "big") for data in rest.tobytes()] == [6, 7, 77]
+    assert [int.from_bytes(data[4:8], "big") for data in rest.tobytes()] == [6, 7, 77, 78]
+    assert list(rest.lengths) == [100, 100, 20, 20]
 works(left, right); works(right, left)
 left.close(); right.close()
 """,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from packets import packet
+from packets import number_of, packet
 from running import SANITIZED, Threads, eventually
 
 if TYPE_CHECKING:
@@ -159,3 +159,42 @@ def test_nobody_elses_request_gets_the_view_that_a_thread_is_making(pair: Pair) 
         assert answers == [BufferError]
         assert bytes(view) == packet()
         del view, lease, ask
+
+
+def test_slots_that_shrink_and_drop_while_the_session_is_closed(make_pair: MakePair) -> None:
+    for turn in range(ROUNDS // 5):
+        left, right = make_pair(tunring.MIN_CAPACITY)
+        going = threading.Barrier(3)
+        sent: list[int] = []
+
+        def fill(
+            number: int, left: tunring.Session = left, going: threading.Barrier = going, sent: list[int] = sent
+        ) -> None:
+            going.wait()
+            with contextlib.suppress(tunring.SessionClosed):
+                for i in range(20):
+                    with left.reserve([100] * 4, on_full="wait", timeout=20) as slots:
+                        for k in range(4):
+                            slots[k][:40] = packet(40, number=number + 4 * i + k)
+                            slots.shrink(k, 40)
+                        slots.drop(i % 4)
+                    sent.append(3)
+
+        with Threads() as threads:
+            threads.start(fill, 0)
+            threads.start(fill, 1000)
+            going.wait()
+            for _ in range(turn * 20):
+                pass
+            left.close()
+        with right.receive(65536, timeout=0) as batch:
+            lengths = {100} if right.adapter.library.official else {40}
+            assert set(batch.lengths) <= lengths
+            # What was sent may be lost at the end of its session, but nothing else may arrive.
+            assert len(batch) <= sum(sent) + 6
+            for flow in (0, 1000):
+                numbers = [number_of(view) - flow for view in batch if flow <= number_of(view) < flow + 1000]
+                assert numbers == sorted(numbers)
+                assert not [number for number in numbers if number % 4 == number // 4 % 4]
+        assert left.stats().reservations == 0
+        right.close()
