@@ -246,6 +246,10 @@ class Configurator:
                     found: Configuration = self._call(target, work)
                     # A signal handler may have configured meanwhile.
                     self._given = request.after(self._given or Request()).resolved(found)
+                except Exception as error:
+                    if self._closed:  # by a signal handler meanwhile: the changes it took back are missed
+                        raise ValueError("the adapter is closed") from error
+                    raise
                 finally:
                     if self._before and (self._stays or self._outliving()):
                         _configured.add(self)

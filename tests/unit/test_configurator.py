@@ -100,3 +100,16 @@ def test_a_handler_that_closes_the_adapter_meanwhile(system: FakeSystem, configu
     system.state["mtu"] = 1492  # somebody else's
     configurator.close()
     assert system.state["mtu"] == 1492
+
+
+def test_a_handler_that_closes_the_adapter_in_a_call_that_fails(system: FakeSystem, configurator: Configurator) -> None:
+    """The call misses the changes that the close has taken back: the reason is the close."""
+
+    def interrupt() -> None:
+        configurator.close()
+        system.failure = OSError("the kernel took it, but doesn't have it")
+
+    system.interrupt = interrupt
+    with pytest.raises(ValueError, match="the adapter is closed"):
+        configurator.configure(Given(mtu=1400))
+    assert system.state == ORIGINAL
