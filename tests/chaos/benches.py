@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -52,6 +53,7 @@ class TunBench:
     def __init__(self, library: tunring.Library) -> None:
         self._library = library
         self._names = itertools.count()
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # for the sockets
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         for scope in ("all", "default"):
             Path(f"/proc/sys/net/ipv4/conf/{scope}/rp_filter").write_text("0")

@@ -36,7 +36,7 @@ PAIRS = 3
 #: The first bytes of sealed datagrams.
 MARK = b"SEAL"
 
-LIBRARIES = ("loopback",)
+LIBRARIES = ("loopback", "tun_linux")
 SYSTEMS = ("linux",)
 
 
