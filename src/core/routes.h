@@ -31,8 +31,9 @@ typedef struct route
                                    one; NULL for `none` */
     _Atomic int32_t value;
     uint8_t length;
-    uint64_t low, low_mask;
-    BYTE rest[sizeof(void *) == 8 ? 16 : 20]; /* so that the size is a power of two */
+    _Alignas(8) uint64_t low; /* 32-bit Linux would align it by 4 */
+    uint64_t low_mask;
+    BYTE rest[16]; /* so that the size is a power of two */
 } route;
 
 WINTUN_ASSERT(sizeof(route) == 64, "os_aligned_alloc() takes a power of two");
