@@ -266,7 +266,8 @@ step_full_system()
 {
     local packages
     mapfile -t packages < <(missing x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64 i686-w64-mingw32-gcc:gcc-mingw-w64-i686 \
-        clang:clang)
+        clang:clang qemu-aarch64-static:qemu-user-static aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu \
+        aarch64-linux-gnu-gcc:libc6-dev-arm64-cross)
     quietly apt_install "${packages[@]}" || return
     [[ " ${packages[*]} " != *' clang '* ]] || quietly apt_install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 }
@@ -319,6 +320,18 @@ step_long_chaos_tun()
 step_long_chaos_wine()
 {
     TUNRING_CHAOS_SECONDS=120 tests/wine/run -- tests/chaos
+}
+
+# full: the wheels for 32-bit and for ARM Windows; the former's libraries are loaded under 32-bit Wine
+step_windows_wheels()
+{
+    tests/wine/run --other-wheels
+}
+
+# full: the wheel for ARM Linux, and tests/unit with it under qemu
+step_aarch64()
+{
+    python3 tests/packaging/aarch64.py
 }
 
 # full: fuzzing, ten minutes

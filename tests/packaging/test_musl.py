@@ -81,13 +81,13 @@ def test_back_ends_need_musl_only(built: Path, of_musl: set[str], name: str) -> 
 @pytest.mark.root
 def test_back_ends_are_loaded_by_musl(built: Path, compiler: list[str], tmp_path: Path) -> None:
     """By a program of the C core, which makes a cable and an interface with them."""
-    program = tmp_path / "musl_load"
+    program = tmp_path / "load_libraries"
     folders = [*sources.INCLUDE, "tests/c"]
     core = sources.c_files(ROOT, "linux", "core")
     run(
         *compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror",
         *(f"-I{ROOT / folder}" for folder in folders),
-        ROOT / "tests/packaging/musl_load.c", *core, "-o", program,
+        ROOT / "tests/packaging/load_libraries.c", *core, "-o", program,
     )  # fmt: skip
     assert "ld-musl" in run("readelf", "-l", program)
     loaded = run("unshare", "--net", program, *(built / f"_backends/{name}.so" for name in BACKENDS))

@@ -1,14 +1,14 @@
-"""The contents of a wheel for Windows, which ``TUNRING_WINDOWS_WHEEL`` names. Requires an objdump for PE files."""
+"""The contents of a wheel for Windows, which ``TUNRING_WINDOWS_WHEEL`` names. They need pefile."""
 
 from __future__ import annotations
 
 import email
 import os
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 
+import pefile
 import pytest
 
 from tunring._system.official import BUILDS, build_of, machine_of
@@ -26,14 +26,14 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dump(path: Path) -> str:
-    done = subprocess.run(["objdump", "-p", path], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def exports(path: Path) -> set[str]:
-    _, _, table = dump(path).partition("[Ordinal/Name Pointer] Table")
-    return set(re.findall(r"^\s*\[ *\d+\](?: \+base\[ *\d+\])?(?: +[0-9a-f]{4})? (\w+)$", table, re.MULTILINE))
+    with pefile.PE(path) as file:
+        return {symbol.name.decode() for symbol in file.DIRECTORY_ENTRY_EXPORT.symbols}
+
+
+def imports(path: Path) -> list[str]:
+    with pefile.PE(path) as file:
+        return [library.dll.decode() for library in file.DIRECTORY_ENTRY_IMPORT]
 
 
 def test_no_sources_and_stubs(unpacked: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_extension_exports_its_initialiser_and_nothing_else(unpacked: Path) 
 def test_libraries_need_the_system_and_python_only(unpacked: Path) -> None:
     allowed = r"(?i)(kernel32|advapi32|ntdll|ws2_32|ucrtbase|vcruntime140(_1)?|python3\d*|api-ms-win-crt-[\w-]+)\.dll"
     for path in [*unpacked.glob("tunring/*.pyd"), *unpacked.glob("tunring/_backends/*.dll")]:
-        needed = re.findall(r"DLL Name: (\S+)", dump(path))
+        needed = imports(path)
         assert needed
         assert all(re.fullmatch(allowed, name) for name in needed), (path, needed)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 import struct
 import subprocess
 import sys
@@ -26,7 +28,8 @@ def build(folder: Path, names: list[str]) -> Path:
         return result
     source = folder / "library.c"
     source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in names))
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", result, source], check=True)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", result, source], check=True)
     return result
 
 

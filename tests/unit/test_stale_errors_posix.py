@@ -3,7 +3,9 @@ is not reported for it."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -28,7 +30,8 @@ def silent(tmp_path_factory: pytest.TempPathFactory) -> str:
     lines = ["#include <errno.h>", "int found;"]
     lines += [SPECIAL.get(name, f"void *{name}(void) {{ return 0; }}") for name in FUNCTIONS]
     (folder / "silent.c").write_text("\n".join(lines) + "\n")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "silent.so", folder / "silent.c"], check=True)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", folder / "silent.so", folder / "silent.c"], check=True)
     return str(folder / "silent.so")
 
 

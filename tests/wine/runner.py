@@ -1,6 +1,6 @@
 """Runs the tests in a Windows Python under Wine, over our loopback DLL and over the official wintun.dll.
 
-    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [--race SENDS | --bench [FIGURES] | -- PYTEST'S ...]
+    tests/wine/run [--python VERSION] [--exact] [--root FOLDER] [--race N | --bench [FILE] | --other-wheels | -- TESTS]
 
 From a bare Debian or Ubuntu, as root, it takes a few minutes: it installs Wine and a cross compiler, fetches a Windows
 Python and the DLL, and keeps them in FOLDER, from where later runs take them. It builds this tree's wheel for Windows,
@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 import venv
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import build
 import downloads
 import header_check
+import other_wheels
 import same_tests
 import windows_python
 from downloads import ROOT, pip_of, run, sha256
@@ -59,13 +59,14 @@ def _arguments() -> argparse.Namespace:
         default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "tunring-wine"),
         help="what is fetched and made stays there; default: %(default)s",
     )
-    parser.add_argument("--race", type=int, metavar="SENDS", help="only race for the lost wake-up, with SENDS sends")
+    parser.add_argument("--other-wheels", action="store_true", help="only build the wheels for 32-bit and ARM Windows")
+    parser.add_argument("--race", type=int, metavar="N", help="only race for the lost wake-up, with N sends")
     parser.add_argument(
         "--bench",
         type=Path,
         nargs="?",
         const=ROOT / "build/bench/dll.json",
-        metavar="FIGURES",
+        metavar="FILE",
         help="only measure the ring over the official DLL; figures also go into this file, by default %(const)s",
     )
     parser.add_argument("--turns", type=int, default=41, help="of --bench; default: %(default)s")
@@ -178,21 +179,12 @@ def _install(options: argparse.Namespace, bench: _Bench) -> Path:
     return wheel
 
 
-def _wheel_faults(host_python: Path, wheel: Path) -> list[str]:
-    """Faults of the wheel, by the tests of its contents."""
-    done = subprocess.run(
-        [host_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/packaging/test_windows_wheel.py"],
-        cwd=ROOT, env={**os.environ, "TUNRING_WINDOWS_WHEEL": str(wheel)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return [f"{wheel.name}:\n{done.stdout}"] if done.returncode else []
-
-
 def _checks(bench: _Bench, wheel: Path) -> tuple[list[str], set[str]]:
     """Do this system's work while Windows tests; return faults, and the tests that exist here."""
     here = _listed_here(bench.host_python, bench.root / "build")
     official = downloads.official_header(pip_of(bench.host_python), bench.root)
     faults = header_check.faults(official, build.compiler(bench.root).split())
-    return [*faults, *_wheel_faults(bench.host_python, wheel)], here
+    return [*faults, *build.wheel_faults(bench.host_python, wheel)], here
 
 
 def _test(options: argparse.Namespace, bench: _Bench, workers: ThreadPoolExecutor) -> int:
@@ -234,6 +226,8 @@ def main() -> int:
     # Wine ends first, and with it what the workers wait for.
     with _alone_in(root), ThreadPoolExecutor() as workers, wine:
         bench = _set_up(options, root, wine, workers)
+        if options.other_wheels:
+            return other_wheels.run_all(bench.python.parent, bench.host_python, root)
         if options.race:
             return _race(bench, options.race)
         if options.bench:

@@ -63,11 +63,17 @@ def _unpack(archive: Path, temporary: Path, folder: Path) -> None:
     os.rename(temporary / "org/bytedeco/cpython/windows-x86_64", folder)
 
 
-def _make_stable_abi_dll(python: Path, version: str, temporary: Path) -> None:
-    """Makes python3.dll, which the archive lacks: it forwards the stable ABI to the DLL of the version."""
+def stable_abi_names(python: Path) -> tuple[set[str], set[str]]:
+    """What the import library of python3.dll has: functions, and data."""
     symbols = run(f"{_MINGW}nm", python / "libs/python3.lib")
     functions = set(re.findall(r" T (\w+)$", symbols, re.MULTILINE))
-    names = functions | set(re.findall(r" I __imp_(\w+)$", symbols, re.MULTILINE))
+    return functions, set(re.findall(r" I __imp_(\w+)$", symbols, re.MULTILINE)) - functions
+
+
+def _make_stable_abi_dll(python: Path, version: str, temporary: Path) -> None:
+    """Makes python3.dll, which the archive lacks: it forwards the stable ABI to the DLL of the version."""
+    functions, data = stable_abi_names(python)
+    names = functions | data
     listing = run(f"{_MINGW}objdump", "-p", python / f"python{version}.dll").partition("[Ordinal/Name Pointer] Table")[
         2
     ]

@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: MIT
  *
- * The back ends as they are installed, loaded by the core: `musl_load LOOPBACK TUN_LINUX`, as root in a network
- * namespace of its own.
+ * Libraries as a wheel has them, loaded by the core: `load_libraries LOOPBACK TUN_LINUX`, as root in a network namespace
+ * of its own; on Windows `load_libraries LOOPBACK WINTUN`.
  */
 #include "core_api.h"
 
-static const WCHAR names[2][3] = {{'m', '0', 0}, {'m', '1', 0}};
+#ifdef _WIN32
+typedef WCHAR path_unit;
+#define main wmain
+#else
+typedef char path_unit;
+#endif
 
 static void
-load(tunring_api *api, const char *path)
+load(tunring_api *api, const path_unit *path)
 {
     char detail[512] = "";
     const DWORD code = tunring_api_load(api, path, detail, sizeof(detail));
     if (code)
-        fprintf(stderr, "%s: %s\n", path, detail);
+        fprintf(stderr, "%s\n", detail);
     CHECK_EQUAL(code, ERROR_SUCCESS);
-    CHECK(api->backend);
 }
 
 static void
-test_loopback(const char *path)
+test_loopback(const path_unit *path)
 {
     tunring_api api;
     load(&api, path);
+    CHECK(api.backend);
     ends pair;
     open_ends(&api, &pair, 0x20000);
     BYTE bytes[20];
@@ -38,11 +43,23 @@ test_loopback(const char *path)
     close_ends(&pair);
 }
 
+#ifdef _WIN32
+/* Its adapters want a driver. */
 static void
-test_tun_linux(const char *path)
+test_other(const path_unit *path)
 {
     tunring_api api;
     load(&api, path);
+    CHECK(!api.backend);
+}
+#else
+static void
+test_other(const path_unit *path)
+{
+    static const WCHAR names[2][3] = {{'m', '0', 0}, {'m', '1', 0}};
+    tunring_api api;
+    load(&api, path);
+    CHECK(api.backend);
     DWORD version = 0;
     CHECK_EQUAL(tunring_api_driver_version(&api, &version), ERROR_SUCCESS);
     CHECK(version >> 16 >= 3);
@@ -58,13 +75,14 @@ test_tun_linux(const char *path)
     tunring_adapter_close(adapter);
     tunring_adapter_drop(adapter);
 }
+#endif
 
 int
-main(int count, char **arguments)
+main(int count, path_unit **arguments)
 {
     CHECK_EQUAL(count, 3);
     test_loopback(arguments[1]);
-    test_tun_linux(arguments[2]);
+    test_other(arguments[2]);
     puts("loaded");
     return 0;
 }
