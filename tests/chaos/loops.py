@@ -14,6 +14,9 @@ from traffic import how_full, sizes
 import tunring
 from tunring.contrib import anyio as tunring_anyio
 
+if sys.platform != "win32":
+    import uvloop  # here, since Python 3.11's locks of imports don't bear the signals
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
@@ -26,8 +29,6 @@ SPELL = 0.15
 def _new_loop(actor: Actor) -> asyncio.AbstractEventLoop:
     if sys.platform == "win32":
         return asyncio.SelectorEventLoop() if actor.chance(0.5) else asyncio.ProactorEventLoop()
-    import uvloop
-
     if actor.chance(0.5):
         actor.note("uvloop")
         made: asyncio.AbstractEventLoop = uvloop.new_event_loop()

@@ -104,6 +104,7 @@ def fork(actor: Actor) -> None:
             try:
                 signal.alarm(CHILD_LIMIT)
                 faulthandler.register(signal.SIGALRM, file=report, chain=True)
+                faulthandler.enable(file=report)
                 sys.unraisablehook = sys.__unraisablehook__
                 warnings.showwarning = lambda *_, **__: None  # what it drops unclosed is its parent's
                 _in_child(actor)
