@@ -46,7 +46,7 @@ async def turns(count: int = 10) -> None:
 
 
 async def waiting(session: tunring.Session, count: int = 1) -> None:
-    """Returns once so many tasks wait for packets."""
+    """Returns once `count` tasks wait for packets."""
     while sum(len(tasks._waiting) for tasks in session._tasks.values()) != count:
         await anyio.lowlevel.checkpoint()
 

@@ -71,7 +71,7 @@ def test_the_adapter_goes(simulated: tunring.Session, simulator: tunring.testing
         assert results[1] == "over"
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # rings that can't be freed: part of the scene
+        warnings.simplefilter("ignore", ResourceWarning)  # rings that can't be freed belong to this test
         run(main())
         simulated.close()
 

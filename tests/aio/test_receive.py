@@ -94,7 +94,7 @@ def test_refuses_bad_arguments(pair: Pair, run: Run, arguments: dict[str, Any]) 
 
 @pytest.fixture
 def fires(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One item for each time that a loop was told of packets."""
+    """One item for each time that a loop was notified of packets."""
     found: list[None] = []
     original = Tasks.fired
 
@@ -228,7 +228,7 @@ def test_cancelled_at_every_turn_it_loses_nothing(pair: Pair, run: Run) -> None:
     async def main() -> None:
         assert await cancel_everywhere(right.receive_async, check, send) >= 3
         assert await cancel_everywhere(lambda: right.receive_async(timeout=10), check, send) >= 3
-        # What a cancelled waiter was woken for goes to the next.
+        # The packet for which a cancelled waiter was woken goes to the next.
         first, second = (asyncio.create_task(right.receive_async()) for _ in range(2))
         await waiting(right, 2)
         left.send(numbered(sent, 5))

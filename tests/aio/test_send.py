@@ -126,7 +126,7 @@ def test_tasks_that_wait_for_room_keep_their_order(pair: Pair, run: Run) -> None
     async def main() -> None:
         tasks = [asyncio.create_task(left.send_async(numbered(task * MANY, MANY, SIZE))) for task in range(4)]
         found = await take(right, 4 * MANY)
-        # The first of them may have let the others go before it asked.
+        # The first task may have let the others go before it asked.
         assert sorted(found) == list(range(4 * MANY))
         for first in found[::MANY]:
             assert found[found.index(first) : found.index(first) + MANY] == list(range(first, first + MANY))

@@ -20,7 +20,7 @@ def exchange():
     right.receive(200).release()
 """
 
-#: What a program does, and how many packets are in the file; None: some.
+#: A program's lines, and the number of packets in its file; None for any number.
 SCENES: dict[str, tuple[str, int | None]] = {
     "written": ("writer = Writer({path!r})\nfor _ in range(100): writer.write(packets)", 10000),
     "captured": ("writer = Writer({path!r}); left.capture(writer)\nfor _ in range(100): exchange()", 10000),

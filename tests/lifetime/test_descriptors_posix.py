@@ -45,7 +45,7 @@ for spare in range(0, 12):
         other.close()
     except tunring.WintunError as error:
         codes.add((error.winerror, error.errno))
-    # What is open goes on.
+    # Open sessions go on.
     left.send([packet()])
     with right.receive(timeout=1) as batch:
         assert len(batch) == 1

@@ -1,4 +1,4 @@
-"""Whatever is open when the interpreter ends: it ends with 0 and says nothing but what it should."""
+"""Whatever is open when the interpreter ends: it ends with 0 and prints nothing but what it should."""
 
 from __future__ import annotations
 

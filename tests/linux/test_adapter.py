@@ -276,7 +276,7 @@ def test_delete_driver(adapter: tunring.Adapter, tun: tunring.Library) -> None:
 
 
 class other_process:  # noqa: N801 - used as a function
-    """A process that creates the adapter tun0, runs a statement, says so and waits."""
+    """A process that creates the adapter tun0, runs a statement, reports that and waits."""
 
     def __init__(self, namespace: Namespace, statement: str) -> None:
         source = f'import sys, os, tunring\nadapter = tunring.Adapter.create("tun0")\nkept = {statement}\n'
@@ -308,7 +308,7 @@ def test_killed_process_leaves_nothing(namespace: Namespace) -> None:
 
 
 def test_process_that_forgets_to_close_leaves_nothing(namespace: Namespace) -> None:
-    # With two names for everything, so that the order of destruction is the interpreter's to choose.
+    # With two names for everything, so that the interpreter chooses the order of destruction.
     source = 'import tunring; a = b = tunring.Adapter.create("tun0"); s = t = a.start_session(); a.me = s; print("ok")'
     assert namespace.run(sys.executable, "-c", source) == "ok\n"
     assert eventually(lambda: namespace.interfaces() == {"lo"}, 5)

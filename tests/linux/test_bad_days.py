@@ -1,4 +1,4 @@
-"""What the kernel can do to a session, and that waiting costs nothing."""
+"""The kernel's interventions in a session's life; waiting uses no processor time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def selector(session: tunring.Session) -> Iterator[selectors.BaseSelector]:
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returns or raises."""
+    """Return a call's result, or the error that it raises."""
     try:
         return call()
     except Exception as error:
@@ -147,7 +147,7 @@ def test_interface_down_is_logged_once(
     log_lines: list[tuple[int, str]],
     offloads: bool,
 ) -> None:
-    """A send doesn't fail, and a counter is seldom looked at: one warning says why nothing arrives."""
+    """A send doesn't fail, and a counter is seldom looked at: one warning explains why nothing arrives."""
     assert session.send([PACKET]) == 1
     namespace.ip("link set tun0 down")
     for _ in range(3):

@@ -50,7 +50,7 @@ def datagrams(namespace: Namespace) -> socket.socket:
 
 
 def read_datagram(device: TunTapDevice, size: int = 2000) -> bytes:
-    """The next UDP packet: the kernel says things of its own, too."""
+    """The next UDP packet: the kernel sends packets of its own, too."""
     while True:
         data = device.read(size)
         assert data is not None

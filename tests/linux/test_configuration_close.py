@@ -1,4 +1,4 @@
-"""What is left of a configuration when the adapter is closed."""
+"""The remains of a configuration when the adapter is closed."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_without_jeepney(adapter: tunring.Adapter, monkeypatch: pytest.MonkeyPat
 def test_a_resolver_that_stops(
     adapter: tunring.Adapter, resolved: FakeResolved, monkeypatch: pytest.MonkeyPatch, answers: int, silent: bool
 ) -> None:
-    """It hangs up or goes silent after so many answers, of which the first is the bus's greeting."""
+    """It hangs up or goes silent after `answers` answers, of which the first is the bus's greeting."""
     from tunring.configuration import _resolved_linux as resolved_linux
 
     monkeypatch.setattr(resolved_linux, "_ANSWER_SECONDS", 0.2)

@@ -141,7 +141,7 @@ def test_without_ipv6_it_is_said(adapter: tunring.Adapter, given: dict[str, Any]
     assert adapter.configuration() == before
 
 
-# ---- What IPv6 does by itself
+# ---- IPv6's own actions
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_nothing_of_ipv6_arrives(eager: tunring.Adapter) -> None:
 
 
 def test_by_default_it_does(eager: tunring.Adapter) -> None:
-    """The test above looks at something."""
+    """By default the kernel sends packets of its own, which the test above would find."""
     with eager.start_session() as session:
         eager.configure(["10.9.0.1/24"])
         with session.receive(timeout=20) as batch:

@@ -208,7 +208,7 @@ def test_routes_that_others_made_stay(adapter: tunring.Adapter, namespace: Names
     adapter.configure(routes=[Route("10.0.0.0/8", metric=9)])
     adapter.configure(routes=[Route("10.0.0.0/8", metric=10)])
     assert {metric for network, _, metric in routes(namespace) if network == "10.0.0.0/8"} == {5, 10}
-    # One that is asked for as it is there already is the adapter's from then on.
+    # A route that exists already belongs to the adapter once it is asked for.
     adapter.configure(routes=[Route("10.0.0.0/8", metric=5)])
     adapter.configure(routes=[Route("10.0.0.0/8", metric=6)])
     assert {metric for network, _, metric in routes(namespace) if network == "10.0.0.0/8"} == {6}

@@ -1,4 +1,4 @@
-"""Configuration costs what is asked for, and nothing of what others have."""
+"""The cost of a configuration depends on the request, not on what others have configured."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 @pytest.fixture
 def warm(adapter: tunring.Adapter) -> tunring.Adapter:
-    """An adapter that has been configured once, which imports what that takes."""
+    """An adapter that has been configured once, so that the modules are imported."""
     adapter.configure(["10.9.0.1/24", "fd09::1/64"])
     return adapter
 

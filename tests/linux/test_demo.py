@@ -42,7 +42,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def interfaces() -> str:
-    """Those of the test's own namespace."""
+    """Return the interfaces of the test's own namespace."""
     return run("ip", "-brief", "link").stdout
 
 
@@ -164,7 +164,7 @@ def test_doctor_by_privilege() -> None:
 
 @contextmanager
 def echo(namespace: Namespace, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run it, and wait until it serves; with what it said until then."""
+    """Run it, and wait until it serves; with its output until then."""
     with namespace.entered():
         process = subprocess.Popen(
             [*COMMAND, "echo", "tun0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
@@ -191,7 +191,7 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[in
 
 
 def exchange(namespace: Namespace, *hosts: str) -> None:
-    """Pings, datagrams and TCP, all of which come back."""
+    """Pings, datagrams and TCP are answered."""
     with namespace.entered():
         traffic = KernelTraffic(list(hosts))
         for _ in range(3):

@@ -84,7 +84,7 @@ def test_traffic_both_ways(namespace: Namespace, tun: tunring.Library, flags: in
 
 
 def test_larger_virtio_headers_are_set_right(namespace: Namespace, tun: tunring.Library) -> None:
-    """What another program has chosen for itself."""
+    """Another program's choices are kept."""
     with attached(namespace, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR) as fd:
         fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", 12))
         with tunring.Adapter.from_fd(fd, library=tun) as adapter, adapter.start_session() as session:
@@ -132,7 +132,7 @@ def test_caller_reads_single_packets_after_close(namespace: Namespace, tun: tunr
             namespace.set_up("tun0", f"{HERE}/24")
             drain(session)
             exchange(session, namespace)
-        # Ours to switch on: the end of a session switches the link off.
+        # We had switched the link on, so the end of the session switches it off.
         fcntl.ioctl(fd, 0x400454E2, struct.pack("i", 1))
         check_plain_reads(namespace, fd, 10 if flags & IFF_VNET_HDR else 0)
 

@@ -52,7 +52,7 @@ def everything(namespace: Namespace) -> set[str]:
     shown = [namespace.ip(f"-{version} {what}") for version in (4, 6) for what in ("rule", "route show table all")]
     with namespace.entered():
         shown.append("src_valid_mark " + Path("/proc/sys/net/ipv4/conf/all/src_valid_mark").read_text())
-    # What tells the state of a link, and what the kernel adds a moment later, is nobody's configuration.
+    # A link's state, and routes that the kernel adds a moment later, are not configuration.
     lines = {line.replace("linkdown", "").strip() for text in shown for line in text.splitlines()}
     return {line for line in lines if not line.startswith("multicast")}
 
@@ -136,7 +136,7 @@ def test_a_socket_that_bypasses(pristine: Namespace, adapter: tunring.Adapter) -
 
 
 def test_replies_pass_the_reverse_path_filter(pristine: Namespace, adapter: tunring.Adapter) -> None:
-    """What a peer answers arrives where it was sent from, though the filter is strict."""
+    """A peer's answer arrives at the sender although the reverse path filter is strict."""
     for name in ("all", "up0"):
         pristine.write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
     adapter.configure(["10.9.0.2/24"], default=True, bypass=[SERVER])
@@ -246,7 +246,7 @@ def test_the_route_that_somebody_has_is_named(uplink: Namespace, adapter: tunrin
 
 
 def test_a_gateway_behind_another_interface(uplink: Namespace, adapter: tunring.Adapter) -> None:
-    """The tunnel's own datagrams would loop into it, and nobody would be told."""
+    """The tunnel's own datagrams would loop into it, without an error."""
     adapter.configure(["10.9.0.2/24"])
     before = adapter.configuration()
     halves = ["0.0.0.0/1", "128.0.0.0/1"]
@@ -254,7 +254,7 @@ def test_a_gateway_behind_another_interface(uplink: Namespace, adapter: tunring.
         with pytest.raises(tunring.InvalidArgument, match="its gateway is not on the adapter, but behind 'up0'"):
             adapter.configure(routes=routes)
         assert adapter.configuration() == before
-    # One that is on the adapter is fine: in a network of its, or behind a route of its that is the most specific.
+    # A gateway on the adapter is accepted: in one of its networks, or behind its most specific route.
     adapter.configure(
         routes=[*halves, ("198.51.100.0/24", "10.9.0.1"), "172.16.0.1/32", ("172.17.0.0/16", "172.16.0.1")]
     )

@@ -59,14 +59,14 @@ def test_pinned_ring_loses_nothing_and_does_not_spin(
 
 
 def wait_without_cpu(session: tunring.Session) -> None:
-    """Blocked in a receive for half a second."""
+    """Superpackets come while a receive is blocked for half a second."""
     before = time.process_time()
     assert not session.receive(timeout=0.5)
     assert time.process_time() - before < 0.05
 
 
 def test_superpackets_keep_coming_while_the_ring_is_pinned(small: tunring.Session, namespace: Namespace) -> None:
-    """The kernel drops whole superpackets, and says so; what was read comes in order when there is room."""
+    """The kernel drops whole superpackets, and counts them; those that were read come in order when there is room."""
     session = small
     stop: list[bool] = []
 
@@ -100,7 +100,7 @@ def test_superpackets_keep_coming_while_the_ring_is_pinned(small: tunring.Sessio
 
 
 SYN, PSH, ACK = 2, 8, 16
-#: What TCP sends a segment at least.
+#: The minimum size of TCP's segments.
 LEAST_MSS = 48
 
 

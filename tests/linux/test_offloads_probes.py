@@ -1,4 +1,4 @@
-"""What others than sockets see of merged packets: probes stay alone, and a session may merge less."""
+"""Merged packets as others than sockets see them: probes stay alone, and a session may merge less."""
 
 from __future__ import annotations
 

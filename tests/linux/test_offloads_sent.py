@@ -167,7 +167,7 @@ def test_corrupt_ip_header_in_a_run_stays_corrupt(session: tunring.Session, name
 
 
 def test_datagrams_without_checksums_arrive(session: tunring.Session, namespace: Namespace) -> None:
-    """IPv4's right. Among them one whose data is wrong for the others' checksum."""
+    """IPv4 allows UDP without a checksum: such datagrams arrive among others."""
     payloads = numbered(SEGMENTS, 700)
     packets = [
         bytearray(datagram(("10.9.0.77", 5), ("10.9.0.1", 4001), payload, i)) for i, payload in enumerate(payloads)

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "tunring"]
 
 IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_ONE_QUEUE, IFF_TUN_EXCL = 0x1, 0x2, 0x1000, 0x2000, 0x8000
 
-#: What gVisor's driver knows, and one that knows still less.
+#: The flags that gVisor's driver knows, and those of a driver that knows even fewer.
 GVISOR = IFF_TUN | IFF_TAP | IFF_NO_PI | IFF_ONE_QUEUE | IFF_TUN_EXCL
 LEAST = IFF_TUN | IFF_NO_PI
 

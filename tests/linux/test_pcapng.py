@@ -64,7 +64,7 @@ def test_what_tshark_reads(tmp_path: Path) -> None:
         assert (int(identity, 16), status, int(length)) == (number, got[0][5], 8 + number)
     assert {(each[1], int(each[2], 16)) for each in got[300:600]} == {("second", 1)}
     assert (got[600][1], int(got[600][2], 16)) == ("second", 2)
-    # Nothing that it wonders about.
+    # tshark reports nothing unusual.
     assert tshark(path, "-Y", "_ws.expert || _ws.malformed") == []
 
 

@@ -66,7 +66,7 @@ def test_flows_spread_and_stay(wide: tunring.Adapter, namespace: Namespace) -> N
                     link.sendto(b"answer", source)
                 assert sorted(take(owner)) == [(1000 * number + 500 + i, b"answer") for i in range(20)]
                 assert all(take(other, 0) == [] for other in sessions if other is not owner)
-        # New flows go to any of them, and none is lost.
+        # New flows go to any of the sessions, and none is lost.
         for port in range(10000, 10200):
             link.sendto(b"new", (THERE, port))
         found = [take(session) for session in sessions]

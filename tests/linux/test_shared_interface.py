@@ -53,7 +53,7 @@ def set_carrier(fd: int, on: bool) -> None:
 
 
 def receive_all(namespace: Namespace, sessions: list[tunring.Session], count: int = 50) -> int:
-    """Flows to all of them together; returns how many of their datagrams came."""
+    """Sends flows to all sessions; returns the number of datagrams that came."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         for number in range(count):
             link.sendto(b"flow", (THERE, 1000 + number))
@@ -66,7 +66,7 @@ def receive_all(namespace: Namespace, sessions: list[tunring.Session], count: in
 
 
 def answers(namespace: Namespace, session: tunring.Session) -> bool:
-    """Whether a datagram goes both ways."""
+    """Return whether a datagram goes both ways."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.bind((HERE, 4001))
         assert session.send([udp4((THERE, 5), (HERE, 4001), b"in")]) == 1
@@ -78,7 +78,7 @@ def answers(namespace: Namespace, session: tunring.Session) -> bool:
 
 @plain_and_virtio
 def test_one_of_two_queues_ends(namespace: Namespace, tun: tunring.Library, flags: int) -> None:
-    """What its session and its adapter end with is the other's to go on with."""
+    """When one session and its adapter end, the other goes on with the interface as they leave it."""
     with attached(namespace, MANY | flags) as first, attached(namespace, MANY | flags) as second, ExitStack() as stack:
         adapters = [stack.enter_context(tunring.Adapter.from_fd(fd, library=tun)) for fd in (first, second)]
         adapters[0].configure([f"{HERE}/24"])
@@ -218,7 +218,7 @@ def test_opened_beside_another_queue(namespace: Namespace, tun: tunring.Library,
 
 
 def test_configuration_of_another_queue_stays(namespace: Namespace, tun: tunring.Library) -> None:
-    """What an adapter has given the interface is taken back by that one alone, whoever opens and closes another."""
+    """An adapter's configuration is taken back by that adapter alone, whoever opens and closes another."""
     namespace.ip("tuntap add mode tun name tun0 multi_queue")
     with namespace.entered(), tunring.Adapter.open("tun0", library=tun) as first:
         first.configure([f"{HERE}/24"])
@@ -363,7 +363,7 @@ def test_hot_restart(namespace: Namespace, tmp_path: Path) -> None:
 def test_link_taken_by_somebody_else(
     session: tunring.Session, adapter: tunring.Adapter, namespace: Namespace, log_lines: list[tuple[int, str]]
 ) -> None:
-    """The configuration tells, and so does the log, once for each time."""
+    """The configuration shows it, and so does the log, once for each time."""
     for times in (1, 2):
         set_carrier(adapter.fileno(), True)
         assert adapter.configuration().carrier

@@ -238,7 +238,7 @@ def test_tcp_echo_in_bulk(
 def test_kernel_counts_damage(
     session: tunring.Session, namespace: Namespace, family: int, here: str, there: str
 ) -> None:
-    """What all the tests here rely on: a wrong byte would be seen."""
+    """All tests here rely on this: a wrong byte is seen."""
     make = udp4 if family == socket.AF_INET else udp6
     packet = bytearray(make((there, 5), (here, 4003), b"payload"))
     packet[-1] ^= 1

@@ -245,7 +245,7 @@ def test_link_local_addresses_need_their_interface(joined: tuple[Namespace, Name
         assert eventually(arrives)
         with near.receive(timeout=10) as batch:
             assert batch.sources == [to]
-        # The socket module's own form says it too.
+        # The socket module's own form is accepted, too.
         assert near.send([b"x"], ("fe80::b", port, 0, index)) == 1
         assert b"x" in receive_all(far, 1)
 

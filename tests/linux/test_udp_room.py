@@ -115,7 +115,7 @@ LOOPS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm_up_loops() -> None:
-    """Opens what a kind of loop opens once in a process."""
+    """Opens the descriptors that a kind of loop opens once per process."""
     for make, _ in LOOPS.values():
         _run(make, asyncio.sleep(0))
 

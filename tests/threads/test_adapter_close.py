@@ -1,4 +1,4 @@
-"""Closing an adapter while other threads use it. What fails here may fail by a crash, hence the processes."""
+"""Closing an adapter while other threads use it. A failure may be a crash, hence the processes."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_release_in_one_thread_while_another_uses_it(
                 if turn % 3:
                     started.wait(10)
                 batch.release()
-                # What comes next may lie where the batch was.
+                # The next packets may lie where the batch was.
                 left.send([packet(1400, number=1 << 30)] * 80)
                 for _ in range(80):
                     right.receive(1, timeout=20).release()

@@ -62,7 +62,7 @@ def test_the_end_of_one_capture_leaves_the_next_alone(tmp_path: Path) -> None:
 
 
 def test_any_thread_may_end_a_capture(pair: Pair, tmp_path: Path) -> None:
-    """Several end the same one, and a capture that has started since goes on."""
+    """Several threads end the same capture, and one that has started since goes on."""
     left, right = pair
     with Writer(tmp_path / "all.pcapng") as writer:
         for number in range(ROUNDS):

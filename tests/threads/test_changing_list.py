@@ -1,4 +1,4 @@
-"""What send reads changes while it reads."""
+"""A list that changes while send reads it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ CALLS = {
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_eight_threads_in_each_call_return_promptly(adapter: tunring.Adapter, simulator: Simulator, kind: str) -> None:
     took = []
-    # A machine that is busy with other things gets another chance.
+    # A busy machine gets another chance.
     while not took or (took[-1] >= PROMPT and len(took) < 3):
         session = adapter.start_session(tunring.MIN_CAPACITY)
         session.send([packet()] * 10000, on_full="partial")

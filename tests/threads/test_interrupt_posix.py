@@ -29,7 +29,7 @@ def full(simulated: tunring.Session) -> tunring.Session:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[float], None]]:
-    """Presses Ctrl-C in so many seconds, with Python's own handler."""
+    """Presses Ctrl-C after the given seconds, with Python's own handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timers = []
 
@@ -189,7 +189,7 @@ def test_a_descriptor_that_its_owner_closed_meanwhile(pair: Pair) -> None:
 
 @pytest.mark.parametrize("blocking", [False, True])
 def test_its_number_is_another_files_by_now(pair: Pair, blocking: bool) -> None:
-    """Nothing is written to that file, during the wait or after it."""
+    """Nothing is written to an unrelated file with the descriptor's number, during the wait or after it."""
     handler = signal.signal(signal.SIGUSR1, lambda *_: None)
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -244,7 +244,7 @@ def test_ctrl_c_after_a_handler_that_ran_a_loop(pair: Pair, ctrl_c: Callable[[fl
 
 
 def test_a_wait_in_a_handler_of_another(pair: Pair, wakeup: socket.socket, ctrl_c: Callable[[float], None]) -> None:
-    """The inner one leaves the outer one its signals, and the program its descriptor."""
+    """An inner wait leaves the outer one its signals, and the program its descriptor."""
     inner: list[tunring.Batch] = []
     signal.signal(signal.SIGUSR1, lambda *_: inner.append(pair[0].receive(timeout=0.05)))
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()

@@ -60,7 +60,7 @@ def test_order_is_kept_and_nothing_lost(
     assert seen == [list(range(COUNT))] * len(senders)
     stats = left.stats()
     assert (stats.sent_packets, stats.dropped) == (total, 0)
-    # The official DLL can't tell the room beforehand: what fits of a reservation that doesn't, goes out as filler.
+    # The official DLL can't tell the room beforehand: the part of a too large reservation that fits goes out as filler.
     assert stats.fillers == 0 or library.official
 
 

@@ -42,7 +42,7 @@ def device() -> Iterator[Device]:
 
 
 def told(device: Device, *lines: str) -> int:
-    """What a set request is answered, as an error number."""
+    """Return the answer to a set request, as an error number."""
     said = answer(device, ["set=1", *lines])
     assert said.startswith("errno=")
     assert said.endswith("\n\n")
@@ -120,7 +120,7 @@ def test_peers_are_changed_and_removed(device: Device) -> None:
     assert told(device, third, "remove=true") == 0
     assert told(device, third, "update_only=true", "allowed_ip=10.0.0.0/8") == 0
     assert list(device.peers) == [OTHER.public]
-    # What replaces everything leaves who stays its sessions, but none of its settings.
+    # Replacing everything leaves a peer that stays its sessions, but none of its settings.
     assert told(device, other, "allowed_ip=10.9.0.0/16", "persistent_keepalive_interval=9") == 0
     assert told(device, "replace_peers=true", other, third) == 0
     assert device.peers[OTHER.public] is peer

@@ -1,4 +1,4 @@
-"""What `tunring wireguard --status` makes of a device's answers."""
+"""`tunring wireguard --status` on a device's answers."""
 
 from __future__ import annotations
 
