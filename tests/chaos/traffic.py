@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import gc
 import select
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -133,10 +132,8 @@ def send_a_batch_back(actor: Actor) -> None:
             offered.accept(end.session.send(batch, **how_full(actor)))
 
 
-@operation(tunring.SessionClosed, weight=6)
+@operation(tunring.SessionClosed, weight=6, systems=["linux", "darwin"])
 def receive_from_a_descriptor_that_is_ready(actor: Actor) -> None:
-    if sys.platform == "win32":
-        raise Skip
     with actor.world.use(actor) as end:
         try:
             ready = select.select([end.session], [], [], 0.05)[0]

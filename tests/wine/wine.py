@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SERVER = WINE.with_name("wineserver64")
 #: Variables that a Windows program may see: PYTHONPATH or PIP_* would go through.
-_KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "HYPOTHESIS_PROFILE")
+_KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "HYPOTHESIS_PROFILE", "TUNRING_CHAOS_SECONDS")
 
 
 def windows_path(path: Path) -> str:
