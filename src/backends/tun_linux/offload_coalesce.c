@@ -224,6 +224,7 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
         return;
     }
     memset(run->flows, 0, sizeof(run->flows));
+    uint16_t *flow = NULL; /* of the packet before: most often this one's too */
     for (uint32_t i = 0; i < count; i++)
     {
         offload_headers headers;
@@ -233,7 +234,8 @@ offload_coalesce(offload_run *run, const tunring_packet *packets, uint32_t count
             (void)start_group(run, i);
             continue;
         }
-        uint16_t *flow = find_flow(run, packets[i].data, &headers);
+        if (!flow || !same_flow(run, &run->groups[*flow - 1], packets[i].data, &headers))
+            flow = find_flow(run, packets[i].data, &headers);
         offload_group *group = *flow ? &run->groups[*flow - 1] : NULL;
         if (group && joins(run, group, &packets[i], &headers, offloads))
         {
