@@ -48,22 +48,20 @@ class Crowd:
         self.namespace = namespace
         self.keys = [Key.generate() for _ in range(PEERS)]
         self.names = [f"gc{os.getpid() % 100000}x{number}" for number in range(PEERS)]
-        with namespace.entered():
-            for name in self.names:
-                process = subprocess.Popen([program, "-f", name], stderr=subprocess.DEVNULL)
-                stack.callback(_end, process, name)
-        assert eventually(lambda: set(self.names) <= namespace.interfaces(), 60)
-        assert eventually(lambda: all(map(listens, self.names)))
-        commands = []
+        # One after the other: each process hears of all interfaces, and wireguard-go ends when it can't keep up.
         for number, name in enumerate(self.names):
-            commands += [
+            with namespace.entered():
+                process = subprocess.Popen([program, "-f", name], stderr=subprocess.DEVNULL)
+            stack.callback(_end, process, name)
+            assert eventually(lambda name=name: name in namespace.interfaces() and listens(name))
+            commands = [
                 f"link set {name} mtu 1420 up",
                 f"address add {address(number)}/32 dev {name}",
                 f"route add default dev {name} table {1000 + number}",
                 f"rule add from {address(number)} table {1000 + number}",
             ]
-        with namespace.entered():
-            subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
+            with namespace.entered():
+                subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
 
     def set_up(self, number: int, hub: Host, *, endpoint: bool) -> None:
         """Tell one who the hub is, and perhaps where."""
