@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is used of Intel's Multi-Buffer Crypto for IPsec. Its manager is a table of functions for the processor that it
- * runs on, which grows at its end within versions 1.x; these are the places of some, as its documentation lists them.
+ * The part of Intel's Multi-Buffer Crypto for IPsec that is used. Its manager is a table of functions for the processor
+ * that it runs on, which grows at its end within versions 1.x; these are the places of some, as its documentation lists
+ * them.
  */
 #ifndef TUNRING_AEAD_IPSEC_H
 #define TUNRING_AEAD_IPSEC_H

@@ -110,7 +110,7 @@ cdef class _Session(_Source):
     cdef void *reservations         # the open ones, a list of Slots that each enters and leaves itself; no references
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef AdapterHandle queue        # of several, the one that is the session's own and goes with it, or None
-    cdef bint leak_told             # a warning has said that the rings can't be freed
+    cdef bint leak_warned           # a warning has said that the rings can't be freed
 
     def __init__(self):
         raise TypeError("Adapter.start_session() makes sessions")
@@ -440,8 +440,8 @@ cdef class _Session(_Source):
             self.cut_reservations()
         finally:
             self.close_source()
-        if tunring_session_leaked(session) and not self.leak_told:
-            self.leak_told = True
+        if tunring_session_leaked(session) and not self.leak_warned:
+            self.leak_warned = True
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
         return 0
 

@@ -1,4 +1,4 @@
-"""Many sessions in one loop, and what the loop costs."""
+"""Many sessions in one loop, and the cost of the loop."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_all_sessions_are_served(run: Run) -> None:
 
 
 def test_sessions_share_a_loop_fairly(run: Run) -> None:
-    """Each always has packets to echo: what has been served, at any time, is about the same for all of them."""
+    """Each always has packets to echo: at any time about as many have been served for each."""
 
     async def main() -> list[int]:
         pairs = [tunring.testing.pair(tunring.MIN_CAPACITY) for _ in range(SESSIONS)]

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What WireGuard devices do with each packet, by messages that another implementation of the ciphers has made; keys
- * change, packets wait for them, and floods stay outside.
+ * WireGuard devices with messages that another implementation of the ciphers has made: keys change, packets wait for
+ * them, and floods stay outside.
  */
 /* build: parts=core,wireguard,loopback,common,os,ring */
 #include "wireguard_net.h"

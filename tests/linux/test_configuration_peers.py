@@ -233,7 +233,7 @@ def test_the_queue_length_comes_back(namespace: Namespace, tun: tunring.Library)
     assert "qlen 500" in namespace.ip("link show dev tun0")
 
 
-def test_the_carrier_is_told(adapter: tunring.Adapter) -> None:
+def test_the_carrier_is_reported(adapter: tunring.Adapter) -> None:
     assert adapter.configure().carrier is False
     with adapter.start_session():
         assert adapter.configuration().carrier is True

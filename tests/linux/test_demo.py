@@ -221,7 +221,7 @@ def test_echo_of_large_pings(namespace: Namespace) -> None:
     assert namespace.damage() == {}
 
 
-def test_echo_as_told(namespace: Namespace) -> None:
+def test_echo_with_options(namespace: Namespace) -> None:
     with echo(namespace, "--address", "10.5.0.1/30", "--address", "fd05::1", "--mtu", "1300", "--json") as (
         process,
         said,

@@ -92,7 +92,7 @@ class Flood:
         packets = itertools.cycle(self._packets)
         due = time.monotonic()
         while not stop.is_set():
-            # What a busy machine keeps from being sent in time is not made up for.
+            # Messages that a busy machine delays are not made up for.
             due = max(due + PAUSE, time.monotonic())
             for packet in itertools.islice(packets, int(RATE * PAUSE)):
                 self._socket.sendto(packet, ("192.0.2.2", 0))
@@ -177,7 +177,7 @@ def test_a_flood_of_initiations(namespaces: tuple[Namespace, Namespace], busy: b
         assert arrived > flood.sent
         assert share >= SHARE
         assert memory[-1] - memory[0] < GROWTH
-        # Who hears a cookie gets through: keys are made anew in the middle of it.
+        # A peer that gets a cookie comes through: keys are made anew in the middle of the flood.
         with flood.flowing():
             here.wg("set", here.name, "peer", there.key.public.base64, "remove")
             here.add(there, endpoint=f"192.0.2.2:{PORT}")

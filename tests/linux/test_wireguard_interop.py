@@ -45,7 +45,7 @@ def _tools() -> None:
 
 @pytest.fixture
 def make(namespaces: tuple[Namespace, Namespace], request: pytest.FixtureRequest) -> Iterator[Callable[..., Hosts]]:
-    """Makes two hosts of the kinds that are named, which run and know nobody yet."""
+    """Makes two running hosts of the named kinds, without peers."""
     join(*namespaces)
     with ExitStack() as stack:
 
@@ -83,7 +83,7 @@ def test_packets_of_both_families(make: Callable[..., Hosts], kinds: tuple[str, 
         assert min(one.transferred(other)) > 4000
     outer = outside.replace("2]", "1]") if ":" in outside else "192.0.2.1"
     assert there.shown(here, "endpoints") == f"{outer}:{PORT}"
-    # What wg reads of one side are the bytes that the other side counts.
+    # The bytes that wg reads of one side are those that the other side counts.
     assert here.transferred(there) == there.transferred(here)[::-1]
 
 
@@ -128,7 +128,7 @@ def test_persistent_keepalive(make: Callable[..., Hosts], kinds: tuple[str, str]
 
 @pytest.mark.parametrize("kinds", KINDS[:2], ids="-".join)
 def test_the_far_end_restarts(make: Callable[..., Hosts], kinds: tuple[str, str]) -> None:
-    """Its keys are gone: whoever has data for it finds out after 15 s, or at once if the far end begins."""
+    """Its keys are gone: a peer that has data for it notices after 15 s, or at once if the far end begins."""
     here, there = make(*kinds)
     here.add(there, endpoint=f"192.0.2.2:{PORT}")
     there.add(here, endpoint=f"192.0.2.1:{PORT}")

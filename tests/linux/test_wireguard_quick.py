@@ -260,7 +260,7 @@ def test_a_table_and_the_file_that_is_saved(namespace: Namespace, name: str, tmp
     assert (len(known.allowed_ips), known.endpoint) == (3, ("127.0.0.1", 9))
     assert file.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["tunnel.conf"]
-    # What is saved is good for another start.
+    # The saved file serves another start.
     assert namespace.run(*command) == ""
     namespace.ip(f"link delete {name}")
     assert eventually(lambda: not serving(name))

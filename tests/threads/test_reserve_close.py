@@ -190,7 +190,7 @@ def test_slots_that_shrink_and_drop_while_the_session_is_closed(make_pair: MakeP
         with right.receive(65536, timeout=0) as batch:
             lengths = {100} if right.adapter.library.official else {40}
             assert set(batch.lengths) <= lengths
-            # What was sent may be lost at the end of its session, but nothing else may arrive.
+            # Packets that were sent may be lost at the end of their session, but nothing else may arrive.
             assert len(batch) <= sum(sent) + 6
             for flow in (0, 1000):
                 numbers = [number_of(view) - flow for view in batch if flow <= number_of(view) < flow + 1000]

@@ -438,7 +438,7 @@ def test_threads_that_end_with_a_reservation_leave_others_theirs(pair: Pair) -> 
 
 
 def padded(session: tunring.Session, data: bytes, size: int) -> bytes:
-    """What arrives of a packet in a larger slot: the official DLL's slots keep their sizes."""
+    """The packet as it arrives from a larger slot: the official DLL's slots keep their sizes."""
     return data + bytes(size - len(data)) if session.adapter.library.official else data
 
 

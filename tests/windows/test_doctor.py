@@ -1,4 +1,4 @@
-"""``python -m tunring doctor``, of which people see the first."""
+"""``python -m tunring doctor``, the first command that people run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real driver: what Windows' own network stack sends comes through, and is answered. Wine has none."""
+"""The real driver, which Wine lacks: packets of Windows' own network stack come through and are answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATAGRAMS, SIZE = 20_000, 1200
 
 @pytest.fixture
 def session() -> Iterator[tunring.Session]:
-    """A session on an interface with HERE; everything behind it is the program's."""
+    """A session on an interface with HERE; the program answers for everything behind it."""
     with tunring.Adapter.create("tunring test") as adapter:
         adapter.configure([f"{HERE}/24"], mtu=1420)
         with adapter.start_session(0x1000000) as started:

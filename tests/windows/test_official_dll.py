@@ -1,4 +1,4 @@
-"""Where the official DLL is looked for, and what is refused before a byte of it runs."""
+"""Places where the official DLL is looked for, and files that are refused before a byte of them runs."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_lacking_an_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["argument", "environment"])
 def test_a_build_that_is_not_known_loads_with_a_warning(way: str, tmp_path: Path) -> None:
-    # Our own loopback, elsewhere than in its place, is such a one.
+    # Our own loopback library is one, if it lies elsewhere.
     other = str(shutil.copy(PACKAGE / "_backends/loopback.dll", tmp_path / "wintun.dll"))
     assert "not an official build" in refused(Path(other), 577)
     done = run_script(

@@ -1,4 +1,4 @@
-"""Bad days over the official DLL that other libraries don't have: no driver, no privilege, log lines of its threads."""
+"""Failures that only the official DLL has: no driver, no privilege, log lines of its own threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import libraries
 import tunring
 from running import check_script
 
-#: Makes the DLL's own threads write lines: they may not look for what others left behind.
+#: Makes the DLL's own threads write lines: they may not look for adapters that others left behind.
 NOT_ELEVATED = "libraries.stand_in().StandinElevated(0)\n"
 
 
@@ -19,7 +19,7 @@ def wintun() -> tunring.Library:
 
 
 def test_without_elevation() -> None:
-    """An AccessDenied that says what is lacking, with the DLL's own words."""
+    """An AccessDenied that names what is lacking, and quotes the DLL."""
     out = check_script(
         NOT_ELEVATED
         + """
@@ -121,7 +121,7 @@ complain()
 
 @pytest.mark.parametrize("held", ["views", "batch", "nothing"])
 def test_a_removed_adapter_at_the_end_of_the_interpreter(held: str) -> None:
-    """Nobody may end its session, not even then."""
+    """Its session may not be ended, not even then."""
     out = check_script(
         f"""
 import atexit, warnings

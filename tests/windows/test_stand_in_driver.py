@@ -1,4 +1,4 @@
-"""The stand-in does what the driver does: what it refuses, what it closes, how it sleeps."""
+"""The stand-in behaves as the driver does: in refusing, closing and sleeping."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alone(wintun: tunring.Library, name: str) -> Iterator[tunring.Adapter]:
         yield adapter
 
 
-#: The DLL's functions without tunring between, for what tunring never does.
+#: The DLL's functions without tunring between, for calls that tunring never makes.
 RAW = """
 import ctypes
 dll = ctypes.WinDLL(library.path, use_last_error=True)
@@ -90,8 +90,8 @@ dll.WintunCloseAdapter(adapter)
     )
 
 
-def test_an_end_after_the_removal_is_told() -> None:
-    """A mistake that tunring must never make: the handle is somebody else's by then."""
+def test_an_end_after_the_removal_is_reported() -> None:
+    """A mistake that tunring must never make: the handle may belong to another session by then."""
     check_script(
         RAW
         + """

@@ -20,7 +20,7 @@ _BUILT = shutil.ignore_patterns("*.so", "*.dll", "*.pyd", "__pycache__", "_backe
 
 
 class Machine(NamedTuple):
-    """What a wheel is built for."""
+    """A machine that wheels are built for."""
 
     #: Of the official DLL's folders, and the wheel's tag.
     name: str

@@ -77,7 +77,7 @@ def _wine32(root: Path) -> Path:
     system = unpack("i386", ["wine32"], root / "wine32")
     for name in ("dev", "proc", "root", "tmp"):
         (system / name).mkdir(exist_ok=True)
-    # What the packages' own scripts would do.
+    # As the packages' own scripts would do.
     for dll in system.glob("usr/i686-w64-mingw32/lib/*.dll"):
         shutil.copy(dll, system / "usr/lib/i386-linux-gnu/wine/i386-windows")
     return system
@@ -107,7 +107,7 @@ def _load(wheel: Path, root: Path) -> str:
 def run_all(python: Path, host_python: Path, root: Path) -> int:
     """Builds, tests and loads them; returns 0, or 1 if anything is wrong."""
     wheels = {machine: _build(machine, python, host_python, root) for machine in (X86, ARM64)}
-    # What tests their contents runs on this system, and so does the project for it.
+    # Tests of their contents run on this system, and import the project.
     pip = [*pip_of(host_python), "install", "-q"]
     run(*pip, "--group", "test")
     run(*pip, "--no-build-isolation", "--no-deps", wheels[X86].parent)

@@ -64,7 +64,7 @@ def _unpack(archive: Path, temporary: Path, folder: Path) -> None:
 
 
 def stable_abi_names(python: Path) -> tuple[set[str], set[str]]:
-    """What the import library of python3.dll has: functions, and data."""
+    """Names in the import library of python3.dll: functions, and data."""
     symbols = run(f"{_MINGW}nm", python / "libs/python3.lib")
     functions = set(re.findall(r" T (\w+)$", symbols, re.MULTILINE))
     return functions, set(re.findall(r" I __imp_(\w+)$", symbols, re.MULTILINE)) - functions

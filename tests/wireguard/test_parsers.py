@@ -140,7 +140,7 @@ def test_requests(device: Device) -> None:
         assert said.endswith("\n\n")
         [last] = [line for line in said.splitlines() if line.startswith("errno=")]
         assert int(last.removeprefix("errno=")) <= 0
-        # What is shown can be set again, and changes nothing.
+        # Lines that are shown can be set again, and change nothing.
         before = shown()
         told = [line for line in before if line.partition("=")[0] in {*_REQUEST_NAMES}]
         again = [line for line in told if "%" not in line]
