@@ -89,6 +89,7 @@ if hasattr(os, "register_at_fork"):
 # One module, several files: each includes one part, in the order in which they build on each other.
 include "arguments.pxi"
 include "library.pxi"
+include "lease.pxi"
 include "batch.pxi"
 include "reservation.pxi"
 include "endpoint.pxi"
