@@ -57,7 +57,9 @@ def move(session: tunring.Session) -> None:
     session.send_packed(b"", np.array([20, 30]))
     session.send_packed(bytearray(50), (20, 30))
     with session.reserve([1400] * 2, on_full="wait", timeout=None) as slots:
-        assert_type(slots, list[memoryview])
+        assert_type(slots, tunring.Slots)
+        assert_type(slots[0], memoryview)
+        assert_type(slots[:1], list[memoryview])
         slots[0][:4] = b"\x45\0\0\0"
     assert_type(session.fileno(), int)
 
