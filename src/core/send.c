@@ -267,8 +267,8 @@ ring_bytes(const uint32_t *sizes, uint32_t count)
     return bytes;
 }
 
-/* Our libraries report their room; for others a failed attempt has to go out as filler. An attempt at a single slot leaves
- * nothing. */
+/* Our libraries report their room; for others a failed attempt has to go out as filler. An attempt at a single slot
+ * leaves nothing. */
 static bool
 surely_full(tunring_session *session, uint32_t count, uint64_t bytes)
 {

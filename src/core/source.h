@@ -102,8 +102,8 @@ source_closing(const tunring_source *source)
  * ERROR_HANDLE_EOF, as nothing can be waited for any more. */
 DWORD source_waiting_failed(tunring_source *source);
 
-/* A lease pins its source while its call is in flight, and unpins it when its last slot is let go: afterwards it must not
- * touch the source. */
+/* A lease pins its source while its call is in flight, and unpins it when its last slot is let go: afterwards it must
+ * not touch the source. */
 void source_pin(tunring_source *source);
 void source_unpin(tunring_source *source);
 /* Takes and gives up one use of the struct. */

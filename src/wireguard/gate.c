@@ -21,8 +21,8 @@
 /* The queue is filling: handshakes come faster than the caller takes them. */
 #define LOAD (TUNRING_WIREGUARD_QUEUE / 8)
 #define LOAD_LASTS NANOSECONDS
-/* The same number of initiations in so short a time is load, too: the caller may well take them as fast as they come, but
- * would take the time from data. */
+/* The same number of initiations in so short a time is load, too: the caller may well take them as fast as they come,
+ * but would take the time from data. */
 #define LOAD_WINDOW (NANOSECONDS / 10)
 
 /* Secrets that never leave this process, in memory that no child and no core dump has. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Libraries as a wheel has them, loaded by the core: `load_libraries LOOPBACK TUN_LINUX`, as root in a network namespace
- * of its own; on Windows `load_libraries LOOPBACK WINTUN`.
+ * Libraries as a wheel has them, loaded by the core: `load_libraries LOOPBACK TUN_LINUX`, as root in a network
+ * namespace of its own; on Windows `load_libraries LOOPBACK WINTUN`.
  */
 #include "core_api.h"
 
