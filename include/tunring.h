@@ -300,8 +300,8 @@ bool tunring_lease_held(const tunring_lease *lease);
 /* Sends a reservation. ERROR_BUSY if a slot is still held: then nothing is sent and it was released instead.
  * ERROR_HANDLE_EOF if it was released or its session closed before. */
 DWORD tunring_lease_commit(tunring_lease *lease);
-/* True if tunring_lease_commit() waits for nothing and takes less time than giving up the GIL. May be called at any time
- * before it. */
+/* True if tunring_lease_commit() waits for nothing and takes less time than giving up the GIL. May be called at any
+ * time before it. */
 bool tunring_lease_commit_is_short(const tunring_lease *lease);
 
 /* These two change a reservation. Nobody may be sending or releasing it, or in a call of either in the meantime.

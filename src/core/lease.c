@@ -261,8 +261,8 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
         state = atomic_fetch_or(&lease->state, LEASE_HELD);
     if (state & LEASE_RELEASED)
         return false;
-    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. Most often only the lease holds the
-     * slot. */
+    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. Most often only the lease holds
+     * the slot. */
     _Atomic uint32_t *holds = &lease->slots[index].holds;
     const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     uint32_t held = only_ours;
