@@ -235,7 +235,6 @@ def test_a_thread_takes_what_a_cancelled_task_lingered_for(sockets: Pair, run: R
     assert found == [numbers(3)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="select() takes no events there")
 def test_the_descriptor_tells_of_what_a_cancelled_task_lingered_for(sockets: Pair, run: Run) -> None:
     left, right = sockets
     other = tunring.UdpSocket.bind(("127.0.0.1", 0))
@@ -263,7 +262,6 @@ def test_the_descriptor_tells_of_what_a_cancelled_task_lingered_for(sockets: Pai
         assert not right.receive(timeout=0)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="select() takes no events there")
 def test_a_session_keeps_what_a_cancelled_task_lingered_for(
     pair: tuple[tunring.Session, tunring.Session], run: Run
 ) -> None:

@@ -15,6 +15,8 @@ ABSENT = {
     "tests/linux/": "Linux's own back end, over its TUN device",
     "tests/aio/test_anyio.py::test_a_program_ends_after_a_run_of_trio": "trio waits by what Wine refuses",
     "tests/aio/test_anyio.py::test_each_function_is_a_checkpoint_of_trio": "trio waits by what Wine refuses",
+    "tests/aio/test_udp.py::test_the_descriptor_tells_of_what_a_cancelled_task_lingered_for": "select() takes no event",
+    "tests/aio/test_udp.py::test_a_session_keeps_what_a_cancelled_task_lingered_for": "select() takes no event",
     "tests/lifetime/test_descriptors_posix.py": "Windows has handles, not descriptors",
     "tests/lifetime/test_fork_posix.py": "Windows doesn't fork",
     "tests/threads/test_interrupt_posix.py": "POSIX signals and Python's wake-up descriptor; tests/windows has Ctrl-C",
