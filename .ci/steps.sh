@@ -272,14 +272,15 @@ step_full_system()
     [[ " ${packages[*]} " != *' clang '* ]] || quietly apt_install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 }
 
-# compile_for SYSTEM COMPILER...: compiles our C for windows or linux, on machines that nothing runs on here.
+# compile_for SYSTEM COMPILER...: compiles our C for windows or linux, on machines that nothing runs on here, with the
+# caller's $allowed warnings.
 compile_for()
 {
     local system=$1 source include
     shift
     read -ra include < <(python3 sources.py include)
     while read -r source; do
-        "$@" -std=c11 -pedantic-errors -Wall -Wextra -Werror -O2 -fvisibility=hidden -D_GNU_SOURCE \
+        "$@" -std=c11 -pedantic-errors -Wall -Wextra -Werror "${allowed[@]}" -O2 -fvisibility=hidden -D_GNU_SOURCE \
             "${include[@]}" -c "$source" -o "$work/other.o" </dev/null || return
     done < <(python3 sources.py "$system")
     echo "compiled for $system by $*"
@@ -288,15 +289,15 @@ compile_for()
 # full: our C compiled for Windows, other machines and musl
 step_cross()
 {
-    local ucrt=(-D_UCRT -D__MSVCRT_VERSION__=0xE00) target
+    local ucrt=(-D_UCRT -D__MSVCRT_VERSION__=0xE00) allowed=() target
     need_tools || return
     quietly compile_for windows x86_64-w64-mingw32-gcc "${ucrt[@]}" &&
         quietly compile_for windows i686-w64-mingw32-gcc "${ucrt[@]}" &&
         quietly "$tools/pip" install -q --disable-pip-version-check ziglang || return
     # clang warns of macros in the systems' headers: Windows' define a type within offsetof(), musl's compare sizes.
+    allowed=(-Wno-c23-extensions -Wno-sign-compare)
     for target in aarch64-windows-gnu aarch64-linux-gnu x86_64-linux-musl aarch64-linux-musl; do
-        quietly compile_for "$(cut -d- -f2 <<<"$target")" "$tools/python" -m ziglang cc -target "$target" \
-            -Wno-c23-extensions -Wno-sign-compare || return
+        quietly compile_for "$(cut -d- -f2 <<<"$target")" "$tools/python" -m ziglang cc -target "$target" || return
     done
 }
 
