@@ -106,7 +106,6 @@ def measure_echo(turns: int) -> Figures:
 
 
 def measure_tunnel(turns: int) -> Figures:
-    turns = max(turns, 7)
     sides = tunnel.available()[0]
     found: Figures = {f"tunnel {what}": result.taken for what, result in tunnel.tcp(sides, turns=turns).items()}
     for size in tunnel.UDP_SIZES:
@@ -117,7 +116,6 @@ def measure_tunnel(turns: int) -> Figures:
 
 
 def measure_wireguard(turns: int) -> Figures:
-    turns = max(turns, 7)
     sides = wireguard.available()[0]
     found = wireguard.tcp(sides, turns=turns) | wireguard.ping(sides, turns=turns)
     found |= wireguard.bursts(sides, turns=turns) | wireguard.handshakes(turns=turns)
@@ -125,11 +123,10 @@ def measure_wireguard(turns: int) -> Figures:
 
 
 def measure_server(turns: int) -> Figures:
-    return {f"server {size}": server.server(size, turns=max(turns, 7)).taken for size in server.SIZES}
+    return {f"server {size}": server.server(size, turns=turns).taken for size in server.SIZES}
 
 
 def measure_udp(turns: int) -> Figures:
-    turns = max(turns, 7)
     sent = {f"udp send {far}": udp.send(far == "GRO", turns=turns).taken for far in ("datagrams", "GRO")}
     return {**sent, "udp receive": udp.receive(turns=turns).taken}
 
@@ -138,12 +135,12 @@ def measure_aead(turns: int) -> Figures:
     return {
         f"aead {' '.join(map(str, case))} {verb}": result.taken
         for case in aead.cases()
-        for verb, result in aead.costs(case, turns=max(turns, 7), rounds=500).items()
+        for verb, result in aead.costs(case, turns=turns, rounds=500).items()
     }
 
 
 def measure_routes(turns: int) -> Figures:
-    found = routes.lookups(turns=max(turns, 7))
+    found = routes.lookups(turns=turns)
     return {f"routes {version} {prefixes}": result.taken for (version, prefixes), result in found.items()}
 
 
@@ -191,6 +188,9 @@ PARTS: dict[str, Callable[[int], Figures]] = {
 #: Those that make network namespaces.
 KERNEL_PARTS = ("receive", "send", "tcp", "echo", "tunnel", "wireguard")
 
+#: Those whose turns vary more, and the turns that they get at least.
+VARYING_PARTS, LEAST_TURNS = ("tunnel", "wireguard", "server", "udp", "aead", "routes"), 7
+
 
 def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
     figures: Figures = dict(known.get("figures", {}))
@@ -204,14 +204,15 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
         if part in KERNEL_PARTS and not may_make_namespaces():
             continue
         began, load = time.monotonic(), os.getloadavg()[0]
+        taken = max(turns, LEAST_TURNS) if part in VARYING_PARTS else turns
         try:
-            figures |= PARTS[part](turns)
+            figures |= PARTS[part](taken)
         except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
             notes.append(f"{part} failed: {failure}")
         else:
             libraries = f", {tunnel.versions()}" if part in ("tunnel", "wireguard", "aead") else ""
             runs[part] = (
-                f"{machine()}{libraries}; {time.strftime('%Y-%m-%d')}, load {load:.1f} before; medians of {turns} turns"
+                f"{machine()}{libraries}; {time.strftime('%Y-%m-%d')}, load {load:.1f} before; medians of {taken} turns"
             )
         print(f"{part}: {time.monotonic() - began:.0f} s, load {load:.1f}", flush=True)
     return {"runs": runs, "notes": notes, "figures": figures}
