@@ -305,14 +305,14 @@ DWORD tunring_lease_commit(tunring_lease *lease);
 bool tunring_lease_commit_is_short(const tunring_lease *lease);
 
 /* These two change a reservation. Nobody may be sending or releasing it, or in a call of either in the meantime.
- * ERROR_NOT_ENOUGH_MEMORY if there is none: then nothing has changed. Any time. */
+ * ERROR_NOT_ENOUGH_MEMORY without memory: then nothing has changed. Never waits. */
 
 /* The slot will be sent as filler. Idempotent. */
 DWORD tunring_lease_drop_slot(tunring_lease *lease, uint32_t index);
 /* The slot, which was not dropped, will be sent as a packet of `length` bytes: at least 1, and at most its length. A
  * library without our own table sends it in full, with zeros behind the packet. */
 DWORD tunring_lease_shrink_slot(tunring_lease *lease, uint32_t index, uint32_t length);
-/* Any time. */
+/* Never waits. */
 bool tunring_lease_slot_dropped(const tunring_lease *lease, uint32_t index);
 
 /* Frees the table; every hold must be gone. Never waits. */
@@ -383,7 +383,7 @@ DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packet
  * would not fit an empty ring. */
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
-/* The same for one packet, at once. ERROR_BUSY: it is for tunring_reserve() to do, or to fail. Any time. */
+/* The same for one packet, at once; never waits. ERROR_BUSY: call tunring_reserve(), which may wait or fail. */
 DWORD tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **lease);
 
 /* ---- UDP sockets: core/socket.c, core/socket_send.c -------------------------------------------------------------- */
