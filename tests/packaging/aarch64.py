@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 
-from debian_root import run, unpack
+from commands import run
+from debian_root import unpack
 
 QEMU = "qemu-aarch64-static"
 GCC = "aarch64-linux-gnu-gcc"
@@ -37,7 +38,7 @@ def host_python(folder: Path) -> Path:
     if not python.exists():
         venv.create(folder / "host", with_pip=True)
         run(python, "-m", "pip", "install", "-q", "pip>=25.1")
-    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv", "--group", "build", cwd=ROOT)
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "uv", "--group", "build")
     return python
 
 
@@ -51,11 +52,16 @@ def build_wheel(host: Path, system: Path, folder: Path) -> Path:
         f"[build_ext]\ninclude_dirs={headers}\n[bdist_wheel]\nplat_name=linux_aarch64\npy_limited_api=cp311\n",
         "utf-8",
     )
-    run(
-        host, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", folder, ".",
-        CC=GCC, LDSHARED=f"{GCC} -shared -s", CFLAGS=f"-O2 -isystem {system / 'usr/include'}",
-        DIST_EXTRA_CONFIG=settings, SETUPTOOLS_EXT_SUFFIX=".abi3.so", TUNRING_STRICT="1", cwd=ROOT,
-    )  # fmt: skip
+    variables = {
+        "CC": GCC,
+        "LDSHARED": f"{GCC} -shared -s",
+        "CFLAGS": f"-O2 -isystem {system / 'usr/include'}",
+        "DIST_EXTRA_CONFIG": str(settings),
+        "SETUPTOOLS_EXT_SUFFIX": ".abi3.so",
+        "TUNRING_STRICT": "1",
+    }
+    pip = [host, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", folder, "."]
+    run(*pip, env={**os.environ, **variables})
     [wheel] = folder.glob("*.whl")
     return wheel
 
@@ -67,7 +73,7 @@ def install(host: Path, system: Path, folder: Path, wheel: Path) -> Path:
     version = binary.name.removeprefix("python")
     platform = ["--python-platform=aarch64-unknown-linux-gnu", f"--python-version={version}", "--only-binary=:all:"]
     install = [host, "-m", "uv", "pip", "install", "-q", "--target", target, *platform]
-    run(*install, "--group", "test", cwd=ROOT)
+    run(*install, "--group", "test")
     run(*install, "--no-deps", "--reinstall", wheel)
     starter = folder / "python"
     starter.write_text(f'#!/bin/sh\nexec {QEMU} -L "{system}" "{binary}" "$@"\n', "utf-8")

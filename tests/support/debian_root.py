@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from commands import run
 
-def run(*command: str | Path, cwd: Path | None = None, **variables: str | Path) -> str:
-    """Runs a command that must succeed; returns its output."""
-    words = [str(word) for word in command]
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def unpack(architecture: str, packages: list[str], folder: Path) -> Path:

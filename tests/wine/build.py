@@ -12,7 +12,7 @@ from typing import NamedTuple
 from downloads import ROOT, run
 from windows_python import tag
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
+sys.path.insert(0, str(ROOT))
 
 import sources
 
