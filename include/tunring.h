@@ -104,15 +104,15 @@ bool tunring_adapter_shared(tunring_adapter *adapter);
 bool tunring_adapter_forked(const tunring_adapter *adapter);
 /* True if tunring_adapter_shut() was called. May be called at any time. */
 bool tunring_adapter_is_shut(const tunring_adapter *adapter);
-/* Packets that still pin a closed session of this adapter, which then can't go before they do. May be called at any
- * time. */
+/* Packets that still pin a closed session of this adapter, which can't end before they are released. May be called at
+ * any time. */
 uint64_t tunring_adapter_pinned(const tunring_adapter *adapter);
 
 /* From here on no session starts; waits for those that are starting. */
 void tunring_adapter_shut(tunring_adapter *adapter);
 /* Closes the adapter, and its session first. The library's adapter goes unless loans, or a session that can't end yet,
- * still need it; then it goes with the last of them. From any thread, any number of times: each call returns when the
- * first is done. */
+ * still need it; then it goes with the last of them. Idempotent; may be called from any thread: each call returns when
+ * the first is done. */
 void tunring_adapter_close(tunring_adapter *adapter);
 /* Gives up the caller's pointer; closes the adapter if it is open. May be called at any time: a helper thread does what
  * could block. */
@@ -133,8 +133,8 @@ void tunring_wake_guard_enable(bool enabled);
 tunring_source *tunring_session_source(tunring_session *session);
 
 /* Closes the source: wakes every waiter, waits for the calls in flight, and ends what it is made of unless leases still
- * pin it (then the last of them does). May be called from any thread, any number of times: each call returns when the
- * first is done. */
+ * pin it (then the last of them does). Idempotent; may be called from any thread: each call returns when the first is
+ * done. */
 void tunring_source_close(tunring_source *source);
 /* Gives up the caller's pointer; closes the source if it is open. May be called at any time: a helper thread does what
  * could block. */
@@ -358,17 +358,17 @@ uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
 /* The largest max_packets. */
 #define TUNRING_MAX_BATCH 65536u
 
-/* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT when the
- * time is up; after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
+/* Takes what is there, up to `max` packets, waiting for the first one, or not if `wait` is NULL. WAIT_TIMEOUT on
+ * timeout; after a poll with a deadline of 0 the read event then isn't set for packets that somebody took long ago;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF; ERROR_INVALID_DATA; ERROR_NOT_ENOUGH_MEMORY before
- * anything is taken. An error in mid-batch is left for the next call. */
+ * anything is taken. An error in the middle of a batch is left for the next call. */
 DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait, tunring_lease **lease);
 
 /* Takes what is there for a caller that lingers and may be cancelled: the source keeps it, up to `max` packets in all.
- * *count is how many it keeps; the next receive, by anybody, begins with them. Meanwhile the read event reports only
+ * *count is their number; the next receive, by anybody, begins with them. Meanwhile the read event reports only
  * packets that come after them. Fails as tunring_receive() does. */
 DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count);
-/* The caller will not receive what was gathered: the read event reports it from here on. */
+/* The caller will not receive what was gathered: the read event reports it from then on. */
 void tunring_gather_end(tunring_source *source);
 
 /* Sends packets in order, each of at most WINTUN_MAX_IP_PACKET_SIZE bytes; *sent counts them, on failure too. When the
@@ -379,7 +379,7 @@ DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint
 DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packets, uint32_t count,
                           const tunring_wait *wait, uint32_t *sent);
 
-/* Reserves room for all sizes or none. ERROR_BUFFER_OVERFLOW and `wait` as above; ERROR_INVALID_PARAMETER when they
+/* Reserves room for all sizes or none. ERROR_BUFFER_OVERFLOW and `wait` as above; ERROR_INVALID_PARAMETER if they
  * would not fit an empty ring. */
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
@@ -513,14 +513,14 @@ DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *wh
 uint64_t tunring_pcapng_position(tunring_pcapng_file *file);
 DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const tunring_wait *wait);
 /* Takes nothing more, and waits until the system has taken everything and the file is closed: 0 or ERROR_GEN_FAILURE
- * then. WAIT_TIMEOUT as above. Any number of times. */
+ * then. WAIT_TIMEOUT as above. Idempotent. */
 DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait);
 /* The same without a wait: what the system has not taken is lost. A thread that is stuck in a write keeps its file
  * until that returns. May be called at any time. */
 void tunring_pcapng_give_up(tunring_pcapng_file *file);
 /* Gives up the caller's reference; each session that is captured to the file holds one too. With the last one a file
- * that is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. Any
- * time. */
+ * that is open is closed in the background, as soon as what it has taken is written or has to wait for a reader. May
+ * be called at any time. */
 void tunring_pcapng_drop(tunring_pcapng_file *file);
 
 /* May be called at any time. The system's error that ended it (errno; on Windows its last error), or 0; packets that

@@ -20,7 +20,7 @@
 /* The counters of a session's host half since the session started. */
 typedef struct tunring_counters
 {
-    uint64_t host_dropped;  /* packets to the client lost for want of room, or of a session at the far end */
+    uint64_t host_dropped;  /* packets to the client lost for lack of room, or of a session at the far end */
     uint64_t host_filtered; /* packets the driver's filter refused, either way; fillers are among them */
     uint64_t write_errors;  /* packets to the host that it refused (Linux: write() failed) */
 } tunring_counters;
@@ -143,7 +143,7 @@ typedef struct tunring_backend
     DWORD (*receive_many)(WINTUN_SESSION_HANDLE Session, tunring_slot *Slots, DWORD Count);
     void (*release_many)(WINTUN_SESSION_HANDLE Session, const tunring_slot *Slots, DWORD Count);
 
-    /* The client keeps packets for whoever receives next: the read event is set while it does, in addition to what the
+    /* The client keeps packets for the next receive: the read event is set while it does, in addition to what the
      * session itself has. */
     void (*report_kept)(WINTUN_SESSION_HANDLE Session, BOOL Kept);
 
@@ -152,7 +152,7 @@ typedef struct tunring_backend
     DWORD (*send_many)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
     /* The same with the packets' checksums filled, see tunring_fill_checksums(); the packets stay as they are. NULL
-     * where nobody fills them better than whoever copies them to the ring. */
+     * if the caller had better fill them while it copies them to the ring. */
     DWORD (*send_filled)(WINTUN_SESSION_HANDLE Session, const tunring_packet *Packets, DWORD Count, DWORD *Sent);
 
     /* WintunAllocateSendPacket that waits for nobody: ERROR_BUSY, or ERROR_BUFFER_OVERFLOW, where that function might

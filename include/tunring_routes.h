@@ -80,7 +80,7 @@ DWORD tunring_routes_clear(tunring_routes *table);
 /* The value of exactly this prefix, or ERROR_NOT_FOUND. */
 DWORD tunring_routes_get(tunring_routes *table, const tunring_prefix *prefix, int32_t *value);
 uint32_t tunring_routes_count(tunring_routes *table);
-/* Copies up to `room` entries, IPv4 first, by address and length; returns how many there are. */
+/* Copies up to `room` entries, IPv4 first, by address and length; returns the number of all entries. */
 uint32_t tunring_routes_list(tunring_routes *table, tunring_route *routes, uint32_t room);
 
 #endif

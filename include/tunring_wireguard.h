@@ -154,7 +154,7 @@ void tunring_wireguard_peer_drop(tunring_wireguard_peer *peer);
 /* Never 0, and never another peer's of the same device. */
 uint32_t tunring_wireguard_peer_number(const tunring_wireguard_peer *peer);
 
-/* Gives networks to the peer, taking each from whoever has it. `replace`: it then has no others. A packet meanwhile
+/* Gives networks to the peer, taking each from its present owner. `replace`: it then has no others. A packet meanwhile
  * finds the network's old peer or the new one. ERROR_INVALID_PARAMETER, before anything is changed, for a prefix
  * that is not valid; ERROR_NOT_ENOUGH_MEMORY: it may have some of them. */
 DWORD tunring_wireguard_peer_allow(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count,

@@ -23,7 +23,7 @@ typedef struct arena
     arena_chunk *current;             /* room is taken from it; NULL before the first */
     uint32_t used;                    /* bytes of it, its header included */
     arena_chunk *ready;               /* chunks that are all back, newest first; under the owner's lock */
-    arena_chunk *_Atomic returned;    /* the same, pushed by whoever brought the last slot back */
+    arena_chunk *_Atomic returned;    /* the same, pushed by the thread that returned the last slot */
     uint32_t chunks;                  /* allocated; under the owner's lock */
     uint32_t max_chunks;              /* at most this many are allocated; 0: no limit */
     atomic_bool starved;              /* arena_room() found no chunk, and came_back() was not called since */

@@ -156,7 +156,7 @@ lease_bind(tunring_lease *lease, tunring_source *source, bool reserved)
     source_pin(source);
     if (reserved)
     {
-        /* Whoever reserves is about to look at the slots. */
+        /* The caller, which reserves, is about to look at the slots. */
         atomic_init(&lease->state, LEASE_HELD);
         count_add(&source->counts.reservations, 1);
     }

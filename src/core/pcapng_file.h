@@ -59,7 +59,7 @@ struct tunring_pcapng_file
 
 /* Takes one more reference, which tunring_pcapng_drop() gives up. */
 void pcapng_file_hold(tunring_pcapng_file *self);
-/* Writes what there is room for, and counts the rest. True if the caller is faster than the file, and should call
+/* Writes the packets that fit, and counts the rest. True if the caller is faster than the file, and should call
  * pcapng_file_give_way() once it holds no lock. */
 bool pcapng_file_write_or_drop(tunring_pcapng_file *self, const tunring_captured *what);
 

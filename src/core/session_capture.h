@@ -19,7 +19,7 @@ typedef struct session_capture
 } session_capture;
 
 void session_capture_init(session_capture *self);
-/* Ends the capture, whoever's it is. Afterwards nothing more is written. */
+/* Ends any capture of the source. Afterwards nothing more is written. */
 void session_capture_stop(session_capture *self);
 /* After session_capture_stop(), and nobody may use it any more. */
 void session_capture_destroy(session_capture *self);

@@ -74,7 +74,7 @@ write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ecn, const BYTE *da
     packet_put16(udp + 6, 0);
     uint64_t sum = packet_sum(addresses, 2 * size, (uint64_t)packet_word(IP_PROTOCOL_UDP) + packet_word(payload));
     sum = packet_sum(data, length, packet_sum(udp, UDP_HEADER, sum));
-    /* 0 would mean that there is none. */
+    /* 0 would mean: without a checksum. */
     const uint16_t complete = (uint16_t)~packet_fold(sum);
     packet_store_word(udp + 6, complete ? complete : 0xFFFF);
     return before + UDP_HEADER;

@@ -20,7 +20,7 @@ typedef struct source_ops
     DWORD (*receive_many)(tunring_source *source, tunring_lease *lease, uint32_t room);
     /* Writes the packets of a lease to the capture. NULL: they are captured as they are. */
     void (*capture_received)(tunring_source *source, const tunring_lease *lease, tunring_captured *packets);
-    /* Makes the read event report that packets are kept, or that there are none any more: see tunring_gather(). The
+    /* Makes the read event report that packets are kept, or no longer kept: see tunring_gather(). The
      * caller is in a call on the source, and no other thread in this one. NULL: nothing is received. */
     void (*report_kept)(tunring_source *source, bool kept);
     /* Received slots are no longer used. May be called at any time. */

@@ -23,7 +23,7 @@ cdef class AeadLibrary:
     name : str
         ``"libcrypto"`` or ``"ipsec-mb"``.
     path : str
-        What it was loaded by.
+        The path or name by which it was loaded.
     version : str
         As the library puts it.
     """
@@ -148,8 +148,8 @@ cdef class Sealer:
 
     A datagram is the header, the counter (8 bytes), the ciphertext and the tag (16 bytes). The cipher's nonce is
     ``nonce`` and the counter's 8 bytes, so **a key is used with one Sealer only, and never again after it**: two
-    datagrams of one key and one counter betray both, and let anybody forge more. A child process can't use its
-    parent's.
+    datagrams of one key and one counter reveal both, and let anybody forge more. A child process can't use its
+    parent's Sealers.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ cdef class Sealer:
     key : bytes-like object
         32 bytes, for AES-128 16. It is copied.
     header : bytes-like object
-        What every datagram begins with, at most 128 bytes.
+        The bytes with which every datagram begins, at most 128.
     counter : int
         The first datagram's counter.
     nonce : bytes-like object
@@ -167,8 +167,8 @@ cdef class Sealer:
     pad_limit : int, optional
         The size in bytes that padding never exceeds, such as the MTU.
     authenticate_header : bool
-        Whether header and counter are the cipher's additional data, so that nobody can change them; without it there
-        is none. The counter is part of the nonce in any case.
+        True: header and counter are the cipher's additional data, so that nobody can change them. False: the cipher
+        has no additional data. The counter is part of the nonce in any case.
     byteorder : {"little", "big"}
         Of the counter in the datagram, and in the nonce.
 
@@ -235,8 +235,8 @@ cdef class Sealer:
     def seal(self, packets) -> Batch:
         """Encrypt packets, each into one datagram of the batch returned, back to back.
 
-        Any number of threads may call it at once: each takes the counters for all its packets before it begins. A call
-        that fails has used them up.
+        Any number of threads may call it at once: each call takes the counters of all its packets before it begins. A
+        call that fails has used them up.
 
         Parameters
         ----------
@@ -246,14 +246,14 @@ cdef class Sealer:
         Returns
         -------
         Batch
-            One datagram per packet. Its memory is used again when it is released and its views are gone.
+            One datagram per packet. Its memory is reused once it is released and its views are gone.
 
         Raises
         ------
         OverflowError
             Fewer counters are left than packets given; none was used.
         SessionClosed
-            The Sealer is closed, or its parent process's.
+            The Sealer is closed, or was made before a fork.
         """
         cdef _Packets held
         cdef tunring_sealer *sealer = self.sealer  # freed with us, and the caller holds us
@@ -281,11 +281,11 @@ cdef class Sealer:
 
     @property
     def counter(self) -> int:
-        """The next datagram's counter. One more than 2**64 - 2, the last that is used, when none is left."""
+        """The next datagram's counter. The last one used is 2**64 - 2; after it this is 2**64 - 1."""
         return tunring_sealer_counter(self.sealer)
 
     def close(self) -> None:
-        """Wipe the key once the calls in flight are done; later ones raise SessionClosed. Any number of times.
+        """Wipe the key once the calls in flight are done; later ones raise SessionClosed. Idempotent.
 
         Batches that it made stay.
         """
@@ -295,19 +295,19 @@ cdef class Sealer:
 @cython.final
 @cython.no_gc
 cdef class Opener:
-    """Decrypts what a :class:`Sealer` with the same key made; forged and repeated datagrams are left out.
+    """Decrypts the datagrams of a :class:`Sealer` with the same key; forged and repeated ones are left out.
 
     Parameters
     ----------
     algorithm, key, nonce, authenticate_header, byteorder
         As the Sealer has them.
     header : bytes-like object, optional
-        What datagrams begin with. Others are foreign: counted, and left alone, so that a batch can go from Opener to
-        Opener.
+        The bytes with which datagrams begin. Others are foreign: they are counted and left alone, so that a batch can
+        go from one Opener to the next.
     header_size : int
         Without ``header``: bytes of a header that may be anything, 0 to 128.
     window : int
-        How far a counter may lie behind the highest authentic one, 1 to 1048576. Each is accepted once.
+        Maximum distance of a counter behind the highest authentic one, 1 to 1048576. Each counter is accepted once.
     strip_padding : bool
         Cut a packet to the length that its IP header gives. A datagram that is not an IP packet, or whose header
         claims more than came, is rejected; an empty one is not.
@@ -368,9 +368,9 @@ cdef class Opener:
     def open(self, datagrams) -> Batch:
         """Decrypt datagrams into a batch of the packets that are authentic and new, in order.
 
-        A Batch is opened in place. Views of it that were handed out end, as by :meth:`Batch.release`, and its datagrams
-        can't be read any more, other than by the batch returned, which is a part of it; foreign ones stay as they are.
-        Of bytes-like objects copies are opened.
+        A Batch is opened in place. Its views end, as by :meth:`Batch.release`, and its datagrams can only be read
+        through the batch returned, which is a part of it. Foreign datagrams stay as they are. Bytes-like objects are
+        copied first.
 
         Any number of threads may call it at once. All tags of a call are checked before its counters are looked at.
 
@@ -391,7 +391,7 @@ cdef class Opener:
         ValueError
             The batch was released, or a datagram was opened before. Nothing was opened.
         SessionClosed
-            The Opener is closed, or its parent process's.
+            The Opener is closed, or was made before a fork.
         """
         if isinstance(datagrams, Batch):
             return self.open_in_place(datagrams)
@@ -462,7 +462,7 @@ cdef class Opener:
         return self.counts().foreign
 
     def close(self) -> None:
-        """Wipe the key once the calls in flight are done; later ones raise SessionClosed. Any number of times."""
+        """Wipe the key once the calls in flight are done; later ones raise SessionClosed. Idempotent."""
         tunring_opener_close(self.opener)
 
 

@@ -48,9 +48,9 @@ cdef _Words _words(Py_ssize_t count):
 cdef class Batch:
     """Received packets, in ring memory.
 
-    A sequence of writable memoryviews, made when asked for: ``batch[i]`` and iteration copy nothing. Give the slots
-    back with :meth:`release` or a ``with`` block as soon as you can, and copy what you keep: the ring regains room only
-    up to the oldest packet that is still held. A Batch may be used and released after its session is closed.
+    A sequence of writable memoryviews, made on demand: ``batch[i]`` and iteration copy nothing. Return the slots with
+    :meth:`release` or a ``with`` block as soon as you can, and copy what you keep: the ring regains room only up to the
+    oldest packet that is still held. A Batch may be used and released after its session is closed.
 
     Examples
     --------
@@ -239,7 +239,7 @@ cdef class Batch:
 
         Examples
         --------
-        With numpy, the headers of all packets in one go:
+        With numpy, the headers of all packets at once:
 
         >>> import numpy, tunring.testing
         >>> left, right = tunring.testing.pair()
@@ -277,12 +277,12 @@ cdef class Batch:
             self.leave()
 
     def release(self) -> None:
-        """Give the slots back to the ring and end the views that were handed out: they raise ValueError from here on.
+        """Return the slots to the ring and end the views of them, which raise ValueError from then on.
 
-        An object derived from one (a slice of a memoryview, a numpy array) stays valid and holds its slot until it is
-        gone. ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` answer after it, everything else raises
-        ValueError. Any number of times, from any thread. Releasing a part of a batch only makes the part unusable: its
-        slots and views end with the whole batch.
+        An object derived from a view (a slice of it, a numpy array) stays valid and holds its slot until it is gone.
+        ``len``, ``lengths``, ``offsets``, ``nbytes`` and ``released`` still work afterwards; everything else raises
+        ValueError. Idempotent. May be called from any thread. Releasing a part of a batch only makes the part unusable:
+        its slots and views end with the whole batch.
         """
         self.end()
 

@@ -105,7 +105,7 @@ cdef class Endpoint:
 
     @property
     def local(self):
-        """The own address that the datagram was sent to, which replies leave from; None if unknown. Not compared."""
+        """The local address that the datagram was sent to and replies leave from; None if unknown. Not compared."""
         return _write_host(self.value.local) if tunring_endpoint_has_local(&self.value) else None
 
     def __eq__(self, other):

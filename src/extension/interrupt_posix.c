@@ -134,7 +134,8 @@ exchange_wakeup_fd(int fd, int *before)
     return 0;
 }
 
-/* Sets somebody else's again, unless it was closed; then none. 0 and the one before, or -1 with an exception. */
+/* Restores another owner's descriptor, unless that was closed; then sets none. 0 and the one before, or -1 with an
+ * exception. */
 static int
 restore_wakeup_fd(const wakeup_fd *noted, int *before)
 {

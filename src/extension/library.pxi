@@ -265,7 +265,7 @@ cdef class AdapterHandle:
         return tunring_adapter_pinned(self.get())
 
     def close_sessions(self):
-        """Let no session start any more, wait for those that are starting, and close those that there are."""
+        """Let no more sessions start, wait for those that are starting, and close all."""
         cdef tunring_adapter *adapter = self.get()
         cdef _Session session
         # Here and below the caller's reference to `self` holds the adapter.

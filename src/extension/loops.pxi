@@ -163,9 +163,9 @@ cdef class Outgoing:
         self.packets = None
 
     cpdef bint proceed(self) except -1:
-        """Send what there is room for. False if the caller is to wait for more; raises what Session.send does.
+        """Send as many packets as fit. False if the caller must wait for more room; raises what Session.send does.
 
-        At the end the packets are let go.
+        At the end the packets are released.
         """
         cdef _Packets packets = self.packets
         self.check()

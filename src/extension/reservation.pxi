@@ -18,7 +18,7 @@ cdef class Slots:
     """Room in the send ring, to be filled in place: a sequence of writable memoryviews.
 
     :meth:`Session.reserve` makes it, for a ``with`` block. Leaving the block checks and sends the packets, in order; an
-    exception abandons them. The views end with the block: ``slots[i]``, iteration and slices make them when asked for.
+    exception abandons them. The views end with the block: ``slots[i]``, iteration and slices make them on demand.
 
     Examples
     --------
@@ -174,7 +174,7 @@ cdef class Slots:
         return None
 
     def abandon(self):
-        """Give the room up: each slot goes out as filler, which the host drops, once nothing is exported from it.
+        """Abandon the reservation: each slot goes out as filler, which the host drops, once nothing exports it.
 
         Leaving the block then sends nothing.
         """
@@ -211,7 +211,7 @@ cdef class Slots:
         return 0
 
     cdef Py_ssize_t position(self, index) except -1:
-        """The index of a slot that there is, counted from 0."""
+        """A slot's index, counted from 0 and checked."""
         cdef Py_ssize_t count = self.lease.slots.count
         cdef Py_ssize_t i
         cdef long long number
@@ -261,7 +261,7 @@ cdef class Slots:
         Parameters
         ----------
         index : int
-            Which; from the end if negative.
+            Index of the slot; from the end if negative.
 
         Raises
         ------
@@ -277,7 +277,7 @@ cdef class Slots:
             raise MemoryError()
 
     def shrink(self, index, length) -> None:
-        """Send a smaller packet in one of the slots: ``slots[index]`` has that length from here on.
+        """Send a smaller packet in one of the slots: ``slots[index]`` has that length from then on.
 
         Views that were taken before keep their length, but only the first ``length`` bytes are sent. The official DLL
         sends the whole slot, with zeros behind the packet: hosts go by the length in the IP header and trim the rest.
@@ -285,7 +285,7 @@ cdef class Slots:
         Parameters
         ----------
         index : int
-            Which slot; from the end if negative.
+            Index of the slot; from the end if negative.
         length : int
             Bytes of the packet: 20 to the slot's length.
 

@@ -73,7 +73,7 @@ cdef class Routes:
         return value
 
     def remove_value(self, int32_t value) -> int:
-        """Remove every prefix with this number; returns how many there were."""
+        """Remove every prefix with this number; returns the number of prefixes removed."""
         cdef uint32_t removed = 0
         cdef DWORD code
         with nogil:

@@ -199,21 +199,21 @@ cdef class _Session(_Source):
         Parameters
         ----------
         packets : iterable of bytes-like objects, or Batch
-            IP packets of at most 65535 bytes. All are checked before the first is sent. A Batch, of any session, stays
-            the caller's; those of its packets that are not IP are skipped and counted.
+            IP packets of at most 65535 bytes. All are checked before the first is sent. A Batch, of any session, is not
+            released; its packets that are not IP are skipped and counted.
         on_full : {"wait", "partial", "drop", "raise"}
-            When the ring is full: wait for room; send what fits; the same and count the rest as dropped; the same and
-            raise RingFull.
+            If the ring is full: "wait" waits for room. The others send what fits: "partial" returns then, "drop"
+            counts the rest as dropped, and "raise" raises RingFull.
         timeout : float, optional
             Seconds to wait for room; None waits for ever.
         checksums : "fill", optional
-            Complete what is sent, as :func:`tunring.packets.fill_checksums` does; where the interface has offloads, the
-            kernel computes them. The packets stay as they are.
+            Fill in checksums, as :func:`tunring.packets.fill_checksums` does, in the packets that are sent; the
+            caller's buffers stay as they are. Where the interface has offloads, the kernel computes them.
 
         Returns
         -------
         int
-            How many were sent. A packet that the kernel then refuses is counted in :meth:`stats`.
+            The number sent. A packet that the kernel refuses later is counted in :meth:`stats`.
 
         Raises
         ------
@@ -274,10 +274,10 @@ cdef class _Session(_Source):
         return outgoing
 
     def send_async(self, packets, *, on_full="wait", timeout=None, checksums=None):
-        """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
+        """:meth:`send` for an asyncio task: the event loop runs on while this waits for room.
 
-        Returns an awaitable. All packets are checked by the call itself, and can't be changed or released until it is
-        done. Tasks of one loop that wait for room get it in the order in which they asked.
+        Returns an awaitable. The call itself checks all packets, which can't be changed or released until the awaitable
+        is done. Tasks of one loop that wait for room get it in the order in which they asked.
 
         Parameters
         ----------
@@ -317,22 +317,22 @@ cdef class _Session(_Source):
         sizes : buffer of integers, or sequence of int
             Bytes of each packet: 20 to 65535.
         on_full : {"raise", "wait"}
-            When the ring lacks room.
+            The reaction if the ring lacks room.
         timeout : float, optional
             Seconds to wait for room; None waits for ever.
 
         Returns
         -------
         Slots
-            A context manager and a sequence of writable memoryviews; leaving the block checks and sends the packets, an
-            exception abandons them. Until then everything that is sent later, by any thread, is held back.
+            A context manager and a sequence of writable memoryviews. Leaving the block checks and sends the packets; an
+            exception abandons them. Until then the ring holds back everything that any thread sends later.
 
         Raises
         ------
         ValueError
             A size is out of range, or the ring could never hold them all.
         RingFull
-            There is no room, in time.
+            The ring lacks room, or still lacked it on timeout.
         """
         cdef int mode = _on_full(on_full, ("raise", "wait"))
         cdef int64_t deadline = _deadline(timeout)
@@ -419,10 +419,10 @@ cdef class _Session(_Source):
         )
 
     def close(self) -> None:
-        """End the session: wake whoever waits in it, wait for the calls in flight, give the rings up.
+        """End the session: wake its waiting calls, wait for all calls in flight, and end the rings.
 
-        Open reservations are abandoned. Batches and views stay valid; the ring's memory goes with the last of them.
-        Idempotent; may be called from any thread, also from a signal handler or a destructor.
+        Open reservations are abandoned. Batches and views stay valid; the ring's memory is freed with the last of them.
+        Idempotent. May be called from any thread, and from signal handlers and destructors.
         """
         try:
             self.end()

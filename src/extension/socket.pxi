@@ -104,7 +104,7 @@ cdef class _UdpSocket(_Source):
     Attributes
     ----------
     address : tuple
-        The own address, as ``getsockname()`` returns it.
+        The socket's own address, as ``getsockname()`` returns it.
     """
     cdef tunring_socket *socket      # set once: the source is a part of it
     cdef readonly object address
@@ -183,12 +183,12 @@ cdef class _UdpSocket(_Source):
     def send(self, packets, to, *, index=None, ecn=0, on_full="wait", timeout=None) -> int:
         """Send datagrams, in order.
 
-        Equal lengths in a row to one endpoint leave by one system call, straight from where they lie.
+        Datagrams of equal length in a row to one endpoint leave by one system call, without being copied first.
 
         Parameters
         ----------
         packets : iterable of bytes-like objects, or Batch
-            Datagrams of 0 to 65,507 bytes. All are checked before the first is sent. Whatever they contain is sent.
+            Datagrams of 0 to 65,507 bytes, with any content. All are checked before the first is sent.
         to : Endpoint, tuple, or list of them
             The destination: an :class:`Endpoint`, or an address as the :mod:`socket` module has it (literals only); or
             a list of destinations, with ``index``.
@@ -197,25 +197,25 @@ cdef class _UdpSocket(_Source):
         ecn : int, or buffer of integers, optional
             ECN bits, 0 to 3, of all datagrams or of each.
         on_full : {"wait", "partial", "drop", "raise"}
-            When the system has no room: wait for it; send what fits; the same and let go of the rest; the same and
-            raise RingFull.
+            If the system has no room: "wait" waits for it. The others send what fits: "partial" returns then, "drop"
+            drops the rest, and "raise" raises RingFull.
         timeout : float, optional
             Seconds to wait for room; None waits for ever.
 
         Returns
         -------
         int
-            The length of the prefix that was dealt with: accepted by the system, or refused by it and counted by kind
-            in :meth:`stats`. ``packets[n:]`` is what is left.
+            The number of datagrams, from the first on, that the system accepted, or refused and :meth:`stats` counts by
+            kind. ``packets[n:]`` are left.
 
         Raises
         ------
         TypeError, ValueError
             A datagram or a destination can't be sent to; nothing was sent.
         RingFull
-            With ``on_full="raise"``; its ``sent`` is the same length.
+            With ``on_full="raise"``; its ``sent`` is the same number.
         SessionClosed
-            The socket is closed; its ``sent`` is the same length.
+            The socket is closed; its ``sent`` is the same number.
 
         Examples
         --------
@@ -260,7 +260,7 @@ cdef class _UdpSocket(_Source):
         Returns
         -------
         list of int
-            What :meth:`send` would have returned for each. The first that finds no room is the last that is tried.
+            For each, the number that :meth:`send` would have returned. After the first without room, none is tried.
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
@@ -299,10 +299,10 @@ cdef class _UdpSocket(_Source):
         return outgoing
 
     def send_async(self, packets, to, *, index=None, ecn=0, on_full="wait", timeout=None):
-        """:meth:`send` for an asyncio task: the event loop goes on while this waits for room.
+        """:meth:`send` for an asyncio task: the event loop runs on while this waits for room.
 
-        Returns an awaitable. All datagrams and destinations are checked by the call itself, and can't be changed or
-        released until it is done. Tasks of one loop that wait for room get it in the order in which they asked.
+        Returns an awaitable. The call itself checks all datagrams and destinations, which can't be changed or released
+        until the awaitable is done. Tasks of one loop that wait for room get it in the order in which they asked.
 
         Parameters
         ----------
@@ -345,10 +345,10 @@ cdef class _UdpSocket(_Source):
         return stats_of(self.options, _figures(tunring_stats_figures, &common), figures, own.runs)
 
     def close(self) -> None:
-        """Close the socket: wake whoever waits in it and wait for the calls in flight.
+        """Close the socket: wake its waiting calls, and wait for all calls in flight.
 
-        Batches and views stay valid; the memory goes with the last of them. Idempotent; may be called from any thread,
-        also from a signal handler or a destructor.
+        Batches and views stay valid; the memory is freed with the last of them. Idempotent. May be called from any
+        thread, and from signal handlers and destructors.
         """
         self.lender()
         first = not self.close_called
@@ -387,20 +387,24 @@ class UdpSocket(_UdpSocket):
         Parameters
         ----------
         address : tuple
-            The own address, an IPv4 or IPv6 literal, and port; 0: any that is free.
-        segment, coalesce : bool, optional
-            Whether runs of datagrams leave and arrive by one system call (UDP_SEGMENT and UDP_GRO).
-            None: where the system can, and is not known to fail. ``TUNRING_UDP_OFFLOADS=0`` turns both off.
-        receive_buffer, send_buffer : int, optional
-            Bytes of the system's buffers. None: 16 MiB and 7 MiB, or what the system allows of it.
+            The socket's own address, an IPv4 or IPv6 literal, and port; 0 takes any free port.
+        segment : bool, optional
+            True: runs of datagrams leave by one system call (UDP_SEGMENT). None: if the system supports it and is not
+            known to fail. ``TUNRING_UDP_OFFLOADS=0`` turns it off.
+        coalesce : bool, optional
+            True: runs of datagrams arrive by one system call (UDP_GRO). None: as for ``segment``.
+        receive_buffer : int, optional
+            Bytes of the system's buffer for datagrams received. None: 16 MiB, or as much of that as the system allows.
+        send_buffer : int, optional
+            Bytes of the system's buffer for datagrams sent. None: 7 MiB, or as much of that as the system allows.
         pinned_limit : int, optional
-            Bytes of memory for datagrams that were received and not let go. None: 16 MiB.
+            Maximum bytes of memory for datagrams that were received and not yet released. None: 16 MiB.
         ipv6_only : bool
-            A socket of IPv6 takes no IPv4.
+            True: a socket of IPv6 does not take IPv4.
         reuse_port : bool
-            Several sockets may share the port (SO_REUSEPORT).
+            True: several sockets may share the port (SO_REUSEPORT).
         mark : int, optional
-            The firewall mark of what is sent; Linux only.
+            The firewall mark of the datagrams sent; Linux only.
         interface : str, optional
             The only interface to use; Linux only.
 
@@ -420,8 +424,8 @@ class UdpSocket(_UdpSocket):
     def from_socket(sock) -> UdpSocket:
         """Take over a bound UDP socket of the :mod:`socket` module.
 
-        It works on a copy, sets its own options, and puts them back at :meth:`close`. Until then the original must not
-        receive: it would get several datagrams as one.
+        The UdpSocket works on a copy of its descriptor, sets options of its own, and restores them at :meth:`close`.
+        Until then the original must not receive: it would get several datagrams as one.
         """
         from tunring._udp import from_socket
 

@@ -70,7 +70,6 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
         interrupt_arm(&signal)
         while True:
             wait.interrupt = signal.handle
-            # As above, and `cancel` is an event of an object that the caller holds.
             with nogil:
                 code = call(state, &wait)
             if code != ERROR_OPERATION_ABORTED:
@@ -233,19 +232,19 @@ cdef class _Source:
         timeout : float, optional
             Seconds to wait for the first packet; 0 polls, None waits for ever.
         min_packets : int, optional
-            Fewer packets than this are worth waiting for more: 1 to 65536.
+            Wait for more while there are fewer packets than this, for at most ``linger``: 1 to 65536.
         linger : float, optional
-            Seconds to wait for more, from the first packet on.
+            Maximum number of seconds to wait for more, from the first packet on.
 
         Returns
         -------
         Batch
-            Empty, hence false, when the time was up.
+            Empty, hence false, on timeout.
 
         Raises
         ------
         SessionClosed
-            It was closed, here or in another thread, or the adapter is gone.
+            It was closed, here or in another thread, or the adapter was removed.
         RingCorrupt
             The ring's state is invalid.
         """
@@ -277,10 +276,10 @@ cdef class _Source:
     # -- Receiving by event loops
 
     def receive_async(self, max_packets=256, timeout=None, *, min_packets=1, linger=0):
-        """:meth:`receive` for an asyncio task: the event loop goes on while this waits.
+        """:meth:`receive` for an asyncio task: the event loop runs on while this waits.
 
         Returns an awaitable of the batch. Any number of tasks and threads may receive from one source. A task that is
-        cancelled has taken nothing: packets for which it lingered are those of the next receive.
+        cancelled has taken nothing: the next receive gets the packets for which it lingered.
 
         Parameters
         ----------
@@ -330,33 +329,34 @@ cdef class _Source:
     # -- Capturing
 
     def capture(self, writer, *, interface=0, received=True, sent=True):
-        """Write what is received and sent to a file, until the end of a ``with`` block.
+        """Write the packets received and sent to a file, until the end of a ``with`` block.
 
-        The calls themselves, sync or async, copy each batch into the writer's buffer, without a Python object per
-        packet. A socket's datagrams get headers of IP and UDP, made from their endpoints: where a socket is bound to
-        any address, what it sends has that as its source unless the endpoint has a ``local`` one. They never fail
-        because of it, and never wait for a reader or a disk that is stuck: what doesn't fit is counted in the writer's
-        ``dropped``. A failure of the file is raised at the end of the block, or by
-        :meth:`tunring.pcapng.Writer.close`.
+        The calls that receive and send, async ones too, copy each batch into the writer's buffer, without a Python
+        object per packet. They never fail because of the capture, and never wait for a slow disk or reader: packets
+        that don't fit are counted in the writer's ``dropped``. A failure of the file is raised at the end of the block,
+        or by :meth:`tunring.pcapng.Writer.close`.
+
+        A socket's datagrams get IP and UDP headers, made from their endpoints. The source of a sent datagram is the
+        endpoint's ``local`` address if it has one, else the address that the socket is bound to, even 0.0.0.0 or ::.
 
         Parameters
         ----------
         writer : tunring.pcapng.Writer
-            Where to. Any number of sessions and sockets may be captured to it.
+            The file. Any number of sessions and sockets may be captured to it.
         interface : int
-            The interface that the packets are of, as :meth:`tunring.pcapng.Writer.add_interface` gave it.
+            The number of the packets' interface, as :meth:`tunring.pcapng.Writer.add_interface` returned it.
         received, sent : bool
-            Which packets.
+            The directions to capture.
 
         Returns
         -------
         tunring.pcapng.Recording
-            A context manager; or call its ``close``. Closing the session or socket ends it too.
+            A context manager, with a method ``close``. Closing the session or socket ends it, too.
 
         Raises
         ------
         RuntimeError
-            It is captured already.
+            The session or socket is captured already.
         SessionClosed
             It is closed.
 
@@ -392,7 +392,7 @@ cdef class _Source:
         return number
 
     def _end_capture(self, unsigned int number):
-        """End the capture of that number, for :class:`tunring.pcapng.Recording`. Any number of times."""
+        """End the capture of that number, for :class:`tunring.pcapng.Recording`. Idempotent."""
         cdef tunring_source *source = self.lender()
         # The caller's reference to `self` holds the pointer.
         with nogil:

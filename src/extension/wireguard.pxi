@@ -78,7 +78,7 @@ cdef class _WireGuardDevice:
     Parameters
     ----------
     session : Session
-        What packets come from and go to. It is not closed with the device.
+        Packets come from it and go to it. It is not closed with the device.
     """
     cdef tunring_wireguard *device   # NULL only if __cinit__ failed; freed by __dealloc__
     cdef readonly _Session session   # kept alive
@@ -167,7 +167,7 @@ cdef class _WireGuardDevice:
         return 0
 
     def close(self) -> None:
-        """End the loops and every wait, and wipe all keys. Any number of times, from any thread."""
+        """End the loops and every wait, and wipe all keys. Idempotent; may be called from any thread."""
         cdef tunring_wireguard *device = self.device
         with nogil:  # the caller holds us
             tunring_wireguard_close(device)
@@ -312,7 +312,7 @@ cdef class _WireGuardPeer:
         return f"<tunring._core._WireGuardPeer {tunring_wireguard_peer_number(self.get())}>"
 
     def remove(self) -> None:
-        """Take it out of the device, with its keys, networks, indices and staged packets. Any number of times."""
+        """Take it out of the device, with its keys, networks, indices and staged packets. Idempotent."""
         cdef tunring_wireguard_peer *peer = self.get()
         self.device.peers.pop(tunring_wireguard_peer_number(peer), None)
         tunring_wireguard_peer_remove(peer)
@@ -358,14 +358,14 @@ cdef class _WireGuardPeer:
         return self.device.check(code, "can't set allowed IPs")
 
     def set_allowed_ips(self, networks) -> None:
-        """Replace its networks by these (address, prefix length); they are taken from whoever has them.
+        """Replace its networks by these (address, prefix length), which other peers lose.
 
         Bits behind a prefix must be 0.
         """
         self.allow(networks, True)
 
     def add_allowed_ip(self, address, length) -> None:
-        """Give it another network, taken from whoever has it."""
+        """Give it another network, which any other peer loses."""
         self.allow([(address, length)], False)
 
     def allowed_ips(self) -> list:

@@ -174,7 +174,7 @@ fill_udp(const layout *found, BYTE *packet)
     const uint32_t size = left >= UDP ? packet_get16(datagram + 4) : 0;
     if (size < UDP || size > left)
         return false;
-    /* 0 would mean that there is none. */
+    /* 0 would mean: without a checksum. */
     if (store_checksum(datagram + 6, datagram, size, pseudo_sum(found, packet, size)) == 0)
         packet_store_word(datagram + 6, 0xFFFF);
     return true;

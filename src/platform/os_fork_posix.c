@@ -236,7 +236,7 @@ os_fd_close(int fd)
     if (fd < 0)
         return;
     os_fork_hold();
-    /* Its cell is emptied before the close: afterwards the number may be somebody else's. */
+    /* Its cell is emptied before the close: afterwards the number may belong to another file. */
     if (take_from_table(fd))
         close(fd);
     os_fork_release();

@@ -37,7 +37,7 @@ wait_code(int ready)
 /* Takes the signal of an auto-reset read event back. True if there was one: then look at the ring once more. */
 bool wait_settle(HANDLE read_event);
 
-/* For whoever was woken by a read event and did not see the ring empty: the next waiter has to be woken too. */
+/* For a thread that a read event woke and that did not see the ring empty: the next waiter has to be woken, too. */
 void wait_rearm(HANDLE read_event);
 
 #endif

@@ -16,7 +16,7 @@
 #define COOKIE_LIFE (120 * NANOSECONDS)
 #define COOKIE_NONCE 24u
 #define COOKIE_REPLY_SIZE 64u
-/* Cookie replies in a second, whoever asks. */
+/* Maximum number of cookie replies per second, for all senders together. */
 #define MAX_COOKIES 10000u
 /* The queue is filling: handshakes come faster than the caller takes them. */
 #define LOAD (TUNRING_WIREGUARD_QUEUE / 8)

@@ -117,7 +117,7 @@ take_messages(queue *self, tunring_wireguard_news *news)
     }
 }
 
-/* Takes what there is. False if there is nothing, and nobody wants the wait to end. */
+/* Takes the messages that wait. False if there are none, and nobody wants the wait to end. */
 static bool
 take(queue *self, tunring_wireguard_news *news)
 {

@@ -17,7 +17,7 @@ typedef struct virtio_header
     uint16_t header_length;   /* a hint */
     uint16_t gso_size;        /* payload bytes of each segment but the last */
     uint16_t checksum_start;  /* offset in the packet from which on the checksum is to be taken */
-    uint16_t checksum_offset; /* where it goes, from there; the sum of the pseudo-header is there already */
+    uint16_t checksum_offset; /* its place, from there; it already holds the sum of the pseudo-header */
 } virtio_header;
 
 WINTUN_ASSERT(sizeof(virtio_header) == 10, "no padding");

@@ -114,7 +114,7 @@ open_tun(int *fd)
     return code ? code : store_fd(fd, opened, "Opening " TUN_PATH);
 }
 
-/* Opens what every device needs: everything that can fail for want of descriptors comes before the interface. */
+/* Opens what every device needs: everything that fails without free descriptors comes before the interface. */
 static DWORD
 open_descriptors(tun_device *device, tun_origin origin)
 {

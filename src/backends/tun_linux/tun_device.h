@@ -24,7 +24,7 @@ typedef enum tun_origin
 {
     TUN_MADE,   /* it goes with us */
     TUN_OPENED, /* it was there, and stays */
-    TUN_ADOPTED /* by somebody else's descriptor, whose it is */
+    TUN_ADOPTED /* by a descriptor that another program opened, and keeps */
 } tun_origin;
 
 typedef struct tun_device

@@ -24,7 +24,7 @@ void tun_link_set_carrier(int fd, int control, const char *name, bool up);
 /* Packets that each of the interface's queues holds at most. */
 int tun_link_queue_length(int control, const char *name);
 
-/* Raises that to at least `length`. A refusal of the system is only logged: packets pass all the same. */
+/* Raises that to at least `length`. A refusal of the system is only logged: packets pass nevertheless. */
 void tun_link_raise_queue_length(int control, const char *name, int length);
 
 #endif
