@@ -137,25 +137,25 @@ class Adapter:
             The interface's name. Windows: 1 to 127 UTF-16 units. Linux: 1 to 15 bytes, without ``%``, ``/``, ``:`` and
             white space, and neither ``.`` nor ``..``.
         tunnel_type : str
-            What kind of tunnel this is, for people: 1 to 128 UTF-16 units.
+            The kind of tunnel, for people to read: 1 to 128 UTF-16 units.
         guid : uuid.UUID or str, optional
-            The adapter's identity from one creation to the next, on Windows, where None makes one of the name and the
-            machine's own. Two adapters of ``loopback`` with the same one are the ends of a cable.
+            The adapter's identity from one creation to the next, on Windows, where None derives one from the name and
+            the machine's own GUID. Two adapters of ``loopback`` with the same GUID are the ends of a cable.
         if_exists : str
-            What to do about an adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
-            :meth:`open` does. ``"recreate"``: remove it, if no process uses it; on Windows that is
-            one whose process has died, and takes up to 5 seconds, on Linux a persistent TUN interface.
+            The reaction to an existing adapter of that name. ``"error"``: raise AlreadyExists. ``"open"``: open it, as
+            :meth:`open` does. ``"recreate"``: remove it first, if no process uses it: on Windows an adapter whose
+            process has died, in at most 5 seconds, and on Linux a persistent TUN interface.
         queues : int
-            1 to 256: how many sessions it can have at a time, see :meth:`start_sessions`. More than 1 on Linux only.
+            1 to 256: maximum number of simultaneous sessions, see :meth:`start_sessions`. More than 1 on Linux only.
         library : Library, optional
-            What to create it with; :func:`tunring.load` by default.
+            The library that creates it; that of :func:`tunring.load` by default.
 
         Raises
         ------
         AlreadyExists
-            The name is taken (a FileExistsError), on Windows by a network interface of whatever kind.
+            The name is taken (a FileExistsError), on Windows by a network interface of any kind.
         AccessDenied
-            The privilege is lacking (a PermissionError); the message names it.
+            The privilege is missing (a PermissionError); the message names it.
         ValueError
             A name, or the number of queues, is refused.
         NotImplementedError
@@ -180,16 +180,16 @@ class Adapter:
 
     @classmethod
     def open(cls, name: str, *, library: _core.Library | None = None) -> Adapter:
-        """Open an adapter that exists: closing it leaves it there.
+        """Open an existing adapter, which outlives its closing.
 
         On Linux that is a persistent TUN interface; its owner needs no privilege.
 
         Raises
         ------
         NotFound
-            There is none of that name (a FileNotFoundError).
+            No adapter has that name (a FileNotFoundError).
         AccessDenied
-            It is somebody else's (a PermissionError).
+            It belongs to another user (a PermissionError).
         AdapterBusy
             Another program has it, or it is being removed and still exists after 5 seconds.
         """
@@ -205,19 +205,19 @@ class Adapter:
     def from_fd(cls, fd: int, *, library: _core.Library | None = None) -> Adapter:
         """Serve a TUN descriptor that another process, or another part of this one, has attached to its interface.
 
-        For programs without privileges that are handed one, as VPN services do. Linux only.
+        For programs without privileges to which another one, such as a VPN service, hands a descriptor. Linux only.
 
         Parameters
         ----------
         fd : int
             A descriptor of ``/dev/net/tun`` after TUNSETIFF, in TUN mode and without packet information
-            (``IFF_NO_PI``); with virtio headers (``IFF_VNET_HDR``) offloads are used. It stays the caller's: a copy is
-            taken, with which it becomes non-blocking.
+            (``IFF_NO_PI``); with virtio headers (``IFF_VNET_HDR``) offloads are used. The adapter takes a copy. The
+            caller keeps the original, which becomes non-blocking as well.
 
         Raises
         ------
         ValueError
-            It is not such a descriptor; the message names the fault.
+            The descriptor is of another kind; the message names the fault.
         WintunError
             The library has no descriptors (``winerror`` 50).
         """
@@ -247,7 +247,7 @@ class Adapter:
 
     @property
     def ifindex(self) -> int | None:
-        """The interface index, or None for an adapter that the system knows nothing of (``loopback``), or not yet."""
+        """The interface index, or None for an adapter that the system does not know (``loopback``), or not yet."""
         return index_of(self._handle, self._library, self._luid)
 
     @property
@@ -275,7 +275,7 @@ class Adapter:
         """Give the interface addresses, an MTU and routes, and bring it up or down: all of it, or nothing.
 
         May be called again: existing settings are accepted, and settings that are not named stay, apart from ``up``.
-        When the adapter is closed, an interface that stays gets back what it had before.
+        When the adapter is closed, an interface that stays gets its former configuration back.
 
         Parameters
         ----------
@@ -288,41 +288,40 @@ class Adapter:
         metric : int, optional
             1 to 9999: of several routes to the same network, through this or other interfaces, the lowest wins. It is
             for the networks of ``addresses`` and for ``routes``, those of earlier calls too. Windows adds it to the
-            metric of each route; on Linux a route that names one has just that.
+            metric of each route; on Linux the metric of a :class:`Route` replaces it.
         dns : iterable of str or ipaddress addresses
             Name servers that belong to the adapter, in place of those it has. Windows 10 2004 or later; Linux with
             systemd-resolved and the extra ``dns``, which asks them beside those of other interfaces.
         domains : iterable of str
-            DNS domains that belong to the adapter, in place of those it has. ``"corp.example"``: its names are asked of
-            the adapter's servers, and it is appended to names without a dot. ``"~corp.example"``: the former only.
-            ``"~."``: all names are asked of the adapter's servers. Windows: without ``~``, and just appended.
+            DNS domains that belong to the adapter, in place of those it has. ``"corp.example"``: the adapter's servers
+            look its names up, and it is appended to names without a dot. ``"~corp.example"``: only the former.
+            ``"~."``: the adapter's servers look all names up. Windows: only without ``~``, and only appended.
         routes : iterable of str, ipaddress networks, (network, gateway) or Route
-            What is to be reached through the adapter. It has one to each network; a later call's replaces it. A gateway
-            that is behind another interface is refused.
+            Networks to be reached through the adapter, with one route per network: a later call's replaces it. A
+            gateway that is behind another interface is refused.
         default : bool, 4 or 6
-            True: all traffic of each family that the adapter has addresses of goes through it, though another interface
-            has a default route; 4 or 6: of that one. A warning is logged if the other family keeps one. Linux: by a
-            table and rules as wg-quick makes them, once in a network namespace. Windows: by a metric that beats those
-            of other interfaces.
+            True: all traffic of each address family that the adapter has goes through it, although another interface
+            has a default route. 4 or 6: that of this family only. A warning is logged if the other family keeps a
+            default route elsewhere. Linux: by a table and rules as wg-quick makes them, for one adapter per network
+            namespace. Windows: by a metric that beats those of other interfaces.
         bypass : iterable of str, ipaddress addresses or networks
-            With ``default``, what is to be reached as before: first of all the host at the other end of the tunnel.
-            Linux: it follows the main table. Windows: by the hop that leads there at the time of the call.
+            With ``default``, hosts and networks to be reached as before: first of all the other end of the tunnel.
+            Linux: by the main table. Windows: by the next hop that they have at the time of the call.
         mark : int, optional
-            Linux, with ``default``: with this mark a socket's packets go beside the adapter, see :meth:`bypass`. The
+            Linux, with ``default``: a socket's packets with this mark go past the adapter, see :meth:`bypass`. The
             table's number by default.
         table : int, optional
-            Linux, with ``default``: the routing table to use; the first that is free from 51820 on by default. Without
-            it: the table that ``routes`` go to, instead of the main one; which packets look there is for rules of your
-            own.
+            Linux, with ``default``: the routing table to use; by default the first free one from 51820 on. Without
+            ``default``: the table for ``routes``, instead of the main one; add rules of your own that lead to it.
         ipv6 : bool, optional
-            False: the system is to do nothing of IPv6 on the interface by itself: it gets no link-local address and
-            sends no router solicitations. True: as it was before that. None: no change.
+            False: the system does not use IPv6 on the interface by itself: the interface gets no link-local address and
+            sends no router solicitations. True: undoes False. None: no change.
         queue_length : int, optional
-            Linux: 1 to 65536 packets that wait for a session which does not keep up, before the kernel drops others.
+            Linux: maximum number of packets that wait for a slow session before the kernel drops others, 1 to 65536.
         up : bool
-            Whether the interface is to be up. While it is down there are no routes; those it was given, and its IPv6
-            addresses, return with the call that brings it up. Windows: it is up while it has a session, False is not
-            possible.
+            False takes the interface down. While it is down it has no routes; those it was given, and its IPv6
+            addresses, return with the call that brings it up. On Windows it is up while it has a session, and False is
+            an error.
 
         Returns
         -------
@@ -334,21 +333,22 @@ class Adapter:
         ValueError
             A value is refused; nothing was changed.
         PermissionError
-            The privilege is lacking.
+            The privilege is missing.
         AlreadyExists
             Another interface has the route, or the default route; the message names it.
         FamilyDisabled
-            IPv6 (or IPv4) is switched off there, and something of it was asked for.
+            IPv6 (or IPv4) is off on the interface, and an argument needs it.
         WintunError
-            The system refused a step; what was done before it is undone.
+            The system refused a step; the steps before it are undone.
         NotImplementedError
             The system doesn't know the adapter, or can't do that; the message has the reason.
 
         Notes
         -----
-        What a killed process has left on an interface that stays, on Linux, the next ``configure`` or ``close`` of an
-        adapter that opens it removes: addresses (since Linux 5.18), routes and rules, by a mark they bear. Its MTU and
-        its state stay, and so does all of it on an interface of several queues, which another process may be using.
+        On Linux, a killed process leaves its configuration on an interface that stays. The next ``configure`` or
+        ``close`` of an adapter that opens the interface removes addresses (since Linux 5.18), routes and rules, by a
+        mark they bear. MTU and state stay, and everything stays on an interface of several queues, which another
+        process may be using.
         """
         return self._configurator.configure(
             {
@@ -369,10 +369,10 @@ class Adapter:
         )
 
     def bypass(self, sock: Any) -> None:
-        """Let a socket's packets go beside the adapter's default route, as the tunnel's own datagrams must.
+        """Let a socket's packets go past the adapter's default route, as the tunnel's own datagrams must.
 
-        Linux: it gets the mark of that route, which needs CAP_NET_ADMIN. Windows: it is bound to the interface that has
-        the best other default route at the time of the call.
+        Linux: the socket gets the mark of that route, which requires CAP_NET_ADMIN. Windows: it is bound to the
+        interface that has the best other default route at the time of the call.
 
         Parameters
         ----------
@@ -384,17 +384,17 @@ class Adapter:
         RuntimeError
             The adapter has no default route by ``configure(default=...)``.
         PermissionError
-            The privilege is lacking.
+            The privilege is missing.
         """
         self._configurator.bypass(sock)
 
     def configuration(self) -> Configuration:
-        """Ask the system what the interface has. That takes no privilege.
+        """Read the interface's configuration from the system. Requires no privilege.
 
         Raises
         ------
         NotImplementedError
-            The adapter is none that the system knows.
+            The system does not know the adapter.
         """
         return self._configurator.read()
 
@@ -405,13 +405,13 @@ class Adapter:
         ----------
         capacity : int
             Bytes of each of the two rings: a power of two from 128 KiB to 64 MiB. On Linux packets wait in the kernel
-            until they are received, and an interface has room for 500. For an adapter that :meth:`create` made it is
-            raised to one packet per 2048 bytes of capacity, at most 8192: 2048 packets by default.
+            until they are received, and an interface has room for 500. For adapters that :meth:`create` made, that is
+            raised to one packet per 2048 bytes of capacity, at most 8192; by default to 2048 packets.
         coalesce : {"all", "tcp", "none"}
-            Which packets of a flow that are sent together ``tun_linux`` hands to the kernel as one, and only with
-            offloads: TCP segments and UDP datagrams, TCP segments, or none. Sockets get the same data as without. Raw
-            sockets, packet sockets, the firewall's counters and the packet that an ICMP error quotes see merged
-            datagrams. Datagrams with a TTL or hop limit of at most 32 are never merged. Other libraries ignore it.
+            The packets of a flow that ``tun_linux``, with offloads, may merge when they are sent together: TCP segments
+            and UDP datagrams, only TCP segments, or none. Sockets get the same data in any case. Raw sockets, packet
+            sockets, the firewall's counters and the packet that an ICMP error quotes see merged datagrams. Datagrams
+            with a TTL or hop limit of at most 32 are never merged. Other libraries ignore this argument.
 
         Raises
         ------
@@ -420,7 +420,7 @@ class Adapter:
         AdapterBusy
             It has a session, or packets of its last one are still held.
         SessionClosed
-            The adapter was closed, before or meanwhile (``reason`` is then ``"closed"``), or is the parent process's.
+            The adapter was closed, before or meanwhile (``reason`` is then ``"closed"``), or was made before a fork.
         """
         return self._start(capacity, coalesce, closes_adapter=False)
 
@@ -444,14 +444,15 @@ class Adapter:
     ) -> list[_core.Session]:
         """Start sessions, each on a queue of its own, for as many threads or processors: all of them or none.
 
-        The kernel gives each flow to one queue: to the one that last sent a packet of it, or else to any. A queue that
-        nobody reads loses its share, so close them together. ``host_dropped`` of each is the interface's. On Linux,
-        for adapters with several queues; each queue but the first takes the privilege that opening the adapter takes.
+        The kernel assigns each flow to one queue: to the one that last sent a packet of it, or else to any. Packets of
+        a queue that nobody reads are lost, so close the sessions together. The ``host_dropped`` of each counts for the
+        whole interface. Linux only, for adapters with several queues; each queue after the first requires the privilege
+        that opening the adapter does.
 
         Parameters
         ----------
         count : int
-            1 to the adapter's ``queues``; of an adapter that was opened as many as the system allows.
+            1 to the adapter's ``queues``; for an adapter that was opened, to as many as the system allows.
         capacity, coalesce
             As for :meth:`start_session`, as are the errors.
 
@@ -510,10 +511,10 @@ class Adapter:
             self._own_queues.remove(queue)
 
     def close(self) -> None:
-        """Close the adapter's session, and the adapter; one that :meth:`create` made goes away.
+        """Close the adapter's session, and the adapter; an interface that :meth:`create` made is removed.
 
-        One that stays loses what :meth:`configure` gave it. May be called any number of times, from any thread. Packets
-        that are still held keep ring memory, and on Windows the adapter, until they are let go.
+        An interface that stays loses what :meth:`configure` gave it. Idempotent. May be called from any thread. Packets
+        that are still held keep ring memory, and on Windows the adapter, until they are released.
         """
         self._closed = True
         self._open_adapters.pop(id(self), None)
@@ -532,9 +533,9 @@ class Adapter:
             warnings.warn(f"{self!r} leaves a part of its configuration behind: {problem}", RuntimeWarning)
 
     def fileno(self) -> int:
-        """Lend the interface's TUN descriptor. It stays the adapter's: nobody else may close it, or read from it.
+        """Lend the interface's TUN descriptor. It still belongs to the adapter: do not close it or read from it.
 
-        For its ioctls, and for handing it to another process, which gets a copy. Linux only.
+        For ioctls, and for handing a copy to another process. Linux only.
 
         Raises
         ------
@@ -548,9 +549,9 @@ class Adapter:
     def detach(self) -> int:
         """Close the adapter and its session, leave the interface as it is, and return its TUN descriptor.
 
-        For a restart without an interruption: another program goes on by :meth:`from_fd`, and meanwhile the kernel
-        queues what comes. Link, offloads, addresses, routes and DNS stay, and the interface does as long as the
-        descriptor is open, which is the caller's to close. Only packets that were received already, or wait in the
+        For a restart without an interruption: another program takes over with :meth:`from_fd`, and in the meantime the
+        kernel queues packets. Link, offloads, addresses, routes and DNS stay, and the interface exists as long as the
+        descriptor is open, which the caller has to close. Only packets that were already received, or wait in the
         rings, are lost. Linux only.
 
         Raises

@@ -79,7 +79,7 @@ class Changes:
     Parameters
     ----------
     first : dict
-        What there was before the first change of each thing. All calls add to it as they go on, since a signal handler
+        The state before the first change of each thing. All calls add to it as they go on, since a signal handler
         may configure, or close the adapter, in the middle of another call.
     """
 
@@ -90,7 +90,7 @@ class Changes:
         self.noted: dict[Key, Any] = {}
 
     def note(self, key: Key, before: Any) -> None:
-        """Note what there is, before it is changed; None if there is nothing. The first note of a thing counts."""
+        """Note a setting before it is changed; None if there is none. The first note of a setting counts."""
         if key in self.noted:
             return
         self.noted[key] = before
@@ -115,7 +115,7 @@ class System(Protocol):
         """Apply a request, note what was there before it is changed, and compare with the system's state afterwards."""
 
     def read(self) -> Configuration:
-        """Ask the system what the interface has."""
+        """Read the interface's configuration from the system."""
 
     def restore(self, before: Mapping[Key, Any]) -> Exception | None:
         """Make things what they were; returns the first failure, which keeps the others from nothing."""
@@ -199,7 +199,7 @@ class Configurator:
     def _own_lock(self, *, getpid: Callable[[], int] = os.getpid) -> threading.RLock:  # at exit, modules may be empty
         """Return the lock. A forked child gets one of its own, as another thread may hold its parent's.
 
-        Whoever inherits this object by a fork has nothing to take back.
+        A child that inherits this object by a fork has nothing to undo.
         """
         if self._process != getpid():
             self._process = getpid()
@@ -276,7 +276,7 @@ class Configurator:
     def close(self) -> Exception | None:
         """Take back what was given, or what of it would outlive the interface if that goes.
 
-        Returns what went wrong, if anything: closing goes on all the same. May be called at any time, and again.
+        Returns the problem, if any: closing goes on nevertheless. Idempotent. May be called at any time.
         """
         with self._own_lock():
             self._closed = True

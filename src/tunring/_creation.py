@@ -64,7 +64,7 @@ def create_handle(
 
 @contextmanager
 def explained(library: _core.Library) -> Iterator[None]:
-    """A failure for want of elevation is reported as such, whatever the DLL made of it."""
+    """A failure caused by missing elevation is reported as such, whatever code the DLL returned."""
     try:
         yield
     except (AlreadyExists, AdapterBusy, NotFound):

@@ -6,12 +6,12 @@ import sys
 
 
 def import_advice(error: ImportError, package: str, extra: str = "") -> str:
-    """Say that something needs a package which is absent, or which is there and broken.
+    """Advice for something that requires a package which is absent or broken.
 
     Parameters
     ----------
     error : ImportError
-        What importing it raised. Chain it to the exception that carries the advice.
+        The exception that importing it raised. Chain it to the exception that carries the advice.
     package : str
         The package's name.
     extra : str

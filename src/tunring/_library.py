@@ -23,7 +23,7 @@ _VERIFY_VARIABLE = "TUNRING_WINTUN_VERIFY"
 
 # A signal handler or a finalizer may load one as well, in a thread that is just loading one.
 _lock = threading.RLock()
-#: By resolved path, and by name: whoever has loaded one and then given up privileges may not see the file any more.
+#: By resolved path, and by name: a process that has given up privileges may not see the file any more.
 _loaded: dict[str, Library] = {}
 
 
@@ -124,17 +124,18 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
     ----------
     which : str or path, optional
         ``"tun_linux"``: Linux's ``/dev/net/tun``. ``"loopback"``: a cable in memory, on every system.
-        ``"wintun"``: the official DLL, from where ``TUNRING_WINTUN_DLL`` says, from beside this package or from
-        System32. Anything else is a path. None: what this system's packets go through.
+        ``"wintun"``: the official DLL, at the path in ``TUNRING_WINTUN_DLL``, beside this package or in
+        System32. Anything else is a path. None: the library for this system's network.
     verify : bool
         On Windows, take only official builds of the DLL, known by their SHA-256. False, or ``TUNRING_WINTUN_VERIFY=0``
         in the environment, takes others with a warning: for a build that is newer than this version of tunring.
     **options
-        For adapters that are made from now on, by anybody who has loaded the library. ``tun_linux`` has ``offloads``,
+        For all adapters that are made from now on with the library. ``tun_linux`` has ``offloads``,
         True by default: hand superpackets of TCP and UDP segments to and from the kernel, where it can, rather than
         single packets. The session's packets are the same, only faster. The official DLL has ``wake_guard``, True by
-        default: up to version 0.14 its driver can miss that a packet was sent, and let it lie until the next one comes.
-        With it, one filler that the driver drops follows the last packet of each burst after 3 to 6 ms, and wakes it.
+        default: up to version 0.14 its driver can miss that a packet was sent, and leave it until the next one comes.
+        With the guard, one filler, which the driver drops, follows the last packet of each burst after 3 to 6 ms and
+        wakes the driver.
 
     Returns
     -------
@@ -144,7 +145,7 @@ def load(which: str | os.PathLike[str] | None = None, *, verify: bool = True, **
     Raises
     ------
     LibraryNotFound
-        There is no such file; the message lists the places that were tried.
+        The file does not exist; the message lists the places that were tried.
     LibraryInvalid
         It is not a library for this machine or not an official build, or lacks one of the 14 functions, which is named.
     TypeError
@@ -186,7 +187,7 @@ def the_library(library: Library | None) -> Library:
 
 
 def running_driver_version(library: Library | None = None) -> DriverVersion:
-    """Ask which version of the driver runs now.
+    """Return the version of the running driver.
 
     Wintun's for the official DLL; the kernel's for ``tun_linux``, of which the TUN driver is a part; the library's own
     for ``loopback``.
@@ -202,11 +203,11 @@ def running_driver_version(library: Library | None = None) -> DriverVersion:
 def delete_driver(library: Library | None = None) -> None:
     """Remove the driver from the system, if no adapter is in use.
 
-    Our own libraries have installed nothing: there it does nothing, and fails all the same while adapters are open.
+    Our own libraries install none: for them it does nothing, but fails, too, while adapters are open.
 
     Raises
     ------
     WintunError
-        It is in use, or the system refused.
+        The driver is in use, or the system refused.
     """
     the_library(library).delete_driver()

@@ -1,6 +1,6 @@
 """The libraries' log lines, in Python.
 
-The libraries call back on whichever thread has something to log. The core queues the lines without Python, and one
+The libraries call back on any thread that has something to log. The core queues the lines without Python, and one
 thread here drains the queue.
 """
 
@@ -83,9 +83,9 @@ def set_logger(target: LogTarget | None, library: _core.Library | None = None) -
     ----------
     target : callable, logging.Logger or None
         A callable gets the level, as in the logging module, and the text. It runs in a thread of tunring's own, a
-        moment after the line was written, and may do anything, also close sessions.
+        moment after the line was written, and may do anything, even close sessions.
     library : Library, optional
-        Whose lines; by default those of :func:`tunring.load`.
+        The library whose lines are sent; by default that of :func:`tunring.load`.
 
     Raises
     ------

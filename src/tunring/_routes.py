@@ -1,4 +1,4 @@
-"""A table of IP prefixes that whole batches are looked up in."""
+"""A table of IP prefixes, for lookups of whole batches."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class RouteTable(MutableMapping["Prefix", int]):
     Parameters
     ----------
     routes : mapping of prefixes to int, or iterable of pairs, optional
-        What it begins with.
+        The prefixes that it begins with, and their numbers.
 
     Raises
     ------
     TypeError, ValueError
-        A prefix is not valid, has bits set behind its length, or comes twice with different numbers; or a number is not
-        0 to 2147483647. Nothing was changed.
+        A prefix is not valid, has bits set behind its length, or appears twice with different numbers; or a number is
+        not 0 to 2147483647. Nothing was changed.
 
     Examples
     --------
@@ -122,8 +122,8 @@ class RouteTable(MutableMapping["Prefix", int]):
         -------
         memoryview
             One number per packet, of format "i" (int32), with memory of its own: -1 where no prefix contains the
-            address, and for what is not IP. ``batch.split`` and numpy take it as it is. A packet is looked up among the
-            prefixes of its own version of IP.
+            address, and for packets that are not IP. ``batch.split`` and numpy take it as it is. A packet is looked
+            up among the prefixes of its own version of IP.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class RouteTable(MutableMapping["Prefix", int]):
         return self._routes.lookup(batch, False)
 
     def lookup_sources(self, batch: Batch, /) -> memoryview[int]:
-        """The number of each packet's source, as :meth:`lookup` gives those of destinations."""
+        """The number of each packet's source, as :meth:`lookup` returns those of destinations."""
         return self._routes.lookup(batch, True)
 
     def lookup_address(self, address: Address, /) -> int:
@@ -213,7 +213,7 @@ class RouteTable(MutableMapping["Prefix", int]):
         self._routes.set([(*key, value) for key, value in sorted(wanted.items())])
 
     def remove_value(self, value: SupportsIndex, /) -> int:
-        """Remove every prefix that has this number; returns how many there were.
+        """Remove every prefix that has this number; returns the number of prefixes removed.
 
         Examples
         --------

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A session's figures since it started. Each is exact, but together they are not of one instant.
+    """A session's figures since its start. Each is exact, but they are not all read at the same instant.
 
-    The fields are the same for every library; None stands where a library doesn't know, as the official DLL doesn't
+    The fields are the same for every library. A figure that the library doesn't know is None: the official DLL doesn't
     know what the driver does.
 
     Attributes
@@ -35,10 +35,9 @@ class Stats:
     capacity : int
         Bytes of each ring.
     host_dropped : int or None
-        Packets that the library lost: towards this session for want of room, or from it because nobody listens.
-        On Linux they are those that found the interface's queue full, which a larger ``capacity`` makes longer.
-        A packet in a full queue waits until all before it are received: 2048 packets of 1400 bytes are 23 ms at
-        1 Gbit/s.
+        Packets that the library lost: on the way to this session because of a full queue, or from it because nobody
+        listens. On Linux it is the interface's queue, which a larger ``capacity`` makes longer. A packet in a full
+        queue waits until all before it are received: 2048 packets of 1400 bytes take 23 ms at 1 Gbit/s.
     host_filtered : int or None
         Packets, either way, that are not IP packets: the host drops them. Fillers are among them.
     write_errors : int or None

@@ -1,4 +1,4 @@
-"""Making UDP sockets: what the system is asked for, and what it granted. The sockets are in the extension module."""
+"""Making UDP sockets, and their options. The sockets themselves are in the extension module."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class UdpStats:
-    """A socket's figures since it was opened. Each is exact, but together they are not of one instant."""
+    """A socket's figures since it was opened. Each is exact, but they are not all read at the same instant."""
 
     #: Datagrams, their bytes, and batches that were received.
     received_packets: int
@@ -88,7 +88,7 @@ class Options:
     sock : socket.socket
         The socket. It is kept only if it was taken over.
     taken_over : bool
-        Whether the options belong to somebody else.
+        True if the options belong to somebody else.
     """
 
     def __init__(self, sock: socket.socket, taken_over: bool) -> None:

@@ -215,7 +215,7 @@ def library_for(algorithm: str) -> AeadLibrary:
 
 
 def providers() -> dict[Algorithm, Provider]:
-    """Tell which library serves each algorithm, and why not another.
+    """Return the library that serves each algorithm, and why others do not.
 
     Returns
     -------

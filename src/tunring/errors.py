@@ -1,6 +1,6 @@
 """Failures, as exceptions.
 
-Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its children, each of
+Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its subclasses, each of
 which is also the built-in exception that Python programs expect (``PermissionError``, ``FileNotFoundError``, ...). The
 library's own code is in ``winerror`` on every system; ``errno`` is the POSIX equivalent.
 """
@@ -43,7 +43,7 @@ class WintunError(OSError):
     code : int
         The Win32 error code.
     message : str, optional
-        What failed, in words; the code's own text by default.
+        The failure in words; the code's own text by default.
     number : int, optional
         The system's own error number, where a call of the system has failed; the code's POSIX equivalent by default.
 
@@ -109,7 +109,7 @@ class RingCorrupt(WintunError):
 
 
 class RingFull(WintunError, BlockingIOError):
-    """The ring has no room now; ``sent`` is the number of packets that fitted."""
+    """The ring has no room now; ``sent`` is the number of packets sent before."""
 
 
 class AdapterBusy(WintunError):
@@ -122,7 +122,7 @@ class FamilyDisabled(WintunError):
     Attributes
     ----------
     version : int
-        Which of them, 4 or 6.
+        The IP version, 4 or 6.
     """
 
     version: int = 6
@@ -163,7 +163,7 @@ def error_from_code(code: int, action: str, detail: str = "", number: int | None
     code : int
         The Win32 error code.
     action : str
-        What failed: "can't open the adapter 'x'".
+        The action that failed: "can't open the adapter 'x'".
     detail : str, optional
         More on the reason, as the library logged it.
     number : int, optional

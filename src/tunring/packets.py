@@ -31,18 +31,19 @@ _IP6_HEADERS = 60
 def fill_checksums(packets: Batch | Iterable[Buffer]) -> int:
     """Write the checksums of IPv4 headers, TCP, UDP, ICMP and ICMPv6 into packets.
 
-    ``session.send(packets, checksums="fill")`` does the same to what is sent, and leaves the packets as they are.
+    ``session.send(packets, checksums="fill")`` does the same in the packets that are sent, and leaves these alone.
 
     Parameters
     ----------
     packets : Batch, or iterable of writable bytes-like objects
-        IP packets. Whatever is in the checksum fields is overwritten.
+        IP packets. Their checksum fields are overwritten.
 
     Returns
     -------
     int
-        How many are complete. The others are left alone: what is not IP, what ends before its headers do or contradicts
-        its length fields, and, but for the IPv4 header, fragments and packets with a source route not at its end.
+        The number of completed packets. Others are left alone: those that are not IP, end before their headers do or
+        contradict their length fields. Of fragments, and of packets with a source route not at its end, only the IPv4
+        header is completed.
 
     Raises
     ------
@@ -64,12 +65,12 @@ def fill_checksums(packets: Batch | Iterable[Buffer]) -> int:
 def clamp_mss(
     packets: Batch | Iterable[Buffer], *, mtu: SupportsIndex | None = None, mss: SupportsIndex | None = None
 ) -> int:
-    """Lower the maximum segment size that TCP's SYNs announce, so that segments fit a tunnel. Checksums are mended.
+    """Lower the maximum segment size that TCP's SYNs announce, so that segments fit a tunnel. Checksums are adjusted.
 
     Parameters
     ----------
     packets : Batch, or iterable of writable bytes-like objects
-        IP packets; what is not a SYN with that option stays as it is.
+        IP packets; all but SYNs with that option stay as they are.
     mtu : int, optional
         Bytes of the largest packet, 128 to 65535: a segment may have 40 bytes less by IPv4, and 60 by IPv6.
     mss : int, optional
@@ -78,7 +79,7 @@ def clamp_mss(
     Returns
     -------
     int
-        How many were changed.
+        The number of changed packets.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Captures: pcapng files of packets, for Wireshark, tshark, tcpdump and their like.
+"""Captures: pcapng files of packets, for Wireshark, tshark, tcpdump and similar programs.
 
 Examples
 --------
@@ -69,44 +69,44 @@ class Writer:
     """Writes a pcapng file of IP packets (LINKTYPE_RAW), with times in nanoseconds.
 
     Each call copies whole blocks straight from the packets' memory into a buffer of 16 MiB, without a Python object per
-    packet and without the GIL, from any number of threads. A thread of the writer's own, in C, takes the buffer to the
-    file: nobody else waits for a slow disk, or for the reader of a pipe or socket.
+    packet and without the GIL, from any number of threads. A thread of the writer's own, in C, writes the buffer to the
+    file: no other thread waits for a slow disk, or for the reader of a pipe or socket.
 
     When the buffer is full, :meth:`write` waits for room. A session that is captured
-    (:meth:`tunring.Session.capture`) does not: what doesn't fit is counted in :attr:`dropped`. Only a regular file that
-    is half a buffer behind may slow it down, by at most 10 ms for each megabyte that the file takes, so that a disk of
-    100 MB/s or more gets every packet.
+    (:meth:`tunring.Session.capture`) does not: packets that don't fit are counted in :attr:`dropped`. Only a regular
+    file that is half a buffer behind may slow the session down, by at most 10 ms for each megabyte that the file takes,
+    so that a disk of 100 MB/s or more gets every packet.
 
     When the file fails, on a full disk for example, it is cut off after its last whole block, so that it stays
     readable. The capture is over then: the next call of :meth:`write` raises the error, and so does every later one, as
     do :meth:`flush` and :meth:`close`.
 
-    At the interpreter's exit a writer that is still open takes nothing more, and the exit waits until its file has
-    everything, for at most five seconds. The child of a fork has no part in its parent's writers: each call raises
+    At the interpreter's exit a writer that is still open accepts nothing more, and the exit waits at most five seconds
+    until its file has everything. The child of a fork has no part in its parent's writers: each call raises
     ValueError there, and nothing is written.
 
     Parameters
     ----------
     file : path or binary file with a descriptor
-        A path is a new file. A file is written to from its present position and stays the caller's: the writer has a
-        copy of its descriptor, and the file isn't closed with it.
+        A path names a new file. An open file is written from its present position and stays open: the writer has a
+        copy of its descriptor.
     name : str
-        Of the first interface, which has the number 0.
+        Name of the first interface, which has the number 0.
     description : str
-        More about it, of at most 1000 bytes.
+        Description of that interface, of at most 1000 bytes.
     mtu : int, optional
         Its MTU in bytes, which goes into its description.
     snaplen : int
-        Most bytes of a packet to keep: 1 to 65535. The first interface's; by default nothing is cut.
+        Maximum bytes of a packet to keep, for the first interface: 1 to 65535. By default nothing is cut.
     overwrite : bool
-        Whether a file of that path may be replaced.
+        True: an existing file of that path is replaced.
 
     Raises
     ------
     FileExistsError
-        There is such a file, and it is not to be overwritten.
+        The file exists, and ``overwrite`` is False.
     OSError
-        The file can't be written, or takes no header.
+        The file, or its header, can't be written.
     """
 
     #: Also of one that could not be opened.
@@ -172,8 +172,8 @@ class Writer:
     ) -> int:
         """Describe one more interface, of at most 64, and return its number.
 
-        Wireshark, tshark, scapy and others read such a file. tcpdump, like all that uses libpcap up to 1.10, does not:
-        "an interface has a type 101 different from the type of the first interface". It needs a file for each
+        Wireshark, tshark, scapy and others read such a file. tcpdump, like all programs with libpcap up to 1.10, does
+        not: "an interface has a type 101 different from the type of the first interface". It needs a file for each
         interface, or one interface and the packets' directions.
         """
         return self._file.add(*_describe(name, description, mtu, snaplen))
@@ -193,17 +193,17 @@ class Writer:
         packets : Batch, or iterable of bytes-like objects
             IP packets.
         direction : {"in", "out"}, optional
-            As the program sees them: "in" was received from the adapter, "out" is sent to it.
+            From the program's point of view: "in" was received from the adapter, "out" is sent to it.
         timestamps : int or sequence of int, optional
             Nanoseconds since 1970 UTC, as ``time.time_ns()`` gives them: one for all packets or one for each. Now by
             default.
         interface : int
-            The number of the interface that they are of.
+            The number of their interface.
 
         Returns
         -------
         int
-            How many there were. All of them are in the file or about to be: :meth:`flush` waits for that.
+            The number of packets. All are in the file or about to be: :meth:`flush` waits for that.
 
         Raises
         ------
@@ -227,7 +227,7 @@ class Writer:
         Returns
         -------
         bool
-            False if it has not when the time is up, since a pipe's reader lags behind, say.
+            False on timeout, for example because a pipe's reader lags behind.
 
         Raises
         ------
@@ -239,7 +239,7 @@ class Writer:
         return self._file.flush(timeout)
 
     def close(self, timeout: float | None = 5.0) -> None:
-        """Close the file. Any number of times, from any thread; the first call raises what there is to raise.
+        """Close the file. Idempotent; may be called from any thread. Only the first call raises.
 
         Parameters
         ----------
@@ -249,11 +249,11 @@ class Writer:
         Raises
         ------
         TimeoutError
-            It has not, since a pipe's reader lags behind or a disk is slow; the rest is lost, and counted in
-            :attr:`dropped`. The writer is closed all the same. A write that is stuck in the kernel keeps the file open
-            until it returns.
+            The file does not have everything in time, because a pipe's reader lags behind or a disk is slow. The rest
+            is lost, and counted in :attr:`dropped`; the writer is closed nevertheless. A write that is stuck in the
+            kernel keeps the file open until it returns.
         OSError
-            The file had failed before. The writer is closed all the same.
+            The file had failed before. The writer is closed nevertheless.
         """
         if self._closed:
             self._file.close(timeout)
@@ -279,7 +279,7 @@ class Writer:
     def dropped(self) -> int:
         """Packets that are missing.
 
-        There was no room for what a captured session received or sent; or the file failed, or was given up by
+        The buffer had no room for the packets of a captured session; or the file failed, or was given up by
         :meth:`close`, before it had them. Each packet of a successful :meth:`write` is counted here or in
         :attr:`packets`.
         """
@@ -337,12 +337,12 @@ class Recording:
         return self._writer.failure
 
     def close(self) -> None:
-        """End the capture. Any number of times, from any thread. When it returns, nothing more is captured.
+        """End the capture: when this returns, nothing more is captured. Idempotent; may be called from any thread.
 
         Raises
         ------
         OSError
-            The file is known to have failed. The first call raises it; what fails later, :meth:`Writer.close` raises.
+            The file has failed. Only the first call raises it; :meth:`Writer.close` raises later failures.
         """
         closed, self._closed = self._closed, True
         self._source._end_capture(self._number)  # noqa: SLF001

@@ -39,7 +39,7 @@ def _copy(descriptor: int) -> int:
 class DescriptorWatch:
     """The loop's own watch over a copy of a source's descriptor.
 
-    The source may be closed by another thread, and its number then be somebody else's: a copy stays what it was. It
+    The source may be closed by another thread, and its number then belong to another file: a copy stays valid. It
     doesn't keep the device.
     """
 

@@ -1,6 +1,6 @@
 """Tasks of an event loop that use a session or socket, whatever the loop is; :mod:`tunring._loops.aio` is for asyncio.
 
-The extension can look for packets, send what there is room for, and wait in a thread. This module decides who waits, in
+The extension can look for packets, send as many as fit, and wait in a thread. This module decides which tasks wait, in
 which order and for how long. Nothing takes packets for another task: one that was woken looks for itself, so that one
 which is cancelled loses none. A :class:`Watch` is armed for each wait and fires once; where nobody waits, nothing is
 armed.
@@ -72,9 +72,9 @@ class ThreadWatch:
     source : Session or UdpSocket
         The source. The thread doesn't keep it, and ends with it.
     tasks : Tasks
-        Whom to wake.
+        The tasks to wake.
     room : bool
-        Whether room is waited for, rather than packets.
+        True: wait for room, rather than for packets.
     """
 
     def __init__(self, source: Source, tasks: Tasks, room: bool = False) -> None:
@@ -218,7 +218,7 @@ class Tasks(Turn):
         if self._waiting[0] is waiter:
             self.woken = False
         self._waiting.remove(waiter)
-        # Whoever goes, woken or not, leaves the others with somebody to wake them.
+        # A task that leaves, woken or not, makes sure that another one will be woken.
         if self._waiting:
             self._arm(source)
         else:
@@ -251,7 +251,7 @@ class Tasks(Turn):
     # ---- Room
 
     async def send_in_line(self, outgoing: Outgoing, timeout: float | None) -> None:
-        """Wait for room and send the rest, or what there is room for until the time is up."""
+        """Wait for room and send the rest, or until timeout as many as fit."""
         deadline = _deadline(timeout)
         if not await self._line_up(deadline):
             return

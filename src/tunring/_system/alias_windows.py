@@ -28,6 +28,6 @@ def alias_of(luid: int) -> str | None:
 
 
 def luid_of(alias: str) -> int | None:
-    """The LUID of the interface of this name, of whatever kind, or None if there is none."""
+    """The LUID of the interface of this name, of any kind, or None."""
     luid = ctypes.c_uint64()
     return luid.value if _alias_to_luid(alias, luid) == 0 else None

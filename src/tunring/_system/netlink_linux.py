@@ -180,7 +180,7 @@ class Netlink:
         raise AssertionError("unreachable")
 
     def dump(self, kind: int, body: bytes, wanted: Callable[[bytes], bool] | None = None) -> list[bytes]:
-        """Ask for a list, of which the kernel gives what matches the body, if it is not too old for that.
+        """Ask for a list. The kernel returns the entries that match the body, or all if it is too old for that.
 
         Only messages of the family that was asked for are taken: for one that it lacks the kernel lists all others.
 

@@ -27,7 +27,7 @@ class Build(NamedTuple):
     machine: str
 
 
-#: For whoever isn't elevated.
+#: Advice for processes that are not elevated.
 ELEVATION_ADVICE = (
     'Wintun serves elevated processes of administrators only: start this one from a terminal opened with "Run as '
     'administrator", or as a service'

@@ -82,7 +82,7 @@ def checked(path: Path, *, verify: bool) -> Iterator[str]:
     path : Path
         The file.
     verify : bool
-        Whether only official builds are taken; otherwise others cause a warning.
+        True: only official builds are accepted. False: other builds cause a warning.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The elevation of this process's token."""
+"""The elevation of this process's token, and a privilege that it has but does not use by itself."""
 
 from __future__ import annotations
 

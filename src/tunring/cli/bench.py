@@ -29,7 +29,7 @@ SIZES = (64, 1400)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("--seconds", type=seconds, default=4.0, help="approximate duration in seconds (default: 4)")
     parser.add_argument(
         "--library",

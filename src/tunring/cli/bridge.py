@@ -35,7 +35,7 @@ _LAST_BATCH = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     for name in ("A", "B"):
         text = "an interface: a new one, or a persistent TUN interface"
         parser.add_argument(f"name_{name.lower()}", metavar=name, help=text)

@@ -28,7 +28,7 @@ class Capture:
     snaplen : int
         Most bytes of a packet to keep.
     overwrite : bool
-        Whether the file may be there already.
+        True: an existing file may be replaced.
     """
 
     def __init__(self, file: str, near: Session, far: Session, *, snaplen: int, overwrite: bool) -> None:
@@ -56,7 +56,7 @@ class Capture:
             self._tell(error)
 
     def close(self) -> None:
-        """Close the file. Any number of times."""
+        """Close the file. Idempotent."""
         try:
             self._writer.close()
         except OSError as error:

@@ -31,7 +31,7 @@ _MTU = 1420
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("--seconds", type=seconds, default=3.0, help="duration in seconds (default: 3)")
     parser.add_argument(
         "--library",

@@ -48,7 +48,7 @@ class CountedFlow:
     capacity : int
         Bytes of the ring that they come from.
     packets, bytes, batches : int
-        What was moved so far.
+        The totals moved so far.
     """
 
     label: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("name", metavar="NAME", help="the interface: a new one, or a persistent TUN interface")
     parser.add_argument(
         "--address",

@@ -16,7 +16,7 @@ TIMEOUT = 2.0
 
 @dataclass
 class Count:
-    """Of one kind of traffic: what was sent, and what of it came back as it should."""
+    """One kind of traffic: the number sent, and the number that came back intact."""
 
     sent: int = 0
     returned: int = 0
@@ -28,7 +28,7 @@ class Count:
 
 @dataclass
 class Tally:
-    """All that the traffic counted.
+    """All counts of the traffic.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Tally:
     damaged : int
         Answers that differed from what they should be.
     round_trips : list of int
-        Of each ping, in nanoseconds.
+        The time of each ping, in nanoseconds.
     """
 
     pings: Count = field(default_factory=Count)

@@ -1,4 +1,4 @@
-"""``tunring wireguard NAME --status``: a device's peers, their rates and handshakes, whoever serves it."""
+"""``tunring wireguard NAME --status``: a device's peers, their rates and handshakes, of any implementation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Rates:
         Parameters
         ----------
         status : dict
-            What :func:`ask` returned.
+            The return value of :func:`ask`.
         now : float
             Seconds of any clock, for the rates.
         clock : float

@@ -1,10 +1,10 @@
 """A drop-in for pytun-pmd3 3.x: import ``TunTapDevice`` from here instead of from ``pytun_pmd3``.
 
-The methods mean what they mean in that package on the same system, and they differ: on Linux ``read(size)`` and
-``write(data)`` have the four bytes of packet information in front of each packet, and on Windows ``read(timeout)``
-takes milliseconds and gives bare packets. The asynchronous ones give bare packets everywhere.
+The methods do the same as in that package on the same system, which differs between systems: on Linux ``read(size)``
+and ``write(data)`` have the four bytes of packet information in front of each packet, and on Windows
+``read(timeout)`` takes milliseconds and returns bare packets. The asynchronous ones use bare packets everywhere.
 
-Where they differ from that package: a read that is under way when the device goes down or is closed raises an OSError,
+Where they differ from that package: a read in progress when the device goes down or is closed raises an OSError,
 a write waits for room, and a task that is cancelled in a read loses no packet. ``fileno()`` on Linux is for select,
 poll and event loops; packets come by :meth:`read`, not by ``os.read``.
 """

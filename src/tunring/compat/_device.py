@@ -87,7 +87,7 @@ class Device:
             tasks.look_again()
 
     def close(self) -> None:
-        """Take the interface away. Any number of times."""
+        """Remove the interface. Idempotent."""
         self._stop()
         self._adapter.close()
 

@@ -35,7 +35,7 @@ class TunTapDevice(Device):
     dev : str
         Ignored.
     library : Library, optional
-        What to create it with; :func:`tunring.load` by default.
+        The library that creates it; that of :func:`tunring.load` by default.
 
     Examples
     --------

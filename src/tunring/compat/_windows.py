@@ -29,7 +29,7 @@ class TunTapDevice(Device):
     name : str
         The adapter's name.
     library : Library, optional
-        What to create it with; :func:`tunring.load` by default.
+        The library that creates it; that of :func:`tunring.load` by default.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class TunTapDevice(Device):
         self._start(capacity)
 
     def down(self) -> None:
-        """Disconnect the link. Reads that are under way end with an OSError."""
+        """Disconnect the link. Reads in progress end with an OSError."""
         self._stop()
 
     def read(self, timeout: int = INFINITE) -> bytes | None:
@@ -97,7 +97,7 @@ class TunTapDevice(Device):
         Raises
         ------
         TimeoutError
-            The time is up.
+            No packet arrived in time.
         OSError
             The device isn't up, or goes down.
         """

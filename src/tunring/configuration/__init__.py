@@ -23,7 +23,7 @@ class Route:
     gateway : str or ipaddress address, optional
         The next hop, which a tunnel seldom needs: without one the network is right behind the adapter.
     metric : int, optional
-        1 to 9999; of several routes to a network, the lowest wins. By default what the adapter's routes have.
+        1 to 9999; of several routes to a network, the lowest wins. The metric of the adapter's routes by default.
 
     Raises
     ------
@@ -80,26 +80,26 @@ class Configuration:
     mtu : int
         Its largest packet, in bytes.
     metric : int or None
-        What its routes are given. None if the system chooses, or addresses differ in it.
+        The metric of its routes. None if the system chooses it, or if it differs between addresses.
     dns : tuple of ipaddress addresses
         The name servers that belong to it.
     routes : tuple of Route
-        What is reached through it, without the routes that the system makes for addresses, and on Linux without those
-        outside of the main table.
+        Its routes, without those that the system makes for addresses, and on Linux without those outside of the main
+        table.
     up : bool
-        Whether packets can pass.
+        True if packets can pass.
     peers : dict of ipaddress addresses to networks
-        For each address that has a peer, what is at the other end.
+        For each address that has a peer, the peer's network.
     domains : tuple of str
         The DNS domains that belong to it; with ``~`` those that are only routed to its servers.
     default : tuple of int
         The IP versions whose default route it has: on Linux by ``configure(default=...)``, beside other interfaces'.
     mark, table : int or None
-        With which mark the packets of a socket bypass that default route, and in which table it is. Linux.
+        The mark by which a socket's packets bypass that default route, and the route's table. Linux.
     queue_length : int or None
-        How many packets wait for a session that does not keep up, before the kernel drops others. Linux.
+        Maximum number of packets that wait for a slow session before the kernel drops others. Linux.
     carrier : bool or None
-        Whether the link is connected, as it is while the adapter has a session.
+        True if the link is connected, as it is while the adapter has a session.
     """
 
     addresses: tuple[Interface, ...]

@@ -85,7 +85,7 @@ class Rule:
 
 
 class FoundRule(NamedTuple):
-    """A rule as the kernel has it, of whatever kind."""
+    """A rule as the kernel has it, of any kind."""
 
     rule: Rule
     ours: bool
@@ -218,7 +218,7 @@ class Plan:
     routes: list[TableRoute]
     #: Those of tunring's that were left by a process which is gone.
     stale: list[Rule]
-    #: All that there are to be, by family and in their order.
+    #: All rules to be made, by family and in order.
     rules: list[Rule]
 
 

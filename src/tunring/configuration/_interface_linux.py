@@ -63,7 +63,7 @@ class LinuxInterface:
         return self._configuration(picture)
 
     def read(self) -> Configuration:
-        """Ask the kernel what the interface has."""
+        """Read the interface's configuration from the kernel."""
         return self._configuration(self._look())
 
     def sweep(self, *, interface: bool) -> None:
@@ -181,7 +181,7 @@ class LinuxInterface:
         )
 
     def _change_link(self, before: Picture, wanted: Link, changes: Changes) -> Picture:
-        """Change the link, and note what that takes away; returns what there is then."""
+        """Change the link, and note the settings that this removes; returns the new picture."""
         link = before.link
         if wanted == link:
             return before
@@ -234,7 +234,7 @@ class LinuxInterface:
             self._check_address_exists(command)
 
     def _check_address_exists(self, command: Command) -> None:
-        """An address is there already: as it was asked for, since a moment ago, or otherwise."""
+        """An address exists already: just as wanted, made a moment ago, or otherwise."""
         address: Any = command.subject
         present = self._look().addresses
         if address not in present:
@@ -290,7 +290,7 @@ class LinuxInterface:
             raise self._failure(error, command.action, command.subject) from error
 
     def _check_route_exists(self, command: Command) -> None:
-        """A route is there already: as it was asked for, since a moment ago, or by another interface."""
+        """A route exists already: just as wanted, made a moment ago, or by another interface."""
         route: Any = command.subject
         index = picture_of.owner_of_route(self._netlink, route)
         if index == self._index:

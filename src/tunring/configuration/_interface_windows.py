@@ -114,7 +114,7 @@ class WindowsInterface:
         return self._compare(request, wanted_routes, wanted)
 
     def read(self) -> Configuration:
-        """Ask the system what the interface has."""
+        """Read the interface's configuration from the system."""
         rows = self._rows()
         if not rows:
             raise self._failure(Win32.NOT_FOUND, "can't read the interface")

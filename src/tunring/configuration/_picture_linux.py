@@ -220,7 +220,7 @@ def change_metric(address: InterfaceAddress, found: FoundAddress, metric: int | 
 
 
 def remove_address(index: int, address: InterfaceAddress) -> Command:
-    """The request that removes an address, whoever has made it."""
+    """The request that removes an address, even one that another process made."""
     return Command(f"can't remove {address}", RTM_DELADDR, 0, encode(ifaddrmsg, *_address_parts(index, address)))
 
 
@@ -290,7 +290,7 @@ def put_route_back(route: TableRoute, found: FoundRoute) -> Command:
 
 
 def remove_route(index: int, route: TableRoute) -> Command:
-    """The request that removes a route, whoever has made it."""
+    """The request that removes a route, even one that another process made."""
     fields, attributes = _route_parts(index, route)
     fields |= {"proto": 0, "scope": _SCOPE_NOWHERE}
     return Command(f"can't remove the route to {route}", RTM_DELROUTE, 0, encode(rtmsg, fields, attributes))
@@ -322,7 +322,7 @@ class Match(NamedTuple):
 
 
 def match(netlink: Netlink, host: Host) -> Match | None:
-    """Ask which route a packet to a host takes, or None if there is none."""
+    """The route that a packet to a host takes, by the kernel, or None."""
     fields = {"family": family_of(host.version), "dst_len": host.max_prefixlen, "flags": _RTM_F_FIB_MATCH}
     try:
         message = netlink.ask(RTM_GETROUTE, encode(rtmsg, fields, [("RTA_DST", str(host))]))

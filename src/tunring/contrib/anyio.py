@@ -1,7 +1,7 @@
 """Sessions and UDP sockets in anyio tasks, under trio as well as asyncio: ``pip install anyio``.
 
 Each function is a checkpoint: before it takes or sends anything it lets other tasks run, and raises if its task is
-cancelled. Under asyncio they share their lines with :meth:`Session.receive_async` and its like.
+cancelled. Under asyncio they wait in the same queues as :meth:`Session.receive_async` and its kin.
 
 Examples
 --------

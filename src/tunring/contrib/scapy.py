@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only where scapy is installed
     """A session for scapy, on every system: ``sniff(opened_socket=...)``, ``socket.sr1()``, ``bridge_and_sniff()``, ...
 
-    It receives IP or IPv6, and sends the packet inside an Ethernet frame. The session stays the caller's:
-    closing the socket, which scapy does when it likes to, doesn't close it. One packet may be read ahead; the next
+    It receives IP or IPv6, and sends the packet inside an Ethernet frame. The session stays open when the
+    socket is closed, which scapy does at its own discretion. One packet may be read ahead; the next
     ``sniff`` of this socket gets it.
 
     Parameters
     ----------
     session : Session
-        Where packets come from and go to.
+        Packets come from it and go to it.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
         Raises
         ------
         ValueError
-            It is none.
+            It is not an IP packet.
         SessionClosed
             The session or this socket is closed.
         """
@@ -104,7 +104,7 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
         return len(data)
 
     def recv_raw(self, x: int = MTU) -> tuple[type[Packet], bytes, float]:
-        """Wait for a packet: its class, at most ``x`` of its bytes, and when it was received.
+        """Wait for a packet: its class, at most ``x`` of its bytes, and the time of its receipt.
 
         Raises
         ------
@@ -148,8 +148,8 @@ class TunSocket(SuperSocket):  # type: ignore[misc, unused-ignore]  # typed only
     def select(sockets: Iterable[Any], remain: float | None = None) -> list[Any]:
         """Wait for packets, and return the sockets that have some.
 
-        Takes whatever has a ``fileno()``, such as scapy's pipes and other sockets, and waits for all together. Comes
-        back after ``conf.recv_poll_rate`` seconds at most, so that scapy can see whether it should stop.
+        Accepts anything with a ``fileno()``, such as scapy's pipes and other sockets, and waits for all together.
+        Returns after at most ``conf.recv_poll_rate`` seconds, so that scapy can check if it should stop.
         """
         sockets = list(sockets)
         if ready := _ready(sockets):

@@ -4,10 +4,10 @@
 ``icmp_echo``       answer pings by writing each answer over its request, in the ring
 ``count``           count packets by protocol with numpy, without an object per packet
 ``capture``         write all that goes through an interface to a pcapng file
-``filter``          let packets pass between two interfaces except by rules, with numpy
+``filter``          pass packets between two interfaces, except those that rules drop, with numpy
 ``tunnel``          an encrypted UDP tunnel between two hosts: a thread per direction, which hands on batches
 ``tunnel_asyncio``  the same tunnel as tasks of asyncio
-``tunnel_server``   the called end of many tunnels: one lookup, one split and one send for a batch
+``tunnel_server``   a server for many tunnels: one lookup, one split and one send for a batch
 ==================  =======================================================================================
 
 Each creates the interfaces that it is given the names of, which requires root or an administrator. Ctrl-C or SIGTERM

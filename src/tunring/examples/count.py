@@ -1,6 +1,6 @@
 """Count packets by protocol with numpy: ``python -m tunring.examples.count tun0``, then ``ping 10.7.0.2``.
 
-A batch is packed into one array, and all its headers are looked at in one go: no Python object per packet. Packets that
+A batch is packed into one array, and all its headers are looked at at once: no Python object per packet. Packets that
 are sent to the interface are counted and dropped; Ctrl-C prints the table. It requires numpy: ``pip install numpy``.
 """
 

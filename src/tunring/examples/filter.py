@@ -49,7 +49,7 @@ PROTOCOLS = {
 
 
 def dropped(batch: tunring.Batch, rules: Sequence[Rule]) -> NDArray[np.bool_]:
-    """Tell which packets of a batch some rule drops."""
+    """A mask of the packets of a batch that some rule drops."""
     headers = np.asarray(batch.headers(HEADERS))
     rows = np.arange(len(headers))
     is_ipv6 = headers[:, 0] >> 4 == 6

@@ -9,23 +9,24 @@ Then on one host, which anybody may reach at port 5555, and on the other, which 
     python -m tunring.examples.tunnel tun0 --address 10.8.0.1/24 --key tunnel.key --listen 0.0.0.0:5555
     python -m tunring.examples.tunnel tun0 --address 10.8.0.2/24 --key tunnel.key --peer 192.0.2.1:5555
 
-Each direction is a thread that hands on whole batches: from the ring into datagrams back to back, which leave by one
-system call, and from datagrams, opened where they were received, into the ring.
+Each direction is a thread that passes on whole batches: from the ring into datagrams, which leave by one system call,
+and from datagrams, opened where they were received, into the ring.
 
 Each run of a program has a key of its own, made of the hosts' key, the direction and a salt, so that no nonce is ever
 used twice and nobody can send a host its own datagrams. The salt begins with the time at which the program started. A
-run is believed in once one of its datagrams is authentic, if it started later than every run before it; from then on
-each of its datagrams is accepted once, and none of an older run. The peer is followed to wherever authentic datagrams
-come from.
+run is accepted once one of its datagrams is authentic, if it started later than every run before it; from then on each
+of its datagrams is accepted once, and none of an older run. Replies go to the address from which authentic datagrams
+come.
 
-There is no handshake, which leaves open what a protocol such as WireGuard's or Noise closes:
+Without a handshake, it lacks what a protocol such as WireGuard's or Noise provides:
 
-- Every datagram begins with a name made of the key, by which a server finds the key, and anybody can tell hosts apart.
-- There is no forward secrecy: who learns the key reads everything, also what was recorded before.
-- A program that has just started knows of no run, and can't refuse a recorded one: it accepts each of its datagrams
-  once, and sends to whoever brings them, until it hears from the peer's present run. From then on it refuses them.
-- A peer that is restarted after its clock was set back is not heard until the clock has passed the start of the run
-  before, or until this program is restarted as well.
+- Anonymity: every datagram begins with a name made of the key, by which a server finds the key and anybody can tell
+  hosts apart.
+- Forward secrecy: anybody who learns the key can read everything, even what was recorded before.
+- Freshness: a program that has just started knows of no run, and can't refuse a recorded one. It accepts each of its
+  datagrams once, and sends to their sender, until it hears from the peer's present run. From then on it refuses them.
+- Independence of clocks: a peer that is restarted after its clock was set back is not heard until the clock has passed
+  the start of the run before, or until this program is restarted as well.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Protocol:
     Parameters
     ----------
     key : bytes
-        What both hosts know: :data:`KEY` bytes.
+        The secret of both hosts: :data:`KEY` bytes.
     calls : bool
         One of the two hosts calls the other.
     cipher : str
@@ -153,11 +154,11 @@ class Tunnel:
     session : tunring.Session
         Where packets come from and go to.
     udp : tunring.UdpSocket
-        What datagrams come from and leave by.
+        The socket of all datagrams.
     key : bytes
-        What both hosts know: :data:`KEY` bytes.
+        The secret of both hosts: :data:`KEY` bytes.
     peer : tuple, optional
-        Whom to call, as the socket module has addresses. The other host has none: it is called.
+        The other host's address, in the form of the socket module. The host that is called has none.
     cipher : str
         One of :data:`CIPHERS`, the same on both hosts.
     """
@@ -212,7 +213,7 @@ class Tunnel:
 
     @property
     def rejected(self) -> int:
-        """Datagrams that were forged, replayed, or somebody else's."""
+        """Datagrams that were forged, replayed, or of another tunnel."""
         return self.udp.stats().received_packets - self.received
 
 

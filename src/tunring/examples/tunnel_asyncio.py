@@ -1,11 +1,11 @@
-"""The tunnel of ``tunring.examples.tunnel`` as two tasks of asyncio, beside what else a program's event loop does.
+"""The tunnel of ``tunring.examples.tunnel`` as two tasks of asyncio, beside the other tasks of a program.
 
-It takes the same arguments, and talks to the other program as to itself::
+It takes the same arguments, and either program serves at the other end::
 
     python -m tunring.examples.tunnel_asyncio tun0 --address 10.8.0.2/24 --key tunnel.key --peer 192.0.2.1:5555
 
-The loop is woken once per burst. Encryption runs in the loop's thread: threads are the better choice for a tunnel that
-is all a program does.
+The loop is woken once per burst. Encryption runs in the loop's thread: threads are the better choice for a program
+that is nothing but a tunnel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The called end of many tunnels: a server whose clients run ``tunring.examples.tunnel``, each with a key of its own.
+r"""A server for many tunnels: its clients run ``tunring.examples.tunnel``, each with a key of its own.
 
 Make a key per client, and tell the server which addresses belong to it::
 
@@ -33,7 +33,7 @@ class Client:
     Attributes
     ----------
     endpoint : tunring.Endpoint or None
-        Where it was heard last.
+        The address of its last authentic datagram.
     """
 
     def __init__(self, number: int, key: bytes, cipher: Algorithm) -> None:
@@ -50,7 +50,7 @@ class Server:
     session : tunring.Session
         Where packets come from and go to.
     udp : tunring.UdpSocket
-        What datagrams come from and leave by.
+        The socket of all datagrams.
     clients : iterable of (bytes, list of str)
         Each client's key, and its networks or addresses.
     cipher : str
@@ -104,7 +104,7 @@ class Server:
                         self.udp.send_many([(endpoint, sendable(datagrams)) for endpoint, datagrams in sealed])
 
     def by_client(self, batch: tunring.Batch) -> Iterator[tuple[Client, tunring.Endpoint, tunring.Batch]]:
-        """Divide a batch by whom it is for."""
+        """Divide a batch by its packets' clients."""
         for number, packets in batch.split(self.routes.lookup(batch)):
             if number >= 0 and (endpoint := self.clients[number].endpoint):
                 yield self.clients[number], endpoint, packets

@@ -65,7 +65,7 @@ def use_simulator(library: Library, path: str, symbol: str) -> None:
     Parameters
     ----------
     library : Library
-        Such as the official DLL, over something that stands in for its driver.
+        The library, such as the official DLL over a stand-in for its driver.
     path, symbol : str
         A shared library and what it exports: a ``struct tunring_simulator``, as include/tunring_backend.h describes it,
         whose functions take that library's adapters. It is loaded and stays loaded.
@@ -73,7 +73,7 @@ def use_simulator(library: Library, path: str, symbol: str) -> None:
     Raises
     ------
     LibraryNotFound, LibraryInvalid
-        There is no such file, or it doesn't export that.
+        The file does not exist, or does not export the symbol.
     """
     _core.simulator_load(library, path, symbol)
 
@@ -94,7 +94,7 @@ class Corruption(enum.IntEnum):
 class Simulator:
     """The driver's side of a ``loopback`` adapter, played by a test. :meth:`attach` makes it.
 
-    From then on the adapter is not a cable end: nothing moves but by these methods, chains are dropped whole on
+    From then on the adapter is not a cable end: packets move only by these methods, chains are dropped whole on
     overflow, and a session ends by the official driver's rules. All methods may be called from any thread. Each raises
     WintunError for what the library refuses: NotFound after :meth:`remove`, SessionClosed without a session; and
     ValueError once the adapter is closed.
@@ -117,7 +117,7 @@ class Simulator:
 
     @classmethod
     def attach(cls, adapter: Adapter) -> Simulator:
-        """Take an adapter of ``loopback`` over, for good. It must have no session yet.
+        """Take over an adapter of ``loopback`` for good. It must have no session yet.
 
         Raises
         ------
@@ -138,13 +138,13 @@ class Simulator:
         Parameters
         ----------
         chain : iterable of bytes or int
-            The packets; they need be no IP packets. A number stands for that many bytes which the driver can't read:
-            they come as zeros. The driver passes over packets of more than 65535 bytes.
+            The packets; they need not be IP packets. A number stands for that many bytes which the driver can't read:
+            they arrive as zeros. The driver skips packets of more than 65535 bytes.
 
         Raises
         ------
         RingFull
-            There is no room for all: the whole chain was dropped, and counted.
+            The ring lacks room for all: the whole chain was dropped, and counted.
         """
         _core.simulator_inject(self._handle, chain)
 
@@ -173,11 +173,11 @@ class Simulator:
         _core.simulator_corrupt(self._handle, what, value)
 
     def delay(self, seconds: float) -> None:
-        """Let every injection and every drain take this long from now on."""
+        """Make every injection and every drain take this long from now on."""
         _core.simulator_delay(self._handle, round(seconds * 1e6))
 
     def remove(self) -> None:
-        """Let the system remove the adapter, as an administrator may: its session is over, and its handle closed."""
+        """Remove the adapter, as an administrator may: its session ends, and its handle is closed."""
         _core.simulator_remove(self._handle)
 
     def stale_ends(self) -> int:

@@ -25,5 +25,5 @@ def checksum(*parts: int | bytes | memoryview) -> int:
 
 
 def adjusted(value: int, before: int, after: int) -> int:
-    """Adjust a checksum: numbers that sum up to ``before`` have given way to such that sum up to ``after``."""
+    """Adjust a checksum after numbers with the sum ``before`` were replaced by numbers with the sum ``after``."""
     return 0xFFFF - (0xFFFF - value - before + after) % 0xFFFF

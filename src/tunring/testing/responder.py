@@ -1,7 +1,7 @@
 """A host at the far end of a tunnel that answers everything: pings, UDP and TCP echo, over IPv4 and IPv6.
 
-Each answer is written over its request, in ring memory, so a batch goes back as it came. It serves the demo and
-``tunring echo``, and programs that want something at the other end to talk to.
+Each answer is written over its request, in ring memory, so the same batch is sent back. It serves the demo and
+``tunring echo``, and programs that need another end to talk to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Responder:
 
     A ping gets its reply, a UDP datagram comes back as it is, a TCP connection gets back each byte that it sends (see
     ``_responder_tcp.TcpResponder`` for what that can't do). Fragments are answered one by one. Everything
-    else, and what is sent to many, is ignored.
+    else, and packets to broadcast and multicast addresses, are ignored.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Responder:
         Returns
         -------
         int
-            How many got an answer.
+            The number of packets that got an answer.
         """
         answered = 0
         respond = self.respond
@@ -93,7 +93,7 @@ class Responder:
         return answered
 
     def respond(self, packet: memoryview) -> bool:
-        """Turn one packet into its answer. False, and nothing is changed, if there is none."""
+        """Turn one packet into its answer. Returns False, and changes nothing, if it has none."""
         version = packet[0] >> 4 if len(packet) >= 20 else 0
         kind = self._respond4(packet) if version == 4 else self._respond6(packet) if version == 6 else None
         self.counts[kind or "ignored"] += 1

@@ -70,7 +70,7 @@ class ControlServer:
         self._thread = threading.Thread(target=self._serve, name="tunring-wireguard-control", daemon=True)
 
     def start(self, device: Device) -> None:
-        """Begin to answer about a device. Whoever connected before waits until then."""
+        """Begin to answer about a device. Earlier connections wait until then."""
         self._device = device
         self._thread.start()
 

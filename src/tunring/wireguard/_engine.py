@@ -135,7 +135,7 @@ class Engine:
             self.poke(peer)
 
     def every(self, seconds: float, chore: Callable[[], None]) -> None:
-        """Let the thread do something now and then. To be called before it starts."""
+        """Have the thread call a function regularly. Must be called before it starts."""
         self._chores.append((chore, seconds, 0.0))
 
     # ---- The thread
@@ -288,7 +288,7 @@ class Engine:
                 self._completed(peer)
             if flags & _WireGuardDevice.ENDPOINT:
                 self._endpoint_changed(peer)
-        # More data for a peer that doesn't answer changes nothing of when it is tried again.
+        # More data for a peer that doesn't answer does not change the time of the next try.
         if not (attempting and flags == _WireGuardDevice.WANT_HANDSHAKE):
             self._serve(peer)
 

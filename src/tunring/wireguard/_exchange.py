@@ -30,7 +30,7 @@ class Exchange:
     flood : int
         Nanoseconds in which a peer may begin one handshake only.
     random : callable, optional
-        Random bytes, as many as it is asked for.
+        Returns that number of random bytes.
     """
 
     def __init__(self, public: bytes, flood: int, random: Callable[[int], bytes] = _noise.random_bytes) -> None:

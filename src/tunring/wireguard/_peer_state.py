@@ -25,7 +25,7 @@ class PeerState:
     public_key : PublicKey
         Its public key.
     core : _WireGuardPeer
-        What C has of it: keys, staged packets, endpoint, allowed IPs, time stamps.
+        Its part in C: keys, staged packets, endpoint, allowed IPs, time stamps.
     limits : Limits
         The protocol's times.
     """
@@ -69,7 +69,7 @@ class PeerState:
         return self._remote
 
     def watch_until(self, due: int) -> None:
-        """Tell C when its time stamps are looked at again, so that it reports what could not wait until then."""
+        """Tell C the time of the next look at its time stamps, so that it reports anything more urgent at once."""
         stamps = self.core.state()
         if stamps.unanswered_since:
             due = min(due, stamps.unanswered_since + self._limits.unanswered)

@@ -1,4 +1,4 @@
-"""Time stamps of initiations: TAI64N, coarse enough to tell nothing of the clock, and strictly rising."""
+"""Time stamps of initiations: TAI64N, too coarse to reveal the clock, and strictly rising."""
 
 from __future__ import annotations
 

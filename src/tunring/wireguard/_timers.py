@@ -155,7 +155,7 @@ class Timers:
         stamps : Stamps
             C's time stamps.
         reachable : bool, default True
-            Whether the peer's endpoint is known: persistent keepalives wait until it is.
+            True if the peer's endpoint is known; persistent keepalives wait until it is.
         """
         wipe, wipe_at = self._wipe(now, stamps)
         unanswered_at = self._unanswered(now, stamps)

@@ -93,7 +93,7 @@ def parse_config(text: str) -> Config:
     r"""Read a configuration in wg-quick's format.
 
     Names of sections and keys are read in any case; ``#`` begins a comment. Keys with lists (Address, DNS, AllowedIPs)
-    and the commands may be there several times; any other only once in a section.
+    and the commands may appear several times, all others at most once in a section.
 
     Parameters
     ----------

@@ -53,16 +53,16 @@ def _close_all() -> None:
 class Device:
     """A WireGuard device. It does nothing until :meth:`start`, ``with``, ``async with`` or :meth:`run`.
 
-    Handshakes and timers are a Python thread's; packets move in two more, by C, without the GIL.
+    A Python thread does handshakes and timers; packets move in two more threads, in C, without the GIL.
 
     Parameters
     ----------
     session : Session or Adapter
-        What packets come from and go to. Of an adapter it starts the session, and closes it at the end.
+        Packets come from it and go to it. The device starts an adapter's session itself, and closes it at the end.
     private_key : Key or str or None
         Our private key; without one no handshake is possible.
     listen_port : int, default 0
-        The UDP port, of IPv4 and IPv6; 0 takes any. Where IPv6 is off it is IPv4's alone.
+        The UDP port, of IPv4 and IPv6; 0 takes any free port. Where IPv6 is off, it is that of IPv4 only.
     mark : int, optional
         The mark of the tunnel's own datagrams, for policy routing.
     socket : UdpSocket, optional
@@ -75,10 +75,11 @@ class Device:
     on_endpoint_change : callable or None
         Called with a peer and its new :class:`tunring.Endpoint`.
     on_unknown_peer : callable or None
-        Called with a :class:`PublicKey` and an endpoint when a stranger begins a handshake, at most 20 times a second.
-        It may add the peer: the handshake then goes on. That the stranger has the key's private half is not proven yet.
+        Called with a :class:`PublicKey` and an endpoint when a stranger begins a handshake, at most 20 times per
+        second. It may add the peer: the handshake then goes on. It is not proven yet that the stranger has the key's
+        private half.
 
-    Hooks run in the handshake thread, which waits for them; what they raise is logged ("tunring.wireguard").
+    Hooks run in the handshake thread, which waits for them; their exceptions are logged ("tunring.wireguard").
 
     Examples
     --------
@@ -165,11 +166,11 @@ class Device:
         allowed_ips : iterable
             Networks whose packets go to the peer and may come from it. Another peer that has one of them loses it.
         endpoint : Endpoint or (str, int), optional
-            Where the peer is: an address and a port. Without one, it is for the peer to begin.
+            The peer's address and port. Without an endpoint, the peer has to begin.
         preshared_key : Key or str, optional
-            A secret that both sides know in addition.
+            An additional secret of both sides.
         persistent_keepalive : int, optional
-            Seconds after which something is sent at the latest, so that whatever is between keeps the way open.
+            Maximum seconds between two datagrams, so that firewalls and NAT in between keep the path open.
 
         Raises
         ------
@@ -237,9 +238,9 @@ class Device:
 
     @property
     def listen_port(self) -> int:
-        """The UDP port. It can be set while data flows; 0 takes any.
+        """The UDP port. It can be set while data flows; 0 takes any free port.
 
-        Raises OSError if the port is taken: the old one is kept. Of a socket that was given it can't be set.
+        Raises OSError if the port is taken, and keeps the old one. It can't be set if the device was given a socket.
         """
         if self._own_socket:
             return self._own_socket.port
@@ -309,9 +310,9 @@ class Device:
         self._hooks.on_unknown_peer = hook
 
     def set_interface_mtu(self, mtu: int) -> None:
-        """Set the interface's MTU in bytes, and nothing else of it: it stays down if it is. Raises OSError.
+        """Set the interface's MTU in bytes. An interface that is down stays down. Raises OSError.
 
-        A device over ``loopback`` has no interface: nothing happens there.
+        Does nothing over ``loopback``, which has no interface.
         """
         self._mtu.set(mtu)
         self._follow_mtu()
@@ -356,8 +357,8 @@ class Device:
         Raises
         ------
         SessionClosed
-            The session ended meanwhile, as when its interface was removed: ``reason`` is "removed". The device is
-            closed then.
+            The session ended meanwhile, for example because its interface was removed (``reason`` "removed"). The
+            device is closed then.
         """
         self.start()
         try:
@@ -366,9 +367,9 @@ class Device:
             self.close()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the device is closed; returns whether it is.
+        """Wait until the device is closed. Returns False on timeout.
 
-        Raises SessionClosed as :meth:`run` does, with the device still to be closed.
+        Raises SessionClosed as :meth:`run` does, but does not close the device.
         """
         if not self._ended.wait(timeout):
             return False

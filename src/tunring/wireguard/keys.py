@@ -1,4 +1,4 @@
-"""Keys, as base64 text has them."""
+"""WireGuard's keys, in base64."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Key:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a private key, from random numbers of the system's. It serves as a preshared key, too."""
+        """Make a private key from the system's random numbers. It serves as a preshared key, too."""
         return cls(_noise.clamp(_noise.random_bytes(_noise.KEY_BYTES)))
 
     @classmethod

@@ -101,9 +101,9 @@ class Peer:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where the peer is: as was set, or where the last authentic message came from. It can be set.
+        """The peer's address and port, as set or as the last authentic message came from. It can be set.
 
-        Raises ValueError or TypeError for what is not an address and a port: names are not looked up here.
+        Raises ValueError or TypeError for anything but an address and a port: names are not looked up.
         """
         return self._state.core.endpoint
 
@@ -133,7 +133,7 @@ class Peer:
 
     @property
     def persistent_keepalive(self) -> int | None:
-        """Seconds after which something is sent at the latest, or None. It can be set, to 1 to 65535."""
+        """Maximum seconds between two datagrams, or None. It can be set, to 1 to 65535."""
         return self._state.timers.persistent_keepalive or None
 
     @persistent_keepalive.setter
