@@ -62,7 +62,7 @@ cdef class AeadLibrary:
         if code == ERROR_SUCCESS:
             return None
         if code == ERROR_INVALID_DATA:
-            return f"{self.version} gives wrong answers in the test of {algorithm}"
+            return f"{self.version} fails the known-answer test of {algorithm}"
         if code == ERROR_NOT_SUPPORTED:
             return f"{self.version} lacks {algorithm}"
         return str(error_from_code(code, f"can't test {algorithm}"))
@@ -336,7 +336,8 @@ cdef class Opener:
         if header is None:
             format.set_size(size)
         elif size and size != format.format.header_size:
-            raise ValueError(f"header_size is {size}, but the header has {format.format.header_size} bytes: give one")
+            raise ValueError(f"header_size is {size}, but the header has {format.format.header_size} bytes: "
+                             "pass only one of them")
         self.algorithm = algorithm
         self.generation = os_generation()
         self.library = _aead_library(algorithm)
@@ -432,7 +433,8 @@ cdef class Opener:
             with nogil:
                 code = tunring_open_part(opener, slots, part, &lease.part, &index)
         if code == ERROR_BUSY:
-            raise BufferError(f"datagram {index} is still used: by what was made of a view of it, or by another call")
+            raise BufferError(f"datagram {index} is still in use: by something made from a view of it, or by "
+                              "another call")
         if code == ERROR_ALREADY_EXISTS:
             raise ValueError(f"packet {index} was opened through another batch and can't be opened")
         if code == ERROR_INVALID_HANDLE:

@@ -67,9 +67,9 @@ cdef class _Sizes:
         cdef Py_ssize_t i
         if not self.copy_ints(sizes):
             if isinstance(sizes, (str, bytes, bytearray)):
-                raise TypeError(f"{what} must be integers, not {type(sizes).__name__}")
+                raise TypeError(f"{what} must be a sequence of integers, one per packet, not {type(sizes).__name__}")
             if not PyObject_CheckBuffer(sizes):
-                self.convert(list(sizes), what)
+                self.convert(self.iterated(sizes, what), what)
             elif not self.copy(sizes):
                 self.convert(self.listed(sizes, what), what)
         for i in range(self.count):
@@ -120,6 +120,14 @@ cdef class _Sizes:
             return words
         finally:
             PyBuffer_Release(&buffer)
+
+    cdef list iterated(self, sizes, str what):
+        """The items of an iterable. A single number is a common mistake, for which Python's own message has no name."""
+        try:
+            iterator = iter(sizes)
+        except TypeError as error:
+            raise TypeError(f"{what} must be a sequence of integers, one per packet, not {sizes!r}") from error
+        return list(iterator)
 
     cdef list listed(self, sizes, str what):
         """The items of any other buffer."""

@@ -300,7 +300,7 @@ cdef tunring_origins *_origins(Batch batch) except? NULL:
         return NULL
     if lease and lease.origins:
         return lease.origins
-    raise AttributeError("packets of a session have no sources: only datagrams of a UdpSocket have")
+    raise AttributeError("packets of a session have no sources: only datagrams of a UdpSocket have them")
 
 
 cdef _Words _origin_numbers(Batch batch):

@@ -67,7 +67,7 @@ cdef class _Times:
             return
         if isinstance(timestamps, (float, str, bytes, bytearray)):
             raise TypeError("timestamps must be an integer, in nanoseconds since 1970 as time.time_ns() gives it, or a "
-                            f"sequence of such, not {timestamps!r}")
+                            f"sequence of such integers, not {timestamps!r}")
         cdef list items = list(timestamps)
         self.count = len(items)
         self.each = <uint64_t *>_allocate(self.count, sizeof(uint64_t))

@@ -20,7 +20,7 @@ _COMMANDS = {
     "demo": (demo, "send real packets through tunring and check every answer"),
     "doctor": (doctor, "report what this system has, and what to do about what it lacks"),
     "echo": (echo, "serve an interface behind which everything answers pings, UDP and TCP, until Ctrl-C"),
-    "wireguard": (wireguard, "serve a WireGuard interface, for wg and wg-quick or by a file, or show what one does"),
+    "wireguard": (wireguard, "serve a WireGuard interface, for wg and wg-quick or by a file, or show its state"),
 }
 
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Batched, zero-copy packet I/O over the Wintun ABI.",
         epilog="Exit codes: 0 all right, also where Ctrl-C is the end that a command waits for (bridge, demo,"
         " echo, wireguard);"
-        " 1 failed; 2 wrong usage; 3 a privilege is lacking; 130 interrupted.",
+        " 1 failed; 2 wrong usage; 3 a privilege is missing; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"tunring {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")

@@ -87,7 +87,7 @@ def open_handle(library: _core.Library, name: str) -> _core.AdapterHandle:
             if error.winerror not in _GOING:
                 raise
             if time.monotonic() > end:
-                raise AdapterBusy(Win32.BUSY, f"the adapter {name!r} is being removed, and is still there") from error
+                raise AdapterBusy(Win32.BUSY, f"the adapter {name!r} is being removed, and still exists") from error
         time.sleep(0.01)
 
 
@@ -107,7 +107,7 @@ def _remove(library: _core.Library, name: str, found: _core.AdapterHandle, ours:
     luid = found.luid
     try:
         if luid in ours or library.name == "loopback":
-            raise _taken(name, "this process has one of that name open")
+            raise _taken(name, "this process has an adapter of that name open")
         if sys.platform == "linux" and library.name == "tun_linux":
             from tunring._system.orphan_linux import remove
 
@@ -124,7 +124,7 @@ def _wait_for_clean_up(library: _core.Library, name: str) -> None:
     while found := _open(library, name):
         found.close()
         if time.monotonic() > end:
-            raise _taken(name, "there is one of that name, and the process that made it is alive")
+            raise _taken(name, "the process that made the adapter of that name is still running")
         time.sleep(0.05)
 
 
@@ -133,9 +133,9 @@ def _refuse_taken_name(library: _core.Library, name: str) -> None:
     if found := _open(library, name):
         found.close()
         if pinned := _core.pinned_sessions():
-            message = f"the adapter {name!r} can't go before the packets of {pinned} closed sessions are let go"
+            message = f"adapter {name!r} can't be removed until the packets of {pinned} closed sessions are released"
             raise AdapterBusy(Win32.BUSY, message)
-        raise _taken(name, "there is one of that name already")
+        raise _taken(name, "an adapter of that name exists already")
     if sys.platform == "win32":
         from tunring._system.alias_windows import luid_of
 
@@ -151,7 +151,7 @@ def _refuse_other_name(handle: _core.AdapterHandle, name: str) -> None:
         alias = alias_of(handle.luid)
         if alias is not None and alias.lower() != name.lower():
             handle.close()
-            raise _taken(name, "another network interface has taken that name just now")
+            raise _taken(name, "another network interface has just taken that name")
 
 
 def _stable_guid(name: str) -> bytes | None:

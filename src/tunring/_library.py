@@ -52,7 +52,7 @@ def _official_places() -> list[Path]:
     places = [Path(__file__).parent / "wintun.dll"]
     if named := os.environ.get(PLACE_VARIABLE):
         if not Path(named).is_absolute():
-            text = f"{PLACE_VARIABLE} must be a whole path, so that it doesn't depend on the current folder: {named!r}"
+            text = f"{PLACE_VARIABLE} must be an absolute path, not {named!r}"
             raise LibraryNotFound(Win32.MOD_NOT_FOUND, text)
         places.insert(0, Path(named))
     if sys.platform == "win32":
@@ -77,6 +77,8 @@ def _find(which: str) -> Path:
             return place.resolve()
     tried = ", ".join(str(place) for place in places)
     text = f"no library {which!r}; looked for: {tried}"
+    if which not in _NAMES:
+        text += f"; anything but {', '.join(map(repr, _NAMES))} is the path of a file"
     if which == "wintun":
         from tunring._system.official import HOME
 

@@ -208,7 +208,7 @@ class RouteTable(MutableMapping["Prefix", int]):
         for prefix, value in pairs:
             number = _value(value, prefix)
             if wanted.setdefault(_key(prefix), number) != number:
-                raise ValueError(f"prefix {str(prefix)!r} comes twice, with different numbers")
+                raise ValueError(f"prefix {str(prefix)!r} appears twice, with different numbers")
         # In the table's own order, in which adding costs least.
         self._routes.set([(*key, value) for key, value in sorted(wanted.items())])
 

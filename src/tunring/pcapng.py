@@ -323,7 +323,7 @@ class Recording:
         sent: bool,
     ) -> None:
         if not isinstance(writer, Writer):
-            raise TypeError(f"what is captured goes to a tunring.pcapng.Writer, not to {writer!r}")
+            raise TypeError(f"writer must be a tunring.pcapng.Writer, not {writer!r}")
         if writer.closed:
             raise ValueError(f"{writer!r} is closed: it takes no capture")
         self._source = source

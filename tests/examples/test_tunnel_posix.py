@@ -406,7 +406,7 @@ def test_mistakes_with_the_key_get_a_sentence(tmp_path: Path) -> None:
         assert len(err.splitlines()) == 1
     code, out, err = program("--make-key", str(key))
     assert (code, out) == (1, "")
-    assert err == f"tunring: {key}: is there already; a key is never overwritten\n"
+    assert err == f"tunring: {key}: exists already; a key is never overwritten\n"
 
 
 @pytest.mark.parametrize("address", ["here", "127.0.0.1:port", "no such host.invalid:1"])

@@ -268,7 +268,7 @@ def test_persistent_interfaces(namespace: Namespace) -> None:
         namespace.ip(f"tuntap add dev {name} mode tun")
     done = run(namespace, "bridge", "tunA", "tunB", "--duration", "0.3", "--json")
     assert done.returncode == 0
-    assert "tunA (there already) and tunB (there already)" in done.stderr
+    assert "tunA (existing) and tunB (existing)" in done.stderr
     assert [side["created"] for side in json.loads(done.stdout)["adapters"]] == [False, False]
     assert namespace.interfaces() == {"lo", "tunA", "tunB"}
 
@@ -296,7 +296,7 @@ def test_a_file_that_is_there(namespace: Namespace, tmp_path: Path) -> None:
     path.write_bytes(b"precious")
     done = run(namespace, "bridge", "tunA", "tunB", "-w", str(path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"tunring: {path}: is there already; --overwrite replaces it\n"
+    assert done.stderr == f"tunring: {path}: exists already; --overwrite replaces it\n"
     assert path.read_bytes() == b"precious"
     assert namespace.interfaces() == {"lo"}
     done = run(namespace, "bridge", "tunA", "tunB", "-w", str(path), "--overwrite", "--duration", "0.1")

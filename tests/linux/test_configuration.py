@@ -89,7 +89,7 @@ def test_what_the_kernel_refuses_is_undone(adapter: tunring.Adapter, namespace: 
     with pytest.raises(tunring.WintunError, match="can't add ::1/128 on adapter 'tun0': the kernel reports"):
         adapter.configure(["10.6.7.8/24", "fd00::8/64", "::1"], 1400)
     assert state(namespace) == before
-    with pytest.raises(tunring.WintunError, match=r"can't add fd00::7/48 .* it is there as fd00::7/64"):
+    with pytest.raises(tunring.WintunError, match=r"can't add fd00::7/48 .* it exists as fd00::7/64"):
         adapter.configure(["10.6.7.8/24", "fd00::7/48"], 1400)
     assert state(namespace) == before
 

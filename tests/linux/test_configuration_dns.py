@@ -133,7 +133,7 @@ def test_without_the_privilege(adapter: tunring.Adapter, resolved: FakeResolved,
     [
         (None, "no systemd-resolved is running"),
         (os.getpid(), "systemd-resolved serves another network namespace than the adapter is in"),
-        (2**22 + 1, "which network namespace systemd-resolved is in can't be told"),
+        (2**22 + 1, "can't find out the network namespace of systemd-resolved"),
     ],
 )
 def test_no_resolver_for_this_namespace(

@@ -263,7 +263,7 @@ def test_echo_on_a_persistent_interface(namespace: Namespace) -> None:
         code, out, err = end(process)
     assert (code, err) == (0, "")
     assert json.loads(out)["created"] is False
-    assert "interface tun0 is there already\n" in said
+    assert "interface tun0 exists already\n" in said
     assert namespace.interfaces() == {"lo", "tun0"}
 
 

@@ -160,7 +160,7 @@ def test_a_second_one_says_why_it_ends(namespace: Namespace, name: str) -> None:
     assert start(namespace, name).returncode == 0
     done = start(namespace, name)
     assert done.returncode == 1
-    assert "somebody serves" in done.stderr
+    assert "another process serves" in done.stderr
     assert len(serving(name)) == 1
     namespace.ip(f"link delete {name}")
     assert ended_within_a_second(name)

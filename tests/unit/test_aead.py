@@ -149,7 +149,7 @@ def test_sealer_numbers(options: dict[str, Any], words: str) -> None:
         ({"window": 0}, "window must be 1 to 1048576, not 0"),
         ({"window": 2**20 + 1}, "window must be 1 to 1048576, not 1048577"),
         ({"header_size": 129}, "header_size must be 0 to 128, not 129"),
-        ({"header": b"head", "header_size": 5}, "header_size is 5, but the header has 4 bytes: give one"),
+        ({"header": b"head", "header_size": 5}, "header_size is 5, but the header has 4 bytes: pass only one of them"),
     ],
 )
 def test_opener_numbers(options: dict[str, Any], words: str) -> None:

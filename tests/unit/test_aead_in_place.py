@@ -129,9 +129,9 @@ def test_something_made_of_a_view_keeps_it_closed() -> None:
     sealer, opener = pair()
     datagrams = sealer.seal(PACKETS)
     array = np.asarray(datagrams[42])
-    with pytest.raises(BufferError, match="datagram 42 is still used"):
+    with pytest.raises(BufferError, match="datagram 42 is still in use"):
         opener.open(datagrams)
-    with pytest.raises(BufferError, match="datagram 2 is still used"):
+    with pytest.raises(BufferError, match="datagram 2 is still in use"):
         opener.open(datagrams[40:])
     assert opener.replayed == opener.rejected == 0
     assert array[:4].tobytes() == b"head"  # nothing was changed

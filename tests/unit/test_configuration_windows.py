@@ -225,7 +225,7 @@ def test_an_address_of_another_interface(clock: list[float]) -> None:
     made = tunnel()
     made.api.give_address("10.6.7.7/24")
     before = made.api.state()
-    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it is there on another interface"):
+    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it exists on another interface"):
         made.configure(["10.6.7.8/24", "10.6.7.7/16"], 1420)
     assert made.api.state() == before
 
@@ -233,7 +233,7 @@ def test_an_address_of_another_interface(clock: list[float]) -> None:
 def test_an_address_with_another_prefix(clock: list[float]) -> None:
     made = tunnel()
     made.configure(["10.6.7.7/24"])
-    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it is there as 10\.6\.7\.7/24"):
+    with pytest.raises(tunring.AlreadyExists, match=r"can't add 10\.6\.7\.7/16 .*: it exists as 10\.6\.7\.7/24"):
         made.configure(["10.6.7.7/16"])
 
 
@@ -408,7 +408,7 @@ def test_a_route_that_somebody_has_made_stays(clock: list[float]) -> None:
 def test_only_one_family(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     made = with_uplink()
     assert made.configure(["10.6.7.7/24"], default=True).default == (4,)
-    assert "no default route of IPv6: what is sent by it goes by 'Ethernet'" in caplog.text
+    assert "no default route of IPv6: such traffic goes by 'Ethernet'" in caplog.text
     assert [made.api.interface(family).automatic_metric for family in (AF_INET, AF_INET6)] == [0, 1]
     caplog.clear()
     assert made.configure(["fd00::7/64"]).default == (4, 6)

@@ -107,7 +107,7 @@ def test_a_handler_that_closes_the_adapter_in_a_call_that_fails(system: FakeSyst
 
     def interrupt() -> None:
         configurator.close()
-        system.failure = OSError("the kernel took it, but doesn't have it")
+        system.failure = OSError("the kernel accepted it, but does not have it")
 
     system.interrupt = interrupt
     with pytest.raises(ValueError, match="the adapter is closed"):

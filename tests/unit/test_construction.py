@@ -86,7 +86,7 @@ def test_a_guid_has_16_bytes(library: tunring.Library, guid: bytes) -> None:
         library.create_adapter("a", "b", guid)
 
 
-def test_none_is_no_adapter_library_session_or_text(library: tunring.Library, adapter: tunring.Adapter) -> None:
+def test_none_is_refused_as_adapter_library_session_or_text(library: tunring.Library, adapter: tunring.Adapter) -> None:
     handle = adapter._handle
     for call in (
         lambda: tunring.Library(None),

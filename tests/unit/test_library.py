@@ -41,7 +41,7 @@ def test_one_library_per_file(library: tunring.Library, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("wrong", [5, 0, "", "loopback", False, b"", object()])
-def test_what_is_no_library(wrong: object) -> None:
+def test_only_a_library_or_none(wrong: object) -> None:
     for call in (
         lambda: tunring.Adapter.create("x", library=wrong),
         lambda: tunring.Adapter.open("x", library=wrong),
@@ -117,9 +117,14 @@ def test_a_missing_file_and_the_places_that_were_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["", ".", "no\0name", "nothing"])
-def test_what_is_no_file(which: str) -> None:
+def test_a_path_that_is_not_a_file(which: str) -> None:
     with pytest.raises(tunring.LibraryNotFound):
         tunring.load(which)
+
+
+def test_an_unknown_name_lists_the_names() -> None:
+    with pytest.raises(tunring.LibraryNotFound, match="'wintun', 'tun_linux', 'loopback' is the path of a file"):
+        tunring.load("tun-linux")
 
 
 def test_a_folder(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_target_that_raises_loses_nothing_else(
 
 
 @pytest.mark.parametrize("target", [3, "tunring", object()])
-def test_what_is_no_target(library: tunring.Library, target: object) -> None:
+def test_only_a_callable_or_a_logger(library: tunring.Library, target: object) -> None:
     with pytest.raises(TypeError):
         tunring.set_logger(target, library)
 

@@ -68,7 +68,7 @@ def test_a_truncated_dll_at_every_length(kind: tuple[int, int], signature: int) 
         (dll(0x8664).replace(b"PE\0\0", b"NE\0\0"), "PE header"),
     ],
 )
-def test_what_is_no_dll(content: bytes, why: str) -> None:
+def test_a_file_that_is_not_a_dll(content: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         machine_of(io.BytesIO(content))
 
@@ -83,7 +83,7 @@ def test_any_damage_is_answered_by_a_machine_or_a_value_error(patch: bytes, plac
         assert str(error).startswith("it is ")
 
 
-def test_a_file_that_is_no_official_build(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_official_build(tmp_path: Path) -> None:
     path = tmp_path / "wintun.dll"
     path.write_bytes(dll(0x8664))
     assert build_of(path) == (hashlib.sha256(dll(0x8664)).hexdigest(), None)

@@ -390,7 +390,7 @@ def test_bad_arguments(pair: Pair, path: Path) -> None:
         for number in (-1, 1 << 32):
             with pytest.raises(ValueError, match="add_interface"):
                 writer.write([packet()], interface=number)
-        with pytest.raises(TypeError, match=r"what is captured goes to a tunring\.pcapng\.Writer, not to 3"):
+        with pytest.raises(TypeError, match=r"writer must be a tunring\.pcapng\.Writer, not 3"):
             left.capture(3)  # type: ignore[arg-type]
         for number in range(1, 64):
             assert writer.add_interface(f"{number}") == number

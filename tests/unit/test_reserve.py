@@ -3,6 +3,7 @@ from __future__ import annotations
 import array
 import gc
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +60,14 @@ def test_bad_sizes(pair: Pair, size: int) -> None:
 def test_sizes_of_the_wrong_type(pair: Pair, sizes: Any) -> None:
     with pytest.raises(TypeError):
         pair[0].reserve(sizes)
+
+
+@pytest.mark.parametrize("sizes", [20, None, "ab", b"ab"])
+def test_the_message_says_what_sizes_are(pair: Pair, sizes: Any) -> None:
+    found = type(sizes).__name__ if isinstance(sizes, (str, bytes)) else repr(sizes)
+    for call in (pair[0].reserve, partial(pair[0].send_packed, bytes(20))):
+        with pytest.raises(TypeError, match=rf"s must be a sequence of integers, one per packet, not {found}$"):
+            call(sizes)
 
 
 def test_all_or_none(simulated: tunring.Session, simulator: tunring.testing.Simulator) -> None:
@@ -144,7 +153,7 @@ def test_left_without_being_entered(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("data", [bytes(40), b"\x55" + bytes(39), b"\x65" + bytes(38)])
-def test_what_is_no_ip_packet_is_named_and_nothing_is_sent(pair: Pair, data: bytes) -> None:
+def test_a_packet_that_is_not_ip_is_named_and_nothing_is_sent(pair: Pair, data: bytes) -> None:
     left, right = pair
     with pytest.raises(ValueError, match=r"\b1\b"), left.reserve([40, len(data), 40]) as slots:
         fill(slots)
@@ -154,7 +163,7 @@ def test_what_is_no_ip_packet_is_named_and_nothing_is_sent(pair: Pair, data: byt
     assert left.stats().fillers == 3
 
 
-def test_what_is_not_filled_is_no_packet_though_the_ring_has_old_ones(pair: Pair) -> None:
+def test_an_unfilled_slot_is_not_a_packet_though_the_ring_has_old_ones(pair: Pair) -> None:
     left, right = pair
     for _ in range(20):
         left.send([packet(1500)] * 10)

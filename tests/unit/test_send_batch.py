@@ -39,7 +39,7 @@ def test_of_another_session_and_of_a_closed_one(pair: Pair, make_pair: Callable[
             assert got.tobytes() == [packet(100)]
 
 
-def test_what_is_no_ip_packet_is_skipped_and_counted(
+def test_a_packet_that_is_not_ip_is_skipped_and_counted(
     pair: Pair, simulated: tunring.Session, simulator: tunring.testing.Simulator
 ) -> None:
     good = [packet(), packet(40, version=6)]

@@ -69,7 +69,7 @@ def test_a_single_packet_gets_the_hint(pair: Pair, single: Any) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, 3, object()])
-def test_what_is_no_iterable(pair: Pair, nothing: Any) -> None:
+def test_only_iterables(pair: Pair, nothing: Any) -> None:
     with pytest.raises(TypeError):
         pair[0].send(nothing)
 

@@ -110,7 +110,7 @@ def test_two_dimensions_of_lengths(pair: Pair) -> None:
         (memoryview(bytes(40))[::2], (BufferError, ValueError)),
     ],
 )
-def test_what_is_no_contiguous_buffer(pair: Pair, buffer: Any, error: Any) -> None:
+def test_only_contiguous_buffers(pair: Pair, buffer: Any, error: Any) -> None:
     with pytest.raises(error):
         pair[0].send_packed(buffer, [20])
 

@@ -52,7 +52,7 @@ def test_packets_bytes_and_batches_each_way(pair: Pair) -> None:
     assert (stats.sent_packets, stats.sent_bytes, stats.sent_batches) == (4, 350, 2)
 
 
-def test_a_poll_is_no_wait_and_a_sleep_is_one(pair: Pair) -> None:
+def test_a_poll_is_not_a_wait_and_a_sleep_is_one(pair: Pair) -> None:
     left, right = pair
     right.receive(timeout=0)
     assert right.stats().waits == right.stats().wakes == 0

@@ -112,7 +112,7 @@ def test_mistakes_in_the_interface(line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"PublicKey = {PUBLIC}", r"PublicKey is there twice in this \[Peer\]"),
+        (f"PublicKey = {PUBLIC}", r"PublicKey appears twice in this \[Peer\]"),
         ("MTU = 1500", r"\[Peer\] has no key 'MTU'"),
         ("AllowedIPs = 10.0.0.0/8, any", "AllowedIPs must be networks such as .*any"),
         ("Endpoint = 192.0.2.1", r"Endpoint must be host:port or \[IPv6 address\]:port, not '192.0.2.1'"),
@@ -133,7 +133,7 @@ def test_mistakes_in_the_whole() -> None:
         parse_config("MTU = 1500")
     with pytest.raises(ConfigError, match=r"^line 2: this \[Peer\] has no PublicKey"):
         parse_config("[Interface]\n[Peer]\n")
-    with pytest.raises(ConfigError, match=r"^line 3: the peer L/U2.*= is there twice"):
+    with pytest.raises(ConfigError, match=r"^line 3: the peer L/U2.*= appears twice"):
         parse_config(f"[Peer]\nPublicKey={PUBLIC}\n[Peer]\nPublicKey={PUBLIC}")
 
 

@@ -81,7 +81,7 @@ open_failure(int failure)
     case EPERM:
         /* The cause is neither the file's mode nor the user: that would be EACCES. */
         backend_log(WINTUN_LOG_ERR,
-                    "%s can't be opened, whoever tries: the device rules of this container or service forbid it; start "
+                    "%s can't be opened by any user: the device rules of this container or service forbid it; start "
                     "it with --device %s (LXC: devices.allow = c 10:200 rwm, systemd: DeviceAllow=%s): %s",
                     TUN_PATH, TUN_PATH, TUN_PATH, strerror(failure));
         return ERROR_ACCESS_DENIED;
@@ -346,7 +346,7 @@ agree_on_format(tun_device *device, int flags)
     if (tun_ioctl(device->fd, TUNGETIFF, &found) != 0 || has_packet_information(device->fd, found.ifr_flags))
     {
         backend_log(WINTUN_LOG_ERR,
-                    "Whoever is attached to the interface \"%s\" reads packet information, 4 bytes before each packet "
+                    "The process attached to the interface \"%s\" reads packet information, 4 bytes before each packet "
                     "(it lacks IFF_NO_PI)",
                     device->name);
         return ERROR_INVALID_PARAMETER;
@@ -405,7 +405,7 @@ static const char *
 descriptor_fault(int fd, struct ifreq *request)
 {
     if (tun_ioctl(fd, TUNGETIFF, request) != 0)
-        return "is none of a TUN interface";
+        return "is not one of a TUN interface";
     if ((request->ifr_flags & IFF_TUN) == 0)
         return "is of a TAP interface, whose packets have Ethernet headers";
     if (has_packet_information(fd, request->ifr_flags))

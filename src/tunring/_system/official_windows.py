@@ -130,7 +130,7 @@ def _check_hash(path: Path, file: FileIO, verify: bool) -> None:
     if verify:
         advice = "if you trust it, load it with verify=False, or set TUNRING_WINTUN_VERIFY=0"
         raise LibraryInvalid(Win32.INVALID_IMAGE_HASH, f"can't load {text}; {advice}")
-    warnings.warn(f"{text}; loading it all the same", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"{text}; loading it anyway", RuntimeWarning, stacklevel=2)
 
 
 def _path_of(file: FileIO) -> str:

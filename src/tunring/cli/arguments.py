@@ -20,7 +20,7 @@ def seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < float(text) <= 86400:
             return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number of seconds over 0, of a day at most, not {text!r}")
+    raise argparse.ArgumentTypeError(f"must be more than 0 and at most 86400 seconds, not {text!r}")
 
 
 def count(text: str) -> int:

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w", "--write", metavar="FILE", help='capture to a pcapng file, as seen on A; "-" is standard output'
     )
-    parser.add_argument("--overwrite", action="store_true", help="the file may be there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="maximum bytes of a packet")
-    parser.add_argument("--count", type=count, metavar="N", help="end after the batch that makes it N packets")
+    parser.add_argument("--count", type=count, metavar="N", help="end after the batch in which packet N is")
     parser.add_argument("--duration", type=seconds, metavar="S", help="end after this many seconds")
     parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet of both interfaces in bytes")
     parser.add_argument(
@@ -157,7 +157,7 @@ class _Bridge:
         stack.callback(self._display.end)
 
     def run(self) -> int:
-        names = " and ".join(f"{side.name} ({'new' if side.is_new else 'there already'})" for side in self._sides)
+        names = " and ".join(f"{side.name} ({'new' if side.is_new else 'existing'})" for side in self._sides)
         say(describe(self._sides[0].adapter.library), self._stream)
         say(f"bridge between {names}; Ctrl-C ends", self._stream)
         near, far = self._sides

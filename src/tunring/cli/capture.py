@@ -43,7 +43,7 @@ class Capture:
                 target, name=name, description=description, mtu=mtu, snaplen=snaplen, overwrite=overwrite
             )
         except FileExistsError as error:
-            raise FileExistsError(error.errno, "is there already; --overwrite replaces it", file) from error
+            raise FileExistsError(error.errno, "exists already; --overwrite replaces it", file) from error
         try:
             near.capture(self._writer)
         except BaseException:

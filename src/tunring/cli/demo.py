@@ -104,7 +104,7 @@ class _Demo:
         self._say(describe(library))
         if reason:
             self._say(f"no interface: {reason}")
-            self._say("hence a cable in memory; run it as root to see packets of the kernel")
+            self._say("using a cable in memory instead; run the demo as root to see the kernel's packets")
         left, right = pair()
         with left, right:
             return self._run(right, CableTraffic(left, *_CABLE), library, reason, None)

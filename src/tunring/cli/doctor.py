@@ -75,7 +75,7 @@ def _extra() -> Finding:
         return Finding("extra cli", "ok", f"rich {metadata.version('rich')}")
     except metadata.PackageNotFoundError:
         advice = "for more than plain text: pip install rich"
-        return Finding("extra cli", "ok", "not installed, nor needed", advice)
+        return Finding("extra cli", "ok", "not installed, and not required", advice)
 
 
 def _system() -> list[Finding]:

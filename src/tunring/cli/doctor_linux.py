@@ -98,7 +98,7 @@ def _driver(descriptor: int) -> tuple[Level, str, str]:
     if not features & _NEEDED:
         return "problem", text, "a kernel with TUN interfaces is needed"
     if missing := [what for call, what in _CALLS.items() if not _knows(descriptor, call)]:
-        return "warning", f"{text}; missing: {', '.join(missing)}", "packets pass all the same, one by one"
+        return "warning", f"{text}; missing: {', '.join(missing)}", "packets still pass, one by one"
     return "ok", text, ""
 
 
@@ -124,7 +124,7 @@ def _sysctl(name: str, default: int) -> int:
 def _namespaces() -> Finding:
     topic = "namespaces"
     if not Path("/proc/self").exists():
-        return Finding(topic, "warning", "/proc is not mounted, so there is no telling what is allowed")
+        return Finding(topic, "warning", "/proc is not mounted: it is unknown what is allowed")
     if not Path("/proc/self/ns/net").exists():
         return Finding(topic, "warning", "the kernel has no network namespaces", "the demo will use loopback")
     if "CAP_SYS_ADMIN" in capabilities():

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             adapter.configure(addresses, arguments.mtu)
         with adapter.start_session() as session:
             say(describe(adapter.library), stream)
-            say(f"interface {adapter.name} is {'new' if is_new else 'there already'}", stream)
+            say(f"interface {adapter.name} {'is new' if is_new else 'exists already'}", stream)
             for address in addresses:
                 if suggestion := neighbour(address):
                     say(f"try: ping {suggestion}", stream)

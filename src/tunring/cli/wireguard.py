@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("name", metavar="NAME", help="the interface: a new one, or with --status one that is there")
+    """Add the command's arguments to its parser."""
+    parser.add_argument("name", metavar="NAME", help="the interface: a new one, or with --status an existing one")
     parser.add_argument("--config", metavar="FILE", help="set it up by a file in wg-quick's format")
     parser.add_argument("--foreground", action="store_true", help="do not go to the background; Ctrl-C ends")
     parser.add_argument(
         "--hooks", action="store_true", help="run the file's PreUp, PostUp, PreDown and PostDown, by the shell"
     )
     parser.add_argument("--status", action="store_true", help="show peers, rates and handshakes until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help=f"{JSON_HELP}; with --status, how things are now")
+    parser.add_argument("--json", action="store_true", help=f"{JSON_HELP}; with --status, the present state")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     stream = sys.stderr if arguments.json else sys.stdout
     if arguments.json:
         at_end.append(partial(_report, name))
-    return serve(name, lambda: say(f"interface {name} is there; Ctrl-C ends", stream), set_up=set_up, at_end=at_end)
+    return serve(name, lambda: say(f"interface {name} is ready; Ctrl-C ends", stream), set_up=set_up, at_end=at_end)
 
 
 def _save(file: Path, config: Config, device: Device) -> None:
@@ -194,7 +194,7 @@ def _table(config: Config) -> int | None:
         return None
     number = int(name) if name.isdecimal() else _named_tables().get(name)
     if number is None:
-        raise ValueError(f"Table = {name}: no file of iproute2's has a routing table of this name")
+        raise ValueError(f"Table = {name}: iproute2's files have no routing table of this name")
     return None if number == _MAIN_TABLE else number
 
 

@@ -60,7 +60,7 @@ class Device:
                 return bytes(batch[0])
         if cancel.called:
             return None
-        raise TimeoutError("no packet in time")
+        raise TimeoutError("no packet within the timeout")
 
     async def _receive_async(self, max_packets: int) -> Batch:
         session, cancel = self._running()

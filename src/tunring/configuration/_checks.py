@@ -47,7 +47,7 @@ def check_interface(address: str | Interface) -> Interface:
     try:
         interface = ip_interface(address)
     except ValueError:
-        text = f"no address with a prefix length: {address!r}; it looks like '10.6.7.7/24' or 'fd00::7/64'"
+        text = f"an address must look like '10.6.7.7/24' or 'fd00::7/64', not {address!r}"
         raise ValueError(text) from None
     _refuse_host(interface.ip, address)
     _refuse_scope(interface, address)

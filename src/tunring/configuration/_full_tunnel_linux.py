@@ -234,7 +234,7 @@ def plan(netlink: Netlink, name: str, index: int, wanted: Request, picture: Pict
     if not wanted.default:
         return None
     if not versions:
-        raise ValueError(f"default=True takes an address: adapter {name!r} has none; or say which, default=4 or 6")
+        raise ValueError(f"default=True requires an address, and adapter {name!r} has none; or pass default=4 or 6")
     rules = {version: read_rules(netlink, version) for version in VERSIONS}
     mine = [found for version in versions for found in _mine(netlink, name, index, rules[version])]
     table = wanted.table or (mine[0].table if mine else _free_table(netlink, rules))
@@ -284,7 +284,7 @@ def _free_table(netlink: Netlink, rules: dict[int, list[FoundRule]]) -> int:
     for table in range(_FIRST_TABLE, _FIRST_TABLE + _TABLES):
         if table not in used and not any(_table(netlink, version, table) for version in VERSIONS):
             return table
-    text = f"none of the routing tables {_FIRST_TABLE} to {_FIRST_TABLE + _TABLES - 1} is free: name one, table=..."
+    text = f"none of the routing tables {_FIRST_TABLE} to {_FIRST_TABLE + _TABLES - 1} is free: choose one by table=..."
     raise WintunError(Win32.GEN_FAILURE, text)
 
 

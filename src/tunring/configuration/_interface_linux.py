@@ -239,7 +239,7 @@ class LinuxInterface:
         present = self._look().addresses
         if address not in present:
             others = ", ".join(str(other) for other in present if other.ip == address.ip)
-            where = f"it is there as {others}" if others else "it is there already"
+            where = f"it exists as {others}" if others else "it exists already"
             raise WintunError(Win32.GEN_FAILURE, f"{command.action} on adapter {self._name!r}: {where}", errno.EEXIST)
 
     def _settle(self, addresses: Iterable[InterfaceAddress]) -> None:
@@ -296,7 +296,7 @@ class LinuxInterface:
         if index == self._index:
             if route in self._look().routes:
                 return
-            where = "it is there by another gateway"
+            where = "it exists with another gateway"
         else:
             where = "another interface has it" if index is None else f"{full_tunnel.interface_name(index)!r} has it"
         advice = (
@@ -419,7 +419,7 @@ class LinuxInterface:
         code = error.code
         text = f"{action} on adapter {self._name!r}: "
         if code == errno.EEXIST:
-            return AlreadyExists(Win32.ALREADY_EXISTS, text + "it is there already", code)
+            return AlreadyExists(Win32.ALREADY_EXISTS, text + "it exists already", code)
         if code == errno.EPERM:
             return AccessDenied(Win32.ACCESS_DENIED, text + "that needs the capability CAP_NET_ADMIN", code)
         if code == errno.EACCES:
@@ -448,7 +448,7 @@ class LinuxInterface:
             lacking += [f"{address} with metric {metric}" for address in other]
         lacking += [f"the route to {route}" for route in routes if route not in found.routes]
         if lacking:
-            text = f"can't add {lacking[0]} on adapter {self._name!r}: the kernel took it, but doesn't have it"
+            text = f"can't add {lacking[0]} on adapter {self._name!r}: the kernel accepted it, but does not have it"
             raise WintunError(Win32.GEN_FAILURE, text)
         self._compare_link(found.link, request)
         return found

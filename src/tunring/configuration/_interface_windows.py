@@ -91,7 +91,7 @@ class WindowsInterface:
         present, routes = dict(self._addresses()), self._routes()
         versions = whole.versions(present)
         if whole.default and not versions:
-            text = f"default=True takes an address: adapter {self._name!r} has none; or say which, default=4 or 6"
+            text = f"default=True requires an address, and adapter {self._name!r} has none; or pass default=4 or 6"
             raise ValueError(text)
         self._check_gateways(request, present, routes)
         own = [Route(ip_network((_ANYWHERE[version], 0))) for version in versions]
@@ -303,7 +303,7 @@ class WindowsInterface:
         if code == Win32.OBJECT_ALREADY_EXISTS:
             others = [str(other) for other in present if other.ip == address.ip]
             where = f"as {others[0]}" if others else "on another interface"
-            text = f"can't add {address} on adapter {self._name!r}: it is there {where}"
+            text = f"can't add {address} on adapter {self._name!r}: it exists {where}"
             raise AlreadyExists(Win32.ALREADY_EXISTS, text)
         if code == Win32.NOT_SUPPORTED:
             raise self._disabled(address.version)
@@ -320,7 +320,7 @@ class WindowsInterface:
                 return
             if DAD_DUPLICATE in states.values():
                 address = next(address for address in pending if states[address] == DAD_DUPLICATE)
-                text = f"{address} on adapter {self._name!r} can't be used: another host has it, Windows says"
+                text = f"{address} on adapter {self._name!r} can't be used: Windows reports that another host has it"
                 raise WintunError(Win32.GEN_FAILURE, text)
             if time.monotonic() >= limit:
                 text = f"{pending[0]} on adapter {self._name!r} can't be used after {_ADDRESS_SECONDS:.0f} s"
@@ -424,7 +424,7 @@ class WindowsInterface:
                 import logging
 
                 logging.getLogger("tunring").warning(
-                    "adapter %r has no default route of IPv%d: what is sent by it goes by %r, beside the tunnel",
+                    "adapter %r has no default route of IPv%d: such traffic goes by %r, outside the tunnel",
                     self._name,
                     version,
                     other,
@@ -514,7 +514,7 @@ class WindowsInterface:
         if request.domains and found.domains != request.domains:
             lacking.append(f"the DNS domains {', '.join(request.domains)}")
         if lacking:
-            text = f"can't add {lacking[0]} on adapter {self._name!r}: Windows took it, but doesn't have it"
+            text = f"can't add {lacking[0]} on adapter {self._name!r}: Windows accepted it, but does not have it"
             raise WintunError(Win32.GEN_FAILURE, text)
         for version, row in self._rows().items():
             settings = wanted.get(version, Settings.of(row))

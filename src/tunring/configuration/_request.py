@@ -178,7 +178,7 @@ def _check_together(request: Request, whole: Request, earlier: Request) -> None:
         raise ValueError(f"up must be True for {what}: no system has them while it is down")
     if whole.ipv6 is False and whole.has(6):
         ours = [item for item in (*whole.addresses, *(route.network for route in whole.routes)) if item.version == 6]
-        raise ValueError(f"ipv6=False leaves no place for {ours[0] if ours else 'default=6'}, which was asked for")
+        raise ValueError(f"ipv6=False excludes {ours[0] if ours else 'default=6'}, which was asked for, now or earlier")
     for name in ("bypass", "mark"):
         if getattr(request, name) and not whole.default:
             raise ValueError(f"{name} is for a default route: it needs default=True, 4 or 6")

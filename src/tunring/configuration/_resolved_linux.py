@@ -166,7 +166,7 @@ class Resolver:
         try:
             here = os.path.samestat(os.stat(f"/proc/{process}/ns/net"), Path("/proc/thread-self/ns/net").stat())
         except OSError as error:
-            text = f"which network namespace systemd-resolved is in can't be told ({error.strerror})"
+            text = f"can't find out the network namespace of systemd-resolved ({error.strerror})"
             raise _unavailable(text) from error
         if not here:
             raise _unavailable("systemd-resolved serves another network namespace than the adapter is in")

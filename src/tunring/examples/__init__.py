@@ -21,8 +21,8 @@ PROGRAMS = {
     "icmp_echo": "answer pings",
     "count": "count packets by protocol, with numpy",
     "capture": "write all that goes through an interface to a pcapng file",
-    "filter": "let packets pass between two interfaces except by rules, with numpy",
+    "filter": "pass packets between two interfaces, except those that rules drop, with numpy",
     "tunnel": "an encrypted UDP tunnel between two hosts",
     "tunnel_asyncio": "the same tunnel as tasks of asyncio",
-    "tunnel_server": "the called end of many tunnels",
+    "tunnel_server": "a server for many tunnels",
 }

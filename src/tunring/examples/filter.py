@@ -103,7 +103,7 @@ def rule(text: str) -> Rule:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
-    parser = argparse.ArgumentParser(description="Let packets pass between two interfaces, except some.")
+    parser = argparse.ArgumentParser(description="Pass packets between two interfaces, except those that rules drop.")
     parser.add_argument("name", help="name of an interface to create")
     parser.add_argument("other", help="name of the other interface to create")
     parser.add_argument("--drop", type=rule, action="append", default=[], metavar="PROTOCOL[:PORT]")

@@ -254,7 +254,7 @@ def _make_key(file: str) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise FileExistsError(error.errno, "is there already; a key is never overwritten", file) from error
+        raise FileExistsError(error.errno, "exists already; a key is never overwritten", file) from error
     with open(descriptor, "w", encoding="ascii") as target:
         target.write(secrets.token_hex(KEY))
 
@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None, kind: type[Tunnel] = Tunnel) -> int:
     parser.add_argument("--key", metavar="FILE", help="the file with the key of both hosts")
     parser.add_argument("--address", action="append", default=[], help="address of the interface, such as 10.8.0.1/24")
     parser.add_argument("--listen", type=address, metavar="HOST:PORT", help="own address and port (default: any)")
-    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="the host to call; the called host has none")
+    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="the other host; only for the one that calls")
     parser.add_argument(
         "--cipher", choices=CIPHERS, default=CIPHERS[0], help="cipher of both hosts (default: %(default)s)"
     )

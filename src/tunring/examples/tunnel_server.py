@@ -145,7 +145,7 @@ def _client(text: str) -> tuple[bytes, list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
-    parser = argparse.ArgumentParser(description="The called end of many encrypted tunnels.")
+    parser = argparse.ArgumentParser(description="A server for many encrypted tunnels.")
     parser.add_argument(
         "name", nargs="?", default="tun0", help="name of the interface to create (default: %(default)s)"
     )
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("ready; Ctrl-C ends", flush=True)
             with suppress(KeyboardInterrupt):
                 server.run()
-    print(f"{server.sent:,} packets sent, {server.received:,} received, {server.strange:,} of strange addresses")
+    print(f"{server.sent:,} packets sent, {server.received:,} received, {server.strange:,} from foreign addresses")
     return 0
 
 

@@ -32,7 +32,7 @@ def ask(path: Path) -> dict[str, Any]:
 
 def _there(line: str) -> bool:
     if not line:
-        raise ConnectionAbortedError("the device hung up before its answer was complete")
+        raise ConnectionAbortedError("the device closed the connection before its answer was complete")
     return True
 
 

@@ -169,6 +169,6 @@ def _remove_stale(path: Path) -> None:
         except FileNotFoundError:
             return
         else:
-            raise OSError(errno.EADDRINUSE, f"somebody serves {path} already")
-    log.info("%s is left over, and is replaced", path)
+            raise OSError(errno.EADDRINUSE, f"another process serves {path} already")
+    log.info("%s is left over from an ended process, and is replaced", path)
     path.unlink(missing_ok=True)

@@ -341,7 +341,7 @@ class _Reader:
         if isinstance(value, tuple) and field != "endpoint":
             value = self._fields.get(field, ()) + value
         elif field in self._fields:
-            raise ConfigError(self._line, f"{proper} is there twice in this [{self._section}]")
+            raise ConfigError(self._line, f"{proper} appears twice in this [{self._section}]")
         self._fields[field] = value
 
     def _result(self) -> Config:
@@ -351,7 +351,7 @@ class _Reader:
                 raise ConfigError(line, "this [Peer] has no PublicKey")
             peer = PeerConfig(**fields)
             if peer.public_key in peers:
-                raise ConfigError(line, f"the peer {peer.public_key} is there twice")
+                raise ConfigError(line, f"the peer {peer.public_key} appears twice")
             peers[peer.public_key] = peer
         fields = dict(self._interface)
         dns = fields.pop("dns", ())
