@@ -2,7 +2,7 @@
 .PHONY: help build test lint types docs wine packages bench guard all full clean
 
 help:
-	@echo 'make build     the package into .venv-test, after an edit of C or Cython'
+	@echo 'make build     the package into .venv-test; again after each edit in src'
 	@echo 'make test      all tests; as root, those on kernel packets too'
 	@echo 'make lint      linters; make types: mypy and stubtest'
 	@echo 'make docs      the documentation, into build/docs'
