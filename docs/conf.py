@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sphinx.domains.python import PyObject
+
 # Imported before autodoc looks: newer versions load _core.pyi in place of the compiled module, without its docstrings.
 import tunring
 import tunring.aead
@@ -44,6 +46,8 @@ suppress_warnings = ["config.cache", "ref.python"]  # attributes of one name in 
 
 html_theme = "furo"
 html_title = "tunring"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
@@ -51,6 +55,9 @@ html_theme_options = {"navigation_with_keys": True}
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # Sphinx's own word for them is Variables
     app.connect("autodoc-process-docstring", drop_signature)
     app.connect("autodoc-process-signature", drop_self)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import tunring
+from blocks import IN_NAMESPACE, run
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -21,18 +21,6 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if (blocks := BLOCK.findall(path.read_text("utf-8")))
 }
-
-#: Runs a page in a network namespace of its own, where it may create the adapters that it names.
-IN_NAMESPACE = "import ctypes; assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0\n"
-
-
-def run(code: str, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *options, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 def joined(page: str, kind: str) -> str:
@@ -49,6 +37,13 @@ def test_every_fence_is_known() -> None:
     for path in DOCS.rglob("*.md"):
         fences = re.findall(r"^```(\S+)", path.read_text("utf-8"), re.MULTILINE)
         assert set(fences) <= known, path
+
+
+@pytest.mark.parametrize("path", [*sorted(DOCS.rglob("*.md")), DOCS.parent / "README.md"], ids=lambda path: path.name)
+def test_code_fits_the_width_of_a_page(path: Path) -> None:
+    """Built pages cut longer lines off. Narrow ones show pictures whole, by the width in _static/narrow.css."""
+    for kind, code in re.findall(r"^```(\w+)\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        assert [line for line in code.splitlines() if len(line) > (70 if kind == "text" else 90)] == []
 
 
 def test_every_public_name_has_a_place_in_the_reference() -> None:

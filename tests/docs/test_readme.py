@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from blocks import IN_NAMESPACE, run
+
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-
-#: Runs a block in a network namespace of its own, where it may create the adapter that it names.
-IN_NAMESPACE = "import ctypes; assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0\n"
-
-
-def run(code: str, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *options, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 def block(words: str) -> str:
