@@ -159,7 +159,7 @@ def test_a_client_that_moves_is_followed() -> None:
     with scene(2) as here, Threads() as threads, ExitStack() as stack:
         here.clients[0].session.close()
         again = Cable(stack)
-        time.sleep(1 / tunnel.TRIES)  # so that a new run is tried
+        time.sleep(3 / tunnel.TRIES)  # so that a new run is tried, however late the one before was seen
         threads.start(tunnel.Tunnel(again.session, again.udp, key_of(0), here.cable.udp.address).run)
         sent = packet(address_of(0), "10.8.0.1", b"again")
         again.system.send([sent])

@@ -41,6 +41,7 @@ verifies(const offload_headers *headers, const BYTE *packet, uint32_t size)
     return add_words(packet + headers->transport, left, pseudo + headers->protocol + left) == 0xFFFF;
 }
 
+/* The kernel takes a UDP header at its word: the sum has to have the length that stands there. */
 static bool
 sum_is_right(const virtio_header *virtio, const offload_headers *headers, const BYTE *packet, uint32_t size)
 {
@@ -48,8 +49,9 @@ sum_is_right(const virtio_header *virtio, const offload_headers *headers, const 
     const uint32_t pseudo = headers->version == 4 ? add_words(packet + 12, 8, 0) : add_words(packet + 8, 32, 0);
     const BYTE *stored = packet + headers->transport + (headers->protocol == PROTOCOL_TCP ? 16 : 6);
     const uint32_t sum = (uint32_t)stored[0] << 8 | stored[1];
+    const uint32_t length = headers->protocol == PROTOCOL_TCP ? left : (uint32_t)stored[-2] << 8 | stored[-1];
     return !(virtio->flags & VIRTIO_NEEDS_CHECKSUM) ||
-           add_words(NULL, 0, pseudo + headers->protocol + (left & 0xFFFF) + (left >> 16)) % 0xFFFF == sum % 0xFFFF;
+           add_words(NULL, 0, pseudo + headers->protocol + (length & 0xFFFF) + (length >> 16)) % 0xFFFF == sum % 0xFFFF;
 }
 
 int

@@ -117,7 +117,7 @@ def suspended_for_ten_minutes(tunnel: Tunnel) -> None:
     for peer, born in keys.items():
         assert eventually(lambda peer=peer, born=born: peer._state.core.state().newest_born != born, SOON), "keys stay"
     tunnel.passes()
-    assert tunnel.handshakes > 1
+    assert tunnel.shaken(2)  # the hook may be called after the packets
 
 
 def keepalives_after_a_suspend(tunnel: Tunnel) -> None:

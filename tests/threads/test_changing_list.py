@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -9,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import tunring
 from packets import number_of, packet
 from running import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import tunring
 
     Pair = tuple[tunring.Session, tunring.Session]
 
@@ -140,9 +140,17 @@ def test_another_thread_changes_the_list(pair: Pair) -> None:
 def test_a_buffer_can_not_shrink_while_send_waits(simulated: tunring.Session) -> None:
     simulated.send([packet()] * 10000, on_full="partial")
     data = bytearray(packet())
+
+    def send() -> None:
+        with contextlib.suppress(tunring.SessionClosed):
+            simulated.send([data], timeout=20)
+
     with Threads() as threads:
-        threads.start(lambda: simulated.send([data], timeout=0.2))
-        time.sleep(0.05)
-        with pytest.raises(BufferError):
-            data.clear()
+        threads.start(send)
+        time.sleep(0.2)
+        try:
+            with pytest.raises(BufferError):
+                data.clear()
+        finally:
+            simulated.close()
     data.clear()
