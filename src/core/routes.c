@@ -69,10 +69,12 @@ find6(const route_trie *trie, uint64_t high, uint64_t low)
 static inline int32_t
 find_packet(const tunring_routes *table, const BYTE *packet, uint32_t length, bool source)
 {
-    if (!tunring_packet_is_ip(packet, length))
-        return TUNRING_NO_ROUTE;
-    if (packet[0] >> 4 == 4)
+    /* As tunring_packet_is_ip(), by one look at the version: another thread may change the packet. */
+    const unsigned version = length < 20 ? 0 : packet[0] >> 4;
+    if (version == 4)
         return find4(&table->tries[0], read32(packet + (source ? 12 : 16)));
+    if (version != 6 || length < 40)
+        return TUNRING_NO_ROUTE;
     const BYTE *address = packet + (source ? 8 : 24);
     return find6(&table->tries[1], read64(address), read64(address + 8));
 }

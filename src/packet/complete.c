@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Checksums and segment sizes, written into packets.
+ * Checksums and segment sizes, written into packets. Another thread may change a packet meanwhile: a length is read
+ * once, and what was checked is used.
  */
 #include "packet/checksum.h"
 #include "tunring_packets.h"
@@ -61,11 +62,12 @@ has_source_route(const BYTE *options, const BYTE *end)
             options++;
             continue;
         }
-        if (end - options < 3 || options[1] < 2 || options[1] > end - options)
+        const BYTE size = end - options < 3 ? 0 : options[1];
+        if (size < 2 || size > end - options)
             return false;
-        if ((*options == OPTION_LOOSE_ROUTE || *options == OPTION_STRICT_ROUTE) && options[2] <= options[1])
+        if ((*options == OPTION_LOOSE_ROUTE || *options == OPTION_STRICT_ROUTE) && options[2] <= size)
             return true;
-        options += options[1];
+        options += size;
     }
     return false;
 }
@@ -218,7 +220,7 @@ tunring_fill_checksums(BYTE *packet, uint32_t length)
     if (!read_layout(&found, packet, length))
         return false;
     if (found.version == 4)
-        store_checksum(packet + 10, packet, (packet[0] & 0xFu) * 4, 0);
+        store_checksum(packet + 10, packet, found.transport, 0);
     return fill_transport(&found, packet);
 }
 
@@ -236,11 +238,12 @@ find_mss(BYTE *segment, uint32_t size)
             at++;
             continue;
         }
-        if (end - at < 2 || at[1] < 2 || at[1] > end - at)
+        const BYTE option = end - at < 2 ? 0 : at[1];
+        if (option < 2 || option > end - at)
             return NULL;
         if (*at == TCP_OPTION_MSS)
-            return at[1] == 4 ? at + 2 : NULL;
-        at += at[1];
+            return option == 4 ? at + 2 : NULL;
+        at += option;
     }
     return NULL;
 }
