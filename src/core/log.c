@@ -5,6 +5,8 @@
  * the line twice: into the thread's own memory, from which a failed call takes its reasons, and into a bounded queue
  * for the user's logger, if there is one.
  */
+#include "core/log.h"
+
 #include "platform/os.h"
 #include "tunring.h"
 #include "platform/utf16.h"
@@ -29,9 +31,8 @@ static _Atomic bool enabled[TUNRING_LOG_LIBRARIES];
 static _Thread_local char recall[RECALL_SIZE];
 static _Thread_local size_t recall_length;
 
-/* Keeps the newest lines: the oldest make room. */
-static void
-remember(const char *text)
+void
+log_remember(const char *text)
 {
     size_t length = strlen(text);
     while (recall_length && recall_length + 1 + length >= RECALL_SIZE)
@@ -67,7 +68,7 @@ take_line(uint32_t library, WINTUN_LOGGER_LEVEL level, DWORD64 time, LPCWSTR mes
     DWORD last_error = GetLastError();
     tunring_log_line line = {.library = library, .level = (uint32_t)level, .time = time};
     utf16_to_utf8(line.text, sizeof(line.text), message);
-    remember(line.text);
+    log_remember(line.text);
     if (atomic_load(&enabled[library]))
         enqueue(&line);
     SetLastError(last_error);

@@ -6,6 +6,7 @@
 
 #include "core/api.h"
 #include "core/backoff.h"
+#include "core/log.h"
 
 #include <stdlib.h>
 
@@ -144,6 +145,7 @@ start_session(tunring_adapter *adapter, DWORD capacity, const tunring_session_op
     if (!source_open(&session->source, &session_ops))
     {
         code = GetLastError();
+        log_remember(os_event_refusal);
         goto free_session;
     }
     const tunring_api *api = adapter->api;

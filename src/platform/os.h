@@ -46,6 +46,8 @@ typedef struct os_event
 
 /* Creates an unset event. False on failure, with the last error. */
 bool os_event_open(os_event *event);
+/* A line that names the system's call, for when that fails. */
+extern const char *const os_event_refusal;
 void os_event_close(os_event *event);
 /* Both are idempotent, and neither is ordered against the other: callers that race hold a lock. */
 void os_event_set(os_event *event);

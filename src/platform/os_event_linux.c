@@ -8,6 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+const char *const os_event_refusal = "Opening an event by eventfd() failed";
+
 bool
 os_event_open(os_event *event)
 {

@@ -21,6 +21,8 @@ os_pipe(int ends[2])
     return os_pipe_move(ends);
 }
 
+const char *const os_event_refusal = "Opening an event by pipe() failed";
+
 bool
 os_event_open(os_event *event)
 {

@@ -49,6 +49,8 @@ os_condition_signal(os_condition *condition)
     WakeConditionVariable(condition);
 }
 
+const char *const os_event_refusal = "Opening an event by CreateEvent() failed";
+
 bool
 os_event_open(os_event *event)
 {

@@ -1,7 +1,8 @@
-"""Netlink sockets are refused, as systemd's RestrictAddressFamilies= does by a seccomp filter."""
+"""Calls are refused by seccomp filters: netlink sockets, as by systemd's RestrictAddressFamilies=, and events."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,3 +44,18 @@ def test_what_the_system_says_is_kept(namespace: Namespace, script: str, number:
     assert printed.startswith(f"{number}; ")
     assert words in printed
     assert "RestrictAddressFamilies= have AF_NETLINK" in printed
+
+
+@pytest.mark.parametrize(
+    ("call", "numbers"),
+    [("eventfd", {"x86_64": 290, "aarch64": 19}), ("epoll_create1", {"x86_64": 291, "aarch64": 20})],
+)
+def test_a_refused_event_is_named(namespace: Namespace, call: str, numbers: dict[str, int]) -> None:
+    number = numbers[os.uname().machine]
+    program = REFUSE.format(number=1) + (
+        f"code = [(LOAD, 0, 0, 0), (EQUALS, 0, 1, {number}), (RETURN, 0, 0, FAIL | 1), (RETURN, 0, 0, ALLOW)]\n"
+        'program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))\n'
+        "a = tunring.Adapter.create('tun0'); refuse(); show(a.start_session); a.close()"
+    )
+    printed = namespace.run(sys.executable, "-W", "ignore::ResourceWarning", "-c", program)
+    assert f"by {call}() failed" in printed

@@ -82,7 +82,10 @@ open_read_event(tun_session *session)
     if (epoll >= 0 && watch(epoll, session->receive.fd, interest(true)) &&
         watch(epoll, (int)(intptr_t)session->signal.wait, interest(true)))
         return true;
-    SetLastError(os_error_from_errno(errno));
+    const int failure = errno;
+    backend_log(WINTUN_LOG_ERR, "Opening the read event by %s() failed: %s", epoll < 0 ? "epoll_create1" : "epoll_ctl",
+                strerror(failure));
+    SetLastError(os_error_from_errno(failure));
     os_fd_close(epoll);
     return false;
 }
