@@ -122,6 +122,9 @@ cdef class _Session(_Source):
     def _start(adapter, AdapterHandle handle not None, unsigned int capacity, coalesce, bint keep_queue,
                bint closes_adapter, AdapterHandle queue):
         """For :meth:`tunring.Adapter.start_session`."""
+        # Before there is a session, of which a signal handler could ask stats() while this is half imported.
+        import tunring._stats
+
         cdef _Session self = Session.__new__(Session)
         cdef tunring_adapter *target = handle.get()
         cdef tunring_session_options options
@@ -402,7 +405,7 @@ cdef class _Session(_Source):
 
     def stats(self):
         """The session's figures so far, as a :class:`tunring.Stats`."""
-        from tunring._stats import Stats  # with what makes dataclasses, which few programs need at once
+        from tunring._stats import Stats
 
         cdef tunring_stats stats
         tunring_session_stats(self.get(), &stats)
@@ -467,5 +470,7 @@ class Session(_Session):
         except TypeError:  # it never started
             return
         if unclosed:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # also where warnings are errors
+                self.close()

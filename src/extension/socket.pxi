@@ -437,5 +437,7 @@ class UdpSocket(_UdpSocket):
         except TypeError:  # it never opened
             return
         if unclosed:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # also where warnings are errors
+                self.close()

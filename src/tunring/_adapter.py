@@ -584,8 +584,10 @@ class Adapter:
 
     def __del__(self, *, warn: Callable[..., None] = warnings.warn) -> None:  # at exit, modules may be empty already
         if not getattr(self, "_closed", True):
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # also where warnings are errors
+                self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

@@ -128,6 +128,18 @@ def test_an_unclosed_session_warns_and_is_closed(adapter: tunring.Adapter) -> No
     adapter.start_session().close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_is_unclosed_is_closed_at_once_where_warnings_are_errors(adapter: tunring.Adapter) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        adapter.start_session()
+        adapter.start_session().close()  # the one before has ended
+        socket = tunring.UdpSocket.bind(("127.0.0.1", 0))
+        address = socket.address
+        del socket
+        tunring.UdpSocket.bind(address).close()
+
+
 def test_session_and_reservation_in_a_cycle(adapter: tunring.Adapter) -> None:
     session = adapter.start_session()
     adapter.mine = [session, session.reserve([20]), session.receive(timeout=0)]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,30 @@ def test_the_fields_and_their_first_values(pair: Pair) -> None:
     assert isinstance(stats, tunring.Stats)
     host = dict.fromkeys(HOST_FIELDS, reported(pair[0], 0))
     assert dataclasses.asdict(stats) == {**dict.fromkeys(FIELDS, 0), "capacity": tunring.MIN_CAPACITY, **host}
+
+
+# As by a signal handler that interrupts the first call, while that still imports what it makes Stats of.
+ASKED_AT_ANY_TIME = """
+import sys
+import tunring, tunring.testing
+sessions = []
+def imported(event, arguments):
+    if event == "import" and sessions:
+        sessions[0].stats()
+sys.addaudithook(imported)
+assert "dataclasses" not in sys.modules, "the test looks at the wrong thing"
+one, other = tunring.testing.pair()
+with one, other:
+    sessions.append(one)
+    assert one.stats().sent_packets == 0
+    sessions.clear()
+"""
+
+
+def test_they_can_be_asked_for_while_the_first_call_still_imports() -> None:
+    command = [sys.executable, "-c", ASKED_AT_ANY_TIME]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_they_are_frozen_and_of_their_moment(pair: Pair) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import sys
 import threading
 import weakref
 from collections import deque
@@ -354,8 +355,10 @@ class Tasks(Turn):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.soon(self._wake_all)
 
-    def session_closed(self) -> None:
-        """Wake everybody: the source is closed. From any thread, any number of times."""
+    def session_closed(self, *, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Wake all tasks: the source is closed. Idempotent; may be called from any thread."""
+        if finalizing():  # no loop runs any more, and modules may be empty already
+            return
         try:
             self.soon(self.end)
         except RuntimeError:
