@@ -172,6 +172,17 @@ leave(aead_key *key)
     aead_leave();
 }
 
+/* A library looks for its cipher under locks of its own. */
+static aead_context *
+start_context(const aead_sequence *sequence, tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key,
+              bool opens)
+{
+    os_fork_hold();
+    aead_context *context = sequence->start(library, algorithm, key, opens);
+    os_fork_release();
+    return context;
+}
+
 static aead_context *
 take_spare(aead_key *key)
 {
@@ -195,7 +206,7 @@ aead_key_enter(aead_key *key, aead_context **context)
     }
     *context = take_spare(key);
     if (!*context)
-        *context = key->sequence->start(key->library, key->algorithm, key->secret, key->opens);
+        *context = start_context(key->sequence, key->library, key->algorithm, key->secret, key->opens);
     if (*context)
         return ERROR_SUCCESS;
     leave(key);
@@ -229,7 +240,7 @@ tunring_aead_message(tunring_aead *library, tunring_aead_algorithm algorithm, co
                             .length = text->length,
                             .tag = text->tag};
     memcpy(message.nonce, text->nonce, AEAD_NONCE);
-    aead_context *context = sequence->start(library, algorithm, key, opens);
+    aead_context *context = start_context(sequence, library, algorithm, key, opens);
     if (!context)
         goto leave;
     if (opens)

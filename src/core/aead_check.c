@@ -176,6 +176,26 @@ try_sequence(tunring_aead *library, tunring_aead_algorithm algorithm, const aead
     return code;
 }
 
+/* The best code of all sequences; the first that passes is used from here on. */
+static DWORD
+try_all(tunring_aead *library, tunring_aead_algorithm algorithm, trial *trial)
+{
+    DWORD code = ERROR_NOT_SUPPORTED;
+    for (const aead_sequence *const *next = library->candidates[algorithm]; *next; next++)
+    {
+        const DWORD tried = try_sequence(library, algorithm, *next, trial);
+        if (tried == ERROR_SUCCESS)
+        {
+            atomic_store(&library->checked[algorithm], *next);
+            return ERROR_SUCCESS;
+        }
+        /* Wrong answers are the reason that is worth telling. */
+        if (tried == ERROR_INVALID_DATA)
+            code = tried;
+    }
+    return code;
+}
+
 DWORD
 tunring_aead_check(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
@@ -187,20 +207,10 @@ tunring_aead_check(tunring_aead *library, tunring_aead_algorithm algorithm)
     trial *room = malloc(sizeof(*room));
     if (!room)
         goto leave;
-    code = ERROR_NOT_SUPPORTED;
-    for (const aead_sequence *const *next = library->candidates[algorithm]; *next; next++)
-    {
-        DWORD tried = try_sequence(library, algorithm, *next, room);
-        if (tried == ERROR_SUCCESS)
-        {
-            atomic_store(&library->checked[algorithm], *next);
-            code = ERROR_SUCCESS;
-            break;
-        }
-        /* Wrong answers are the reason that is worth telling. */
-        if (tried == ERROR_INVALID_DATA)
-            code = tried;
-    }
+    /* The first use sets the library up: a child that is forked meanwhile would wait for its locks for ever. */
+    os_fork_hold();
+    code = try_all(library, algorithm, room);
+    os_fork_release();
     free(room);
 leave:
     aead_leave();

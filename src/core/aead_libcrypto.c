@@ -295,7 +295,11 @@ libcrypto_load(void *module, bool ours, tunring_aead **result, char *detail, siz
     }
     /* At the process's end threads may still be in it. Whoever else loaded it cleans it up. */
     if (ours)
+    {
+        os_fork_hold();
         library->OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL);
+        os_fork_release();
+    }
     snprintf(library->base.version, sizeof(library->base.version), "%s", version);
     library->base.candidates[TUNRING_CHACHA20_POLY1305] = fast_first;
     library->base.candidates[TUNRING_AES_256_GCM] = fast_first;

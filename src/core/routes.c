@@ -230,11 +230,11 @@ void
 tunring_routes_free(tunring_routes *table)
 {
     adopt_if_forked(table);
+    if (table->torn)
+        return; /* half a change is left where it is: what was freed in it may still be listed */
     for (int i = 0; i < 2; i++)
     {
-        /* Half a change is left where it is. */
-        if (!table->torn)
-            route_trie_free(&table->tries[i]);
+        route_trie_free(&table->tries[i]);
         free(table->tries[i].sorted);
     }
     if (table->spare)

@@ -1,17 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * module.h for POSIX: dlopen().
+ * module.h for POSIX: dlopen(). No fork comes in between: a child would find a library that is mapped but not yet
+ * relocated, take it for loaded, and crash in its first call.
  */
 #include "platform/module.h"
+
+#include "platform/os.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <unistd.h>
 
-void *
-module_open(const module_path_char *path, char *detail, size_t detail_size)
+static void *
+load(const char *path, int mode)
 {
-    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    os_fork_hold();
+    void *module = dlopen(path, mode);
+    os_fork_release();
+    return module;
+}
+
+static void *
+open_with(int mode, const char *path, char *detail, size_t detail_size)
+{
+    void *module = load(path, RTLD_NOW | RTLD_LOCAL | mode);
     if (module)
         return module;
     const char *reason = dlerror();
@@ -21,9 +33,15 @@ module_open(const module_path_char *path, char *detail, size_t detail_size)
 }
 
 void *
+module_open(const module_path_char *path, char *detail, size_t detail_size)
+{
+    return open_with(0, path, detail, detail_size);
+}
+
+void *
 module_find(const module_path_char *path)
 {
-    return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    return load(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
 }
 
 void *

@@ -2,51 +2,8 @@
 
 from __future__ import annotations
 
+from forks import BEGIN
 from running import check_script
-
-# `child(function)` runs a function in a forked child, and checks that it ended well.
-BEGIN = """
-import os, signal, sys, threading, time, traceback, warnings
-warnings.simplefilter("ignore", DeprecationWarning)   # Python's own, of threads and fork
-
-def child(function):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.alarm(10)
-            function()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    assert status != signal.SIGALRM, "the child hangs"
-    assert status == 0, f"the child ended with {status}"
-
-def forked(call, *arguments, **options):
-    try:
-        call(*arguments, **options)
-    except tunring.SessionClosed as error:
-        assert error.reason == "forked", error.reason
-        assert error.winerror == 38
-        assert "was made before the fork: it is the parent process's" in str(error), error
-    else:
-        raise AssertionError(f"{call} works in a child")
-
-def works(left, right):
-    left.send([packet(number=5)])
-    with right.receive(timeout=5) as batch:
-        assert batch.tobytes() == [packet(number=5)]
-
-def works_anew():
-    left, right = tunring.testing.pair()
-    works(left, right)
-    left.close(); right.close()
-
-left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
-"""
 
 
 def test_what_the_child_may_do() -> None:
@@ -396,15 +353,7 @@ import ctypes
 def fork_beside_python():
     pid = ctypes.PyDLL(None).fork()   # keeps the GIL, so that the child may run Python code
     if pid == 0:
-        code = 1
-        try:
-            signal.alarm(10)
-            files_stay_as_they_are()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+        run_in_child(files_stay_as_they_are)
     _, status = os.waitpid(pid, 0)
     assert status == 0, status
 while_waiting(left, fork_beside_python)
