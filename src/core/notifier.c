@@ -47,9 +47,18 @@ failed:
     return code;
 }
 
+/* Forked children have neither the thread that waits nor the events, whose numbers may be other files' there. */
+static bool
+foreign(const tunring_notifier *notifier)
+{
+    return OS_FOREIGN(notifier->source);
+}
+
 void
 tunring_notifier_free(tunring_notifier *notifier)
 {
+    if (foreign(notifier))
+        return;
     os_event_close(&notifier->ended);
     os_event_close(&notifier->armed);
     source_put(notifier->source);
@@ -59,13 +68,15 @@ tunring_notifier_free(tunring_notifier *notifier)
 void
 tunring_notifier_arm(tunring_notifier *notifier)
 {
-    os_event_set(&notifier->armed);
+    if (!foreign(notifier))
+        os_event_set(&notifier->armed);
 }
 
 void
 tunring_notifier_end(tunring_notifier *notifier)
 {
-    os_event_set(&notifier->ended);
+    if (!foreign(notifier))
+        os_event_set(&notifier->ended);
 }
 
 /* The index of the handle that ended the wait, or the reason why there was none in *code. */
@@ -108,7 +119,7 @@ tunring_notifier_wait(tunring_notifier *notifier)
         ENDED
     };
     const HANDLE handles[] = {notifier->ended.wait, notifier->armed.wait};
-    if (OS_FOREIGN(notifier->source))
+    if (foreign(notifier))
         return ERROR_HANDLE_EOF;
     DWORD code;
     int index = wait_for_ever(notifier->source, handles, 2, &code);

@@ -59,23 +59,41 @@ put_at(int fd, int number)
     return dup2(fd, number) == number && fcntl(number, F_SETFD, FD_CLOEXEC) == 0;
 }
 
-/* The numbers stay, and get a pipe that the parent knows nothing of. Async-signal-safe: in the child of any fork. */
+/* A program that closes all descriptors closes these too. Their numbers are then no longer ours to close. */
+static bool
+end_is_there(int which)
+{
+    wakeup_fd end = pipe_file;
+    end.number = pipe_ends[which];
+    return still_there(&end);
+}
+
+static bool
+pipe_is_there(void)
+{
+    return end_is_there(0) && end_is_there(1);
+}
+
+/* The numbers stay, and get a pipe of the child's own. Async-signal-safe: in the child of any fork. */
 static void
 replace_pipe_in_child(void)
 {
+    const bool there[2] = {end_is_there(0), end_is_there(1)};
     pipe_file = none;
-    if (pipe_ends[0] < 0)
+    if (!there[0] && !there[1])
         return;
     int fresh[2];
     if (!os_pipe(fresh))
     {
         /* Without descriptors a write has to fail: it must not reach the parent. */
-        (void)put_at(pipe_ends[0], pipe_ends[1]);
+        if (there[0] && there[1])
+            (void)put_at(pipe_ends[0], pipe_ends[1]);
         return;
     }
     for (int i = 0; i < 2; i++)
     {
-        (void)put_at(fresh[i], pipe_ends[i]);
+        if (there[i])
+            (void)put_at(fresh[i], pipe_ends[i]);
         close(fresh[i]);
     }
     pipe_file = identify(pipe_ends[0]);
@@ -99,16 +117,7 @@ make_pipe(void)
     return success;
 }
 
-/* A program that closes all descriptors closes these too. Their numbers are then no longer ours to close. */
-static bool
-pipe_is_there(void)
-{
-    wakeup_fd end = pipe_file;
-    end.number = pipe_ends[1];
-    return still_there(&pipe_file) && still_there(&end);
-}
-
-/* Empties the pipe, and passes the bytes on to whom the descriptor belonged before. */
+/* Empties the pipe, and passes the bytes on to the descriptor's former owner. */
 static void
 take_bytes(const interrupt *state)
 {

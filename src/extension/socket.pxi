@@ -354,7 +354,8 @@ cdef class _UdpSocket(_Source):
         first = not self.close_called
         self.close_called = True
         self.close_source()
-        if first:
+        # In a forked child the socket is its parent's, which goes on.
+        if first and tunring_source_state(self.source) != TUNRING_FORKED:
             self.options.restore()
 
 

@@ -7,6 +7,7 @@ cdef class Cancel:
     """A switch that ends :meth:`Session._receive_or_cancel`, for good."""
     cdef os_event event      # set: receives end
     cdef bint opened         # the event is ours to close
+    cdef unsigned generation  # of the process that made it: in a child, its number may be another file's
     cdef readonly bint called
     """True after :meth:`set`."""
 
@@ -14,15 +15,21 @@ cdef class Cancel:
         if not os_event_open(&self.event):
             raise error_from_code(GetLastError(), "can't make an event")
         self.opened = True
+        self.generation = os_generation()
 
     def __dealloc__(self):
-        if self.opened:
+        if self.opened and self.generation == os_generation():
             os_event_close(&self.event)
+
+    cdef HANDLE handle(self) noexcept:
+        """The event to wait for; NULL in a child."""
+        return self.event.wait if self.generation == os_generation() else NULL
 
     def set(self) -> None:
         """End what waits, and what will. From any thread."""
         self.called = True
-        os_event_set(&self.event)
+        if self.generation == os_generation():
+            os_event_set(&self.event)
 
 
 cdef struct _Receiving:
@@ -195,7 +202,7 @@ cdef class _Source:
 
     def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:
         """:meth:`receive` that also ends, with an empty batch, once ``cancel`` is set."""
-        return self.receive_until(max_packets, _deadline(timeout), False, cancel.event.wait)
+        return self.receive_until(max_packets, _deadline(timeout), False, cancel.handle())
 
     def _poll(self, max_packets) -> Batch:
         """For event loops: ``receive(max_packets, 0)`` after which one may wait for the read event."""

@@ -19,6 +19,7 @@ ABSENT = {
     "tests/aio/test_udp.py::test_a_session_keeps_what_a_cancelled_task_lingered_for": "select() takes no event",
     "tests/lifetime/test_descriptors_posix.py": "Windows has handles, not descriptors",
     "tests/lifetime/test_fork_posix.py": "Windows doesn't fork",
+    "tests/lifetime/test_fork_descriptors_posix.py": "Windows doesn't fork",
     "tests/lifetime/test_fork_loading_posix.py": "Windows doesn't fork",
     "tests/threads/test_interrupt_posix.py": "POSIX signals and Python's wake-up descriptor; tests/windows has Ctrl-C",
     "tests/threads/test_leftovers_posix.py": "waiting for the read event as a descriptor",
