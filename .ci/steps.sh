@@ -73,9 +73,11 @@ step_system()
     mapfile -t packages < <(missing cc:gcc ip:iproute2 ping:iputils-ping iperf3:iperf3 tshark:tshark tcpdump:tcpdump \
         valgrind:valgrind musl-gcc:musl-tools wg:wireguard-tools)
     python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
-    # Not every release has the second library of ciphers: its tests are skipped then.
+    # Not every release has the further libraries of ciphers: their tests are skipped then.
     [ "$(uname -m)" = x86_64 ] && ! ldconfig -p | grep -q libIPSec_MB.so.1 && apt-cache show libipsec-mb1 &>/dev/null &&
         packages+=(libipsec-mb1)
+    ! compgen -G '/usr/lib/*/android/libcrypto.so.0' >/dev/null && apt-cache show android-libboringssl &>/dev/null &&
+        packages+=(android-libboringssl)
     python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
         packages+=(python3-dev)
     quietly apt_install "${packages[@]}"

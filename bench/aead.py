@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 PACKETS = 256
 SIZES = (64, 1400)
 SIDES = ("alone", "C", "Python")
-PATHS = {"libcrypto": "libcrypto.so.3", "ipsec-mb": "libIPSec_MB.so.1"}
+PATHS = {
+    "libcrypto": "libcrypto.so.3",
+    "ipsec-mb": "libIPSec_MB.so.1",
+    "boringssl": f"/usr/lib/{os.uname().machine}-linux-gnu/android/libcrypto.so.0",
+}
 
 
 @contextmanager

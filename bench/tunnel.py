@@ -56,7 +56,7 @@ PATIENCE = 30
 LOSS, HIGHEST_RATE, STEPS = 0.1, 1e6, 7
 
 OTHER = "wireguard-go"
-LIBRARIES = ("libcrypto", "ipsec-mb")
+LIBRARIES = ("libcrypto", "ipsec-mb", "boringssl")
 SIDES = (OTHER, *(f"{cipher} {library}" for cipher in CIPHERS for library in LIBRARIES))
 
 

@@ -13,7 +13,7 @@
 
 #include "tunring.h"
 
-/* ---- Libraries: core/aead_libcrypto.c, core/aead_ipsec.c, core/aead_check.c -------------------------------------- */
+/* ---- Libraries: core/aead_libcrypto.c, core/aead_ipsec.c, core/aead_boringssl.c, core/aead_check.c --------------- */
 
 typedef enum tunring_aead_algorithm
 {
@@ -26,7 +26,8 @@ typedef enum tunring_aead_algorithm
 typedef enum tunring_aead_kind
 {
     TUNRING_LIBCRYPTO, /* OpenSSL 1.1.1 or later */
-    TUNRING_IPSEC_MB   /* Intel's Multi-Buffer Crypto for IPsec, version 1.1 or later 1.x, x86-64 only */
+    TUNRING_IPSEC_MB,  /* Intel's Multi-Buffer Crypto for IPsec, version 1.1 or later 1.x, x86-64 only */
+    TUNRING_BORINGSSL  /* Google's BoringSSL or Amazon's AWS-LC */
 } tunring_aead_kind;
 
 /* A loaded library. It stays to the process's end. */

@@ -14,6 +14,7 @@ cdef extern from "tunring_aead.h" nogil:
     ctypedef enum tunring_aead_kind:
         TUNRING_LIBCRYPTO
         TUNRING_IPSEC_MB
+        TUNRING_BORINGSSL
     ctypedef struct tunring_aead:
         pass
     DWORD tunring_aead_load(tunring_aead_kind kind, const tunring_path_char *path, bint loaded, tunring_aead **library,

@@ -5,9 +5,9 @@
  *
  *     aead KIND PATH ALGORITHM SIZE PACKETS ROUNDS
  *
- * KIND is libcrypto or ipsec-mb, ALGORITHM a number of tunring_aead_algorithm. Each round seals and opens PACKETS
- * packets of SIZE bytes by the library alone and by tunring, in turns. It prints the smallest times, in nanoseconds per
- * packet: seal alone, seal, open alone, open.
+ * KIND is libcrypto, ipsec-mb or boringssl, ALGORITHM a number of tunring_aead_algorithm. Each round seals and opens
+ * PACKETS packets of SIZE bytes by the library alone and by tunring, in turns. It prints the smallest times, in
+ * nanoseconds per packet: seal alone, seal, open alone, open.
  */
 #include "clock.h"
 #include "core/aead.h"
@@ -120,6 +120,14 @@ open_by_tunring(bench *bench)
         fail("something was rejected");
 }
 
+static tunring_aead_kind
+kind_of(const char *name)
+{
+    if (strcmp(name, "ipsec-mb") == 0)
+        return TUNRING_IPSEC_MB;
+    return strcmp(name, "boringssl") == 0 ? TUNRING_BORINGSSL : TUNRING_LIBCRYPTO;
+}
+
 int
 main(int count, char **words)
 {
@@ -128,7 +136,7 @@ main(int count, char **words)
     char detail[256] = "";
     if (count != 7)
         fail("KIND PATH ALGORITHM SIZE PACKETS ROUNDS");
-    const tunring_aead_kind kind = strcmp(words[1], "ipsec-mb") == 0 ? TUNRING_IPSEC_MB : TUNRING_LIBCRYPTO;
+    const tunring_aead_kind kind = kind_of(words[1]);
     const tunring_aead_algorithm algorithm = (tunring_aead_algorithm)atoi(words[3]);
     static bench bench;
     bench.size = (uint32_t)atoi(words[4]);

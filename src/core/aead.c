@@ -74,12 +74,21 @@ tunring_aead_load(tunring_aead_kind kind, const tunring_path_char *path, bool lo
         snprintf(detail, detail_size, "this process has not loaded it");
         return ERROR_MOD_NOT_FOUND;
     }
+    bool isolated = false;
     if (ours)
-        module = module_open(path, detail, detail_size);
+        module = kind == TUNRING_BORINGSSL ? module_open_isolated(path, &isolated, detail, detail_size)
+                                           : module_open(path, detail, detail_size);
     if (!module)
         return GetLastError();
-    return kind == TUNRING_IPSEC_MB ? ipsec_load(module, library, detail, detail_size)
-                                    : libcrypto_load(module, ours, library, detail, detail_size);
+    switch (kind)
+    {
+    case TUNRING_IPSEC_MB:
+        return ipsec_load(module, library, detail, detail_size);
+    case TUNRING_BORINGSSL:
+        return boringssl_load(module, isolated, library, detail, detail_size);
+    default:
+        return libcrypto_load(module, ours, library, detail, detail_size);
+    }
 }
 
 const char *

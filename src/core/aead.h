@@ -57,6 +57,8 @@ struct tunring_aead
 
 DWORD libcrypto_load(void *module, bool ours, tunring_aead **library, char *detail, size_t detail_size);
 DWORD ipsec_load(void *module, tunring_aead **library, char *detail, size_t detail_size);
+/* `isolated`: module_open_isolated() has just loaded it so. */
+DWORD boringssl_load(void *module, bool isolated, tunring_aead **library, char *detail, size_t detail_size);
 
 /* Overwrites memory with zeros, also where the compiler sees that nobody reads it afterwards. */
 void aead_wipe(void *memory, size_t size);

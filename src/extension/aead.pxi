@@ -5,7 +5,7 @@ cdef dict _ALGORITHMS = {
     "aes-256-gcm": TUNRING_AES_256_GCM,
     "aes-128-gcm": TUNRING_AES_128_GCM,
 }
-cdef dict _AEAD_KINDS = {"libcrypto": TUNRING_LIBCRYPTO, "ipsec-mb": TUNRING_IPSEC_MB}
+cdef dict _AEAD_KINDS = {"libcrypto": TUNRING_LIBCRYPTO, "ipsec-mb": TUNRING_IPSEC_MB, "boringssl": TUNRING_BORINGSSL}
 
 
 cdef tunring_aead_algorithm _algorithm(name) except *:
@@ -21,7 +21,7 @@ cdef class AeadLibrary:
     Attributes
     ----------
     name : str
-        ``"libcrypto"`` or ``"ipsec-mb"``.
+        ``"libcrypto"``, ``"ipsec-mb"`` or ``"boringssl"``.
     path : str
         The path or name by which it was loaded.
     version : str

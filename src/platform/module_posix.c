@@ -38,6 +38,30 @@ module_open(const module_path_char *path, char *detail, size_t detail_size)
     return open_with(0, path, detail, detail_size);
 }
 
+/* macOS always binds a call to the library that it was linked with; glibc binds a library to itself first if asked to,
+ * which the sanitizers answer by ending the process. */
+void *
+module_open_isolated(const module_path_char *path, bool *isolated, char *detail, size_t detail_size)
+{
+#if defined(RTLD_DEEPBIND)
+    *isolated = !dlsym(RTLD_DEFAULT, "__sanitizer_print_stack_trace");
+    return open_with(*isolated ? RTLD_DEEPBIND : 0, path, detail, detail_size);
+#elif defined(__APPLE__)
+    *isolated = true;
+    return module_open(path, detail, detail_size);
+#else
+    *isolated = false;
+    return module_open(path, detail, detail_size);
+#endif
+}
+
+bool
+module_shadowed(void *module, const char *name)
+{
+    const void *other = dlsym(RTLD_DEFAULT, name);
+    return other && other != dlsym(module, name);
+}
+
 void *
 module_find(const module_path_char *path)
 {

@@ -19,6 +19,22 @@ module_open(const module_path_char *path, char *detail, size_t detail_size)
     return NULL;
 }
 
+/* Here modules are bound by the names of files. */
+void *
+module_open_isolated(const module_path_char *path, bool *isolated, char *detail, size_t detail_size)
+{
+    *isolated = true;
+    return module_open(path, detail, detail_size);
+}
+
+bool
+module_shadowed(void *module, const char *name)
+{
+    (void)module;
+    (void)name;
+    return false;
+}
+
 void *
 module_find(const module_path_char *path)
 {

@@ -3,7 +3,12 @@
 The cryptography is that of a well-kept library, found at run time: Intel's ipsec-mb where it is installed (Debian's
 ``libipsec-mb1``; it works on a batch faster than others), else OpenSSL's libcrypto, as Python's own ``hashlib`` has it
 loaded or the system offers it. Each passes a known-answer test before its first use. The environment variable
-``TUNRING_AEAD`` chooses: ``libcrypto``, ``ipsec-mb``, or one of them with a colon and the path of its file.
+``TUNRING_AEAD`` chooses: ``libcrypto``, ``ipsec-mb``, ``boringssl``, or one of them with a colon and its file's path.
+
+``boringssl`` is Google's BoringSSL, where Debian and Ubuntu put it for the Android tools (``android-libboringssl``);
+``boringssl:PATH`` is any build of it, or of Amazon's AWS-LC. It is taken only when asked for: the authors of BoringSSL
+promise no stable interface. On processors without AVX-512 it is the fastest for ChaCha20-Poly1305. Its functions have
+the names of OpenSSL's, but each library calls only its own: where the system can't ensure that, BoringSSL is refused.
 
 Examples
 --------
@@ -47,7 +52,7 @@ Algorithm: TypeAlias = Literal["chacha20-poly1305", "aes-256-gcm", "aes-128-gcm"
 ALGORITHMS: tuple[Algorithm, ...] = ("chacha20-poly1305", "aes-256-gcm", "aes-128-gcm")
 
 VARIABLE = "TUNRING_AEAD"
-_KINDS = ("ipsec-mb", "libcrypto")
+_KINDS = ("ipsec-mb", "libcrypto", "boringssl")
 _LIBCRYPTOS = {
     "win32": (
         "libcrypto-4.dll",
@@ -80,7 +85,7 @@ class Provider:
     Attributes
     ----------
     name : str or None
-        ``"ipsec-mb"`` or ``"libcrypto"``; None if no library serves it.
+        ``"ipsec-mb"``, ``"libcrypto"`` or ``"boringssl"``; None if no library serves it.
     path, version : str
         The library's file, or the name by which the system found it, and its version in its own words.
     others : tuple of str
@@ -135,7 +140,7 @@ def _candidates(setting: str) -> Iterator[Candidate]:
     """In order of preference, which is fixed: what is chosen must not depend on a measurement."""
     kind, _, path = setting.partition(":")
     if setting and kind not in _KINDS:
-        names = " or ".join(map(repr, _KINDS))
+        names = ", ".join(map(repr, _KINDS[:-1])) + f" or {_KINDS[-1]!r}"
         raise ValueError(f"{VARIABLE} must be {names}, with ':' and a path or without, not {setting!r}")
     if path:
         yield Candidate(kind, path)
@@ -144,6 +149,10 @@ def _candidates(setting: str) -> Iterator[Candidate]:
         yield Candidate("ipsec-mb", "libIPSec_MB.so.1")
     if kind in ("", "libcrypto"):
         yield from _libcryptos()
+    # Never by itself: its authors promise no stable interface.
+    if kind == "boringssl" and sys.platform == "linux":
+        system = getattr(sys.implementation, "_multiarch", f"{os.uname().machine}-linux-gnu")
+        yield Candidate("boringssl", f"/usr/lib/{system}/android/libcrypto.so.0")
 
 
 def _libcryptos() -> Iterator[Candidate]:

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#define MAX_LIBRARIES 4
+#define MAX_LIBRARIES 6
 
 static const char *const algorithm_names[TUNRING_AEAD_ALGORITHMS] = {"ChaCha20-Poly1305", "AES-256-GCM", "AES-128-GCM"};
 
@@ -27,7 +27,9 @@ load_libraries(void)
     } names[] = {{TUNRING_LIBCRYPTO, "libcrypto.so.4"},
                  {TUNRING_LIBCRYPTO, "libcrypto.so.3"},
                  {TUNRING_LIBCRYPTO, "libcrypto.so.1.1"},
-                 {TUNRING_IPSEC_MB, "libIPSec_MB.so.1"}};
+                 {TUNRING_IPSEC_MB, "libIPSec_MB.so.1"},
+                 {TUNRING_BORINGSSL, "/usr/lib/x86_64-linux-gnu/android/libcrypto.so.0"},
+                 {TUNRING_BORINGSSL, "/usr/lib/aarch64-linux-gnu/android/libcrypto.so.0"}};
     static uint32_t count;
     static bool loaded;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !loaded; i++)

@@ -231,6 +231,9 @@ test_no_libraries(void)
     CHECK_EQUAL(tunring_aead_load(TUNRING_IPSEC_MB, "libm.so.6", false, &library, detail, sizeof(detail)),
                 ERROR_NOT_SUPPORTED);
     CHECK(strstr(detail, "version"));
+    CHECK_EQUAL(tunring_aead_load(TUNRING_BORINGSSL, "libm.so.6", false, &library, detail, sizeof(detail)),
+                ERROR_PROC_NOT_FOUND);
+    CHECK(strstr(detail, "lacks OpenSSL_version"));
 #endif
 }
 

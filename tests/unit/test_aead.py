@@ -74,7 +74,7 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 @pytest.mark.parametrize("setting", ["openssl", "libcrypto ", ":", ":/lib/libcrypto.so.3"])
 def test_wrong_setting(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv("TUNRING_AEAD", setting)
-    with pytest.raises(ValueError, match="TUNRING_AEAD must be 'ipsec-mb' or 'libcrypto'"):
+    with pytest.raises(ValueError, match="TUNRING_AEAD must be 'ipsec-mb', 'libcrypto' or 'boringssl',"):
         Sealer("aes-256-gcm", KEY)
 
 

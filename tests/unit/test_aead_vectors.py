@@ -22,11 +22,14 @@ FILES = {
 KEY_BITS = {"chacha20-poly1305": 256, "aes-256-gcm": 256, "aes-128-gcm": 128}
 
 
-@pytest.fixture(params=["libcrypto"] if sys.platform == "win32" else ["libcrypto", "ipsec-mb"], autouse=True)
+LIBRARIES = ["libcrypto"] if sys.platform == "win32" else ["libcrypto", "ipsec-mb", "boringssl"]
+
+
+@pytest.fixture(params=LIBRARIES, autouse=True)
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNRING_AEAD", request.param)
-    if request.param == "ipsec-mb" and providers()["aes-256-gcm"].name is None:
-        pytest.skip("this system has no ipsec-mb")
+    if request.param != "libcrypto" and providers()["aes-256-gcm"].name is None:
+        pytest.skip(f"this system has no {request.param}")
 
 
 @cache

@@ -24,7 +24,7 @@ _VARIANTS = {
     r"\bwintun\b": "loopback",
     r"\b(proactor|selector|uvloop)(-thread)?\b(?=[^/]*\]$)": "loop",
     r"\btrio\b(?=[^/]*\]$)": "asyncio",
-    r"\bipsec-mb\b(?=[^/]*\]$)": "libcrypto",
+    r"\b(ipsec-mb|boringssl)\b(?=[^/]*\]$)": "libcrypto",
     r"(test_the_program_ends\[.*)-(True|False)\]$": r"\1]",
 }
 
