@@ -57,6 +57,8 @@ typedef struct tunring_wait
     int64_t deadline; /* in os_now() nanoseconds; 0 polls and settles the read event, TUNRING_FOREVER has no end */
     HANDLE interrupt; /* ready: the call returns ERROR_OPERATION_ABORTED; NULL for none */
     HANDLE cancel;    /* ready: a receive that finds nothing returns ERROR_CANCELLED; NULL for none */
+    bool brief;  /* a receive spins, and sleeps for a moment, where that has been enough before; else WAIT_TIMEOUT */
+    bool looked; /* such a receive has just found nothing: this one sleeps before it looks */
     /* A receive that has fewer packets than `min_packets` waits for more, `linger` nanoseconds from the first one
      * on. */
     uint32_t min_packets;

@@ -45,6 +45,8 @@ cdef extern from "tunring.h" nogil:
         int64_t deadline
         HANDLE interrupt
         HANDLE cancel
+        bint brief
+        bint looked
         uint32_t min_packets
         int64_t linger
 

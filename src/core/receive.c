@@ -13,6 +13,9 @@ static const tunring_wait look_once = {.deadline = 0};
 /* Slots to start with: a batch's memory depends on its packets. */
 #define FIRST_ROOM 64u
 
+/* How many brief waits don't sleep after one whose sleep was for nothing. */
+#define BRIEF_REST 64u
+
 typedef struct receiver
 {
     tunring_source *source;
@@ -20,6 +23,7 @@ typedef struct receiver
     uint32_t max;
     bool consumed;        /* a wait was ended by the read event, and no "empty" was seen since */
     int64_t linger_until; /* 0 before the first packet */
+    int64_t brief_until;  /* of a brief wait; 0 before it sleeps */
     spin spin;
     bool woken;     /* by the read event, and no packet has come since */
     backoff futile; /* such wake-ups for nothing */
@@ -111,7 +115,7 @@ sleep_on(receiver *self, const tunring_wait *wait, unsigned count, int64_t until
     tunring_source *source = self->source;
     const HANDLE handles[ALL_HANDLES] = {source->stop.wait, wait->interrupt, wait->cancel, source->read_event};
     const int64_t began = os_now();
-    switch (wait_any(handles, count, until))
+    switch ((wait->brief ? wait_once : wait_any)(handles, count, until))
     {
     case STOP:
         return ERROR_HANDLE_EOF;
@@ -126,10 +130,33 @@ sleep_on(receiver *self, const tunring_wait *wait, unsigned count, int64_t until
         self->spin = (spin){0};
         return ERROR_SUCCESS;
     case WAIT_NOTHING:
+        if (wait->brief)
+            self->brief_until = began; /* so that it ends: a signal may have come */
         return ERROR_SUCCESS;
     default:
         return source_waiting_failed(source);
     }
+}
+
+/* The time at which a brief wait ends: now, if it is not to sleep or has slept long enough. */
+static int64_t
+brief_end(receiver *self, int64_t now)
+{
+    _Atomic uint32_t *rest = &self->source->brief_rest;
+    const uint32_t resting = atomic_load_explicit(rest, memory_order_relaxed);
+    if (!self->brief_until && resting)
+    {
+        atomic_store_explicit(rest, resting - 1, memory_order_relaxed);
+        return now;
+    }
+    if (!self->brief_until)
+        self->brief_until = now + wait_brief;
+    else if (now >= self->brief_until)
+    {
+        atomic_store_explicit(rest, BRIEF_REST, memory_order_relaxed);
+        count_sub(&self->source->counts.waits, 1); /* the wait that goes on is the same */
+    }
+    return self->brief_until;
 }
 
 static DWORD
@@ -138,6 +165,13 @@ sleep_until_ready(receiver *self, const tunring_wait *wait, int64_t deadline)
     const int64_t now = os_now();
     if (now >= deadline)
         return WAIT_TIMEOUT;
+    if (wait->brief)
+    {
+        const int64_t end = brief_end(self, now);
+        if (now >= end)
+            return WAIT_TIMEOUT;
+        deadline = end < deadline ? end : deadline;
+    }
     /* Woken for nothing again and again, by packets that others were faster to take or because a program has put a file
      * of its own in the read event's place: the event is then no reason to look at once. */
     const int64_t pause = self->woken ? backoff_next(&self->futile) : 0;
@@ -174,10 +208,13 @@ enough(receiver *self, const tunring_wait *wait)
 static DWORD
 wait_for_packets(receiver *self, const tunring_wait *wait)
 {
-    for (;;)
+    bool looked = wait->looked;
+    if (looked)
+        spin_inherit(self->source, &self->spin);
+    for (;; looked = false)
     {
         const bool closing = source_closing(self->source);
-        DWORD code = closing ? ERROR_HANDLE_EOF : take_packets(self);
+        DWORD code = closing ? ERROR_HANDLE_EOF : looked ? ERROR_NO_MORE_ITEMS : take_packets(self);
         if (self->lease->count && self->spin.until)
             spin_succeeded(self->source);
         if (self->lease->count && (code != ERROR_NO_MORE_ITEMS || enough(self, wait)))

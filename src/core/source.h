@@ -56,6 +56,7 @@ struct tunring_source
     _Atomic int64_t spin_budget;     /* nanoseconds, see spin.h */
     _Atomic uint32_t spin_rest;      /* sleeps between two spins */
     _Atomic uint32_t spin_rest_left; /* those that are still to come */
+    _Atomic uint32_t brief_rest;     /* brief waits to come that don't sleep */
     os_mutex kept_lock;              /* guards `kept` and `kept_reported`; taken before any other lock */
     tunring_lease *kept;             /* what was gathered, bound to no source; NULL: nothing */
     bool kept_reported;              /* the read event reports it */

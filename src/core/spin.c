@@ -22,6 +22,13 @@ spin_again(tunring_source *source, spin *state)
     return true;
 }
 
+void
+spin_inherit(tunring_source *source, spin *state)
+{
+    if (atomic_load_explicit(&source->spin_budget, memory_order_relaxed))
+        state->until = os_now();
+}
+
 /* Threads that wait at once may spoil each other's figures, which costs one of them a spin at most. */
 static bool
 is_resting(tunring_source *source, bool spun)

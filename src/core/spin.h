@@ -24,6 +24,8 @@ typedef struct spin
 
 /* True while the caller should look again instead of sleeping. */
 bool spin_again(tunring_source *source, spin *state);
+/* Another call has spun for nothing, if there was reason to, and this one goes on: it sleeps. */
+void spin_inherit(tunring_source *source, spin *state);
 /* A sleep has ended with a packet, after `slept` nanoseconds; `spun` before it for nothing. */
 void spin_learn(tunring_source *source, bool spun, int64_t slept);
 /* A spin has found a packet. */

@@ -72,6 +72,7 @@ cdef extern from "extension/interrupt.h":
     ctypedef struct interrupt:
         HANDLE handle
     int interrupt_init(unsigned long main_thread) except -1
+    bint interrupt_possible() noexcept
     int interrupt_arm(interrupt *state) except -1
     int interrupt_check(interrupt *state) except -1
     void interrupt_disarm(interrupt *state) noexcept

@@ -23,6 +23,8 @@ typedef struct interrupt
 
 /* Records which thread is the main one; again in a forked child, where no wait goes on. -1 with an exception. */
 int interrupt_init(unsigned long main_thread);
+/* False in a thread that handles no signals, where a wait need not be armed. */
+bool interrupt_possible(void);
 /* From here on a signal makes the handle ready. Signals that came before are handled: -1 if a handler raised. Either
  * way interrupt_disarm() must follow. */
 int interrupt_arm(interrupt *state);

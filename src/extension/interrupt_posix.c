@@ -227,11 +227,17 @@ interrupt_init(unsigned long thread)
     return set_wakeup_fd ? 0 : -1;
 }
 
+bool
+interrupt_possible(void)
+{
+    return PyThread_get_thread_ident() == main_thread;
+}
+
 int
 interrupt_arm(interrupt *state)
 {
     *state = (interrupt){.previous = none};
-    if (PyThread_get_thread_ident() != main_thread)
+    if (!interrupt_possible())
         return 0;
     /* Signals that came before are handled first, as a handler may set another descriptor. */
     if (PyErr_CheckSignals() < 0)

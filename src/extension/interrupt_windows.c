@@ -58,11 +58,17 @@ start_timer(void)
         SetWaitableTimer(timer, &due, 0, NULL, NULL, FALSE);
 }
 
+bool
+interrupt_possible(void)
+{
+    return PyThread_get_thread_ident() == main_thread;
+}
+
 int
 interrupt_arm(interrupt *state)
 {
     state->handle = NULL;
-    if (PyThread_get_thread_ident() != main_thread)
+    if (!interrupt_possible())
         return 0;
     state->handle = sigint_event ? sigint_event : timer;
     return interrupt_check(state);

@@ -57,22 +57,34 @@ cdef DWORD _receive(void *state, const tunring_wait *wait) noexcept nogil:
 
 
 cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NULL,
-                     uint32_t min_packets=1, int64_t linger=0) except? 0xFFFFFFFF:
-    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile."""
+                     uint32_t min_packets=1, int64_t linger=0, bint brief=False) except? 0xFFFFFFFF:
+    """Make a call without the GIL, and wait for it until the deadline; signals are handled meanwhile.
+
+    A brief one, a receive, may wait for a moment before that is prepared.
+    """
     cdef tunring_wait wait
     cdef interrupt signal
     cdef DWORD code
-    # At once first: where packets keep coming, a wait need not be prepared.
-    if min_packets <= 1:
-        # The caller holds whatever `state` has pointers to; the core waits for this call when the source is closed.
-        with nogil:
-            code = call(state, NULL)
-        if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
-            return code
+    wait.interrupt = NULL
     wait.cancel = cancel
     wait.deadline = deadline
+    wait.brief = wait.looked = False
     wait.min_packets = min_packets
     wait.linger = linger
+    # In each of these the caller holds whatever `state` has pointers to, and the object of which `cancel` is an event;
+    # the core waits for this call when the source is closed.
+    if deadline and not interrupt_possible():
+        with nogil:
+            return call(state, &wait)
+    # At once first: where packets keep coming, a wait need not be prepared.
+    if min_packets <= 1:
+        wait.brief = brief and deadline != 0
+        with nogil:
+            code = call(state, &wait if wait.brief else NULL)
+        if not deadline or code not in (WAIT_TIMEOUT, ERROR_BUFFER_OVERFLOW):
+            return code
+        wait.looked = wait.brief
+        wait.brief = False
     try:
         interrupt_arm(&signal)
         while True:
@@ -82,6 +94,7 @@ cdef DWORD _wait_for(_Call call, void *state, int64_t deadline, HANDLE cancel=NU
             if code != ERROR_OPERATION_ABORTED:
                 return code
             interrupt_check(&signal)
+            wait.looked = False
     finally:
         interrupt_disarm(&signal)
 
@@ -184,13 +197,14 @@ cdef class _Source:
             settling.deadline = 0
             settling.interrupt = NULL
             settling.cancel = NULL
+            settling.brief = settling.looked = False
             settling.min_packets = 0
             settling.linger = 0
             with nogil:  # `self` holds the source
                 code = _receive(&call, &settling)
         else:
             code = _wait_for(_receive, &call, deadline, cancel, _packet_count(min_packets, "min_packets"),
-                             _nanoseconds(linger, "linger"))
+                             _nanoseconds(linger, "linger"), True)
         views.lease.slots = call.lease
         batch.from_socket = self.datagrams
         if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):

@@ -14,6 +14,12 @@
 /* The index of the first handle that is ready; earlier ones win. NULL handles are passed over. A signal doesn't end
  * the wait: it makes an interrupt handle ready if the caller has one. */
 int wait_any(const HANDLE *handles, unsigned count, int64_t deadline);
+/* The same, but a signal ends it, with WAIT_NOTHING. */
+int wait_once(const HANDLE *handles, unsigned count, int64_t deadline);
+
+/* Nanoseconds for which a wait may go on without an interrupt handle, by wait_once(). A timer that is due before the
+ * system's own tick costs more than a handle. 0 on Windows, where handles are cheap. */
+extern const int64_t wait_brief;
 
 /* The code of a call that waited for {its end, an interrupt, whatever it wants}, from the result of wait_any(). */
 static inline DWORD

@@ -7,6 +7,8 @@
 #include <poll.h>
 #include <time.h>
 
+const int64_t wait_brief = 20000000;
+
 static int
 poll_until(struct pollfd *polls, unsigned count, int64_t deadline)
 {
@@ -35,26 +37,32 @@ still_open(const struct pollfd *polled)
 }
 
 int
-wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
+wait_once(const HANDLE *handles, unsigned count, int64_t deadline)
 {
     struct pollfd polls[WAIT_MOST];
     /* poll() passes over negative descriptors. */
     for (unsigned i = 0; i < count; i++)
         polls[i] = (struct pollfd){.fd = handles[i] ? (int)(intptr_t)handles[i] : -1, .events = POLLIN};
-    for (;;)
+    const int ready = poll_until(polls, count, deadline);
+    if (ready < 0 && errno != EINTR && errno != EAGAIN)
     {
-        int ready = poll_until(polls, count, deadline);
-        if (ready < 0 && errno != EINTR && errno != EAGAIN)
-        {
-            SetLastError(os_error_from_errno(errno));
-            return WAIT_BROKEN;
-        }
-        for (unsigned i = 0; ready > 0 && i < count; i++)
-            if (polls[i].revents)
-                return still_open(&polls[i]) ? (int)i : WAIT_BROKEN;
-        if (ready == 0 && os_now() >= deadline)
-            return WAIT_NOTHING;
+        SetLastError(os_error_from_errno(errno));
+        return WAIT_BROKEN;
     }
+    for (unsigned i = 0; ready > 0 && i < count; i++)
+        if (polls[i].revents)
+            return still_open(&polls[i]) ? (int)i : WAIT_BROKEN;
+    return WAIT_NOTHING;
+}
+
+int
+wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
+{
+    int ready;
+    do
+        ready = wait_once(handles, count, deadline);
+    while (ready == WAIT_NOTHING && os_now() < deadline);
+    return ready;
 }
 
 void

@@ -4,6 +4,8 @@
  */
 #include "platform/wait.h"
 
+const int64_t wait_brief = 0;
+
 static DWORD
 milliseconds_until(int64_t deadline)
 {
@@ -58,6 +60,12 @@ wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
     if (timer)
         CloseHandle(timer);
     return ready >= 0 ? index[ready] : ready;
+}
+
+int
+wait_once(const HANDLE *handles, unsigned count, int64_t deadline)
+{
+    return wait_any(handles, count, deadline);
 }
 
 void

@@ -84,6 +84,37 @@ def test_ctrl_c_before_the_wait_is_not_missed(pair: Pair, ctrl_c: Callable[[floa
             raise AssertionError("a wait slept through Ctrl-C")
 
 
+def test_handlers_run_while_packets_follow_each_other(pair: Pair) -> None:
+    """Waits that end soon are not prepared for signals; a handler has to run all the same, and the wait goes on."""
+    left, right = pair
+    packets, calls = 300, 0
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal calls
+        calls += 1
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+
+    def send() -> None:
+        for _ in range(packets):
+            left.send([packet()])
+            time.sleep(0.0005)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+        with Threads() as threads:
+            threads.start(send)
+            got = 0
+            while got < packets:
+                with right.receive(timeout=20) as batch:
+                    assert batch
+                    got += len(batch)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert calls > 10
+
+
 def test_what_was_sent_before_ctrl_c_is_sent(pair: Pair, ctrl_c: Callable[[float], None]) -> None:
     left, right = pair
     ctrl_c(0.05)
