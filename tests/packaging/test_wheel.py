@@ -25,12 +25,20 @@ SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 # Everybody must be able to do this with an installed tunring, without privileges.
 SMOKE = """
+import asyncio, time
 import tunring, tunring.testing
 near, far = tunring.testing.pair()
 packet = b"\\x45" + bytes(19)
 assert near.send([packet]) == 1
 with far.receive(timeout=5) as batch:
     assert batch.tobytes() == [packet], batch.tobytes()
+async def in_tasks():
+    assert await near.send_async([packet]) == 1
+    time.sleep(0.01)  # after which a call lets the loop run first
+    assert await near.send_async([packet]) == 1
+    with await far.receive_async() as batch:
+        assert batch.tobytes() == [packet] * 2, batch.tobytes()
+asyncio.run(in_tasks())
 near.close()
 far.close()
 print(tunring.__version__, tunring.__file__)

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import sys
+import types
 from typing import TYPE_CHECKING, TypeVar
 
 from tunring import _core
@@ -17,7 +18,7 @@ from tunring._win32 import Win32
 from tunring.errors import SessionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from tunring._loops.tasks import Event, Source, Watch
 
@@ -122,9 +123,20 @@ class LoopTasks(Tasks):
         finally:
             timer.cancel()
 
-    async def run_loop_once(self) -> None:
-        """Let the loop run once."""
-        await asyncio.sleep(0)
+    async def yield_turn(self) -> None:
+        try:
+            await _turn()
+        finally:
+            self.begin_turn()
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let the loop run once: as ``asyncio.sleep(0)``, which goes through more frames each time.
+
+    A coroutine of Python's awaits it: in the stable ABI, the extension can't await a generator.
+    """
+    yield
 
 
 def tasks_of(source: Source, key: Key, make: Callable[[Key], Tasks]) -> Tasks:

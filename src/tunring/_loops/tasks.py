@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from tunring._core import Notifier, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import SupportsIndex, TypeAlias
 
     from tunring._core import Batch, Cancel, Outgoing, Session, UdpSocket
@@ -151,18 +151,12 @@ class Tasks(Turn):
         """Wait for an event, but no longer than that."""
         raise NotImplementedError
 
-    async def run_loop_once(self) -> None:
-        """Let the loop run once."""
+    def yield_turn(self) -> Awaitable[None]:
+        """Let the loop run once, whose other tasks may take a while, and begin_turn().
+
+        That begins also when the task is cancelled here: one that is cancelled here each time would never get on.
+        """
         raise NotImplementedError
-
-    # ---- Turns
-
-    async def yield_turn(self) -> None:
-        """Let the loop run once, whose other tasks may take a while."""
-        try:
-            await self.run_loop_once()
-        finally:  # a task that is cancelled here each time would never get on
-            self.begin_turn()
 
     # ---- Packets
 
