@@ -160,7 +160,7 @@ uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tu
 /* ---- incoming.c ---- */
 
 /* Datagrams that are received at a time. */
-#define DEVICE_TAKE 128u
+#define DEVICE_TAKE 512u
 
 /* Takes what was received from the socket: packets go to the session, and handshake messages to the gate. Not 0 when
  * the session is over. */
@@ -232,7 +232,7 @@ void queue_flag(tunring_wireguard_peer *peer, uint32_t flags);
 /* ---- transmit.c ---- */
 
 /* Packets that one call takes. */
-#define TRANSMIT_MAX 128u
+#define TRANSMIT_MAX 512u
 
 transmitter *transmitter_new(void);
 void transmitter_free(transmitter *self);

@@ -6,12 +6,11 @@
 
 #include <stdlib.h>
 
-/* Timers that stamps begin run for at least ten seconds. */
-#define WATCHED_AHEAD (9 * NANOSECONDS)
 #define WANT_INTERVAL NANOSECONDS
-/* The maximum time from a stamp to the action that it is watched for: a new handshake, with jitter, or a keepalive. */
-#define UNANSWERED (16 * NANOSECONDS)
-#define UNACKNOWLEDGED (11 * NANOSECONDS)
+/* From a stamp to the action that it is watched for: a new handshake, or a keepalive. No less than that: otherwise each
+ * stamp of a flow would be noted, where the look that the one before it asked for is in time. */
+#define UNANSWERED (15 * NANOSECONDS)
+#define UNACKNOWLEDGED (10 * NANOSECONDS)
 
 /* ---- Life ---- */
 
@@ -188,14 +187,14 @@ peer_roam(tunring_wireguard_peer *peer, const tunring_endpoint *to)
 
 /* ---- Stamps ---- */
 
-/* Sets a stamp that isn't set, and has it noted if nobody will look in time. */
+/* Sets a stamp that isn't set, and has it noted if nobody will look by the time of its action. */
 static void
-begin(tunring_wireguard_peer *peer, _Atomic int64_t *stamp, int64_t now)
+begin(tunring_wireguard_peer *peer, _Atomic int64_t *stamp, int64_t now, int64_t action)
 {
     int64_t never = 0;
     if (atomic_load_explicit(stamp, memory_order_relaxed) || !atomic_compare_exchange_strong(stamp, &never, now))
         return;
-    if (atomic_load(&peer->stamps.watched_until) - WATCHED_AHEAD > now)
+    if (atomic_load(&peer->stamps.watched_until) - action > now)
         queue_flag(peer, TUNRING_WIREGUARD_ACTIVE);
 }
 
@@ -215,7 +214,7 @@ peer_note_sent(tunring_wireguard_peer *peer, int64_t now, bool data)
     if (!data)
         return;
     set(&stamps->last_data_sent, now);
-    begin(peer, &stamps->unanswered_since, now);
+    begin(peer, &stamps->unanswered_since, now, UNANSWERED);
 }
 
 void
@@ -232,7 +231,7 @@ peer_note_received(tunring_wireguard_peer *peer, int64_t now, uint64_t bytes, bo
     set(&stamps->last_received, now);
     set(&stamps->unanswered_since, 0);
     if (data)
-        begin(peer, &stamps->unacknowledged_since, now);
+        begin(peer, &stamps->unacknowledged_since, now, UNACKNOWLEDGED);
 }
 
 void

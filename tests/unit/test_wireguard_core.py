@@ -324,6 +324,22 @@ def test_stamps_and_what_is_watched(joined: Joined) -> None:
     joined.left.flags(DEVICE.ACTIVE)
 
 
+def test_a_look_in_time_needs_no_other(joined: Joined) -> None:
+    """Packets back and forth wake nobody while somebody looks within the times of their actions."""
+    joined.install()
+    joined.right.flags(DEVICE.CONFIRMED)
+    now = _core.wireguard_now()
+    for end, peer in ((joined.left, joined.to_right), (joined.right, joined.to_left)):
+        peer.watch_until(now + 10 * 10**9)
+        end.device.take(0)
+    for _ in range(3):
+        joined.left.host.send([ipv4(LEFT, RIGHT)])
+        joined.right.receive()
+        joined.right.host.send([ipv4(RIGHT, LEFT)])
+        joined.left.receive()
+    assert joined.left.device.take(0.1) == joined.right.device.take(0.1) == ([], [])
+
+
 def test_networks_move_between_peers(joined: Joined) -> None:
     device = joined.left.device
     other = device.add_peer("other")

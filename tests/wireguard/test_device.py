@@ -15,10 +15,13 @@ from running import eventually
 from tunring import testing
 from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key, Peer, PublicKey
+from tunring.wireguard._engine import Engine
 from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tunring.wireguard._peer_state import PeerState
 
 V4 = ("10.0.0.1", "10.0.0.2")
 
@@ -61,6 +64,28 @@ def test_packets_pass_both_ways(ends: tuple[End, End], preshared: Key | None) ->
         assert peer.sent_bytes > 0
         assert peer.received_bytes > 0
     assert at_b.endpoint == tunring.Endpoint("127.0.0.1", a.device.listen_port)
+
+
+def test_the_handshake_thread_sleeps_while_data_flows(ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation begins two timers at each turn, but the thread looks only when one may be due."""
+    a, b = ends
+    at_a, at_b = join(a, b)
+
+    def talk(times: int) -> None:
+        for _ in range(times):
+            a.host.send([ipv4(*V4)])
+            b.received()
+            b.host.send([ipv4(*V4[::-1])])
+            a.received()
+
+    talk(1)
+    assert eventually(lambda: at_a.latest_handshake and at_b.latest_handshake)
+    talk(5)
+    looks: list[PeerState] = []
+    look = Engine._look
+    monkeypatch.setattr(Engine, "_look", lambda engine, peer: (looks.append(peer), look(engine, peer)))
+    talk(100)
+    assert len(looks) <= 4
 
 
 def test_another_preshared_key(ends: tuple[End, End]) -> None:
