@@ -385,7 +385,8 @@ DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packet
  * would not fit an empty ring. */
 DWORD tunring_reserve(tunring_session *session, const uint32_t *sizes, uint32_t count, const tunring_wait *wait,
                       tunring_lease **lease);
-/* The same for one packet, at once; never waits. ERROR_BUSY: call tunring_reserve(), which may wait or fail. */
+/* The same for one packet, at once; never waits. ERROR_BUSY: call tunring_reserve(), which may wait or fail. *lease is
+ * NULL or a lease whose slots are all gone: it is used again or freed, and NULL after ERROR_BUSY. */
 DWORD tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **lease);
 
 /* ---- UDP sockets: core/socket.c, core/socket_send.c -------------------------------------------------------------- */

@@ -9,6 +9,8 @@
 
 /* An empty lease with room for at least `slots` slots, or NULL. It belongs to no source yet. */
 tunring_lease *lease_new(uint32_t room);
+/* The same with the table of a lease whose slots are all gone, or NULL; that lease is used again or freed. */
+tunring_lease *lease_again(tunring_lease *old, uint32_t room);
 /* More room, up to twice as much and at most `max`. False if there is no memory: the lease is as it was. */
 bool lease_grow(tunring_lease **lease, uint32_t max);
 

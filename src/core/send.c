@@ -366,10 +366,15 @@ leave:
 DWORD
 tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease **result)
 {
+    tunring_lease *lease = *result;
+    *result = NULL;
     if (!session->api->backend || !source_enter(&session->source))
+    {
+        tunring_lease_free(lease);
         return ERROR_BUSY;
+    }
     DWORD code = ERROR_BUSY;
-    tunring_lease *lease = lease_new(1);
+    lease = lease_again(lease, 1);
     /* Without the lock of those who send: what they allocate later waits for this slot, as it should. */
     BYTE *slot = lease ? session->api->backend->allocate_now(session->handle, size) : NULL;
     if (slot)

@@ -251,7 +251,7 @@ test_reserve_now(void)
     ends pair;
     open_ends(&api, &pair, CAPACITY);
     tunring_session *session = pair.sessions[0];
-    tunring_lease *first, *second;
+    tunring_lease *first = NULL, *second = NULL;
     CHECK(tunring_reserve_now(session, 60000, &first) == ERROR_SUCCESS);
     CHECK(tunring_reserve_now(session, 60000, &second) == ERROR_SUCCESS);
     tunring_lease *none = NULL;
@@ -267,6 +267,41 @@ test_reserve_now(void)
     CHECK(stats_of(session).fillers == 1 && stats_of(session).reservations == 0);
     tunring_source_close(tunring_session_source(session));
     CHECK(tunring_reserve_now(session, 100, &none) == ERROR_BUSY && !none);
+    close_ends(&pair);
+}
+
+/* Packet after packet through one lease, whatever was done to the one before. */
+static void
+test_reserve_again(void)
+{
+    ends pair;
+    open_ends(&api, &pair, CAPACITY);
+    tunring_session *session = pair.sessions[0];
+    tunring_lease *lease = NULL;
+    for (uint32_t number = 0; number < 12; number++)
+    {
+        CHECK(tunring_reserve_now(session, 100 + number, &lease) == ERROR_SUCCESS);
+        CHECK(lease->count == 1 && lease->slots[0].length == 100 + number && !tunring_lease_slot_dropped(lease, 0));
+        CHECK(lease->slots[0].data[0] == 0 && !tunring_lease_held(lease) && !tunring_lease_released(lease));
+        make_packet(lease->slots[0].data, 100 + number, number);
+        if (number % 3 == 1)
+            CHECK(tunring_lease_drop_slot(lease, 0) == ERROR_SUCCESS);
+        if (number % 3 == 2)
+            CHECK(tunring_lease_shrink_slot(lease, 0, 60) == ERROR_SUCCESS);
+        CHECK(tunring_lease_commit(lease) == ERROR_SUCCESS);
+    }
+    tunring_lease *got = receive(pair.sessions[1], 12);
+    CHECK(got->count == 8);
+    for (uint32_t i = 0; i < got->count; i++)
+    {
+        const uint32_t number = i / 2 * 3 + i % 2 * 2;
+        CHECK(packet_number(got->slots[i].data) == number);
+        CHECK(got->slots[i].length == (number % 3 == 2 ? 60 : 100 + number));
+    }
+    done(got);
+    CHECK(stats_of(session).reservations == 0 && stats_of(session).sent_packets == 8);
+    tunring_source_close(tunring_session_source(session));
+    CHECK(tunring_reserve_now(session, 100, &lease) == ERROR_BUSY && !lease);
     close_ends(&pair);
 }
 
@@ -309,6 +344,7 @@ main(void)
     test_changed_reservations(&api);
     test_changed_reservations(&bare);
     test_reserve_now();
+    test_reserve_again();
     test_reserve_without_room(&api);
     test_reserve_without_room(&bare);
     return 0;

@@ -115,7 +115,8 @@ test_packets(const tunring_api *api)
     const uint32_t size = 40;
     CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_NOT_ENOUGH_MEMORY);
     countdown = 0;
-    CHECK(tunring_reserve_now(pair.sessions[0], size, &lease) == ERROR_BUSY);
+    lease = NULL;
+    CHECK(tunring_reserve_now(pair.sessions[0], size, &lease) == ERROR_BUSY && !lease);
     countdown = 1; /* for the table of slots, but for no other */
     CHECK(tunring_reserve(pair.sessions[0], &size, 1, NULL, &lease) == ERROR_SUCCESS);
     CHECK(tunring_lease_drop_slot(lease, 0) == ERROR_NOT_ENOUGH_MEMORY);
