@@ -23,6 +23,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -48,11 +49,23 @@ cdef extern from "extension/python_api.h":
         void *exporter
         Py_ssize_t index
     exported_slot exporting  # each thread's own
+    const bint WITHOUT_GIL
+    ctypedef struct shared_flag:
+        pass
+    bint flag_is_set(shared_flag *self) noexcept
+    bint flag_set(shared_flag *self) noexcept
+    bint flag_clear(shared_flag *self) noexcept
+    ctypedef struct ending_view:
+        bint active
+        void *slots
+        size_t root
+    ending_view ending       # each thread's own
+    bint only_this_thread(PyObject *object) noexcept
     PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
     bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
     bint exact_int(PyObject *item, long long *value) noexcept
     const size_t RESTING
-    bint view_unused(PyObject *view, Py_ssize_t references, PyObject *exporter) noexcept
+    bint view_unused(PyObject *view, PyObject *exporter) noexcept
     bint view_rests(PyObject *view) noexcept
     size_t view_turn(PyObject *view, void *data, Py_ssize_t length, size_t internal) noexcept
 

@@ -276,7 +276,7 @@ cdef class Sealer:
         if code != ERROR_SUCCESS:
             raise _aead_failure(code, "Sealer", self.generation)
         batch.lease = lease
-        batch.live = True
+        flag_set(&batch.live)
         return batch
 
     @property
@@ -410,7 +410,7 @@ cdef class Opener:
         if code != ERROR_SUCCESS:
             raise _aead_failure(code, "Opener", self.generation)
         batch.lease = lease
-        batch.live = True
+        flag_set(&batch.live)
         return batch
 
     cdef Batch open_in_place(self, Batch datagrams):
@@ -424,8 +424,9 @@ cdef class Opener:
         datagrams.check("opened")
         result.whole = datagrams if datagrams.whole is None else datagrams.whole
         result.from_socket = datagrams.from_socket
-        if result.whole.views is not None:
-            result.whole.views.end()
+        cdef _Views views = result.whole.present_views()
+        if views is not None:
+            views.end()
         slots = datagrams.lease.slots
         part = datagrams.lease.part
         if slots:
@@ -445,7 +446,7 @@ cdef class Opener:
             lease.whole = datagrams.lease if datagrams.lease.whole is None else datagrams.lease.whole
             lease.slots = slots
         result.lease = lease
-        result.live = True
+        flag_set(&result.live)
         return result
 
     @property

@@ -95,6 +95,8 @@ cdef class _Sizes:
         cdef Py_ssize_t i
         if type(sizes) is not list and type(sizes) is not tuple:
             return False
+        if WITHOUT_GIL:
+            sizes = tuple(sizes)  # another thread may change a list at any time
         self.make_room(len(sizes))
         for i in range(self.count):
             if not exact_int(sequence_item(sizes, i), &size) or not 0 <= size <= WINTUN_MAX_IP_PACKET_SIZE:
@@ -165,7 +167,8 @@ cdef _Sizes _sizes(sizes, str what):
     return result
 
 
-# A table that was freed, for the next call that needs one like it: it stays in the cache. The GIL guards it.
+# A table that was freed, for the next call that needs one like it: it stays in the cache. The GIL guards it; without
+# one, each thread's own memory allocator does as well.
 cdef struct _Spare:
     void *table
     Py_ssize_t room  # of entries
@@ -177,7 +180,7 @@ cdef _Spare _spare_words
 cdef void *_take_table(_Spare *spare, Py_ssize_t *room, size_t entry) except NULL:
     """A table with room for `count` entries of that size; ``room`` becomes what it has."""
     cdef void *table
-    if 0 < room[0] <= spare.room:
+    if not WITHOUT_GIL and 0 < room[0] <= spare.room:
         table, room[0] = spare.table, spare.room
         spare.table, spare.room = NULL, 0
         return table
@@ -190,7 +193,7 @@ cdef void *_take_table(_Spare *spare, Py_ssize_t *room, size_t entry) except NUL
 
 cdef void _give_table(_Spare *spare, void *table, Py_ssize_t room) noexcept:
     """Free a table, or keep it instead of a smaller one."""
-    if spare.room < room <= 4096:
+    if not WITHOUT_GIL and spare.room < room <= 4096:
         table, spare.table = spare.table, table
         spare.room = room
     PyMem_Free(table)
@@ -272,7 +275,10 @@ cdef _Packets _packets_from_items(packets, str verb="send", Py_ssize_t limit=0):
     if isinstance(packets, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"{verb} takes an iterable of packets, not one {type(packets).__name__}; "
                         f"for a single packet: {verb}([packet])")
-    cdef object items = packets if type(packets) is list or type(packets) is tuple else tuple(packets)
+    cdef object items = packets
+    # Another thread may change a list at any time, but for a GIL.
+    if not (type(packets) is list and not WITHOUT_GIL or type(packets) is tuple):
+        items = tuple(packets)
     cdef _Packets result = _Packets()
     cdef Py_ssize_t i, count = len(items)
     cdef Py_buffer *buffer

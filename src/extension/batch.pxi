@@ -64,7 +64,7 @@ cdef class Batch:
     >>> left.close(); right.close()
     """
     cdef Lease lease         # set once, when it is received; without slots for an empty batch
-    cdef bint live           # received, and not released yet
+    cdef shared_flag live    # received, and not released yet
     cdef Batch whole         # the batch that it is a part of, or None
     cdef bint from_socket    # its packets have sources, even where there are none
     cdef _Views views        # with the same lease; None before the first view of what was sealed, and in a part
@@ -80,7 +80,7 @@ cdef class Batch:
     def __dealloc__(self):
         if self.whole is not None or self.lease is None:
             return
-        if self.live and self.lease.slots:
+        if flag_is_set(&self.live) and self.lease.slots:
             tunring_lease_release(self.lease.slots)
         if self.views is not None:
             self.views.keep_for_next()
@@ -98,7 +98,7 @@ cdef class Batch:
         return self.lease.count() if lease else 0
 
     cdef int check(self, str verb) except -1:
-        if self.live and (self.whole is None or self.whole.live):
+        if flag_is_set(&self.live) and (self.whole is None or flag_is_set(&self.whole.live)):
             return 0
         if self.lease is None:
             raise TypeError("Session.receive() makes batches")
@@ -126,18 +126,27 @@ cdef class Batch:
         tunring_lease_leave(self.lease.slots, self.lease.part)
 
     cdef object view(self, Py_ssize_t index):
-        cdef _Views views
         cdef Batch whole = self if self.whole is None else self.whole
         self.check("read")
-        if whole.views is None:
-            views = _Views.__new__(_Views)
-            if whole.views is None:  # by another thread, or a finalizer
-                views.lease = whole.lease
-                whole.views = views
-        view = whole.views.take(self.lease, index)
-        if not whole.live:  # a release meanwhile has ended the views that it found
-            whole.views.end()
+        cdef _Views views = whole.present_views()
+        if views is None:
+            views = whole.make_views()
+        view = views.take(self.lease, index)
+        if not flag_is_set(&whole.live):  # a release meanwhile has ended the views that it found
+            views.end()
         return view
+
+    cdef inline _Views present_views(self):
+        with cython.critical_section(self):  # another thread may be making them
+            return self.views
+
+    cdef _Views make_views(self):
+        cdef _Views views = _Views.__new__(_Views)
+        views.lease = self.lease
+        with cython.critical_section(self):  # other threads may make them too: the first ones stay
+            if self.views is None:
+                self.views = views
+            return self.views
 
     def __len__(self):
         return self.size()
@@ -173,7 +182,7 @@ cdef class Batch:
         self.end()
 
     def __repr__(self):
-        state = "" if self.live else " released"
+        state = "" if flag_is_set(&self.live) else " released"
         return f"<tunring.Batch of {len(self)} packets, {self.nbytes} bytes{state}>"
 
     @property
@@ -181,7 +190,7 @@ cdef class Batch:
         """True after :meth:`release`."""
         cdef tunring_lease *lease
         self.get(&lease)
-        return not self.live
+        return not flag_is_set(&self.live)
 
     @property
     def nbytes(self) -> int:
@@ -194,23 +203,25 @@ cdef class Batch:
     def lengths(self):
         """The packets' lengths in bytes: a read-only memoryview of format "I", with memory of its own."""
         cdef _Words words
-        if self._lengths is None:
-            words = _words(self.size())
-            if words.count:
-                tunring_slots_lengths(self.lease.table(), words.count, words.values)
-            self._lengths = PyMemoryView_FromObject(words)
-        return self._lengths
+        with cython.critical_section(self):  # another thread may be setting it
+            if self._lengths is None:
+                words = _words(self.size())
+                if words.count:
+                    tunring_slots_lengths(self.lease.table(), words.count, words.values)
+                self._lengths = PyMemoryView_FromObject(words)
+            return self._lengths
 
     @property
     def offsets(self):
         """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on."""
         cdef _Words words
-        if self._offsets is None:
-            words = _words(self.size())
-            if words.count:
-                tunring_slots_offsets(self.lease.table(), words.count, words.values)
-            self._offsets = PyMemoryView_FromObject(words)
-        return self._offsets
+        with cython.critical_section(self):  # as above
+            if self._offsets is None:
+                words = _words(self.size())
+                if words.count:
+                    tunring_slots_offsets(self.lease.table(), words.count, words.values)
+                self._offsets = PyMemoryView_FromObject(words)
+            return self._offsets
 
     def tobytes(self) -> list:
         """The packets as a list of bytes objects: copies, to keep."""
@@ -387,13 +398,13 @@ cdef class Batch:
     cdef int end(self) except -1:
         cdef tunring_lease *lease
         self.get(&lease)
-        if not self.live:
+        if not flag_clear(&self.live):  # of several threads, one goes on
             return 0
-        self.live = False
         if self.whole is not None:
             return 0
-        if self.views is not None:
-            self.views.end()
+        cdef _Views views = self.present_views()
+        if views is not None:
+            views.end()
         if not lease:
             return 0
         if lease.count <= SMALL_BATCH:
@@ -423,8 +434,12 @@ cdef class BatchIterator:
         return self
 
     def __next__(self):
-        if self.index >= self.count:
+        cdef Py_ssize_t index
+        with cython.critical_section(self):  # each packet goes to one of the threads that iterate
+            index = self.index
+            if index < self.count:
+                self.index = index + 1
+        if index >= self.count:
             self.check()
             raise StopIteration
-        self.index += 1
-        return self.batch.view(self.index - 1)
+        return self.batch.view(index)

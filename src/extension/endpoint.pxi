@@ -4,6 +4,7 @@ cdef object _inet_pton = None
 cdef object _inet_ntop = None
 cdef int _AF_INET = 2
 cdef int _AF_INET6 = 10
+cdef bint _addresses_found = False
 
 
 # In place of a host, for one whose value is written directly.
@@ -12,12 +13,24 @@ cdef object _VALUE_FOLLOWS = object()
 
 cdef int _find_addresses() except -1:
     """Import what converts addresses when it is first needed."""
-    global _inet_pton, _inet_ntop, _AF_INET, _AF_INET6
-    if _inet_pton is None:
-        import socket
-        _AF_INET, _AF_INET6 = socket.AF_INET, socket.AF_INET6
-        _inet_ntop = socket.inet_ntop
-        _inet_pton = socket.inet_pton
+    if not _addresses_found:
+        _import_addresses()
+    return 0
+
+
+cdef int _import_addresses() except -1:
+    global _inet_pton, _inet_ntop, _AF_INET, _AF_INET6, _addresses_found
+    cdef int family, family6
+    import socket
+
+    family, family6 = socket.AF_INET, socket.AF_INET6
+    pton, ntop = socket.inet_pton, socket.inet_ntop
+    with cython.critical_section(_VALUE_FOLLOWS):  # once, and whole, for other threads
+        if _inet_pton is None:
+            _AF_INET, _AF_INET6 = family, family6
+            _inet_ntop = ntop
+            _inet_pton = pton
+    _addresses_found = True
     return 0
 
 
@@ -114,10 +127,11 @@ cdef class Endpoint:
         return tunring_endpoint_same(&self.value, &(<Endpoint>other).value)
 
     def __hash__(self):
-        if self._hash is None:
-            self._hash = hash((PyBytes_FromStringAndSize(<const char *>self.value.host, 16), self.value.port,
-                               self.value.scope))
-        return self._hash
+        with cython.critical_section(self):  # another thread may be setting it
+            if self._hash is None:
+                self._hash = hash((PyBytes_FromStringAndSize(<const char *>self.value.host, 16), self.value.port,
+                                   self.value.scope))
+            return self._hash
 
     def __repr__(self):
         scope = f", interface={self.interface}" if self.interface else ""

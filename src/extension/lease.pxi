@@ -50,7 +50,10 @@ cdef class Lease:
         buffer.internal = <void *><size_t>self.root(index)
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        if <size_t>buffer.internal != RESTING:
+        if WITHOUT_GIL and ending.active:
+            ending.slots = self.slots
+            ending.root = <size_t>buffer.internal
+        elif <size_t>buffer.internal != RESTING:
             tunring_lease_unhold(self.slots, <uint32_t><size_t>buffer.internal)
 
     cdef object view(self, Py_ssize_t index):
@@ -85,7 +88,12 @@ cdef class _Views:
 
     The references are strong: a weak one costs more than the view. A loop over a batch turns two views from packet to
     packet, which stay in the cache, and the next batch goes on with both: one that nobody else has any more, and
-    nothing was made from, is used again. Any other is dropped or ended.
+    nothing was made from, is used again. Until then it rests, and a variable that still has it has a released view.
+    Any other is dropped or ended.
+
+    All of this asks how many references there are. Where there is no GIL, the answer may be wrong before it is used: so
+    each view is a new one there, the references are weak, and one that another thread has is not ended, as that may be
+    reading it right now. It holds its slot until it is gone.
     """
     cdef Lease lease       # of the whole batch; set once, by whoever makes or takes this
     cdef object newest     # the last one: a loop's variable still has it when the next is asked for
@@ -95,7 +103,10 @@ cdef class _Views:
 
     cdef object take(self, Lease lease, Py_ssize_t index):
         """A memoryview of one slot of the lease, or of that of a part."""
-        if self.older is None or not view_unused(<PyObject *>self.older, 1, <PyObject *>lease):
+        if WITHOUT_GIL:
+            return self.watch(lease.view(index))
+        if (self.older is None or Py_REFCNT(<PyObject *>self.older) != 1
+                or not view_unused(<PyObject *>self.older, <PyObject *>lease)):
             return self.add(lease.view(index))
         lease.turn(<PyObject *>self.older, index)
         view = self.older
@@ -105,7 +116,7 @@ cdef class _Views:
 
     cdef object add(self, object view):
         cdef object older = self.older
-        if older is not None and not _only_ours(older, 2):
+        if older is not None and not _only_ours(older, 2) and not view_rests(<PyObject *>older):
             self.keep(older)
         self.older = self.newest
         self.newest = view
@@ -126,16 +137,25 @@ cdef class _Views:
         return 0
 
     cdef bint rest(self, PyObject *view) noexcept:
-        """Let a view rest if nobody uses it. This runs no Python code."""
+        """End a view so that it can be used again, unless something derives from it. This runs no Python code."""
         if view_rests(view):
             return True
-        if not view_unused(view, 1, <PyObject *>self.lease):
+        if not view_unused(view, <PyObject *>self.lease):
             return False
         tunring_lease_unhold(self.lease.slots, <uint32_t>view_turn(view, &_nothing, 0, RESTING))
         return True
 
+    cdef bint rests_or_is_ours(self, PyObject *view) noexcept:
+        """The same for an owner who dies without having ended the views: those that somebody has live on."""
+        return view_rests(view) or Py_REFCNT(view) == 1 and self.rest(view)
+
     cdef int end(self) except -1:
         """End every view. One that something derives from can't be: it holds its slot until that is gone."""
+        if WITHOUT_GIL:
+            return self.end_watched()
+        if (self.views is None and (self.newest is None or self.rest(<PyObject *>self.newest))
+                and (self.older is None or self.rest(<PyObject *>self.older))):
+            return 0
         cdef list views = self.views
         newest = older = None
         if self.newest is not None and not self.rest(<PyObject *>self.newest):
@@ -156,21 +176,85 @@ cdef class _Views:
                     _end_view(view)
         return 0
 
-    cdef void keep_for_next(self) noexcept:
-        """The owner, who has the only reference to this and one to the lease, is dying: keep both if nobody uses them.
+    # -- Without a GIL. There `views` has weak references, and neither `newest` nor `older` is used.
 
-        One that is used lives on until its last view is gone, and the slots with it. This runs no Python code.
+    cdef object watch(self, object view):
+        """Note a new view, and return it."""
+        cdef object reference = PyWeakref_NewRef(view, None)
+        cdef list crowd = None
+        with cython.critical_section(self):  # against other threads that take views, or end them
+            if self.views is None:
+                self.views = []
+                self.limit = 64
+            self.views.append(reference)
+            if len(self.views) >= self.limit:
+                crowd = self.views
+                self.views = []
+        if crowd is not None:
+            crowd = [reference for reference in crowd if reference() is not None]
+            with cython.critical_section(self):
+                # Those that were noted meanwhile; if they were ended, the caller sees it, and ends these too.
+                if self.views is not None:
+                    crowd += self.views
+                self.views = crowd
+                self.limit = 2 * len(crowd) + 64
+        return view
+
+    cdef int end_watched(self) except -1:
+        cdef list views
+        with cython.critical_section(self):  # so that each is ended by one thread
+            views = self.views
+            self.views = None
+        if views is not None:
+            for reference in views:
+                view = reference()
+                if view is not None and only_this_thread(<PyObject *>view):
+                    self.end_own(view)
+        return 0
+
+    cdef int end_own(self, view) except -1:
+        """End one that no other thread has. Its slot is given up only when none has come to it in the meantime."""
+        cdef tunring_lease *slots
+        cdef uint32_t root
+        ending.slots = NULL
+        ending.active = True
+        try:
+            _end_view(view)
+        finally:
+            ending.active = False
+        slots = <tunring_lease *>ending.slots
+        root = <uint32_t>ending.root
+        if not slots:
+            return 0
+        if only_this_thread(<PyObject *>view):
+            tunring_lease_unhold(slots, root)
+        else:
+            _hold_until_gone(view, self.lease, root)
+        return 0
+
+    # -- The end
+
+    cdef bint all_rest(self) noexcept:
+        """True if every view rests, or none was made."""
+        return (self.views is None and (self.newest is None or view_rests(<PyObject *>self.newest))
+                and (self.older is None or view_rests(<PyObject *>self.older)))
+
+    cdef void keep_for_next(self) noexcept:
+        """The owner, who has the only reference to this and one to the lease, is dying: keep both for another owner.
+
+        That needs slots that nobody holds; otherwise they live on until the last view of them is gone. Somebody may
+        still have a view that rests: it is used again once that is over. This runs no Python code.
         """
         global _spare_count
         cdef Py_ssize_t references = 2
-        if _spare_count == SPARES or self.views is not None:
+        if WITHOUT_GIL or _spare_count == SPARES or self.views is not None:
             return
         if self.newest is not None:
-            if not self.rest(<PyObject *>self.newest):
+            if not self.rests_or_is_ours(<PyObject *>self.newest):
                 return
             references += 1
         if self.older is not None:
-            if not self.rest(<PyObject *>self.older):
+            if not self.rests_or_is_ours(<PyObject *>self.older):
                 return
             references += 1
         if Py_REFCNT(<PyObject *>self.lease) != references:
@@ -209,6 +293,32 @@ cdef int _end_view(view) except -1:
         view.release()
     except BufferError:
         pass
+    return 0
+
+
+@cython.final
+@cython.no_gc
+cdef class _LateEnd:
+    """Gives up the slot of a view that was ended, when the view is gone: it is called by a weak reference."""
+    cdef Lease lease         # of the whole batch
+    cdef uint32_t root       # the slot
+
+    def __call__(self, reference):
+        if self.lease is None:
+            raise TypeError("_hold_until_gone() makes these")
+        _late_ends.discard(reference)
+        tunring_lease_unhold(self.lease.slots, self.root)
+
+
+# Their weak references, which work only as long as somebody has them.
+cdef set _late_ends = set()
+
+
+cdef int _hold_until_gone(view, Lease lease, uint32_t root) except -1:
+    cdef _LateEnd late = _LateEnd.__new__(_LateEnd)
+    late.lease = lease
+    late.root = root
+    _late_ends.add(weakref.ref(view, late))
     return 0
 
 

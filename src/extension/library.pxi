@@ -308,7 +308,9 @@ cdef class Loan:
         self.give_back()
 
     cdef void give_back(self) noexcept:
-        cdef AdapterHandle lender = self.lender
-        self.lender = None
+        cdef AdapterHandle lender
+        with cython.critical_section(self):  # of several threads, one gives it back
+            lender = self.lender
+            self.lender = None
         if lender is not None:
             tunring_adapter_give_back(lender.adapter)

@@ -79,8 +79,7 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
             raise
         raise StopAsyncIteration from None
     if batches is not None:
-        batches.batch = batch
-        batches.tasks = tasks
+        batches.keep(batch, tasks)
     return batch
 
 
@@ -107,13 +106,23 @@ cdef class Batches:
         self.check()
         return self
 
+    cdef int keep(self, Batch batch, Turn tasks) except -1:
+        with cython.critical_section(self):  # other threads may be in __anext__()
+            self.batch = batch
+            self.tasks = tasks
+        return 0
+
     def __anext__(self):
+        cdef Batch batch
+        cdef Turn tasks
         self.check()
-        cdef Batch batch = self.batch
-        if batch is not None:
+        with cython.critical_section(self):  # each batch is let go once
+            batch = self.batch
             self.batch = None
+            tasks = self.tasks
+        if batch is not None:
             batch.end()
-        return receive_in_task(self.source, self.tasks, self.max_packets, self.timeout, None, self, self.min_packets,
+        return receive_in_task(self.source, tasks, self.max_packets, self.timeout, None, self, self.min_packets,
                                self.linger)
 
 
@@ -131,7 +140,7 @@ async def send_in_task(Outgoing outgoing not None, Turn tasks, timeout):
             await tasks.send_in_line(outgoing, timeout)
         return outgoing.sent
     finally:
-        outgoing.packets = None  # an exception may keep this frame
+        outgoing.take_packets()  # an exception may keep this frame
 
 
 @cython.final
@@ -160,25 +169,32 @@ cdef class Outgoing:
     def let_go(self) -> None:
         """Hold the packets no longer."""
         self.check()
-        self.packets = None
+        self.take_packets()
+
+    cdef _Packets take_packets(self):
+        cdef _Packets packets
+        with cython.critical_section(self):  # one thread gets them
+            packets = self.packets
+            self.packets = None
+        return packets
 
     cpdef bint proceed(self) except -1:
         """Send as many packets as fit. False if the caller must wait for more room; raises what Session.send does.
 
         At the end the packets are released.
         """
-        cdef _Packets packets = self.packets
+        cdef _Packets packets = self.take_packets()
         self.check()
         if packets is None:
-            raise ValueError("the packets were let go")
-        self.packets = None
+            raise ValueError("the packets were released")
         try:
             self.source.send_rest(packets, self.where, PARTIAL if self.mode == WAIT else self.mode, 0)
         finally:
             self.count_sent = packets.sent
         if self.mode != WAIT or packets.sent == packets.count:
             return True
-        self.packets = packets
+        with cython.critical_section(self):
+            self.packets = packets
         return False
 
 

@@ -115,7 +115,7 @@ cdef Batch _begin_part(Batch batch, Py_ssize_t count):
     part.lease = lease
     part.whole = batch if batch.whole is None else batch.whole
     part.from_socket = batch.from_socket
-    part.live = True
+    flag_set(&part.live)
     return part
 
 

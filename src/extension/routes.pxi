@@ -45,6 +45,7 @@ cdef class Routes:
 
     def set(self, list routes not None) -> None:
         """Add or change what a list of (version, packed address, bits, number) names."""
+        routes = list(routes)  # ours, so that no other thread changes it
         cdef uint32_t done = 0, count = <uint32_t>len(routes)
         cdef Py_ssize_t i
         cdef DWORD code

@@ -110,7 +110,10 @@ cdef class _Session(_Source):
     cdef void *reservations         # the open ones, a list of Slots that each enters and leaves itself; no references
     cdef bint closes_adapter        # the adapter is the session's own, and goes with it
     cdef AdapterHandle queue        # of several, the one that is the session's own and goes with it, or None
-    cdef bint leak_warned           # a warning has said that the rings can't be freed
+    cdef shared_flag leak_warned    # a warning has said that the rings can't be freed
+    # Here rather than in _Source: it is cleared before `adapter`, whose end looks for its sessions by weak references.
+    # Without a GIL such a reference does not see that the session is dying.
+    cdef object __weakref__
 
     def __init__(self):
         raise TypeError("Adapter.start_session() makes sessions")
@@ -386,7 +389,7 @@ cdef class _Session(_Source):
         slots.lease = views.lease
         # Lists first and looks second: close() says so first and reads the list second.
         slots.begin(self)
-        if self.close_called:
+        if flag_is_set(&self.close_called):
             slots.cut()
             raise slots.over(f"can't reserve room for {lease.count} packets")
         return slots
@@ -438,13 +441,12 @@ cdef class _Session(_Source):
     cdef int end(self) except -1:
         """Close the session, but not an adapter of its own. Each call returns when the first is done."""
         cdef tunring_session *session = self.get()
-        self.close_called = True
+        flag_set(&self.close_called)
         try:
             self.cut_reservations()
         finally:
             self.close_source()
-        if tunring_session_leaked(session) and not self.leak_warned:
-            self.leak_warned = True
+        if tunring_session_leaked(session) and flag_set(&self.leak_warned):
             warnings.warn("the system had removed the adapter: the session's rings can't be freed", ResourceWarning)
         return 0
 

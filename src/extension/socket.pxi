@@ -111,6 +111,7 @@ cdef class _UdpSocket(_Source):
     cdef object options              # tunring._udp.Options: what bind() set, to undo and to report
     cdef bint ipv6                   # of family AF_INET6
     cdef bint ipv6_only              # and of no other
+    cdef object __weakref__
 
     def __init__(self):
         raise TypeError("UdpSocket.bind() makes sockets")
@@ -351,8 +352,7 @@ cdef class _UdpSocket(_Source):
         thread, and from signal handlers and destructors.
         """
         self.lender()
-        first = not self.close_called
-        self.close_called = True
+        cdef bint first = flag_set(&self.close_called)  # of several threads, one restores the options
         self.close_source()
         # In a forked child the socket is its parent's, which goes on.
         if first and tunring_source_state(self.source) != TUNRING_FORKED:

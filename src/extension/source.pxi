@@ -134,10 +134,9 @@ cdef int64_t _nanoseconds(value, str name) except -1:
 cdef class _Source:
     """The part that a Session and a UdpSocket share: receiving, state, and the tasks that wait for them."""
     cdef tunring_source *source   # set once, and freed by __dealloc__: a call's own `self` holds it
-    cdef bint close_called        # the C core's state tells of a removed adapter first
+    cdef shared_flag close_called  # the C core's state tells of a removed adapter first
     cdef bint datagrams           # its packets have sources
     cdef readonly dict _tasks     # by event loop, tunring._loops.tasks.Tasks: notified when it is closed
-    cdef object __weakref__
 
     def __dealloc__(self):
         if self.source:
@@ -160,7 +159,7 @@ cdef class _Source:
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
         cdef tunring_source *source = self.lender()
-        return self.close_called or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
+        return flag_is_set(&self.close_called) or tunring_source_state(source) in (TUNRING_CLOSED, TUNRING_FORKED)
 
     cdef str kind(self):
         return "socket" if self.datagrams else "session"
@@ -177,7 +176,7 @@ cdef class _Source:
             return _session_closed(action, "closed", "the socket is closed")
         error = error_from_code(code, action)
         # A close that has begun may not have come to the core yet.
-        by_close = state == TUNRING_CLOSED or state == TUNRING_OPEN and self.close_called
+        by_close = state == TUNRING_CLOSED or state == TUNRING_OPEN and flag_is_set(&self.close_called)
         error.reason = "closed" if by_close else "removed"
         return error
 
@@ -211,7 +210,7 @@ cdef class _Source:
             raise self.failure(code, "can't receive")
         batch.views = views
         batch.lease = views.lease
-        batch.live = True
+        flag_set(&batch.live)
         return batch
 
     def _receive_or_cancel(self, max_packets, timeout, Cancel cancel not None) -> Batch:

@@ -13,17 +13,19 @@ cdef tunring_hashes *_hashes = NULL  # loaded once, never unloaded
 cdef tunring_hashes *_wireguard_hashes() except NULL:
     """libcrypto's hashes, from the first library that has them."""
     global _hashes
-    from tunring.aead import libcryptos
-    from tunring.errors import LibraryNotFound
-
     cdef char detail[512]
     cdef bytes encoded
     cdef const char *chars
     cdef bint loaded
     cdef tunring_hashes *found = NULL
     cdef DWORD code
-    if _hashes:
-        return _hashes
+    with cython.critical_section(_ALGORITHMS):  # what it points to is whole for other threads, too
+        found = _hashes
+    if found:
+        return found
+    from tunring.aead import libcryptos
+    from tunring.errors import LibraryNotFound
+
     tried = []
     for path, loaded in libcryptos():
         encoded = os.fsencode(path) if os.name == "posix" else path.encode("utf-16-le") + b"\0"
@@ -32,8 +34,9 @@ cdef tunring_hashes *_wireguard_hashes() except NULL:
         with nogil:
             code = tunring_hashes_load(<const tunring_path_char *>chars, loaded, &found, detail, sizeof(detail))
         if code == ERROR_SUCCESS:
-            _hashes = found
-            return _hashes
+            with cython.critical_section(_ALGORITHMS):
+                _hashes = found
+            return found
         tried.append(f"{path}: {(<bytes>detail).decode('utf-8', 'replace')}")
     raise LibraryNotFound(126, "WireGuard needs OpenSSL's libcrypto, version 3 or later, and found none:\n"
                           + "\n".join(tried))
@@ -82,7 +85,7 @@ cdef class _WireGuardDevice:
     """
     cdef tunring_wireguard *device   # NULL only if __cinit__ failed; freed by __dealloc__
     cdef readonly _Session session   # kept alive
-    cdef readonly object socket      # kept alive; None without one
+    cdef object used_socket          # kept alive; None without one
     cdef dict peers                  # by number, until they are removed
     cdef object __weakref__
 
@@ -131,6 +134,17 @@ cdef class _WireGuardDevice:
         return 0
 
     @property
+    def socket(self):
+        """The socket that it uses, or None."""
+        with cython.critical_section(self):  # another thread may be setting it
+            return self.used_socket
+
+    cdef int keep_socket(self, socket) except -1:
+        with cython.critical_section(self):
+            self.used_socket = socket
+        return 0
+
+    @property
     def closed(self) -> bool:
         """True once :meth:`close` was called, or the session is over."""
         return tunring_wireguard_state(self.device) != TUNRING_OPEN
@@ -171,14 +185,14 @@ cdef class _WireGuardDevice:
         cdef tunring_wireguard *device = self.device
         with nogil:  # the caller holds us
             tunring_wireguard_close(device)
-        self.socket = None
+        self.keep_socket(None)
         self.peers.clear()
 
     def set_socket(self, _UdpSocket socket) -> None:
         """Use another socket from now on, or none."""
         cdef tunring_socket *used = NULL if socket is None else socket.socket
         self.check(tunring_wireguard_set_socket(self.device, used), "can't set the socket")
-        self.socket = socket
+        self.keep_socket(socket)
 
     def set_identity(self, mac1_key, cookie_key) -> None:
         """The hashes of the own public key that keep handshake messages out; None for both lets none through."""
@@ -263,7 +277,7 @@ cdef class _WireGuardDevice:
         cdef _WireGuardPeer peer = _WireGuardPeer.__new__(_WireGuardPeer)
         self.check(tunring_wireguard_peer_add(self.device, &peer.peer), "can't add a peer")
         peer.device = self
-        peer.tag = tag
+        peer.caller_tag = tag
         self.peers[tunring_wireguard_peer_number(peer.peer)] = peer
         return peer
 
@@ -290,8 +304,7 @@ cdef class _WireGuardPeer:
     """A peer of a device. :meth:`_WireGuardDevice.add_peer` makes it."""
     cdef tunring_wireguard_peer *peer         # set once; freed by __dealloc__
     cdef readonly _WireGuardDevice device     # kept alive
-    cdef public object tag
-    """Whatever the caller has set."""
+    cdef object caller_tag
 
     def __init__(self):
         raise TypeError("_WireGuardDevice.add_peer() makes peers")
@@ -310,6 +323,17 @@ cdef class _WireGuardPeer:
 
     def __repr__(self):
         return f"<tunring._core._WireGuardPeer {tunring_wireguard_peer_number(self.get())}>"
+
+    @property
+    def tag(self):
+        """Whatever the caller has set."""
+        with cython.critical_section(self):  # another thread may be setting it
+            return self.caller_tag
+
+    @tag.setter
+    def tag(self, value):
+        with cython.critical_section(self):
+            self.caller_tag = value
 
     def remove(self) -> None:
         """Take it out of the device, with its keys, networks, indices and staged packets. Idempotent."""

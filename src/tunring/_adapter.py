@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import warnings
@@ -507,7 +508,7 @@ class Adapter:
     def _close_queue(self, queue: _core.AdapterHandle) -> None:
         """For sessions: what they have of their own goes with them."""
         queue.close()
-        if queue in self._own_queues:
+        with contextlib.suppress(ValueError):  # another thread was first
             self._own_queues.remove(queue)
 
     def close(self) -> None:

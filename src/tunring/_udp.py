@@ -109,12 +109,15 @@ class Options:
     def restore(self) -> None:
         """Put back what was set on a socket that was taken over, unless its owner has closed it."""
         before, self._before = self._before, []
-        if self._sock.fileno() < 0:
-            return
-        for level, option, value in reversed(before):
-            self._sock.setsockopt(level, option, value)
-        if _WINDOWS:  # where a copy that never blocks makes the original one too
-            self._sock.settimeout(self._sock.gettimeout())
+        try:
+            for level, option, value in reversed(before):
+                self._sock.setsockopt(level, option, value)
+            if _WINDOWS:  # where a copy that never blocks makes the original one too
+                self._sock.settimeout(self._sock.gettimeout())
+        except OSError:
+            if self._sock.fileno() >= 0:
+                raise
+            # Closed by its owner, maybe just now, by another thread or a signal handler.
 
 
 def _offloads(wanted: bool | None, name: str) -> bool | None:

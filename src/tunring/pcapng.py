@@ -19,6 +19,7 @@ import atexit
 import operator
 import os
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self
@@ -148,12 +149,14 @@ class Writer:
             flush()
         self._file = _core.PcapngFile(_system_handle(descriptor), f"tunring {__version__}", self._file_name)
         self._closed = False
+        self._first_close = threading.Lock()  # taken by the first call, for good
         try:
             self._file.add(*described)
             # A disk that is full is an error now rather than later. A pipe may be full for a while.
             self._file.flush(_HEADER_TIMEOUT)
         except BaseException:
             self._closed = True
+            self._first_close.acquire(blocking=False)
             self._end(_HEADER_TIMEOUT)
             raise
 
@@ -255,10 +258,10 @@ class Writer:
         OSError
             The file had failed before. The writer is closed nevertheless.
         """
-        if self._closed:
+        self._closed = True
+        if not self._first_close.acquire(blocking=False):
             self._file.close(timeout)
             return
-        self._closed = True
         closed = self._end(timeout)
         if (failure := self.failure) is not None:
             raise failure
@@ -329,7 +332,7 @@ class Recording:
         self._source = source
         self._writer = writer
         self._number = source._capture(writer._file, _check_interface(interface), received, sent)  # noqa: SLF001
-        self._closed = False
+        self._first_close = threading.Lock()  # taken by the first call, for good
 
     @property
     def failure(self) -> OSError | None:
@@ -344,9 +347,9 @@ class Recording:
         OSError
             The file has failed. Only the first call raises it; :meth:`Writer.close` raises later failures.
         """
-        closed, self._closed = self._closed, True
+        first = self._first_close.acquire(blocking=False)
         self._source._end_capture(self._number)  # noqa: SLF001
-        if not closed and (failure := self.failure) is not None:
+        if first and (failure := self.failure) is not None:
             raise failure
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
+
+#: True in a build of Python that needs no GIL. For Python 3.13 some packages have no wheels of that kind.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 SANITIZED = bool(os.environ.get("TUNRING_SANITIZE"))
 
@@ -34,7 +38,8 @@ class Threads:
     `results` has what they returned, and `ended` the clock's time when each returned, in order of start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = NEVER) -> None:
+        self.limit = limit  # seconds from the block's end
         self.threads: list[threading.Thread] = []
         self.results: list[Any] = []
         self.ended: list[float] = []
@@ -58,7 +63,7 @@ class Threads:
         thread.start()
 
     def join(self) -> None:
-        limit = time.monotonic() + NEVER
+        limit = time.monotonic() + self.limit
         for thread in self.threads:
             thread.join(max(0.0, limit - time.monotonic()))
         assert not any(thread.is_alive() for thread in self.threads), "a thread hangs"

@@ -50,10 +50,12 @@ class DescriptorWatch:
         self._loop = loop
         self._fired = fired
         self._descriptor = -1
+        self._ours: list[int] = []  # the descriptor until it is closed: of several threads, one gets to close it
         try:
             descriptor = source._room_event if room else source.fileno()  # noqa: SLF001
             assert descriptor is not None
             self._descriptor = _copy(descriptor)
+            self._ours.append(self._descriptor)
         except OSError as error:
             if error.errno != errno.EBADF or not source.closed:
                 raise
@@ -77,16 +79,17 @@ class DescriptorWatch:
 
     def close(self) -> None:
         """Stop watching, and close the copy."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
+        try:
+            descriptor = self._ours.pop()
+        except IndexError:
             return
+        self._descriptor = -1
         if not self._loop.is_closed():
             self._loop.remove_reader(descriptor)
         os.close(descriptor)
 
     def __del__(self, *, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be empty already
-        descriptor = getattr(self, "_descriptor", -1)
-        if descriptor >= 0:
+        for descriptor in getattr(self, "_ours", ()):
             close(descriptor)
 
 
