@@ -182,8 +182,24 @@ def reserved(cable: Cable, batch: int) -> None:
                 slot[:] = source
 
 
+def send_one(cable: Cable, _batch: int) -> None:
+    """Packet after packet, each in a list of its own."""
+    session, packet = cable.left, cable.sources[0]
+    for _ in range(cable.packets):
+        session.send([packet])
+
+
+def reserve_one(cable: Cable, _batch: int) -> None:
+    """The same into room in the ring, by its index."""
+    session, packet, size = cable.left, cable.sources[0], cable.size
+    for _ in range(cable.packets):
+        with session.reserve([size]) as slots:
+            slots[0][:] = packet
+
+
 RECEIVE: tuple[Callable[[Cable, int], None], ...] = (lazily, counted, views, tobytes, pack_into, forward)
 SEND: tuple[Callable[[Cable, int], None], ...] = (a_list, packed, reserved)
+SEND_ONE: tuple[Callable[[Cable, int], None], ...] = (send_one, reserve_one)
 
 
 def measured(work: Callable[[], object], prepare: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
@@ -294,6 +310,7 @@ def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int
     receive |= {work.__name__: ours(work, both) for work in RECEIVE}
     send: Ways = {"plain C": lambda: each(loop.rounds("send", batch, rounds))}
     send |= {work.__name__: ours(work, cable.drain) for work in SEND if batch <= BATCH or work is a_list}
+    send |= {work.__name__: ours(work, cable.drain) for work in SEND_ONE if batch == 1}
 
     def write() -> list[float]:
         taken = measured(old.write_all, lambda: None, 1)

@@ -64,6 +64,10 @@ cdef extern from "extension/python_api.h":
     PyObject *sequence_item(object sequence, Py_ssize_t index) noexcept
     bint exact_bytes(PyObject *item, const unsigned char **data, Py_ssize_t *size) noexcept
     bint exact_int(PyObject *item, long long *value) noexcept
+    const bint KEEPS_OBJECTS
+    bint has_weak_references(PyObject *object) noexcept
+    void use_vectorcall(object type, Py_ssize_t offset) noexcept
+    Py_ssize_t vectorcall_arguments(size_t count) noexcept
     const size_t RESTING
     bint view_unused(PyObject *view, PyObject *exporter) noexcept
     bint view_rests(PyObject *view) noexcept

@@ -12,6 +12,20 @@ cdef bint _is_about_an_ended_view(error):
 
 
 @cython.final
+@cython.no_gc
+cdef class _BlockMethod:
+    """``__enter__`` and ``__exit__`` of Slots: a ``with`` block calls the Slots themselves.
+
+    Python before 3.14 asks for both, and would make two bound methods for one block, which take longer than to reserve.
+    """
+    def __get__(self, Slots slots, owner):
+        return self if slots is None else slots
+
+    def __call__(self, Slots slots not None, *exception):
+        return slots(*exception)
+
+
+@cython.final
 @cython.no_gc_clear  # its end needs the lease and the session
 @cython.freelist(16)
 cdef class Slots:
@@ -36,14 +50,18 @@ cdef class Slots:
     """
     cdef Lease lease         # the slots; set once. It pins the session until they are sent or given up
     cdef _Views views        # with the same lease; set with it
-    cdef _Session session    # where it is
+    cdef _Session session    # where it is; None once the slots are sent
     cdef void *newer         # its neighbours in the session's list of open reservations, while `unfinished`
     cdef void *older
+    cdef void *call          # _call_slots(), for callers that need no tuple of arguments
     cdef uint64_t owner      # the thread's, as os_thread_number() gives it
-    cdef bint entered        # the block has begun
-    cdef bint unfinished     # neither sent nor given up
-    cdef bint cut_off        # given up since the session was closed
+    cdef shared_flag entered     # the block has begun
+    cdef shared_flag unfinished  # neither sent nor given up
+    cdef shared_flag cut_off     # given up since the session was closed
     cdef object __weakref__
+
+    def __cinit__(self):
+        self.call = <void *>_call_slots
 
     def __init__(self):
         raise TypeError("Session.reserve() makes reservations")
@@ -54,8 +72,7 @@ cdef class Slots:
     def __dealloc__(self):
         if self.lease is None:
             return
-        if self.unfinished:
-            self.finish()
+        if self.finish(False):
             tunring_lease_release(self.lease.slots)
         self.views.keep_for_next()
 
@@ -66,27 +83,39 @@ cdef class Slots:
 
     cdef object over(self, str action):
         """The exception for a call that comes after the end."""
-        if self.cut_off:
+        if flag_is_set(&self.cut_off):
             return self.session.failure(ERROR_HANDLE_EOF, action)
         return ValueError("the reservation is over")
 
-    # -- The session's list: the GIL guards it
+    # -- The session's list. A critical section of the session guards it, and with it the state of what is on it; with a
+    # GIL that is nothing more than the GIL.
 
     cdef void begin(self, _Session session) noexcept:
         """Enter the list of the open ones, at its front."""
         self.session = session
         self.owner = os_thread_number()
-        self.unfinished = True
-        self.older = session.reservations
-        if self.older:
-            (<Slots>self.older).newer = <void *>self
-        session.reservations = <void *>self
+        flag_set(&self.unfinished)
+        self.newer = NULL
+        with cython.critical_section(session):
+            self.older = session.reservations
+            if self.older:
+                (<Slots>self.older).newer = <void *>self
+            session.reservations = <void *>self
 
-    cdef void finish(self) noexcept:
-        """Leave it: what follows sends the slots or gives them up."""
-        if not self.unfinished:
-            return
-        self.unfinished = False
+    cdef bint finish(self, bint cut_off) noexcept:
+        """Leave it: what follows sends the slots or gives them up. False if that was done before."""
+        cdef bint first
+        with cython.critical_section(self.session):
+            first = flag_is_set(&self.unfinished)
+            if first:
+                self.leave(cut_off)
+        return first
+
+    cdef void leave(self, bint cut_off) noexcept:
+        """Leave it, inside the critical section."""
+        if cut_off:  # first: who asks for it has seen the other
+            flag_set(&self.cut_off)
+        flag_clear(&self.unfinished)
         if self.newer:
             (<Slots>self.newer).older = self.older
         else:
@@ -106,43 +135,61 @@ cdef class Slots:
     def open(self) -> bool:
         """True until the block is left."""
         self.get()
-        return self.unfinished
+        return flag_is_set(&self.unfinished)
 
-    # Without the binding, which costs more than these two calls.
+    __enter__ = _BlockMethod()
+    __exit__ = _BlockMethod()
 
-    @cython.binding(False)
-    def __enter__(self):
+    def __call__(self, *exception):
+        cdef Py_ssize_t given = len(exception)
+        if given < 2:
+            return self.block(given, None, None)
+        return self.block(given, exception[0], exception[1])
+
+    cdef object block(self, Py_ssize_t arguments, kind, value):
+        """Begin the block, without arguments, or end it with those of ``__exit__()``."""
+        if arguments == 0:
+            return self.begin_block()
+        if arguments != 3:
+            raise TypeError(f"a block takes no arguments at its begin and three at its end, not {arguments}")
+        self.end_block(kind, value)
+
+    cdef Slots begin_block(self):
         self.get()
-        if not self.unfinished:
+        if not flag_is_set(&self.unfinished):
             raise self.over("can't enter the reservation")
-        if self.entered:
+        if not flag_set(&self.entered):
             raise RuntimeError("the reservation was entered before")
-        self.entered = True
         return self
 
-    @cython.binding(False)
-    def __exit__(self, kind, value, traceback):
+    cdef int end_block(self, kind, value) except -1:
         self.get()
         if kind is None:
-            self.commit()
-            return
-        self.give_up()
-        if self.cut_off and isinstance(value, ValueError) and _is_about_an_ended_view(value):
+            return self.commit()
+        self.give_up(False)
+        if flag_is_set(&self.cut_off) and isinstance(value, ValueError) and _is_about_an_ended_view(value):
             raise self.over("can't fill the reservation") from value
+        return 0
 
     cdef int commit(self) except -1:
         cdef tunring_lease *lease = self.lease.slots
         cdef DWORD code
-        if self.unfinished:
+        cdef bint unfinished
+        fault = None
+        if flag_is_set(&self.unfinished):
             self.views.end()  # which may run Python code, and that close the session
-        if not self.unfinished:
+        # Whoever gives the slots up, or changes them, needs the critical section for that.
+        with cython.critical_section(self.session):
+            unfinished = flag_is_set(&self.unfinished)
+            if unfinished:
+                fault = self.fault()
+                if fault is None:
+                    self.leave(False)
+        if not unfinished:
             return self.settle()
-        # Whoever gives the slots up finishes first, and needs the GIL for that.
-        fault = self.fault()
         if fault is not None:
-            self.give_up()
+            self.give_up(False)
             raise fault
-        self.finish()
         if tunring_lease_commit_is_short(lease):
             code = tunring_lease_commit(lease)
         else:
@@ -152,11 +199,12 @@ cdef class Slots:
             raise _held_reservation()
         if code != ERROR_SUCCESS:
             raise self.session.failure(code, "can't send the reservation")
+        self.keep_for_next()
         return 0
 
     cdef int settle(self) except -1:
         """The block has ended, and the reservation before it: that is fine if the program gave it up itself."""
-        if self.cut_off:
+        if flag_is_set(&self.cut_off):
             raise self.over("can't send the reservation")
         return 0
 
@@ -179,35 +227,43 @@ cdef class Slots:
         Leaving the block then sends nothing.
         """
         self.get()
-        self.give_up()
+        self.give_up(False)
 
-    cdef int cut(self) except -1:
-        """The same, since the session is closed."""
-        if self.unfinished:
-            self.cut_off = True
-            self.give_up()
+    cdef int give_up(self, bint cut_off) except -1:
+        """The same; with `cut_off` since the session is closed."""
+        if self.finish(cut_off):
+            _give_up(self.views, self.lease)
         return 0
 
-    cdef int give_up(self) except -1:
-        cdef tunring_lease *lease = self.lease.slots
-        if not self.unfinished:
-            return 0
-        self.finish()
-        try:
-            self.views.end()
-        finally:
-            with nogil:  # the caller's reference to `self` holds the lease
-                tunring_lease_release(lease)
-        return 0
+    # -- Again: a reservation of one packet costs little more than its parts, so that making them shows
+
+    cdef void keep_for_next(self) noexcept:
+        """Now that the slots are sent, keep this for another reservation, if nothing of it is in use by then."""
+        cdef PyObject *other
+        cdef Py_ssize_t i
+        if WITHOUT_GIL:
+            return
+        self.session = None
+        if not KEEPS_OBJECTS or not self.views.all_rest():
+            return
+        for i in range(KEPT_SLOTS):
+            other = _kept_slots[i]
+            if other and _nobody_has(other):
+                continue
+            Py_INCREF(<PyObject *>self)
+            _kept_slots[i] = <PyObject *>self
+            if other:
+                Py_DECREF(other)
+            return
 
     # -- The sequence
 
     cdef int check(self, str action) except -1:
         self.get()
-        if not self.unfinished:
+        if not flag_is_set(&self.unfinished):
             raise self.over(action)
-        if not self.entered:
-            raise RuntimeError("a reservation is to be used inside its `with` block")
+        if not flag_is_set(&self.entered):
+            raise RuntimeError("a reservation must be used inside its `with` block")
         return 0
 
     cdef Py_ssize_t position(self, index) except -1:
@@ -229,10 +285,17 @@ cdef class Slots:
 
     cdef object view(self, Py_ssize_t index):
         self.check("can't fill the reservation")
-        if tunring_lease_slot_dropped(self.lease.slots, index):
-            raise ValueError(f"slot {index} was dropped")
-        view = self.views.take(self.lease, index)
-        if not self.unfinished:  # given up meanwhile, which has ended the views that it found
+        return self.take(index)
+
+    cdef object take(self, Py_ssize_t index):
+        """The same, directly after a check."""
+        with cython.critical_section(self.session):  # another thread gives the slots up before, or after
+            if not flag_is_set(&self.unfinished):
+                raise self.over("can't fill the reservation")
+            if tunring_lease_slot_dropped(self.lease.slots, index):
+                raise ValueError(f"slot {index} was dropped")
+            view = self.views.take(self.lease, index)
+        if not flag_is_set(&self.unfinished):  # given up meanwhile, which has ended the views that it found
             self.views.end()
         return view
 
@@ -240,7 +303,10 @@ cdef class Slots:
         return self.get().count
 
     def __getitem__(self, index, /):
+        cdef long long number
         self.check("can't fill the reservation")
+        if exact_int(<PyObject *>index, &number) and 0 <= number < self.lease.slots.count:
+            return self.take(number)
         if isinstance(index, slice):
             return [self.view(i) for i in range(*index.indices(self.lease.slots.count))]
         return self.view(self.position(index))
@@ -252,7 +318,7 @@ cdef class Slots:
         return iterator
 
     def __repr__(self):
-        state = "open" if self.unfinished else "over"
+        state = "open" if flag_is_set(&self.unfinished) else "over"
         return f"<tunring.Slots of {len(self)} packets, {state}>"
 
     def drop(self, index) -> None:
@@ -272,9 +338,10 @@ cdef class Slots:
         """
         self.check("can't drop a slot")
         cdef Py_ssize_t i = self.position(index)
-        self.check("can't drop a slot")  # __index__() may have run anything
-        if tunring_lease_drop_slot(self.lease.slots, i) != ERROR_SUCCESS:
-            raise MemoryError()
+        with cython.critical_section(self.session):
+            self.check("can't drop a slot")  # __index__() may have run anything
+            if tunring_lease_drop_slot(self.lease.slots, i) != ERROR_SUCCESS:
+                raise MemoryError()
 
     def shrink(self, index, length) -> None:
         """Send a smaller packet in one of the slots: ``slots[index]`` has that length from then on.
@@ -303,17 +370,69 @@ cdef class Slots:
             size = operator.index(length)
         except OverflowError:
             size = -1
-        self.check("can't shrink a slot")  # __index__() may have run anything
-        if tunring_lease_slot_dropped(self.lease.slots, i):
-            raise ValueError(f"slot {i} was dropped")
-        if not 20 <= size <= self.lease.slots.slots[i].length:
-            raise ValueError(f"length must be 20, an IPv4 header, to {self.lease.slots.slots[i].length}, "
-                             f"what slot {i} has, not {length}")
-        if tunring_lease_shrink_slot(self.lease.slots, i, <uint32_t>size) != ERROR_SUCCESS:
-            raise MemoryError()
+        with cython.critical_section(self.session):
+            self.check("can't shrink a slot")  # __index__() may have run anything
+            if tunring_lease_slot_dropped(self.lease.slots, i):
+                raise ValueError(f"slot {i} was dropped")
+            if not 20 <= size <= self.lease.slots.slots[i].length:
+                raise ValueError(f"length must be 20, an IPv4 header, to {self.lease.slots.slots[i].length}, "
+                                 f"what slot {i} has, not {length}")
+            if tunring_lease_shrink_slot(self.lease.slots, i, <uint32_t>size) != ERROR_SUCCESS:
+                raise MemoryError()
+
+
+cdef object _call_slots(PyObject *slots, PyObject **arguments, size_t count, PyObject *names):
+    """:meth:`Slots.__call__`, as ``PyObject_Vectorcall()`` calls it."""
+    cdef Py_ssize_t given = vectorcall_arguments(count)
+    if names and len(<tuple>names):
+        raise TypeError("a block takes no keyword arguments")
+    if given < 2:
+        return (<Slots>slots).block(given, None, None)
+    return (<Slots>slots).block(given, <object>arguments[0], <object>arguments[1])
+
+
+cdef int _use_vectorcall() except -1:
+    cdef Slots slots = Slots.__new__(Slots)
+    use_vectorcall(Slots, <char *>&slots.call - <char *><PyObject *>slots)
+    return 0
+
+
+_use_vectorcall()
+
+
+# Those that were sent: the variable of a loop has one, and the next call gets the other. The GIL guards them.
+cdef enum:
+    KEPT_SLOTS = 2
+
+cdef PyObject *_kept_slots[KEPT_SLOTS]
+
+
+cdef bint _nobody_has(PyObject *slots) noexcept:
+    """True for one that only `_kept_slots` has."""
+    return Py_REFCNT(slots) == 1 and not has_weak_references(slots)
+
+
+cdef Slots _slots():
+    """For a new reservation. Its lease has the table of an old one, or NULL."""
+    cdef Slots slots
+    cdef PyObject *kept
+    cdef Py_ssize_t i
+    for i in range(KEPT_SLOTS):
+        kept = _kept_slots[i]
+        if kept and _nobody_has(kept):
+            slots = <Slots>kept
+            _kept_slots[i] = NULL
+            Py_DECREF(kept)
+            flag_clear(&slots.entered)
+            return slots
+    slots = Slots.__new__(Slots)
+    slots.views = _views()
+    slots.lease = slots.views.lease
+    return slots
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(16)
 cdef class SlotsIterator:
     """Iterates over a reservation's slots."""
@@ -328,10 +447,25 @@ cdef class SlotsIterator:
     def __next__(self):
         if self.slots is None:
             raise TypeError("iter(slots) makes these")
-        if self.index >= self.slots.lease.slots.count:
+        cdef Py_ssize_t index, count = self.slots.lease.slots.count
+        with cython.critical_section(self):  # each slot goes to one of the threads that iterate
+            index = self.index
+            if index < count:
+                self.index = index + 1
+        if index >= count:
             raise StopIteration
-        self.index += 1
-        return self.slots.view(self.index - 1)
+        return self.slots.view(index)
+
+
+cdef int _give_up(_Views views, Lease lease) except -1:
+    """End the views of a reservation that is finished, and let its slots go out as filler."""
+    cdef tunring_lease *slots = lease.slots
+    try:
+        views.end()
+    finally:
+        with nogil:  # the caller's reference to `lease` holds the slots
+            tunring_lease_release(slots)
+    return 0
 
 
 cdef object _held_reservation():

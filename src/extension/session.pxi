@@ -48,8 +48,11 @@ cdef str _RAISE = "raise"
 
 cdef bint _is_one_size(sizes, long long *size) noexcept:
     """A list of one int that a slot may have, and its value; anything else is for _sizes() to read."""
-    return (type(sizes) is list and len(<list>sizes) == 1 and exact_int(sequence_item(sizes, 0), size)
-            and 20 <= size[0] <= WINTUN_MAX_IP_PACKET_SIZE)
+    if type(sizes) is not list:
+        return False
+    with cython.critical_section(sizes):  # another thread could drop the item that is borrowed
+        return (len(<list>sizes) == 1 and exact_int(sequence_item(sizes, 0), size)
+                and 20 <= size[0] <= WINTUN_MAX_IP_PACKET_SIZE)
 
 
 cdef int _on_full(on_full, tuple allowed) except -1:
@@ -343,15 +346,16 @@ cdef class _Session(_Source):
         cdef int mode = _on_full(on_full, ("raise", "wait"))
         cdef int64_t deadline = _deadline(timeout)
         cdef tunring_session *session = self.get()
-        cdef tunring_lease *lease = NULL
+        cdef Slots slots = _slots()
         cdef long long size
         self.check_thread()
         # One packet after another is the common case, and worth a way without a table of sizes or a wait.
-        if _is_one_size(sizes, &size) and tunring_reserve_now(session, <uint32_t>size, &lease) == ERROR_SUCCESS:
-            return self.reserved(lease)
-        return self.reserve_all(sizes, deadline if mode == WAIT else 0)
+        if _is_one_size(sizes, &size):
+            if tunring_reserve_now(session, <uint32_t>size, &slots.lease.slots) == ERROR_SUCCESS:
+                return self.reserved(slots)
+        return self.reserve_all(slots, sizes, deadline if mode == WAIT else 0)
 
-    cdef Slots reserve_all(self, sizes, int64_t deadline):
+    cdef Slots reserve_all(self, Slots slots, sizes, int64_t deadline):
         cdef _Sizes wanted = _sizes(sizes, "sizes")
         cdef _Reserving call
         cdef DWORD code
@@ -371,38 +375,34 @@ cdef class _Session(_Source):
             code = ERROR_BUFFER_OVERFLOW
         if code != ERROR_SUCCESS:
             raise self.failure(code, f"can't reserve room for {wanted.count} packets")
-        return self.reserved(call.lease)
+        tunring_lease_free(slots.lease.slots)
+        slots.lease.slots = call.lease
+        return self.reserved(slots)
 
-    cdef Slots reserved(self, tunring_lease *lease):
-        """The reservation of those slots."""
-        cdef Slots slots
-        cdef _Views views
-        try:
-            slots = Slots.__new__(Slots)
-            views = _views()
-        except BaseException:  # without memory for them
-            tunring_lease_release(lease)
-            tunring_lease_free(lease)
-            raise
-        views.lease.slots = lease
-        slots.views = views
-        slots.lease = views.lease
+    cdef Slots reserved(self, Slots slots):
+        """The reservation, now that it has its room."""
         # Lists first and looks second: close() says so first and reads the list second.
         slots.begin(self)
         if flag_is_set(&self.close_called):
-            slots.cut()
-            raise slots.over(f"can't reserve room for {lease.count} packets")
+            slots.give_up(True)
+            raise slots.over(f"can't reserve room for {len(slots)} packets")
         return slots
 
     cdef int check_thread(self) except -1:
-        cdef void *at = self.reservations
-        if not at or self.closed:
-            return 0
-        while at:
-            if (<Slots>at).owner == os_thread_number():
-                raise RuntimeError("this thread has an open reservation on the session: leave its block first")
-            at = (<Slots>at).older
+        if self.has_reservation() and not self.closed:
+            raise RuntimeError("this thread has an open reservation on the session: leave its block first")
         return 0
+
+    cdef bint has_reservation(self) noexcept:
+        """True if this thread has an open one."""
+        cdef void *at
+        cdef uint64_t thread
+        with cython.critical_section(self):  # it guards the list, and whatever is on it exists
+            at = self.reservations
+            thread = os_thread_number() if at else 0
+            while at and (<Slots>at).owner != thread:
+                at = (<Slots>at).older
+        return at != NULL
 
     # -- State
 
@@ -451,11 +451,20 @@ cdef class _Session(_Source):
         return 0
 
     cdef int cut_reservations(self) except -1:
-        cdef Slots slots
-        while self.reservations:
-            slots = <Slots>self.reservations
-            slots.cut()  # which takes it off the list
-        return 0
+        cdef _Views views
+        cdef Lease lease
+        while True:
+            views = lease = None
+            # Off the list first. The reservation itself may be dying in another thread, which waits for this to leave
+            # the list: it must not get a reference; its parts may.
+            with cython.critical_section(self):
+                if self.reservations:
+                    views = (<Slots>self.reservations).views
+                    lease = (<Slots>self.reservations).lease
+                    (<Slots>self.reservations).leave(True)
+            if views is None:
+                return 0
+            _give_up(views, lease)
 
 
 class Session(_Session):

@@ -282,3 +282,129 @@ def test_a_batch_that_is_dropped_with_its_last_view_returns_its_slots(pair: Pair
         else:
             del batch, view
         assert right.stats().pinned_packets == 0
+
+
+def test_a_batch_that_is_dropped_without_release_leaves_the_last_view(pair: Pair) -> None:
+    left, right = pair
+    for number in range(10):
+        left.send([packet(number=number)])
+        [view] = right.receive()
+        assert bytes(view) == packet(number=number)
+        assert right.stats().pinned_packets == 1
+    del view
+    assert right.stats().pinned_packets == 0
+
+
+# ---- The same of reservations, which are used again themselves
+
+
+def by_loop(slots: tunring.Slots) -> memoryview:
+    for view in slots:
+        last = view
+    return last
+
+
+def by_index(slots: tunring.Slots) -> memoryview:
+    return slots[-1]
+
+
+@pytest.mark.parametrize("take", [by_loop, by_index])
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_view_of_a_reservation_ends_with_it(
+    pair: Pair, take: Callable[[tunring.Slots], memoryview], every: int, count: int
+) -> None:
+    left, right = pair
+    kept = []
+    for number in range(30):
+        with left.reserve([20] * count) as slots:
+            for i in range(count):
+                slots[i][:] = packet(number=number)
+            view = take(slots)
+            view[:] = packet(number=number)
+        if number % every == 0:
+            kept.append(view)
+        for old in kept:
+            for use in (bytes, memoryview, len, list, lambda view: view[0], lambda view: view[:]):
+                with pytest.raises(ValueError, match="released"):
+                    use(old)
+            with pytest.raises(ValueError, match="released"):
+                old[0] = 1
+            assert old != view or old is view
+    for old in kept:
+        old.release()
+    with right.receive(100) as batch:
+        assert [number_of(data) for data in batch] == [number for number in range(30) for _ in range(count)]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_reservation_that_somebody_has_is_not_used_again(pair: Pair, every: int) -> None:
+    left, right = pair
+    kept: list[Any] = []
+    keep = [lambda slots: slots, iter, weakref.ref, lambda slots: slots.__exit__]
+    for number in range(24):
+        with left.reserve([20 + number]) as slots:
+            slots[0][:] = packet(20 + number)
+            if number % every == 0:
+                kept.append((slots, [how(slots) for how in keep]))
+    assert len({id(slots) for slots, _ in kept}) == len(kept)
+    del slots
+    for number in range(24, 30):
+        with left.reserve([20 + number]) as slots:
+            assert all(slots is not old for old, _ in kept)
+            for old, [same, iterator, reference, leave] in kept:
+                assert same is old is reference()
+                assert not old.open
+                assert repr(old) == "<tunring.Slots of 1 packets, over>"
+                leave(None, None, None)
+                with pytest.raises((ValueError, StopIteration)):
+                    next(iterator)
+                for use in (lambda: old[0], lambda: old.drop(0), old.__enter__):
+                    with pytest.raises(ValueError, match="over"):
+                        use()
+            slots[0][:] = packet(20 + number)
+    with right.receive(100) as batch:
+        assert batch.tobytes() == [packet(20 + number) for number in range(30)]
+
+
+def test_only_a_weak_reference_to_a_reservation(pair: Pair) -> None:
+    left, right = pair
+    references = []
+    for _ in range(20):
+        with left.reserve([20]) as slots:
+            slots[0][:] = packet()
+            references.append(weakref.ref(slots))
+    for reference in references:
+        seen = reference()
+        assert seen is None or not seen.open
+    assert len(right.receive(100)) == 20
+
+
+def test_a_reservation_that_is_over_keeps_no_session(make_pair: Callable[..., Pair]) -> None:
+    left, right = make_pair(tunring.MIN_CAPACITY)
+    with left.reserve([20]) as slots:
+        slots[0][:] = packet()
+    reference = weakref.ref(left)
+    left.close()
+    right.close()
+    del left, slots
+    gc.collect()
+    assert reference() is None
+
+
+def test_reservations_of_sessions_in_turns(make_pair: Callable[..., Pair]) -> None:
+    pairs = [make_pair(tunring.MIN_CAPACITY) for _ in range(3)]
+    for number in range(30):
+        with pairs[number % 3][0].reserve([20 + number]) as slots, pairs[(number + 1) % 3][0].reserve([20]) as others:
+            slots[0][:] = packet(20 + number, number=number)
+            others[0][:] = packet(number=number)
+        if number % 4 == 0:
+            with pytest.raises(KeyError), pairs[0][0].reserve([20]) as slots:
+                raise KeyError
+    for i, (left, right) in enumerate(pairs):
+        with right.receive(100) as batch:
+            assert {number_of(data) % 3 for data in batch if len(data) > 20} == {i}
+            assert len(batch) == 20
+        assert left.stats().reservations == 0
+        left.close()
+        right.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import time
 from functools import partial
@@ -306,6 +307,32 @@ def test_once_only(pair: Pair) -> None:
     assert not reservation.open
     reservation.abandon()
     assert len(received(pair[1])) == 1
+
+
+def test_by_the_methods_of_its_class(pair: Pair) -> None:
+    left, right = pair
+    for number in range(3):
+        reservation = left.reserve([20])
+        assert isinstance(reservation, contextlib.AbstractContextManager)
+        with contextlib.ExitStack() as stack:
+            fill(stack.enter_context(reservation), number)
+        assert not reservation.open
+    reservation = left.reserve([20])
+    kind = type(reservation)
+    assert kind.__enter__(reservation) is reservation
+    fill(reservation, 3)
+    kind.__exit__(reservation, None, None, None)
+    assert [number_of(data) for data in received(right)] == [0, 1, 2, 3]
+    for call in (
+        lambda: kind.__enter__(left),  # type: ignore[arg-type]
+        lambda: kind.__enter__(None),  # type: ignore[arg-type]
+        lambda: kind.__exit__(left, None, None, None),  # type: ignore[arg-type]
+        lambda: kind.__exit__(reservation, None),  # type: ignore[call-arg]
+        lambda: reservation.__exit__(None, None),  # type: ignore[call-arg]
+        lambda: reservation.__exit__(None, None, traceback=None),
+    ):
+        with pytest.raises(TypeError):
+            call()
 
 
 @pytest.mark.parametrize("entered", [False, True])
