@@ -61,6 +61,21 @@ flag_clear(shared_flag *self)
     return flag_exchange(self, false);
 }
 
+/* The number of the interpreter that creates the module, which has to be the main one. Cython's function that creates
+ * it calls this by Python's name. The module keeps its objects in static variables, so only one interpreter can have
+ * it, and one that came first would keep the main one out, whose are signals and the wake-up descriptor. */
+static inline int64_t
+main_interpreter_number(PyInterpreterState *interpreter)
+{
+    const int64_t number = PyInterpreterState_GetID(interpreter);
+    if (number <= 0)
+        return number;
+    PyErr_SetString(PyExc_ImportError,
+                    "tunring can be imported in the main interpreter only, not in a sub-interpreter");
+    return -1;
+}
+#define PyInterpreterState_GetID(interpreter) main_interpreter_number(interpreter)
+
 /* An item of a list or tuple, borrowed: of a list only while no other thread can change it. */
 static inline PyObject *
 sequence_item(PyObject *sequence, Py_ssize_t index)

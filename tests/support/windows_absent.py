@@ -28,6 +28,7 @@ ABSENT = {
     "tests/unit/test_event_posix.py": "the read event is a descriptor that poll() takes",
     "tests/unit/test_import.py::test_import_loads_only_what_it_needs": "Cython's stable-ABI modules import inspect",
     "tests/unit/test_import.py::test_import_takes_less_than_the_limit": "the same; and files are slow under Wine",
+    "tests/unit/test_interpreters_obstacles_posix.py": "modules from a C compiler, and POSIX signals",
     "tests/unit/test_offload_reference_posix.py": "checksums and splits of Linux's back end",
     "tests/unit/test_pcapng_posix.py": "captures to pipes, full disks and forks, told by descriptors",
     "tests/unit/test_aead.py::test_child_never_seals": "Windows doesn't fork",
