@@ -364,6 +364,55 @@ step_newest()
     "$work/newest/bin/python" -m pytest
 }
 
+# need_freethreaded: an environment of Python without a GIL in $freethreaded, made once in a run.
+need_freethreaded()
+{
+    local python
+    freethreaded=$work/freethreaded
+    [ -e "$freethreaded/ready" ] && return
+    # Not every package has a wheel for it in its last version.
+    python=$(.ci/newest_python free-threaded) && quietly "$python" -m venv --clear "$freethreaded" &&
+        quietly "$freethreaded/bin/pip" install -q --disable-pip-version-check 'pip>=25.1' &&
+        quietly "$freethreaded/bin/pip" install -q --disable-pip-version-check --prefer-binary --group free-threaded \
+            . && touch "$freethreaded/ready"
+}
+
+# full: the Python tests and chaos without a GIL, and ten minutes of threads with a session each
+step_freethreaded()
+{
+    need_freethreaded || return
+    local python=$freethreaded/bin/python library
+    "$python" -VV
+    # Modules that don't know of it turn the GIL on otherwise.
+    export PYTHON_GIL=0 TUNRING_APART_SECONDS=60
+    # Two files compare with what cryptography computes, which has no wheel.
+    "$python" -m pytest --timeout 1200 -p no:cacheprovider tests/unit tests/lifetime tests/threads tests/aio \
+        tests/property --ignore=tests/unit/test_aead_{vectors,boringssl_posix}.py || return
+    for library in loopback tun_linux; do
+        "$python" tests/chaos/run.py --library $library --seconds 60 || return
+    done
+}
+
+# full: threads, asyncio and chaos without a GIL, Python and the extension under the thread sanitizer
+step_freethreaded_thread()
+{
+    need_freethreaded || return
+    local python packages reports=$work/thread_reports code
+    python=$(.ci/newest_python free-threaded thread) &&
+        TUNRING_SANITIZE=thread quietly "$freethreaded/bin/pip" install -q --disable-pip-version-check --no-deps \
+            --target "$work/thread" . && mkdir -p "$reports" || return
+    packages=("$freethreaded"/lib/python*/site-packages)
+    export PYTHON_GIL=0 PYTHONPATH=$work/thread:${packages[0]}
+    export TSAN_OPTIONS="suppressions=$PWD/.ci/thread_sanitizer.txt exitcode=0 log_path=$reports/of"
+    "$python" -m pytest --timeout 600 -p no:cacheprovider tests/threads/test_{shared,batch_shared,capture}.py \
+        tests/threads/test_{reserve_close,changing_list,senders,close_wakes}.py tests/lifetime/test_{close,views}.py \
+        tests/unit/test_{batch,parts,reserve,udp}.py tests/aio && "$python" tests/chaos/run.py --seconds 45
+    code=$?
+    [ -z "$(ls "$reports")" ] && return $code
+    cat "$reports"/*
+    return 1
+}
+
 # full: the tests at length
 step_long_test()
 {

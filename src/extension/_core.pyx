@@ -1,4 +1,5 @@
 # cython: language_level=3, embedsignature=True, binding=True, boundscheck=False, wraparound=False, auto_pickle=False
+# cython: freethreading_compatible=True
 """The extension module: objects over the C core, which moves the packets.
 
 Here live reference counts, exceptions and argument checks. Policy (which library, names, configuration) is in the

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from running import NEVER
+from running import FREE_THREADED, NEVER
 from tunring._loops import aio
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ def _loops() -> dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], bool]]:
     """Name -> the loop's factory, and True if a thread waits."""
     if sys.platform == "win32":
         return {"proactor": (asyncio.ProactorEventLoop, True), "selector": (asyncio.SelectorEventLoop, True)}
+    selectors = {"selector": (asyncio.SelectorEventLoop, False), "selector-thread": (asyncio.SelectorEventLoop, True)}
+    if FREE_THREADED and not importlib.util.find_spec("uvloop"):
+        return selectors
     import uvloop
 
     return {
-        "selector": (asyncio.SelectorEventLoop, False),
-        "selector-thread": (asyncio.SelectorEventLoop, True),
+        **selectors,
         "uvloop": (uvloop.new_event_loop, False),
         "uvloop-thread": (uvloop.new_event_loop, True),
     }

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-EVERY = ["cp311", "cp312", "cp313", "cp314", "cp315"]
+EVERY = ["cp311", "cp312", "cp313", "cp314", "cp314t", "cp315"]
 #: cp311 is the wheel for the stable ABI.
 ONLY_STABLE = ["cp311"]
 
