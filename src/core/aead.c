@@ -10,6 +10,8 @@
 
 #define AEAD_CLOSED 0x80000000u
 
+WINTUN_ASSERT(AEAD_MAX_KEY <= TUNRING_SECRET_SIZE, "a key has room in a secret's place");
+
 /* Calls in flight in this process, in the low half, and its generation in the high one: after a fork the parent's calls
  * are not the child's, which must not wait for them. */
 #define ENDING 0x80000000u
@@ -55,8 +57,8 @@ await_calls(void)
     }
 }
 
-static void
-await_calls_at_exit(void)
+void
+aead_await_calls_at_exit(void)
 {
     static atomic_bool registered;
     if (!atomic_exchange(&registered, true))
@@ -116,12 +118,10 @@ aead_key_init(aead_key *key, tunring_aead *library, tunring_aead_algorithm algor
     const aead_sequence *sequence = atomic_load(&library->checked[algorithm]);
     if (!sequence)
         return ERROR_NOT_SUPPORTED;
-    key->secret = os_secret_alloc(AEAD_MAX_KEY);
-    if (!key->secret)
+    if (!secret_take(&key->secret))
         return ERROR_NOT_ENOUGH_MEMORY;
-    os_watch_forks();
-    await_calls_at_exit();
-    memcpy(key->secret, secret, tunring_aead_key_size(algorithm));
+    aead_await_calls_at_exit();
+    memcpy(key->secret.bytes, secret, tunring_aead_key_size(algorithm));
     key->library = library;
     key->sequence = sequence;
     key->algorithm = algorithm;
@@ -143,8 +143,7 @@ end(aead_key *key)
         key->spare = context->next;
         key->sequence->end(context);
     }
-    aead_wipe(key->secret, AEAD_MAX_KEY);
-    os_secret_free(key->secret, AEAD_MAX_KEY);
+    secret_give(&key->secret);
     os_mutex_destroy(&key->lock);
 }
 
@@ -215,7 +214,7 @@ aead_key_enter(aead_key *key, aead_context **context)
     }
     *context = take_spare(key);
     if (!*context)
-        *context = start_context(key->sequence, key->library, key->algorithm, key->secret, key->opens);
+        *context = start_context(key->sequence, key->library, key->algorithm, key->secret.bytes, key->opens);
     if (*context)
         return ERROR_SUCCESS;
     leave(key);

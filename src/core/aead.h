@@ -5,6 +5,7 @@
 #ifndef TUNRING_CORE_AEAD_H
 #define TUNRING_CORE_AEAD_H
 
+#include "core/secret.h"
 #include "platform/os.h"
 #include "tunring_aead.h"
 
@@ -141,6 +142,8 @@ aead_headers_equal(const BYTE *one, const BYTE *other, uint32_t size)
 /* Calls into libraries in flight, so that the process's end can wait for them. False once it has begun. */
 bool aead_enter(void);
 void aead_leave(void);
+/* From then on it does. After the library is set up: its own cleanup runs later then. Idempotent. */
+void aead_await_calls_at_exit(void);
 
 /* A key that any number of calls use at once, each with a context of its own. */
 typedef struct aead_key
@@ -153,7 +156,7 @@ typedef struct aead_key
     _Atomic uint32_t life; /* AEAD_CLOSED and the number of calls in flight */
     os_mutex lock;         /* guards `spare` */
     aead_context *spare;   /* contexts that no call uses */
-    BYTE *secret;          /* the key, for further contexts: memory that no child process and no core dump has */
+    secret_place secret;   /* the key, for further contexts */
 } aead_key;
 
 /* ERROR_NOT_ENOUGH_MEMORY, ERROR_NOT_SUPPORTED by a library that has not passed the check. */

@@ -43,7 +43,7 @@ static aead_context *
 ipsec_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {
     const ipsec_manager *manager = ((const ipsec *)base)->manager;
-    ipsec_context *context = os_secret_alloc(sizeof(*context));
+    ipsec_context *context = os_secret_alloc(sizeof(*context), NULL);
     if (!context)
         return NULL;
     context->manager = manager;

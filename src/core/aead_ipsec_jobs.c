@@ -48,7 +48,7 @@ typedef struct job_context
 static aead_context *
 jobs_start(tunring_aead *library, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {
-    job_context *context = os_secret_alloc(sizeof(*context));
+    job_context *context = os_secret_alloc(sizeof(*context), NULL);
     if (!context)
         return NULL;
     context->library = (ipsec *)library;

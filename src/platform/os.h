@@ -90,8 +90,13 @@ void *os_aligned_alloc(size_t size);
 void os_aligned_free(void *memory);
 
 /* Zeroed, page-aligned memory for keys. Where the system can, a child process finds zeros there, and a core dump lacks
- * it. */
-void *os_secret_alloc(size_t size);
+ * it. `protection` takes the flags of what has been achieved; NULL is allowed. */
+#define OS_SECRET_EMPTY_IN_CHILD 1u
+#define OS_SECRET_NOT_DUMPED 2u
+#define OS_SECRET_LOCKED 4u
+void *os_secret_alloc(size_t size, unsigned *protection);
+/* Keeps it from being swapped out, until it is freed: OS_SECRET_LOCKED, or 0 beyond what a process may lock. */
+unsigned os_secret_lock(void *memory, size_t size);
 void os_secret_free(void *memory, size_t size);
 /* Runs when the process ends, in reverse order, as atexit() does. On Windows it does nothing: no other thread is left
  * by the time that a library hears of the end. */

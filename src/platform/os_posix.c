@@ -208,19 +208,30 @@ os_aligned_free(void *memory)
 }
 
 void *
-os_secret_alloc(size_t size)
+os_secret_alloc(size_t size, unsigned *protection)
 {
     void *memory = os_pages_alloc(size);
+    if (!memory)
+        return NULL;
     /* A system refuses what it doesn't know, and the memory is as good as any other. */
+    unsigned achieved = 0;
 #if defined(MADV_WIPEONFORK)
-    if (memory)
-        madvise(memory, size, MADV_WIPEONFORK);
+    if (madvise(memory, size, MADV_WIPEONFORK) == 0)
+        achieved |= OS_SECRET_EMPTY_IN_CHILD;
 #endif
 #if defined(MADV_DONTDUMP)
-    if (memory)
-        madvise(memory, size, MADV_DONTDUMP);
+    if (madvise(memory, size, MADV_DONTDUMP) == 0)
+        achieved |= OS_SECRET_NOT_DUMPED;
 #endif
+    if (protection)
+        *protection = achieved;
     return memory;
+}
+
+unsigned
+os_secret_lock(void *memory, size_t size)
+{
+    return mlock(memory, size) == 0 ? OS_SECRET_LOCKED : 0;
 }
 
 void

@@ -259,9 +259,17 @@ os_aligned_free(void *memory)
 }
 
 void *
-os_secret_alloc(size_t size)
+os_secret_alloc(size_t size, unsigned *protection)
 {
+    if (protection)
+        *protection = 0;
     return os_pages_alloc(size);
+}
+
+unsigned
+os_secret_lock(void *memory, size_t size)
+{
+    return VirtualLock(memory, size) ? OS_SECRET_LOCKED : 0;
 }
 
 void

@@ -66,7 +66,9 @@ gate_new(tunring_wireguard *device)
         return NULL;
     self->device = device;
     self->macs = mac_context_new(device->hashes);
-    self->secrets = os_secret_alloc(sizeof(*self->secrets));
+    self->secrets = os_secret_alloc(sizeof(*self->secrets), NULL);
+    if (self->secrets)
+        os_secret_lock(self->secrets, sizeof(*self->secrets));
     os_mutex_init(&self->lock);
     if (self->macs && self->secrets && hashes_random(device->hashes, &self->buckets.seed, sizeof(self->buckets.seed)))
         return self;

@@ -258,7 +258,7 @@ test_key_life(tunring_aead *library, tunring_aead_algorithm algorithm)
     aead_key_close(&key);
     CHECK_EQUAL(aead_key_enter(&key, &one), ERROR_HANDLE_EOF);
     aead_key_leave(&key, two);
-    CHECK_EQUAL(key.secret[0], 0x5a); /* the last call may still need it */
+    CHECK_EQUAL(key.secret.bytes[0], 0x5a); /* the last call may still need it */
     aead_key_leave(&key, three);
     aead_key_close(&key);
 }
@@ -283,7 +283,7 @@ test_fork(tunring_aead *library, tunring_aead_algorithm algorithm)
         aead_context *another;
         CHECK_EQUAL(aead_key_enter(&key, &another), ERROR_HANDLE_EOF);
         aead_key_close(&key);
-        CHECK_EQUAL(key.secret[0], 0);
+        CHECK_EQUAL(key.secret.bytes[0], 0);
         /* A key of its own works, and the parent's call isn't awaited at the end. */
         aead_key own;
         CHECK_EQUAL(aead_key_init(&own, library, algorithm, secret, false), ERROR_SUCCESS);
