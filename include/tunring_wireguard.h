@@ -24,7 +24,7 @@
 
 /* ---- Hashes: wireguard/hashes_libcrypto.c ------------------------------------------------------------------------ */
 
-/* The functions of libcrypto that WireGuard needs in addition to AEAD: BLAKE2s, ChaCha20 and random numbers. */
+/* The functions of libcrypto that WireGuard needs in addition to AEAD: BLAKE2s, ChaCha20, X25519 and random numbers. */
 typedef struct tunring_hashes tunring_hashes;
 
 /* As tunring_aead_load(). ERROR_NOT_SUPPORTED before OpenSSL 3, and where a published vector comes out wrong. */
@@ -34,6 +34,14 @@ DWORD tunring_hashes_load(const tunring_path_char *path, bool loaded, tunring_ha
 /* Keyed BLAKE2s with a result of 16 bytes. `key_size` is at most 32. False if the library fails. */
 bool tunring_hashes_mac(tunring_hashes *hashes, const BYTE *key, uint32_t key_size, const BYTE *data, size_t size,
                         BYTE *mac);
+
+/* X25519, all of 32 bytes. A private key may be any; its public key: false if the library fails. */
+bool tunring_hashes_public_key(tunring_hashes *hashes, const BYTE *private_key, BYTE *public_key);
+/* The secret that both sides share. `own_public` is the private key's, which saves computing it again.
+ * ERROR_INVALID_DATA if the secret is all zeros, as with a public key of small order; ERROR_GEN_FAILURE if the library
+ * fails, and ERROR_HANDLE_EOF at the process's end. */
+DWORD tunring_hashes_exchange(tunring_hashes *hashes, const BYTE *private_key, const BYTE *own_public,
+                              const BYTE *public_key, BYTE *shared);
 
 /* ---- Devices: wireguard/device.c --------------------------------------------------------------------------------- */
 

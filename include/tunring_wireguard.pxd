@@ -26,6 +26,9 @@ cdef extern from "tunring_wireguard.h" nogil:
         pass
     DWORD tunring_hashes_load(const tunring_path_char *path, bint loaded, tunring_hashes **hashes, char *detail,
                               size_t detail_size) noexcept
+    bint tunring_hashes_public_key(tunring_hashes *hashes, const BYTE *private_key, BYTE *public_key) noexcept
+    DWORD tunring_hashes_exchange(tunring_hashes *hashes, const BYTE *private_key, const BYTE *own_public,
+                                  const BYTE *public_key, BYTE *shared) noexcept
 
     ctypedef struct tunring_wireguard:
         pass

@@ -33,6 +33,7 @@ from tunring cimport *
 from tunring_aead cimport *
 from tunring_packets cimport *
 from tunring_routes cimport *
+from tunring_secret cimport *
 from tunring_wireguard cimport *
 from wintun cimport *
 
@@ -84,6 +85,9 @@ cdef extern from "platform/os.h" nogil:
     int64_t os_deadline(int64_t nanoseconds) noexcept
     uint64_t os_thread_number() noexcept
     unsigned os_generation() noexcept
+    const unsigned OS_SECRET_EMPTY_IN_CHILD
+    const unsigned OS_SECRET_NOT_DUMPED
+    const unsigned OS_SECRET_LOCKED
     DWORD GetLastError() noexcept
 
 cdef extern from "extension/interrupt.h":
@@ -119,6 +123,7 @@ include "aead.pxi"
 include "source.pxi"
 include "session.pxi"
 include "socket.pxi"
+include "secret.pxi"
 include "wireguard.pxi"
 include "loops.pxi"
 include "pcapng.pxi"

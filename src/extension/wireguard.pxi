@@ -47,6 +47,52 @@ def wireguard_now() -> int:
     return os_boottime()
 
 
+def wireguard_public_key(Secret private_key not None) -> bytes:
+    """The X25519 public key of a private key of 32 bytes."""
+    cdef tunring_hashes *hashes = _wireguard_hashes()
+    cdef BYTE[32] public_key
+    cdef const BYTE *data = _private_key(private_key)
+    cdef bint good
+    with nogil:  # the caller holds the Secret, and enter() its bytes
+        good = tunring_hashes_public_key(hashes, data, &public_key[0])
+    private_key.leave()
+    if not good:
+        raise error_from_code(ERROR_GEN_FAILURE, "libcrypto failed")
+    return PyBytes_FromStringAndSize(<const char *>&public_key[0], TUNRING_WIREGUARD_KEY)
+
+
+def wireguard_exchange(Secret private_key not None, own_public, public_key):
+    """Compute the Secret that X25519 gives both sides; None if it is all zeros, as with a public key of small order.
+
+    ``own_public`` is the private key's public key, which saves computing it again.
+    """
+    cdef bytes own = _wireguard_key(own_public, "own_public")
+    cdef bytes other = _wireguard_key(public_key, "public_key")
+    cdef const char *own_bytes = own
+    cdef const char *other_bytes = other
+    cdef tunring_hashes *hashes = _wireguard_hashes()
+    cdef Secret shared = Secret(bytes(TUNRING_WIREGUARD_KEY))
+    cdef const BYTE *data = _private_key(private_key)
+    cdef BYTE *result = tunring_secret_enter(shared.secret)  # nobody else has it
+    cdef DWORD code
+    with nogil:  # the caller holds the Secret, enter() its bytes; all else is ours
+        code = tunring_hashes_exchange(hashes, data, <const BYTE *>own_bytes, <const BYTE *>other_bytes, result)
+    shared.leave()
+    private_key.leave()
+    if code == ERROR_INVALID_DATA:
+        return None
+    if code != ERROR_SUCCESS:
+        raise error_from_code(code, "libcrypto failed")
+    return shared
+
+
+cdef const BYTE *_private_key(Secret secret) except NULL:
+    """A private key's bytes. The caller leaves the Secret."""
+    if len(secret) != TUNRING_WIREGUARD_KEY:
+        raise ValueError(f"a private key must have {TUNRING_WIREGUARD_KEY} bytes, not {len(secret)}")
+    return secret.enter()
+
+
 cdef struct _Taking:
     tunring_wireguard *device
     tunring_wireguard_news news

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The functions of libcrypto that the gate for handshake messages uses.
+ * The functions of libcrypto that the gate for handshake messages uses; the public ones are in tunring_wireguard.h.
  */
 #ifndef TUNRING_WIREGUARD_HASHES_H
 #define TUNRING_WIREGUARD_HASHES_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * libcrypto's BLAKE2s, ChaCha20 and random numbers, from OpenSSL 3 on: older ones have no keyed BLAKE2s.
+ * libcrypto's BLAKE2s, ChaCha20, X25519 and random numbers, from OpenSSL 3 on: older ones have no keyed BLAKE2s.
  */
 #include "wireguard/hashes.h"
 
@@ -11,9 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Two types and one struct of OpenSSL's stable interface. */
+/* Constants and one struct of OpenSSL's stable interface. */
 #define OPENSSL_VERSION_TEXT 0
 #define PARAM_UNSIGNED_INTEGER 2u
+#define PARAM_OCTET_STRING 5u
+#define PKEY_X25519 1034
+#define PKEY_KEYPAIR 0x87
+
+#define KEY TUNRING_WIREGUARD_KEY
 
 typedef struct ossl_param
 {
@@ -39,6 +44,17 @@ typedef struct ossl_param
     X(EVP_CIPHER_CTX_free, void, (void *))                                                     \
     X(EVP_CipherInit_ex, int, (void *, const void *, void *, const BYTE *, const BYTE *, int)) \
     X(EVP_EncryptUpdate, int, (void *, BYTE *, int *, const BYTE *, int))                      \
+    X(EVP_PKEY_CTX_new_from_name, void *, (void *, const char *, const char *))                \
+    X(EVP_PKEY_CTX_new, void *, (void *, void *))                                              \
+    X(EVP_PKEY_CTX_free, void, (void *))                                                       \
+    X(EVP_PKEY_fromdata_init, int, (void *))                                                   \
+    X(EVP_PKEY_fromdata, int, (void *, void **, int, ossl_param *))                            \
+    X(EVP_PKEY_new_raw_public_key, void *, (int, void *, const BYTE *, size_t))                \
+    X(EVP_PKEY_get_raw_public_key, int, (const void *, BYTE *, size_t *))                      \
+    X(EVP_PKEY_free, void, (void *))                                                           \
+    X(EVP_PKEY_derive_init, int, (void *))                                                     \
+    X(EVP_PKEY_derive_set_peer_ex, int, (void *, void *, int))                                 \
+    X(EVP_PKEY_derive, int, (void *, BYTE *, size_t *))                                        \
     X(RAND_bytes, int, (BYTE *, int))
 
 struct tunring_hashes
@@ -112,7 +128,7 @@ tunring_hashes_mac(tunring_hashes *hashes, const BYTE *key, uint32_t key_size, c
 
 /* ---- ChaCha20 ---- */
 
-static const BYTE constants[16] = "expand 32-byte k";
+static const BYTE constants[] = "expand 32-byte k";
 
 static uint32_t
 word_read(const BYTE *bytes)
@@ -150,16 +166,121 @@ hashes_hchacha20(tunring_hashes *hashes, const BYTE *key, const BYTE *input, BYT
     return good;
 }
 
-bool
-hashes_random(tunring_hashes *hashes, void *bytes, int size)
+/* ---- X25519 ---- */
+
+/* The library's object of a private key, which it wipes when that is freed. Without `public_key`, it computes that. */
+static void *
+import_private(const tunring_hashes *hashes, const BYTE *private_key, const BYTE *public_key)
 {
+    /* They are only read, but the library's struct is for both ways. */
+    ossl_param parameters[] = {{"priv", PARAM_OCTET_STRING, (void *)(uintptr_t)private_key, KEY, 0},
+                               {public_key ? "pub" : NULL, PARAM_OCTET_STRING, (void *)(uintptr_t)public_key, KEY, 0},
+                               {0}};
+    void *key = NULL;
+    void *context = hashes->EVP_PKEY_CTX_new_from_name(NULL, "X25519", NULL);
+    if (context && hashes->EVP_PKEY_fromdata_init(context) > 0 &&
+        hashes->EVP_PKEY_fromdata(context, &key, PKEY_KEYPAIR, parameters) <= 0)
+        key = NULL;
+    hashes->EVP_PKEY_CTX_free(context);
+    return key;
+}
+
+static bool
+compute_public(const tunring_hashes *hashes, const BYTE *private_key, BYTE *public_key)
+{
+    size_t size = KEY;
     hashes->ERR_set_mark();
-    const bool good = hashes->RAND_bytes(bytes, size) > 0;
+    void *key = import_private(hashes, private_key, NULL);
+    const bool good = key && hashes->EVP_PKEY_get_raw_public_key(key, public_key, &size) > 0 && size == KEY;
+    hashes->EVP_PKEY_free(key);
     hashes->ERR_pop_to_mark();
     return good;
 }
 
+static DWORD
+compute_shared(const tunring_hashes *hashes, const BYTE *private_key, const BYTE *own_public, const BYTE *public_key,
+               BYTE *shared)
+{
+    DWORD code = ERROR_GEN_FAILURE;
+    size_t size = KEY;
+    hashes->ERR_set_mark();
+    void *own = import_private(hashes, private_key, own_public);
+    void *other = hashes->EVP_PKEY_new_raw_public_key(PKEY_X25519, NULL, public_key, KEY);
+    void *context = own && other ? hashes->EVP_PKEY_CTX_new(own, NULL) : NULL;
+    /* Without a check of the peer's key: every 32 bytes are one, and zeros as the result fail. */
+    if (context && hashes->EVP_PKEY_derive_init(context) > 0 &&
+        hashes->EVP_PKEY_derive_set_peer_ex(context, other, 0) > 0)
+        code = hashes->EVP_PKEY_derive(context, shared, &size) > 0 && size == KEY ? ERROR_SUCCESS : ERROR_INVALID_DATA;
+    hashes->EVP_PKEY_CTX_free(context);
+    hashes->EVP_PKEY_free(other);
+    hashes->EVP_PKEY_free(own);
+    hashes->ERR_pop_to_mark();
+    return code;
+}
+
+/* The library looks for the algorithm under locks of its own, which a child that is forked meanwhile would wait for. */
+
+bool
+tunring_hashes_public_key(tunring_hashes *hashes, const BYTE *private_key, BYTE *public_key)
+{
+    if (!aead_enter())
+        return false;
+    os_fork_hold();
+    const bool good = compute_public(hashes, private_key, public_key);
+    os_fork_release();
+    aead_leave();
+    return good;
+}
+
+DWORD
+tunring_hashes_exchange(tunring_hashes *hashes, const BYTE *private_key, const BYTE *own_public, const BYTE *public_key,
+                        BYTE *shared)
+{
+    if (!aead_enter())
+        return ERROR_HANDLE_EOF;
+    os_fork_hold();
+    const DWORD code = compute_shared(hashes, private_key, own_public, public_key, shared);
+    os_fork_release();
+    aead_leave();
+    return code;
+}
+
+/* ---- Random numbers ---- */
+
+/* A thread's first random numbers come under a lock of all threads, which a child that is forked meanwhile would wait
+ * for without end. */
+bool
+hashes_random(tunring_hashes *hashes, void *bytes, int size)
+{
+    if (!aead_enter())
+        return false;
+    os_fork_hold();
+    hashes->ERR_set_mark();
+    const bool good = hashes->RAND_bytes(bytes, size) > 0;
+    hashes->ERR_pop_to_mark();
+    os_fork_release();
+    aead_leave();
+    return good;
+}
+
 /* ---- Loading ---- */
+
+/* X25519 by the vector of RFC 7748, 5.2. The private key has the bytes of the base point, so that its public key is the
+ * secret that it shares with the base point. The point of zeros is of small order. */
+static bool
+exchanges_right(const tunring_hashes *hashes)
+{
+    static const BYTE nine[KEY] = {9};
+    static const BYTE zeros[KEY];
+    static const BYTE expected[KEY] = {0x42, 0x2c, 0x8e, 0x7a, 0x62, 0x27, 0xd7, 0xbc, 0xa1, 0x35, 0x0b,
+                                       0x3e, 0x2b, 0xb7, 0x27, 0x9f, 0x78, 0x97, 0xb8, 0x7b, 0xb6, 0x85,
+                                       0x4b, 0x78, 0x3c, 0x60, 0xe8, 0x03, 0x11, 0xae, 0x30, 0x79};
+    BYTE public_key[KEY], shared[KEY], none[KEY];
+    return compute_public(hashes, nine, public_key) && memcmp(public_key, expected, KEY) == 0 &&
+           compute_shared(hashes, nine, public_key, nine, shared) == ERROR_SUCCESS &&
+           memcmp(shared, expected, KEY) == 0 &&
+           compute_shared(hashes, nine, public_key, zeros, none) == ERROR_INVALID_DATA;
+}
 
 /* Keyed BLAKE2s of 16 bytes, and HChaCha20 by the vector of its Internet draft (draft-irtf-cfrg-xchacha, 2.2.1). */
 static bool
@@ -176,7 +297,7 @@ answers_right(tunring_hashes *hashes)
         key[i] = (BYTE)i;
     return tunring_hashes_mac(hashes, key, sizeof(key), input, sizeof(input), mac) &&
            memcmp(mac, expected_mac, sizeof(mac)) == 0 && hashes_hchacha20(hashes, key, input, derived) &&
-           memcmp(derived, expected_key, sizeof(derived)) == 0;
+           memcmp(derived, expected_key, sizeof(derived)) == 0 && exchanges_right(hashes);
 }
 
 /* The name of a function that is missing, or NULL. */
@@ -209,7 +330,7 @@ load_from(void *module, tunring_hashes *hashes, char *detail, size_t detail_size
     if (hashes->mac && answers_right(hashes))
         return ERROR_SUCCESS;
     snprintf(detail, detail_size, "%s %s", hashes->OpenSSL_version(OPENSSL_VERSION_TEXT),
-             hashes->mac ? "gives wrong answers in the test of BLAKE2s and ChaCha20" : "has no keyed BLAKE2s");
+             hashes->mac ? "gives wrong answers in the test of BLAKE2s, ChaCha20 and X25519" : "has no keyed BLAKE2s");
     return ERROR_NOT_SUPPORTED;
 }
 
@@ -230,10 +351,16 @@ tunring_hashes_load(const tunring_path_char *path, bool loaded, tunring_hashes *
     tunring_hashes *hashes = calloc(1, sizeof(*hashes));
     if (!hashes)
         return ERROR_NOT_ENOUGH_MEMORY;
+    /* As in tunring_aead_check(): the first use takes locks that a child would wait for. */
+    os_fork_hold();
     const DWORD code = load_from(module, hashes, detail, detail_size);
-    if (code == ERROR_SUCCESS)
-        *result = hashes;
-    else
+    os_fork_release();
+    if (code != ERROR_SUCCESS)
+    {
         free(hashes);
-    return code;
+        return code;
+    }
+    aead_await_calls_at_exit();
+    *result = hashes;
+    return ERROR_SUCCESS;
 }
