@@ -15,6 +15,7 @@ from netns import Namespace
 
 import tunring
 from running import eventually
+from tunring._system import namespace_linux
 from tunring._system.netlink_linux import Command
 
 if TYPE_CHECKING:
@@ -239,9 +240,12 @@ def test_closed_by_a_signal_handler_as_a_thread_starts(persistent: Namespace, tu
     adapter = open_in(persistent, tun)
     adapter.configure(["10.6.1.7/24"])
 
-    def handle(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code is threading.Event.wait.__code__ and not adapter.closed:
+    def handle(frame: FrameType, event: str, called: Any) -> None:
+        # extend() is what starts the thread.
+        if event == "c_call" and called.__name__ == "extend" and frame.f_code is starts and not adapter.closed:
             adapter.close()
+
+    starts = namespace_linux.call_in_network.__code__
 
     sys.setprofile(handle)
     try:

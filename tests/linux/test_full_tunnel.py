@@ -152,7 +152,7 @@ def test_one_family_and_a_warning(
 ) -> None:
     with caplog.at_level(logging.WARNING, "tunring"):
         assert adapter.configure(["10.9.0.2/24", "fd09::2/64"], default=4).default == (4,)
-    assert "no default route of IPv6: what is sent by it goes by 'up0'" in caplog.text
+    assert "no default route of IPv6: such traffic goes by 'up0'" in caplog.text
     assert (way(pristine, ELSEWHERE), way(pristine, ELSEWHERE6)) == ("tun0", "up0")
     caplog.clear()
     adapter.configure(default=6)

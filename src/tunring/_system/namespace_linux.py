@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import logging
 import os
 import socket
 import sys
 import threading
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -125,26 +126,56 @@ def call_in_network(descriptor: int, function: Callable[[], T]) -> T:
 
     if sys.is_finalizing():  # a thread would not run any more
         return call()
-    done: Future[T] = Future()
+    results: list[T] = []
+    failures: list[BaseException] = []
+    warnings: list[tuple[str, tuple[object, ...]]] = []
+    running = _thread.allocate_lock()
+    running.acquire()
 
     def run() -> None:
+        _work.warnings = warnings
         try:
-            done.set_result(call())
+            results.append(call())
         except BaseException as error:
-            done.set_exception(error)
+            failures.append(error)
+        finally:
+            running.release()
 
-    # No executor: each takes a lock of the whole process as it starts a thread, which a signal handler that closes an
-    # adapter just then would wait for without end. A daemon takes none as it ends, either.
-    thread = threading.Thread(target=run, daemon=True)
+    # Neither an executor nor a threading.Thread: they take locks of the whole process as they start a thread, which a
+    # signal handler that closes an adapter just then would wait for without end.
+    started: list[int] = []
     try:
-        thread.start()
-        thread.join()
-    except RuntimeError:
-        if thread.ident is not None:  # a signal handler's own
-            raise
-        # The interpreter is on its way out and starts no more threads; nobody minds any more where this one is.
-        return call()
-    finally:
-        if thread.is_alive():  # a signal handler has raised, which must not leave the work behind
-            thread.join()
-    return done.result()
+        # extend() is C: no signal comes between the start of the thread and the note that it has started.
+        started.extend(map(_thread.start_new_thread, (run,), ((),)))
+        running.acquire()
+    except BaseException as error:
+        if not started and isinstance(error, RuntimeError):
+            # The interpreter is on its way out and starts no more threads; nobody minds any more where this one is.
+            return call()
+        # A signal handler's, which must not leave the work behind.
+        if started and not (results or failures):
+            running.acquire()
+        raise
+    for message, arguments in warnings:
+        warn(message, *arguments)
+    if failures:
+        raise failures.pop()
+    return results[0]
+
+
+class _Work(threading.local):
+    warnings: list[tuple[str, tuple[object, ...]]] | None = None  # of what call_in_network() calls in this thread
+
+
+_work = _Work()
+
+
+def warn(message: str, *arguments: object) -> None:
+    """Log a warning of "tunring", in the thread that waits for the work if this is done by :func:`call_in_network`.
+
+    A signal handler that closes an adapter may have interrupted its thread where that had a lock of the logging module.
+    """
+    if _work.warnings is not None:
+        _work.warnings.append((message, arguments))
+        return
+    logging.getLogger("tunring").warning(message, *arguments)

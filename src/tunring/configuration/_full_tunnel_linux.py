@@ -11,7 +11,6 @@ So no route of anybody is touched, and what bypasses the tunnel follows the upli
 
 from __future__ import annotations
 
-import logging
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
+from tunring._system.namespace_linux import warn
 from tunring._system.netlink_linux import ADD, Command, KernelError, decode, encode
 from tunring._win32 import Win32
 from tunring.configuration._picture_linux import (
@@ -304,8 +304,8 @@ def warn_of_others(netlink: Netlink, name: str, versions: Iterable[int]) -> None
     for version in set(VERSIONS).difference(versions):
         found = match(netlink, _NOBODY[version])
         if found and found.prefix_length <= _LONGEST_DEFAULT[version]:
-            logging.getLogger("tunring").warning(
-                "adapter %r has no default route of IPv%d: what is sent by it goes by %r, beside the tunnel",
+            warn(
+                "adapter %r has no default route of IPv%d: such traffic goes by %r, outside the tunnel",
                 name,
                 version,
                 interface_name(found.interface),
@@ -328,7 +328,7 @@ def write_src_valid_mark(value: str, name: str) -> None:
     try:
         _SRC_VALID_MARK.write_text(value, "ascii")
     except OSError as error:
-        logging.getLogger("tunring").warning(
+        warn(
             "adapter %r: %s can't be set to %s (%s); where rp_filter is 1, replies to marked packets are dropped",
             name,
             _SRC_VALID_MARK,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunring._system.namespace_linux import warn
 from tunring._system.netlink_linux import KernelError
 from tunring._win32 import Win32
 from tunring.configuration import Configuration
@@ -87,9 +87,7 @@ class LinuxInterface:
         stale = [full_tunnel.remove_rule(rule) for rule in full_tunnel.stale_rules(self._netlink, rules)]
         failed += self._netlink.run(stale, to_the_end=True)
         for command, error in failed:
-            logging.getLogger("tunring").warning(
-                "what a process that is gone has left on adapter %r stays: %s: %s", self._name, command.action, error
-            )
+            warn("can't remove from adapter %r what an ended process left: %s: %s", self._name, command.action, error)
 
     def restore(self, before: Mapping[Key, Any]) -> Exception | None:
         """Make things what they were; returns the first failure, which keeps the others from nothing."""
