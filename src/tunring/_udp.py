@@ -15,14 +15,14 @@ from tunring._core import UdpSocket
 _CHUNK = 256 * 1024
 
 #: Bytes of buffers unless asked otherwise: 10 Gbit/s for as long as a thread may have to wait for a processor.
-_RECEIVE_BUFFER = 16 << 20
-_SEND_BUFFER = 7 << 20
+RECEIVE_BUFFER = 16 << 20
+SEND_BUFFER = 7 << 20
 
 _WINDOWS = os.name == "nt"
 
 #: The system's numbers, some of which Python does not name.
-_SO_REUSEPORT, _SO_MARK, _SO_BINDTODEVICE = 15, 36, 25
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
+_SO_REUSEPORT, SO_MARK, _SO_BINDTODEVICE = 15, 36, 25
+SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
 if _WINDOWS:
     #: UDP_SEND_MSG_SIZE; UDP_RECV_MAX_COALESCED_SIZE and what to set it to.
     _SEGMENT, _COALESCE, _COALESCE_ON = 2, 3, 65535
@@ -189,7 +189,7 @@ def _size(value: int | None, name: str, default: int, least: int) -> int:
     return value
 
 
-def _set_buffer(sock: socket.socket, option: int, force: int, size: int) -> int:
+def set_buffer(sock: socket.socket, option: int, force: int, size: int) -> int:
     """Ask for a buffer, past the system's limit if privileges allow; returns what was granted."""
     if _WINDOWS:
         sock.setsockopt(socket.SOL_SOCKET, option, size)
@@ -257,8 +257,8 @@ def bind(
     _not_here()
     _only_linux(reuse_port=reuse_port, mark=mark, interface=interface)
     family = _family(address)
-    receive_size = _size(receive_buffer, "receive_buffer", _RECEIVE_BUFFER, 4096)
-    send_size = _size(send_buffer, "send_buffer", _SEND_BUFFER, 4096)
+    receive_size = _size(receive_buffer, "receive_buffer", RECEIVE_BUFFER, 4096)
+    send_size = _size(send_buffer, "send_buffer", SEND_BUFFER, 4096)
     limit = _size(pinned_limit, "pinned_limit", 64 * _CHUNK, 2 * _CHUNK)
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         options = Options(sock, taken_over=False)
@@ -267,13 +267,13 @@ def bind(
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
         if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
         if interface is not None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode())
         _set_offloads(sock, options, segment, coalesce)
         _set_messages(sock, options)
-        options.receive_buffer = _set_buffer(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE, receive_size)
-        options.send_buffer = _set_buffer(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE, send_size)
+        options.receive_buffer = set_buffer(sock, socket.SO_RCVBUF, SO_RCVBUFFORCE, receive_size)
+        options.send_buffer = set_buffer(sock, socket.SO_SNDBUF, SO_SNDBUFFORCE, send_size)
         sock.bind(address)
         return _open(sock, options, limit)
 

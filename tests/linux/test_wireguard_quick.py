@@ -288,7 +288,7 @@ def test_mistakes_on_the_command_line(namespace: Namespace, tmp_path: Path) -> N
         (["--status", "--foreground"], 2, "--status takes neither"),
         (["--config", str(wrong)], 1, "line 2: MTU must be"),
         (["--config", str(tmp_path / "absent")], 1, "No such file"),
-        (["--status"], 1, "No such file"),
+        (["--status"], 1, ".sock: No such file"),
     ):
         with namespace.entered():
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)

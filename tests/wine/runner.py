@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: The tests, in Pythons side by side: the tests wait more than they compute. Each takes about as long.
 SHARES = [
     ["tests/unit"],
-    ["tests/lifetime", "tests/property"],
+    ["tests/lifetime", "tests/property", "tests/wireguard"],
     ["tests/threads", "tests/aio", "tests/windows", "tests/contrib", "tests/examples"],
 ]
 SUITE = [folder for share in SHARES for folder in share]

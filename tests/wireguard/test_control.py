@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket
-import stat
-import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,18 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tunring
-from running import eventually
 from tunring import testing
 from tunring.wireguard import Device, Key
 from tunring.wireguard._control import Change, ControlError, answer, parse_set
-from tunring.wireguard._control_client import ask
-from tunring.wireguard._control_socket import ControlServer, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the protocol's socket is POSIX's here")
 
 PRIVATE, OTHER, THIRD = (Key(bytes([number]) * 32) for number in (1, 2, 3))
 SECRET = Key(bytes(range(32)))
@@ -207,108 +197,3 @@ def test_any_request_is_read_or_refused(lines: list[str]) -> None:
     except ControlError as error:
         assert error.number == errno.EINVAL
         assert PRIVATE.hex not in str(error)
-
-
-# ---- The socket -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(device: Device, tmp_path: Path) -> Iterator[tuple[ControlServer, Path]]:
-    path = tmp_path / "wireguard" / "wg0.sock"
-    made = ControlServer(path)
-    made.start(device)
-    yield made, path
-    made.close()
-
-
-def test_several_requests_of_a_connection(server: tuple[ControlServer, Path], device: Device) -> None:
-    _, path = server
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as lines:
-        client.settimeout(10)
-        client.connect(str(path))
-        client.sendall(b"get=1\n\nset=1\nfwmark=x\n\nset=1\npublic_key=" + OTHER.public.hex.encode())
-        client.sendall(b"\nallowed_ip=10.0.0.0/8\n\n")
-        said = [lines.readline() for _ in range(7)]
-    assert said[0] == f"listen_port={device.listen_port}\n".encode()
-    assert said[1:] == [b"errno=0\n", b"\n", b"errno=-22\n", b"\n", b"errno=0\n", b"\n"]
-    status = ask(path)
-    assert status["listen_port"] == device.listen_port
-    assert [(peer["public_key"], peer["allowed_ips"]) for peer in status["peers"]] == [
-        (OTHER.public.base64, ["10.0.0.0/8"])
-    ]
-
-
-def test_bytes_that_are_no_text(server: tuple[ControlServer, Path]) -> None:
-    _, path = server
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
-        client.connect(str(path))
-        client.sendall(b"\xff\xfe\n\n")
-        assert client.recv(10) == b""
-    assert ask(path)["peers"] == []
-
-
-def test_a_status_has_no_secret(server: tuple[ControlServer, Path], device: Device) -> None:
-    _, path = server
-    device.private_key = PRIVATE
-    device.add_peer(OTHER.public, allowed_ips=[], preshared_key=SECRET)
-    text = repr(ask(path))
-    assert PRIVATE.public.base64 in text
-    for key in (PRIVATE, SECRET):
-        assert key.hex not in text
-        assert key.base64 not in text
-
-
-def test_the_end_of_the_socket(server: tuple[ControlServer, Path]) -> None:
-    made, path = server
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
-        client.connect(str(path))
-        made.close()
-        # Whoever was not answered yet is refused, which is as good.
-        with suppress(ConnectionResetError):
-            assert client.recv(10) == b""
-    assert not path.exists()
-    made.close()
-
-
-def test_a_file_that_is_another_ones_stays(device: Device, tmp_path: Path) -> None:
-    path = tmp_path / "wg0.sock"
-    first = ControlServer(path)
-    first.start(device)
-    assert first.is_there()
-    path.unlink()
-    assert not first.is_there()
-    second = ControlServer(path)
-    second.start(device)
-    assert not first.is_there()
-    first.close()
-    assert second.is_there()
-    second.close()
-
-
-def test_only_a_socket_that_nobody_serves_is_replaced(device: Device, tmp_path: Path) -> None:
-    path = tmp_path / "wg0.sock"
-    path.write_text("something else")
-    with pytest.raises(OSError, match="is not a socket"):
-        ControlServer(path)
-    assert path.read_text() == "something else"
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as left_over:
-        left_over.bind(str(path))
-    server = ControlServer(path)
-    with pytest.raises(OSError, match="somebody serves") as caught:
-        ControlServer(path)
-    assert caught.value.errno == errno.EADDRINUSE
-    server.start(device)
-    assert ask(path)["peers"] == []
-    server.close()
-    assert eventually(lambda: threading.active_count() < 20)
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "x" * 16, "a\n"])
-def test_names_that_lead_elsewhere(name: str) -> None:
-    with pytest.raises(ValueError, match="an interface's name must have"):
-        path_of(name)
-    assert os.fspath(path_of("wg0")).endswith("/wireguard/wg0.sock")

@@ -269,10 +269,10 @@ def test_a_given_socket(stack: ExitStack, session: tunring.Session) -> None:
         with pytest.raises(ValueError, match="the socket was given"):
             device.listen_port = 5
         with pytest.raises(ValueError, match="the socket was given"):
-            device.mark = 5
+            device.mark = None
     assert not socket.closed
     with pytest.raises(ValueError, match="not for one that is given"):
-        Device(session, private_key=None, socket=socket, mark=1)
+        Device(session, private_key=None, socket=socket, listen_port=1)
 
 
 def test_close_from_another_thread_ends_run(session: tunring.Session) -> None:
@@ -287,7 +287,7 @@ def test_close_from_another_thread_ends_run(session: tunring.Session) -> None:
     with pytest.raises(SessionClosed):
         device.add_peer(Key.generate().public, allowed_ips=[])
     with pytest.raises(SessionClosed):
-        device.mark = 5
+        device.mark = None
     with pytest.raises(SessionClosed):
         device.listen_port = 0
     assert device.listen_port > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,11 +16,10 @@ from tunring.wireguard import PublicKey
 from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.skipif(sys.platform != "linux", reason="the sockets are Linux's for now"),
     pytest.mark.skipif(SANITIZED, reason="the sanitizer's own memory and time are not what is measured"),
 ]
 
@@ -35,12 +33,6 @@ ASSURED = 1536
 
 #: Seconds in which an answer comes while all others are tried: it waits for a few handshakes, not for thousands.
 PROMPT = 2.0
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
 
 
 def resident() -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tunring import testing
 from tunring.wireguard import ConfigError, Device, Key, parse_config
 from tunring.wireguard._control import answer
-from tunring.wireguard._control_socket import _read_request
+from tunring.wireguard._control_stream import read_request
 from tunring.wireguard._messages import MessageError, parse_cookie_reply, parse_initiation, parse_response
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_what_a_client_sends() -> None:
     def examples(data: bytes) -> None:
         lines = io.BytesIO(data)
         try:
-            while (request := _read_request(lines)) is not None:
+            while (request := read_request(lines)) is not None:
                 assert request
                 assert all(line and "\n" not in line for line in request)
         except ValueError as error:

@@ -21,7 +21,7 @@ from tunring.wireguard import Device, Key
 from tunring.wireguard._timers import SECOND, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 #: The protocol's times by a hundred, or near it.
 LIMITS = Limits(
@@ -131,12 +131,6 @@ class End:
     def received(self, timeout: float = 0) -> list[bytes]:
         with self.host.receive(timeout=timeout) as batch:
             return batch.tobytes()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
 
 
 @pytest.mark.parametrize("seed", [1, 2])

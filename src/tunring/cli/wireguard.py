@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("name", metavar="NAME", help="the interface: a new one, or with --status an existing one")
     parser.add_argument("--config", metavar="FILE", help="set it up by a file in wg-quick's format")
-    parser.add_argument("--foreground", action="store_true", help="do not go to the background; Ctrl-C ends")
+    parser.add_argument(
+        "--foreground", action="store_true", help="stay in the foreground until Ctrl-C; required on Windows"
+    )
     parser.add_argument(
         "--hooks", action="store_true", help="run the file's PreUp, PostUp, PreDown and PostDown, by the shell"
     )
@@ -57,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         # The process in the background is in another folder.
         file = Path(arguments.config).resolve()
         config = parse_config(file.read_text("utf-8"))
+        _check(config)
         set_up = partial(_set_up, config, name, arguments.hooks)
         if config.save_config:
             at_end.append(lambda device, _: _save(file, config, device))
@@ -123,6 +126,15 @@ def _report(name: str, device: Device, reason: str) -> None:
 # ---- By a file --------------------------------------------------------------------------------------------------
 
 
+def _check(config: Config) -> None:
+    """Refuse what this system lacks, before there is an interface."""
+    from tunring.wireguard._socket import check_mark
+
+    check_mark(config.mark)
+    if sys.platform == "win32" and config.table not in {"auto", "off", "main"}:
+        raise NotImplementedError(f"Table = {config.table}: Windows has no routing tables; use auto or off")
+
+
 def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, device: Device, stack: ExitStack) -> None:
     """Set up an interface and its device as a file describes."""
     hooks = _hooks(name, with_hooks)
@@ -144,12 +156,14 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
             preshared_key=peer.preshared_key,
             persistent_keepalive=peer.persistent_keepalive,
         )
-    mark = config.mark
-    if default and not mark:
-        mark = device.mark = _FULL_TUNNEL_MARK
-    options: dict[str, Any] = {"default": default, "mark": mark} if default else {}
+    options: dict[str, Any] = {}
     if table := _table(config):
         options = {"table": table}
+    elif default and sys.platform == "win32":
+        options = {"default": default, "bypass": [endpoint[0] for endpoint in endpoints if endpoint]}
+    elif default:
+        device.mark = config.mark or _FULL_TUNNEL_MARK
+        options = {"default": default, "mark": device.mark}
     adapter.configure(
         config.addresses,
         config.mtu,
@@ -162,7 +176,8 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
     stack.callback(hooks, config.pre_down)
 
 
-#: wg-quick's own, where the file has none: the tunnel's datagrams go beside a tunnel that takes everything.
+#: wg-quick's own, where the file has none: the tunnel's datagrams go beside a tunnel that takes everything. Windows has
+#: no marks: there, a route leads to each endpoint.
 _FULL_TUNNEL_MARK = 51820
 
 

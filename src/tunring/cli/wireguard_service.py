@@ -17,10 +17,10 @@ from tunring.cli.report import FAILED, exit_code_of, reason_of, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from tunring import Adapter
     from tunring.wireguard import Device
+    from tunring.wireguard._control_place import Place
 
 #: The MTU that others begin with, too: what fits into 1500 bytes with IPv6 outside.
 DEFAULT_MTU = 1420
@@ -32,13 +32,10 @@ _LOOK = 0.25
 _READY = "ready"
 
 
-def require_posix() -> None:
-    """Refuse to go on where there are neither the sockets nor the processes that it takes."""
+def require_fork() -> None:
+    """Refuse to go into the background on Windows, which can't fork."""
     if os.name == "nt":
-        raise NotImplementedError(
-            "tunring's WireGuard runs on Linux only: Windows lacks the process in the background, and the socket"
-            " by which wg finds it"
-        )
+        raise NotImplementedError("the command can't go into the background on Windows: pass --foreground")
 
 
 def serve(
@@ -48,7 +45,7 @@ def serve(
     set_up: Callable[[Adapter, Device, ExitStack], None] | None = None,
     at_end: Sequence[Callable[[Device, str], None]] = (),
 ) -> int:
-    """Serve an interface until it is deleted, its socket's file is removed, or a signal comes.
+    """Serve an interface until it is deleted, its socket's file is removed, or a signal or Ctrl-Break comes.
 
     Parameters
     ----------
@@ -63,11 +60,12 @@ def serve(
     """
     from tunring import Adapter
     from tunring.wireguard import Device
-    from tunring.wireguard._control_socket import ControlServer, path_of
+    from tunring.wireguard._control_place import ControlServer, path_of
 
-    require_posix()
     stop = threading.Event()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
     handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
     try:
         with ExitStack() as stack:
@@ -110,10 +108,10 @@ def in_background(name: str, command: Callable[[Callable[[], None]], int]) -> in
 
     No thread may exist yet.
     """
-    from tunring.wireguard._control_socket import path_of
+    from tunring.wireguard._control_place import path_of
 
-    require_posix()
-    path = path_of(name)
+    require_fork()
+    place = path_of(name)
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
@@ -125,7 +123,7 @@ def in_background(name: str, command: Callable[[Callable[[], None]], int]) -> in
     with open(reading, encoding="utf-8", errors="replace") as pipe:
         said = pipe.read()
     if said == _READY:
-        said = _fault(name, path)
+        said = _fault(name, place)
     if said != _READY:
         say(f"tunring: {said or 'the process in the background ended'}", sys.stderr)
         return FAILED
@@ -144,14 +142,13 @@ def _leave_session() -> None:
         os.setsid()
 
 
-def _fault(name: str, path: Path) -> str:
+def _fault(name: str, place: Place) -> str:
     """Why the interface can't be used, or _READY: asked as ``wg`` will."""
     from tunring.wireguard._control_client import ask
 
     try:
-        ask(path)
-        if os.name == "posix":
-            socket.if_nametoindex(name)
+        ask(place)
+        socket.if_nametoindex(name)
     except OSError as error:
         return f"{name} does not answer: {reason_of(error)}"
     return _READY
@@ -201,7 +198,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Serve a WireGuard interface that wg and wg-quick control: set"
         " WG_QUICK_USERSPACE_IMPLEMENTATION=tunring-wireguard.",
     )
-    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground, and log there")
+    parser.add_argument(
+        "-f",
+        "--foreground",
+        action="store_true",
+        help="stay in the foreground, and log there; required on Windows",
+    )
     parser.add_argument("--version", action="version", version=f"tunring-wireguard {__version__}")
     parser.add_argument("name", metavar="NAME", help="the new interface")
     arguments = parser.parse_args(argv)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunring.cli.report import say, say_json
 from tunring.wireguard._control_client import ask
-from tunring.wireguard._control_socket import path_of
+from tunring.wireguard._control_place import path_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tunring.wireguard._control_place import Place
 
 #: Seconds between two looks.
 _INTERVAL = 1.0
@@ -21,15 +21,15 @@ _COLUMNS = ("peer", "endpoint", "handshake", "received", "sent", "Mbit/s in", "M
 
 def show(name: str, *, as_json: bool) -> int:
     """Show it until Ctrl-C, or once as JSON. Returns the exit code."""
-    path = path_of(name)
+    place = path_of(name)
     if as_json:
-        say_json({"ok": True, "interface": name, **ask(path)})
+        say_json({"ok": True, "interface": name, **ask(place)})
         return 0
     try:
         if sys.stdout.isatty():
-            _draw(name, path)
+            _draw(name, place)
         else:
-            _print(path)
+            _print(place)
     except KeyboardInterrupt:
         return 0
     return 0
@@ -91,27 +91,27 @@ def amount(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def _print(path: Path) -> None:
+def _print(place: Place) -> None:
     rates = Rates()
     while True:
-        for row in rates.rows(ask(path), time.monotonic(), time.time()):
+        for row in rates.rows(ask(place), time.monotonic(), time.time()):
             say("  ".join(row))
         time.sleep(_INTERVAL)
 
 
-def _draw(name: str, path: Path) -> None:
+def _draw(name: str, place: Place) -> None:
     try:
         from rich.console import Console
         from rich.live import Live
         from rich.table import Table
     except ImportError:
         # It reads as well as plain text.
-        _print(path)
+        _print(place)
         return
     rates = Rates()
 
     def table() -> Table:
-        status = ask(path)
+        status = ask(place)
         title = f"{name}  {status.get('public_key', 'without a key')}  port {status['listen_port']}"
         made = Table(*_COLUMNS, title=title, box=None)
         for row in rates.rows(status, time.monotonic(), time.time()):

@@ -134,6 +134,10 @@ class WindowsInterface:
             carrier=connected,
         )
 
+    def mtu(self) -> int | None:
+        """The smaller MTU of the two families, or None while the system has no such interface."""
+        return min((int(row.mtu) for row in self._rows().values()), default=None)
+
     def sweep(self, *, interface: bool) -> None:
         """Remove nothing: an interface goes with its process, and what is beside it bears no mark."""
 

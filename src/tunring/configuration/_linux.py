@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunring._extras import import_advice
 from tunring._system.namespace_linux import call_in_network
+from tunring._udp import SO_MARK
 from tunring._win32 import Win32
 from tunring.errors import AccessDenied, WintunError
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from tunring._configurator import Target
     from tunring.configuration._interface_linux import LinuxInterface
     from tunring.configuration._request import Request
-
-_SO_MARK = 36
-
 
 T = TypeVar("T")
 
@@ -51,7 +49,7 @@ def bypass(target: Target, sock: Any, given: Request) -> None:
     """Mark a socket, so that the rules of the default route let its packets pass."""
     assert given.mark is not None
     try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, given.mark)
+        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, given.mark)
     except OSError as error:
         text = f"can't mark a socket to bypass adapter {target.name!r}: "
         if error.errno == errno.EPERM:

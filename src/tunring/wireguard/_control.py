@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunring._core import Endpoint
+from tunring.wireguard._socket import check_mark
 from tunring.wireguard.keys import Key, PublicKey
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ def _number(name: str, text: str, most: int) -> int:
     return int(text)
 
 
+def _mark(number: int) -> int:
+    try:
+        return check_mark(number)
+    except NotImplementedError as error:
+        raise ControlError(errno.ENOSYS, str(error)) from None
+
+
 def _true(name: str, text: str) -> bool:
     if text != "true":
         raise _invalid(f"{name} must be true")
@@ -139,7 +147,7 @@ def _set_device(change: Change, name: str, text: str) -> None:
     elif name == "listen_port":
         change.listen_port = _number(name, text, 0xFFFF)
     elif name == "fwmark":
-        change.mark = _number(name, text or "0", 0xFFFFFFFF)
+        change.mark = _mark(_number(name, text or "0", 0xFFFFFFFF))
     elif name == "replace_peers":
         change.replace_peers = _true(name, text)
     else:

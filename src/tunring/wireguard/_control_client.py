@@ -1,20 +1,18 @@
-"""Asking a device by its socket, whoever serves it: what ``wg show`` does."""
+"""Asking a device by its socket or pipe, of any implementation, as ``wg show`` does."""
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tunring.wireguard._control_place import connect
 
-#: Seconds that an answer may take.
-_PATIENCE = 10.0
+if TYPE_CHECKING:
+    from tunring.wireguard._control_place import Place
 
 _NUMBERS = {"listen_port", "fwmark", "last_handshake_time_sec", "last_handshake_time_nsec", "tx_bytes", "rx_bytes"}
 
 
-def ask(path: Path) -> dict[str, Any]:
+def ask(place: Place) -> dict[str, Any]:
     """Return a device's settings: its own keys, and "peers", a list. Secrets are left out.
 
     Raises
@@ -22,12 +20,11 @@ def ask(path: Path) -> dict[str, Any]:
     OSError
         Nobody answers there, or the answer is an error.
     """
-    with socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as client:
-        client.settimeout(_PATIENCE)
-        client.connect(str(path))
-        client.sendall(b"get=1\n\n")
-        with client.makefile("r", encoding="ascii") as lines:
-            return _parse(line.rstrip("\n") for line in iter(lines.readline, "\n") if _there(line))
+    with connect(place) as stream:
+        stream.write(b"get=1\n\n")
+        stream.flush()
+        lines = (line.decode("ascii") for line in iter(stream.readline, b"\n"))
+        return _parse(line.rstrip("\n") for line in lines if _there(line))
 
 
 def _there(line: str) -> bool:

@@ -7,13 +7,16 @@ import logging
 import socket
 import stat
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from tunring.wireguard._control import answer
+from tunring.wireguard._control_stream import MAX_CLIENTS, converse, start_thread
 
 if TYPE_CHECKING:
+    import io
+
     from tunring.wireguard.device import Device
 
 log = logging.getLogger("tunring.wireguard")
@@ -21,11 +24,11 @@ log = logging.getLogger("tunring.wireguard")
 #: Where ``wg`` looks.
 FOLDER = Path("/var/run/wireguard")
 
-#: Bytes of a request at most: a million allowed IPs.
-_MAX_REQUEST = 64 << 20
+#: Seconds that each part of an answer may take.
+_PATIENCE = 10.0
 
-#: Clients that may ask at the same time.
-_MAX_CLIENTS = 32
+#: Seconds to wait where the process has no descriptor for a client.
+_PAUSE = 0.1
 
 
 def path_of(name: str, folder: Path = FOLDER) -> Path:
@@ -61,8 +64,10 @@ class ControlServer:
             path.chmod(0o600)
             self._identity = _identity(path)
             self._socket.listen(16)
-        except BaseException:
+        except BaseException as error:
             self._socket.close()
+            if isinstance(error, OSError):
+                _name_path(error, path)
             raise
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -103,49 +108,41 @@ class ControlServer:
             try:
                 client, _ = self._socket.accept()
             except OSError as error:
-                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.EINTR}:
+                if error.errno in {errno.EMFILE, errno.ENFILE}:
+                    # The client still waits, so the next call would fail at once, too.
+                    time.sleep(_PAUSE)
+                    continue
+                if error.errno in {errno.ECONNABORTED, errno.EINTR}:
                     continue
                 return
             with self._lock:
-                # close() hangs up on whom it finds here, and on nobody who comes later.
-                refused = self._closed or len(self._clients) >= _MAX_CLIENTS
+                # close() disconnects the clients that it finds here, and none that come later.
+                refused = self._closed or len(self._clients) >= MAX_CLIENTS
                 if not refused:
                     self._clients.add(client)
             if refused:
                 client.close()
-                continue
-            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+            elif not start_thread(self._answer, client):
+                self._end(client)
 
     def _answer(self, client: socket.socket) -> None:
         assert self._device
         try:
-            with client, client.makefile("rb") as lines:
-                while (request := _read_request(lines)) is not None:
-                    client.sendall(answer(self._device, request).encode())
-        except OSError as error:
-            log.debug("a client of the control socket went: %s", error)
-        except ValueError as error:
-            log.warning("a client of the control socket was hung up on: %s", error)
+            with client.makefile("rb") as lines:
+                converse(self._device, lines, client.sendall)
         finally:
-            with self._lock:
-                self._clients.discard(client)
+            self._end(client)
+
+    def _end(self, client: socket.socket) -> None:
+        client.close()
+        with self._lock:
+            self._clients.discard(client)
 
 
-def _read_request(lines: BinaryIO) -> list[str] | None:
-    """The lines up to an empty one; None at the end. Raises ValueError for what is too long or not text."""
-    request: list[str] = []
-    size = 0
-    while line := lines.readline(_MAX_REQUEST):
-        size += len(line)
-        if size > _MAX_REQUEST:
-            raise ValueError(f"a request must have at most {_MAX_REQUEST} bytes")
-        text = line.rstrip(b"\n").decode("ascii", "strict")
-        if not text:
-            if request:
-                return request
-            continue
-        request.append(text)
-    return None
+def _name_path(error: OSError, path: Path) -> None:
+    """Let an error's text have the path, unless it has one. Those without a number, such as timeouts, take none."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -172,3 +169,15 @@ def _remove_stale(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, f"another process serves {path} already")
     log.info("%s is left over from an ended process, and is replaced", path)
     path.unlink(missing_ok=True)
+
+
+def connect(path: Path) -> io.BufferedRWPair:
+    """Connect to a device. Raises OSError, which has the path."""
+    with socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(str(path))
+        except OSError as error:
+            _name_path(error, path)
+            raise
+        return client.makefile("rwb")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 
 from tunring._core import UdpSocket
+from tunring._udp import RECEIVE_BUFFER, SEND_BUFFER, SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, set_buffer
 from tunring.errors import SessionClosed
-
-#: Numbers of Linux.
-_SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 33, 32
-
-#: Bytes of the system's buffers, as UdpSocket has them.
-_RECEIVE_BUFFER, _SEND_BUFFER = 16 << 20, 7 << 20
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
@@ -28,11 +24,13 @@ def check_port(port: int) -> int:
 
 
 def check_mark(mark: int | None) -> int:
-    """A mark as the kernel has it: 0 for none. Raises ValueError or TypeError."""
+    """A mark as the kernel has it: 0 for none. Raises ValueError, TypeError or, on Windows, NotImplementedError."""
     if mark is not None and not isinstance(mark, int):
         raise TypeError(f"mark must be 0 to 4294967295 or None, not {mark!r}")
     if not 0 <= (mark or 0) <= 0xFFFFFFFF:
         raise ValueError(f"mark must be 0 to 4294967295 or None, not {mark}")
+    if mark and os.name == "nt":
+        raise NotImplementedError(f"mark must be None or 0 on Windows, not {mark}: only Linux has marks")
     return mark or 0
 
 
@@ -57,15 +55,11 @@ class TunnelSocket:
     """
 
     def __init__(self, port: int, mark: int) -> None:
-        if os.name == "nt":
-            raise NotImplementedError(
-                "a WireGuard device makes its own UDP socket on Linux only: it takes marks and buffers of Linux's"
-            )
         self._made = _bind(port)
         try:
             self.set_mark(mark)
-            for option, size in ((_SO_RCVBUFFORCE, _RECEIVE_BUFFER), (_SO_SNDBUFFORCE, _SEND_BUFFER)):
-                _set_buffer(self._made, option, size)
+            set_buffer(self._made, socket.SO_RCVBUF, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            set_buffer(self._made, socket.SO_SNDBUF, SO_SNDBUFFORCE, SEND_BUFFER)
             self.udp = UdpSocket.from_socket(self._made)
             #: The port that it has, or had before it was closed.
             self.port = int(self._made.getsockname()[1])
@@ -76,25 +70,27 @@ class TunnelSocket:
     def set_mark(self, mark: int) -> None:
         """Mark what is sent from now on. Raises SessionClosed once it is closed."""
         try:
-            if mark or self._made.getsockopt(socket.SOL_SOCKET, _SO_MARK):
-                self._made.setsockopt(socket.SOL_SOCKET, _SO_MARK, _signed(mark))
+            if os.name == "nt":
+                self._made.getsockname()  # Windows has no marks; this fails once the socket is closed
+            elif not self.has_mark(mark):
+                self._made.setsockopt(socket.SOL_SOCKET, SO_MARK, _signed(mark))
         except OSError:
             if self._made.fileno() < 0:
                 raise SessionClosed(38, "the device is closed") from None
             raise
 
+    def has_mark(self, mark: int) -> bool:
+        """True if this is the mark of what is sent. False, too, once it is closed."""
+        if os.name == "nt":
+            return mark == 0
+        with suppress(OSError):
+            return _signed(mark) == self._made.getsockopt(socket.SOL_SOCKET, SO_MARK)
+        return False
+
     def close(self) -> None:
         """Close both. May be called several times."""
         self.udp.close()
         self._made.close()
-
-
-def _set_buffer(made: socket.socket, force: int, size: int) -> None:
-    option = {_SO_RCVBUFFORCE: socket.SO_RCVBUF, _SO_SNDBUFFORCE: socket.SO_SNDBUF}[force]
-    try:
-        made.setsockopt(socket.SOL_SOCKET, force, size)
-    except PermissionError:
-        made.setsockopt(socket.SOL_SOCKET, option, size)
 
 
 def _bind(port: int) -> socket.socket:
@@ -113,6 +109,6 @@ def _bind(port: int) -> socket.socket:
             made.close()
             if family == socket.AF_INET6 and error.errno in _NO_IPV6:
                 continue
-            raise OSError(error.errno, f"can't listen on UDP port {port}: {os.strerror(error.errno or 0)}") from None
+            raise OSError(error.errno, f"can't listen on UDP port {port}: {error.strerror}") from None
         return made
     raise AssertionError("unreachable")

@@ -17,7 +17,7 @@ from tunring._core import Session, UdpSocket, _WireGuardDevice
 from tunring.errors import SessionClosed
 from tunring.wireguard._engine import Engine, Hooks
 from tunring.wireguard._handshake import Identity
-from tunring.wireguard._mtu import InterfaceMtu
+from tunring.wireguard._mtu import interface_mtu
 from tunring.wireguard._socket import TunnelSocket, check_mark, check_port
 from tunring.wireguard._timers import Limits
 from tunring.wireguard.keys import Key, PublicKey
@@ -64,7 +64,7 @@ class Device:
     listen_port : int, default 0
         The UDP port, of IPv4 and IPv6; 0 takes any free port. Where IPv6 is off, it is that of IPv4 only.
     mark : int, optional
-        The mark of the tunnel's own datagrams, for policy routing.
+        The mark of the tunnel's own datagrams, for policy routing on Linux.
     socket : UdpSocket, optional
         A socket to use instead of one of the device's own. It stays open when the device is closed.
 
@@ -130,7 +130,7 @@ class Device:
             self._core = _WireGuardDevice(self._session)
             stack.callback(self._core.close)
             self._engine = Engine(self._core, self._hooks, _limits or Limits())
-            self._mtu = InterfaceMtu(self._session.adapter)
+            self._mtu = interface_mtu(self._session.adapter)
             stack.callback(self._mtu.close)
             self._namespace = _open_namespace()
             stack.callback(self._close_namespace)
