@@ -24,6 +24,7 @@ ABSENT = {
     "tests/threads/test_interrupt_posix.py": "POSIX signals and Python's wake-up descriptor; tests/windows has Ctrl-C",
     "tests/threads/test_leftovers_posix.py": "waiting for the read event as a descriptor",
     "tests/unit/test_aead_boringssl_posix.py": "modules from a C compiler; BoringSSL is looked for on Linux only",
+    "tests/unit/test_cli_signals_posix.py": "POSIX signals",
     "tests/unit/test_event_asyncio_posix.py": "the read event is a descriptor in an event loop's selector",
     "tests/unit/test_event_posix.py": "the read event is a descriptor that poll() takes",
     "tests/unit/test_import.py::test_import_loads_only_what_it_needs": "Cython's stable-ABI modules import inspect",

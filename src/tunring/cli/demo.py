@@ -62,7 +62,8 @@ class _Demo:
         self._seconds: float = arguments.seconds
         self._library: str | None = arguments.library
         self._json: bool = arguments.json
-        self._stop = threading.Event()
+        # Not an Event: a signal handler sets it, maybe in the middle of another's run, and an Event has a lock.
+        self._is_over = False
         self._failures: list[BaseException] = []
 
     def _say(self, text: str) -> None:
@@ -137,7 +138,7 @@ class _Demo:
             display.end()
             elapsed = time.monotonic() - started
         finally:
-            self._stop.set()
+            self._is_over = True
             threads[1].join()
             session.close()
             threads[0].join()
@@ -181,14 +182,14 @@ class _Demo:
         return 0 if result["ok"] else 1
 
     def _interrupt(self, *_: object) -> None:
-        self._stop.set()
+        self._is_over = True
 
     def _guard(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
             function(*arguments)
         except BaseException as error:
             self._failures.append(error)
-            self._stop.set()
+            self._is_over = True
 
     @staticmethod
     def _serve(session: Session, responder: Responder) -> None:
@@ -203,7 +204,7 @@ class _Demo:
     def _drive(self, traffic: Traffic) -> None:
         try:
             end = time.monotonic() + self._seconds
-            while not self._stop.is_set() and time.monotonic() < end:
+            while not self._is_over and time.monotonic() < end:
                 traffic.round()
         finally:
             traffic.close()

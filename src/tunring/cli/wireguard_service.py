@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,16 @@ def require_fork() -> None:
         raise NotImplementedError("the command can't go into the background on Windows: pass --foreground")
 
 
+class _Stop:
+    """Remembers that a signal has come. Unlike an Event it has no lock, so a signal may interrupt another's handler."""
+
+    def __init__(self) -> None:
+        self.has_come = False
+
+    def handle(self, *_: object) -> None:
+        self.has_come = True
+
+
 def serve(
     name: str,
     ready: Callable[[], None],
@@ -62,11 +71,11 @@ def serve(
     from tunring.wireguard import Device
     from tunring.wireguard._control_place import ControlServer, path_of
 
-    stop = threading.Event()
+    stop = _Stop()
     numbers = [signal.SIGTERM, signal.SIGINT]
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    handlers = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         with ExitStack() as stack:
             # First of all, so that a name which is served already changes nothing.
@@ -88,12 +97,12 @@ def serve(
             signal.signal(number, handler)
 
 
-def _wait(device: Device, is_there: Callable[[], bool], stop: threading.Event) -> str:
+def _wait(device: Device, is_there: Callable[[], bool], stop: _Stop) -> str:
     from tunring import SessionClosed
 
     with suppress(SessionClosed):
         while not device.wait(_LOOK):
-            if stop.is_set():
+            if stop.has_come:
                 return "signal"
             if not is_there():
                 return "removal of the socket"
