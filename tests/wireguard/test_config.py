@@ -151,6 +151,7 @@ def test_a_file_is_written_as_it_is_read() -> None:
     assert parse_config(config.to_text()) == config
     assert config.to_text() == parse_config(config.to_text()).to_text()
     assert parse_config("").to_text() == "[Interface]\n"
+    assert Config(listen_port=0).to_text() == "[Interface]\nListenPort = 0\n"
 
 
 @given(st.lists(st.sampled_from([*WHOLE.splitlines(), "[Peer]", "=", "[", "MTU = x"])).map("\n".join) | st.text())

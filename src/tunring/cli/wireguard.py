@@ -89,23 +89,24 @@ def _save(file: Path, config: Config, device: Device) -> None:
             )
         )
     chosen = config.mark is None and device.mark == _FULL_TUNNEL_MARK and _default(config)
-    now = replace(
+    changed = replace(
         config,
         private_key=device.private_key,
         listen_port=device.listen_port,
         mark=None if chosen else device.mark,
         peers=tuple(peers),
     )
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as written:
-        # Nobody else may read the new file.
-        try:
-            written.write(now.to_text())
+    # Nobody else may read the new file.
+    descriptor, path = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", text=True)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as written:
+            written.write(changed.to_text())
             written.flush()
-            os.fsync(written.fileno())
-            os.replace(written.name, file)
-        except BaseException:
-            os.unlink(written.name)
-            raise
+            os.fsync(descriptor)
+        os.replace(path, file)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def _report(name: str, device: Device, reason: str) -> None:

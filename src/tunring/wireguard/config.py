@@ -270,7 +270,7 @@ def _written(section: str, keys: _Keys, values: Config | PeerConfig) -> Iterator
         value = getattr(values, field)
         if isinstance(values, Config) and field == "dns":
             value = (*value, *values.dns_search)
-        if value in (None, (), False) or (field, value) == ("table", "auto"):
+        if value in (None, ()) or value is False or (field, value) == ("table", "auto"):
             continue
         # A command may have commas of its own.
         for text in value if field in _COMMANDS else (_text(value),):
