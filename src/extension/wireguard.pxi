@@ -345,6 +345,34 @@ cdef class _WireGuardDevice:
 
 
 @cython.final
+cdef class _WireGuardLock:
+    """The lock on a device's peers and identity, to be held by ``with``; a thread may take it again.
+
+    A thread that waits for it gives up when the device is closed: a signal handler that closes it may have interrupted
+    the thread that holds the lock, and waits for this one. It is C, so that Ctrl-C never comes between the lock and the
+    block that gives it back. (In CPython 3.14 it may, with any lock, until gh-148874 is mended.)
+    """
+    cdef _WireGuardDevice device
+    cdef object lock
+
+    def __cinit__(self, _WireGuardDevice device not None):
+        self.device = device
+        self.lock = threading.RLock()
+
+    def __reduce__(self):
+        raise TypeError("a lock can't be copied or pickled")
+
+    def __enter__(self):
+        while not self.lock.acquire(True, 0.1):
+            if self.device.closed:
+                raise self.device.failure(ERROR_HANDLE_EOF, "can't use the device")
+        return self
+
+    def __exit__(self, *exception):
+        self.lock.release()
+
+
+@cython.final
 @cython.no_gc_clear
 cdef class _WireGuardPeer:
     """A peer of a device. :meth:`_WireGuardDevice.add_peer` makes it."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tunring._core import Endpoint, _WireGuardDevice, wireguard_now
+from tunring._core import Endpoint, _WireGuardDevice, _WireGuardLock, wireguard_now
 from tunring.errors import NotFound, SessionClosed
 from tunring.wireguard import _handshake, _noise
 from tunring.wireguard._cookies import cookie_key
@@ -24,7 +22,7 @@ from tunring.wireguard.keys import PublicKey
 from tunring.wireguard.peer import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tunring._core import _WireGuardPeer
     from tunring.wireguard._handshake import Identity, SessionKeys
@@ -66,7 +64,8 @@ class Engine:
         self.identity: Identity | None = None
         self.peers: dict[PublicKey, PeerState] = {}
         self._limits = limits
-        self._lock = threading.RLock()
+        #: On peers and identity.
+        self.lock = _WireGuardLock(core)
         self._heap: list[tuple[int, int, PeerState]] = []
         self._numbers = itertools.count()
         self._pokes: deque[PeerState] = deque()
@@ -78,29 +77,17 @@ class Engine:
 
     # ---- For other threads
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The lock on peers and identity.
-
-        A thread that waits for it gives up when the device is closed: a signal handler that closes it may have
-        interrupted who holds the lock, and waits for this thread.
-        """
-        while not self._lock.acquire(timeout=0.1):
-            if self.core.closed:
-                raise SessionClosed(38, "the device is closed")
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def poke(self, peer: PeerState) -> None:
-        """Let the thread look at a peer."""
+        """Let the thread look at a peer.
+
+        It waits for the lock, so whoever has that pokes before a change: Ctrl-C can't come in between then.
+        """
         self._pokes.append(peer)
         self.core.wake()
 
     def want(self, peer: PeerState) -> None:
         """A handshake with a peer is wanted."""
-        with self.locked():
+        with self.lock:
             peer.timers.want(wireguard_now())
         self.poke(peer)
 
@@ -218,7 +205,7 @@ class Engine:
             if data[0] == RESPONSE:
                 self._response(core.tag, data, source)
             elif data[0] == COOKIE_REPLY:
-                with self.locked():
+                with self.lock:
                     core.tag.exchange.cookies.take(data, wireguard_now())
 
     def _initiation(self, data: bytes, source: Endpoint) -> None:
@@ -229,7 +216,7 @@ class Engine:
         key = PublicKey(opened.static)
         if key not in self.peers:
             self._stranger(key, source)
-        with self.locked():
+        with self.lock:
             peer = self.peers.get(key)
             remote = peer.remote_for(identity) if peer else None
             if peer is None or remote is None or identity is not self.identity:
@@ -247,7 +234,7 @@ class Engine:
         self._look(peer)
 
     def _response(self, peer: PeerState, data: bytes, source: Endpoint) -> None:
-        with self.locked():
+        with self.lock:
             keys = peer.exchange.finish(data)
             peer.core.heard(len(data), source)
             peer.timers.completed()
@@ -278,7 +265,7 @@ class Engine:
         peer = core.tag
         if not isinstance(peer, PeerState):
             return
-        with self.locked():
+        with self.lock:
             attempting = peer.timers.attempting
             if flags & _WireGuardDevice.WANT_HANDSHAKE:
                 peer.timers.want(wireguard_now())
@@ -312,7 +299,7 @@ class Engine:
 
     def _look(self, peer: PeerState) -> None:
         """Do what is due of one peer, and note when to look again."""
-        with self.locked():
+        with self.lock:
             while not peer.removed:
                 now = wireguard_now()
                 reachable = self.identity is not None and peer.core.endpoint is not None

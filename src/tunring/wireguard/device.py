@@ -182,7 +182,7 @@ class Device:
         key = PublicKey(public_key)
         networks, where = check_networks(allowed_ips), check_endpoint(endpoint)
         secret, seconds = check_preshared(preshared_key), check_keepalive(persistent_keepalive)
-        with self._engine.locked():
+        with self._engine.lock:
             if key in self._engine.peers:
                 raise ValueError(f"the device has the peer {key} already")
             if self._engine.identity and self._engine.identity.public == key.raw:
@@ -198,7 +198,7 @@ class Device:
     def remove_peer(self, key: Peer | PublicKey | Key | str) -> None:
         """Remove a peer: its keys are wiped, its staged packets dropped. Raises KeyError for an unknown peer."""
         public = PublicKey(key.public_key if not isinstance(key, Key | str) else key)
-        with self._engine.locked():
+        with self._engine.lock:
             if public not in self._engine.peers:
                 raise KeyError(f"the device has no peer {public}")
             self._engine.remove(self._engine.peers[public])
@@ -206,7 +206,7 @@ class Device:
     @property
     def peers(self) -> dict[PublicKey, Peer]:
         """The peers by their public keys: a copy."""
-        with self._engine.locked():
+        with self._engine.lock:
             return {key: peer.face for key, peer in self._engine.peers.items()}
 
     # ---- Settings
@@ -219,7 +219,7 @@ class Device:
     @private_key.setter
     def private_key(self, key: Key | str | None) -> None:
         made = Key(key) if key is not None else None
-        with self._engine.locked():
+        with self._engine.lock:
             if made is None or self._key is None or made != self._key:
                 self._set_key(made)
 
@@ -250,7 +250,7 @@ class Device:
     @listen_port.setter
     def listen_port(self, port: int) -> None:
         check_port(port)
-        with self._engine.locked():
+        with self._engine.lock:
             old = self._own()
             if port == old.port:
                 return
@@ -273,7 +273,7 @@ class Device:
     @mark.setter
     def mark(self, mark: int | None) -> None:
         number = check_mark(mark)
-        with self._engine.locked():
+        with self._engine.lock:
             self._own().set_mark(number)
             self._mark = number
 
@@ -324,8 +324,8 @@ class Device:
     # ---- Life
 
     def start(self) -> None:
-        """Begin: start the threads. Returns at once; the second call does nothing. Raises SessionClosed once closed."""
-        with self._engine.locked():
+        """Start the threads. Returns at once. Idempotent. Raises SessionClosed once closed."""
+        with self._engine.lock:
             if self._core.closed or self._closed:
                 raise SessionClosed(38, "the device is closed")
             if self._threads:

@@ -96,7 +96,7 @@ class Peer:
     @preshared_key.setter
     def preshared_key(self, key: Key | str | None) -> None:
         made = check_preshared(key)
-        with self._engine.locked():
+        with self._engine.lock:
             self._state.set_preshared_key(made)
 
     @property
@@ -110,7 +110,7 @@ class Peer:
     @endpoint.setter
     def endpoint(self, endpoint: EndpointLike | None) -> None:
         made = check_endpoint(endpoint)
-        with self._engine.locked():
+        with self._engine.lock:
             self._state.core.endpoint = self._state.shown_endpoint = made
         self._engine.poke(self._state)
 
@@ -139,7 +139,7 @@ class Peer:
     @persistent_keepalive.setter
     def persistent_keepalive(self, seconds: int | None) -> None:
         value = check_keepalive(seconds)
-        with self._engine.locked():
+        with self._engine.lock:
             self._state.timers.persistent_keepalive = value
         self._engine.poke(self._state)
 
