@@ -45,6 +45,13 @@ ABSENT = {
     "tests/wireguard/test_control_socket_posix.py": "a Unix socket; tests/windows has the pipe",
     "tests/wireguard/test_keys.py::test_public_keys_as_wg_has_them": "wg is not there",
     "tests/wireguard/test_many_peers.py::test_unreachable_peers_stall_nobody": "memory is counted in Linux's /proc",
+    "tests/wireguard/test_secrets.py::test_a_handshake_begun_before_the_change_is_completed": "searched by /proc",
+    "tests/wireguard/test_secrets.py::test_a_refused_private_key_is_wiped": "memory is searched by Linux's /proc",
+    "tests/wireguard/test_secrets.py::test_a_waiting_initiation_keeps_the_old_preshared_key": "searched by /proc",
+    "tests/wireguard/test_secrets.py::test_another_preshared_key_wipes_the_old_one": "searched by /proc",
+    "tests/wireguard/test_secrets.py::test_nothing_is_left_elsewhere": "memory is searched by Linux's /proc",
+    "tests/wireguard/test_secrets.py::test_they_are_not_swapped_out": "the flags are in Linux's /proc",
+    "tests/wireguard/test_secrets.py::test_they_lie_in_protected_memory": "the flags are in Linux's /proc",
     "tests/unit/test_stale_errors_posix.py": "libraries from a C compiler, whose last error is errno",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunring._core import Secret
 from tunring.wireguard import _noise
 from tunring.wireguard._messages import MACS_BYTES, CookieReply, parse_cookie_reply
 
@@ -54,15 +55,21 @@ class CookieJar:
 
     def __init__(self, peer_public: bytes) -> None:
         self._key = cookie_key(peer_public)
-        self._cookie: bytes | None = None
+        self._cookie: Secret | None = None
         self._until = 0
         self._last_mac1: bytes | None = None
 
-    def current(self, now: int) -> bytes | None:
+    def current(self, now: int) -> Secret | None:
         """The cookie, if there is one that is good at a time in nanoseconds."""
         if self._cookie is not None and now >= self._until:
-            self._cookie = None
+            self.forget()
         return self._cookie
+
+    def forget(self) -> None:
+        """Wipe the cookie. From any thread."""
+        cookie, self._cookie = self._cookie, None
+        if cookie is not None:
+            cookie.wipe()
 
     def sent(self, message: bytes) -> None:
         """Remember a message with its MACs, which was sent to the peer."""
@@ -81,6 +88,8 @@ class CookieJar:
         reply = parse_cookie_reply(message)
         if self._last_mac1 is None:
             raise _noise.AuthenticationError("there is no message that a cookie reply could belong to")
-        self._cookie = _noise.xunseal(self._key, reply.nonce, reply.cookie, self._last_mac1)
+        cookie = Secret(_noise.xunseal(self._key, reply.nonce, reply.cookie, self._last_mac1))
+        self.forget()
+        self._cookie = cookie
         self._until = now + COOKIE_LIFETIME
         self._last_mac1 = None

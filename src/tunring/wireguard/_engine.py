@@ -64,6 +64,7 @@ class Engine:
         self.identity: Identity | None = None
         self.peers: dict[PublicKey, PeerState] = {}
         self._limits = limits
+        self._wiped = False
         #: On peers and identity.
         self.lock = _WireGuardLock(core)
         self._heap: list[tuple[int, int, PeerState]] = []
@@ -104,22 +105,42 @@ class Engine:
             del self.peers[peer.public_key]
         peer.removed = True
         peer.due = NEVER
-        peer.exchange.forget()
+        peer.wipe()
         peer.core.remove()
 
     def set_identity(self, identity: Identity | None) -> None:
-        """Be somebody else: all sessions end. The caller has the lock."""
-        self.identity = None
+        """Change the device's identity: all sessions end. The caller has the lock.
+
+        Where Ctrl-C comes in the middle of it, the device has no identity.
+        """
+        if self.core.closed:
+            self.core.set_identity(None, None)  # which raises SessionClosed
+        old, self.identity = self.identity, None
+        if old:
+            # A handshake that has come as far as its private key, without the lock, raises SessionClosed.
+            old.wipe()
         self.core.set_identity(None, None)
         for peer in self.peers.values():
             self._forget_initiation(peer)
+            peer.forget_identity()
             peer.timers.stop()
             peer.core.wipe_keys()
-        self.identity = identity
+            self.poke(peer)
         if identity:
             self.core.set_identity(identity.mac1_key, cookie_key(identity.public))
-        for peer in self.peers.values():
-            self.poke(peer)
+        self.identity = identity
+
+    def wipe(self) -> None:
+        """Wipe all secrets, for good: the device is closed.
+
+        From any thread, and without the lock: in a signal handler, too, that has interrupted whoever holds it.
+        """
+        self._wiped = True
+        identity = self.identity
+        if identity:
+            identity.wipe()
+        for peer in list(self.peers.values()):
+            peer.wipe()
 
     def every(self, seconds: float, chore: Callable[[], None]) -> None:
         """Have the thread call a function regularly. Must be called before it starts."""
@@ -201,12 +222,14 @@ class Engine:
     def _message(self, data: bytes, source: Endpoint, core: _WireGuardPeer | None) -> None:
         if data[0] == INITIATION:
             self._initiation(data, source)
-        elif core is not None and isinstance(core.tag, PeerState):
+        elif core is not None and isinstance(peer := core.tag, PeerState):
             if data[0] == RESPONSE:
-                self._response(core.tag, data, source)
+                self._response(peer, data, source)
             elif data[0] == COOKIE_REPLY:
                 with self.lock:
-                    core.tag.exchange.cookies.take(data, wireguard_now())
+                    peer.exchange.cookies.take(data, wireguard_now())
+                    if peer.wiped:  # the message had been taken before
+                        peer.wipe()
 
     def _initiation(self, data: bytes, source: Endpoint) -> None:
         identity = self.identity
@@ -293,8 +316,9 @@ class Engine:
             self._calls.append((self.hooks.on_endpoint_change, (peer.face, endpoint)))
 
     def _forget_initiation(self, peer: PeerState) -> None:
-        if peer.exchange.index is not None:
-            self.core.free_index(peer.exchange.index)
+        index = peer.exchange.index
+        if index is not None:
+            self.core.free_index(index)
             peer.exchange.forget()
 
     def _look(self, peer: PeerState) -> None:

@@ -44,16 +44,26 @@ class Exchange:
     @property
     def index(self) -> int | None:
         """The index of our initiation that waits for its response."""
-        return self._initiator.index if self._initiator else None
+        initiator = self._initiator
+        return initiator.index if initiator else None
 
     def initiate(self, identity: Identity, remote: Remote, index: int, timestamp: bytes, now: int) -> bytes:
         """An initiation with its MACs. It takes the place of one that still waits."""
-        message, self._initiator = _handshake.initiate(identity, remote, index, timestamp, self._random)
+        message, initiator = _handshake.initiate(identity, remote, index, timestamp, self._random)
+        self.forget()
+        self._initiator = initiator
         return self._with_macs(message, remote, now)
 
     def forget(self) -> None:
-        """Wait for no response any more."""
-        self._initiator = None
+        """Wait for no response any more. From any thread."""
+        initiator, self._initiator = self._initiator, None
+        if initiator:
+            initiator.wipe()
+
+    def wipe(self) -> None:
+        """Wipe what is kept from one handshake to the next. From any thread."""
+        self.forget()
+        self.cookies.forget()
 
     def accept(self, opened: Opened, remote: Remote, now: int) -> None:
         """Believe an initiation.
@@ -85,10 +95,11 @@ class Exchange:
         MessageError, AuthenticationError
             It is not that.
         """
-        if self._initiator is None:
+        initiator = self._initiator
+        if initiator is None:
             raise _noise.AuthenticationError("no initiation waits for a response")
-        keys = self._initiator.finish(message)
-        self._initiator = None
+        keys = initiator.finish(message)
+        self.forget()
         return keys
 
     def _with_macs(self, message: bytes, remote: Remote, now: int) -> bytes:

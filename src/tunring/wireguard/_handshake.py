@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from tunring.wireguard import _noise
 from tunring.wireguard._messages import (
     MACS_BYTES,
@@ -26,6 +24,7 @@ from tunring.wireguard._tai64n import TIMESTAMP_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunring.wireguard._noise import AnySecret
     from tunring.wireguard.keys import Key
 
 _CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
@@ -58,10 +57,10 @@ def mac1_key(public: bytes) -> bytes:
     return _noise.hash_of(_LABEL_MAC1, public)
 
 
-def add_macs(message: bytes, recipient_mac1_key: bytes, cookie: bytes | None) -> bytes:
+def add_macs(message: bytes, recipient_mac1_key: bytes, cookie: AnySecret | None) -> bytes:
     """Append both MACs to a message. Without a cookie the second is zeros."""
     message += _noise.mac_of(recipient_mac1_key, message)
-    return message + (_noise.mac_of(cookie, message) if cookie else bytes(_noise.MAC_BYTES))
+    return message + (_noise.mac_of(cookie, message) if cookie is not None else bytes(_noise.MAC_BYTES))
 
 
 def has_mac1(message: bytes, own_mac1_key: bytes) -> bool:
@@ -86,10 +85,17 @@ class Identity:
     """
 
     def __init__(self, key: Key) -> None:
-        raw = _noise.clamp(key.raw)
-        self.private = X25519PrivateKey.from_private_bytes(raw)
-        self.public = self.private.public_key().public_bytes_raw()
+        self.private = _noise.PrivateKey(key.raw)
+        self.public = self.private.public
         self.mac1_key = mac1_key(self.public)
+
+    def has(self, key: Key) -> bool:
+        """Return whether this is the private key."""
+        return _noise.same(self.private.secret, key.raw)
+
+    def wipe(self) -> None:
+        """Wipe the private key. Handshakes that go on raise SessionClosed."""
+        self.private.wipe()
 
 
 class Remote:
@@ -101,16 +107,20 @@ class Remote:
         Ourselves.
     public : bytes
         The peer's public key.
-    preshared_key : bytes, optional
-        What both sides know besides.
+    preshared_key : bytes or Secret, optional
+        A further secret of both sides.
     """
 
-    def __init__(self, identity: Identity, public: bytes, preshared_key: bytes = NO_PRESHARED_KEY) -> None:
+    def __init__(self, identity: Identity, public: bytes, preshared_key: AnySecret = NO_PRESHARED_KEY) -> None:
         self.public = public
         self.mac1_key = mac1_key(public)
         self.preshared_key = preshared_key
         # One exchange less in each handshake.
-        self.static_static = _noise.exchange(identity.private, public)
+        self.static_static = identity.private.exchange(public)
+
+    def wipe(self) -> None:
+        """Wipe what follows from both keys; the preshared key is the caller's."""
+        self.static_static.wipe()
 
 
 @dataclass(slots=True)
@@ -123,10 +133,10 @@ class _Symmetric:
     def mix_hash(self, data: bytes) -> None:
         self.hash = _noise.hash_of(self.hash, data)
 
-    def mix_key(self, material: bytes) -> None:
+    def mix_key(self, material: AnySecret) -> None:
         (self.chaining,) = _noise.derive(self.chaining, material, 1)
 
-    def mix_key_for(self, material: bytes) -> bytes:
+    def mix_key_for(self, material: AnySecret) -> bytes:
         self.chaining, key = _noise.derive(self.chaining, material, 2)
         return key
 
@@ -140,7 +150,7 @@ class _Symmetric:
         self.mix_hash(sealed)
         return plaintext
 
-    def mix_preshared(self, preshared_key: bytes) -> bytes:
+    def mix_preshared(self, preshared_key: AnySecret) -> bytes:
         self.chaining, middle, key = _noise.derive(self.chaining, preshared_key, 3)
         self.mix_hash(middle)
         return key
@@ -164,10 +174,10 @@ class Initiator:
     """An initiation that was sent, and waits for its response."""
 
     def __init__(
-        self, identity: Identity, remote: Remote, index: int, ephemeral: X25519PrivateKey, state: _Symmetric
+        self, identity: Identity, remote: Remote, index: int, ephemeral: _noise.PrivateKey, state: _Symmetric
     ) -> None:
         self.index = index
-        self._identity, self._remote = identity, remote
+        self._identity, self._preshared_key = identity, remote.preshared_key
         self._ephemeral, self._state = ephemeral, state
 
     def finish(self, message: bytes) -> SessionKeys:
@@ -187,17 +197,16 @@ class Initiator:
         state = self._state.copy()
         state.mix_hash(response.ephemeral)
         state.mix_key(response.ephemeral)
-        state.mix_key(_noise.exchange(self._ephemeral, response.ephemeral))
-        state.mix_key(_noise.exchange(self._identity.private, response.ephemeral))
-        key = state.mix_preshared(self._remote.preshared_key)
+        state.mix_key(self._ephemeral.exchange(response.ephemeral))
+        state.mix_key(self._identity.private.exchange(response.ephemeral))
+        key = state.mix_preshared(self._preshared_key)
         state.unseal(key, response.empty)
         send, receive = state.split()
         return SessionKeys(send, receive, self.index, response.sender, is_initiator=True)
 
-
-def _ephemeral(random: Callable[[int], bytes]) -> tuple[X25519PrivateKey, bytes]:
-    private = X25519PrivateKey.from_private_bytes(_noise.clamp(random(_noise.KEY_BYTES)))
-    return private, private.public_key().public_bytes_raw()
+    def wipe(self) -> None:
+        """Wipe the ephemeral key: the response, if it still comes, is of no use."""
+        self._ephemeral.wipe()
 
 
 def initiate(
@@ -208,11 +217,11 @@ def initiate(
     random: Callable[[int], bytes] = _noise.random_bytes,
 ) -> tuple[bytes, Initiator]:
     """Begin a handshake: the initiation without its MACs, and what takes the response."""
-    ephemeral, public = _ephemeral(random)
-    state = _begin(remote.public, public)
-    static = state.seal(state.mix_key_for(_noise.exchange(ephemeral, remote.public)), identity.public)
+    ephemeral = _noise.PrivateKey(random(_noise.KEY_BYTES))
+    state = _begin(remote.public, ephemeral.public)
+    static = state.seal(state.mix_key_for(ephemeral.exchange(remote.public)), identity.public)
     stamp = state.seal(state.mix_key_for(remote.static_static), timestamp)
-    message = Initiation(index, public, static, stamp).pack()
+    message = Initiation(index, ephemeral.public, static, stamp).pack()
     return message, Initiator(identity, remote, index, ephemeral, state)
 
 
@@ -250,16 +259,17 @@ class Opened:
         remote, self._remote = self._remote, None
         if remote is None:
             raise RuntimeError("respond() is for initiations that verify() has checked, and once for each")
-        ephemeral, public = _ephemeral(random)
+        ephemeral = _noise.PrivateKey(random(_noise.KEY_BYTES))
         state = self._state
-        state.mix_hash(public)
-        state.mix_key(public)
-        state.mix_key(_noise.exchange(ephemeral, self._initiation.ephemeral))
-        state.mix_key(_noise.exchange(ephemeral, remote.public))
+        state.mix_hash(ephemeral.public)
+        state.mix_key(ephemeral.public)
+        state.mix_key(ephemeral.exchange(self._initiation.ephemeral))
+        state.mix_key(ephemeral.exchange(remote.public))
+        ephemeral.wipe()
         key = state.mix_preshared(remote.preshared_key)
         empty = state.seal(key, b"")
         receive, send = state.split()
-        message = Response(index, self.sender, public, empty).pack()
+        message = Response(index, self.sender, ephemeral.public, empty).pack()
         return message, SessionKeys(send, receive, index, self.sender, is_initiator=False)
 
 
@@ -275,7 +285,7 @@ def open_initiation(identity: Identity, message: bytes) -> Opened:
     """
     initiation = parse_initiation(message)
     state = _begin(identity.public, initiation.ephemeral)
-    key = state.mix_key_for(_noise.exchange(identity.private, initiation.ephemeral))
+    key = state.mix_key_for(identity.private.exchange(initiation.ephemeral))
     return Opened(identity, initiation, state.unseal(key, initiation.static), state)
 
 

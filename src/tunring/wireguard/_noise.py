@@ -6,12 +6,14 @@ import hashlib
 import hmac
 import secrets
 import struct
+from typing import TypeAlias
 
+from tunring._core import Secret, wireguard_exchange, wireguard_public_key
 from tunring._extras import import_advice
 
 try:
     from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -24,10 +26,18 @@ TAG_BYTES = 16
 MAC_BYTES = 16
 XNONCE_BYTES = 24
 
+# Its first use imports more of that package. It must not be a device's: a child that is forked meanwhile would wait for
+# those modules without end.
+X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
+
 _ZERO_NONCE = bytes(12)
 
 #: The first four words of a ChaCha20 block.
 _CHACHA_CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")
+
+
+#: A secret, in memory of its own or in Python's.
+AnySecret: TypeAlias = bytes | Secret
 
 
 class AuthenticationError(ValueError):
@@ -39,17 +49,17 @@ def hash_of(*parts: bytes) -> bytes:
     return hashlib.blake2s(b"".join(parts)).digest()
 
 
-def mac_of(key: bytes, data: bytes) -> bytes:
+def mac_of(key: AnySecret, data: bytes) -> bytes:
     """The 16-byte keyed BLAKE2s of some data."""
     return hashlib.blake2s(data, digest_size=MAC_BYTES, key=key).digest()
 
 
-def same(one: bytes, other: bytes) -> bool:
+def same(one: AnySecret, other: AnySecret) -> bool:
     """Compare in constant time."""
     return hmac.compare_digest(one, other)
 
 
-def derive(chaining: bytes, material: bytes, count: int) -> tuple[bytes, ...]:
+def derive(chaining: bytes, material: AnySecret, count: int) -> tuple[bytes, ...]:
     """Derive 1 to 3 keys: HKDF with HMAC-BLAKE2s."""
     secret = hmac.digest(chaining, material, hashlib.blake2s)
     keys: list[bytes] = []
@@ -70,18 +80,37 @@ def public_of(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def exchange(private: X25519PrivateKey, public: bytes) -> bytes:
-    """Compute what the two sides share.
+class PrivateKey:
+    """A private key that is kept, in memory that no child process has, and its public key.
 
-    Raises
-    ------
-    AuthenticationError
-        It is all zeros, as with a public key of small order, which no honest peer has.
+    Parameters
+    ----------
+    raw : bytes or Secret
+        The 32 bytes. They are copied.
     """
-    try:
-        return private.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:
-        raise AuthenticationError("the public key is of small order") from None
+
+    __slots__ = ("public", "secret")
+
+    def __init__(self, raw: AnySecret) -> None:
+        self.secret = Secret(raw)
+        self.public = wireguard_public_key(self.secret)
+
+    def exchange(self, public: bytes) -> Secret:
+        """Compute what the two sides share.
+
+        Raises
+        ------
+        AuthenticationError
+            It is all zeros, as with a public key of small order, which no honest peer has.
+        """
+        shared = wireguard_exchange(self.secret, self.public, public)
+        if shared is None:
+            raise AuthenticationError("the public key is of small order")
+        return shared
+
+    def wipe(self) -> None:
+        """Wipe it. Each later use raises SessionClosed."""
+        self.secret.wipe()
 
 
 def seal(key: bytes, plaintext: bytes, associated: bytes) -> bytes:

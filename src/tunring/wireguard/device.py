@@ -111,7 +111,6 @@ class Device:
             raise ValueError("listen_port and mark are for a socket of the device's own, not for one that is given")
         if not isinstance(session, Session | Adapter):
             raise TypeError(f"a device needs a tunring.Session or a tunring.Adapter, not {session!r}")
-        self._key: Key | None = None
         self._mark = 0
         self._given_socket = socket
         self._own_socket: TunnelSocket | None = None
@@ -213,22 +212,35 @@ class Device:
 
     @property
     def private_key(self) -> Key | None:
-        """Our private key. It can be set: all sessions end, and the peers are asked for new ones when there is data."""
-        return self._key
+        """Our private key. Setting it ends all sessions; new ones begin when there is data.
+
+        Raises SessionClosed once the device is closed, which wipes the key, and in a forked child.
+        """
+        with self._engine.lock:
+            identity = self._engine.identity
+            return Key(bytes(identity.private.secret)) if identity else None
 
     @private_key.setter
     def private_key(self, key: Key | str | None) -> None:
         made = Key(key) if key is not None else None
         with self._engine.lock:
-            if made is None or self._key is None or made != self._key:
+            identity = self._engine.identity
+            if made is None or identity is None or not identity.has(made):
                 self._set_key(made)
 
     def _set_key(self, key: Key | None) -> None:
         identity = Identity(key) if key else None
-        if identity and PublicKey(identity.public) in self._engine.peers:
-            raise ValueError(f"a device can't be its own peer: the key's public half is {PublicKey(identity.public)}")
-        self._engine.set_identity(identity)
-        self._key = key if identity else None
+        public = PublicKey(identity.public) if identity else None
+        try:
+            if public in self._engine.peers:
+                raise ValueError(f"a device can't be its own peer: the key's public half is {public}")
+            self._engine.set_identity(identity)
+        except BaseException:
+            if identity and self._engine.identity is not identity:  # else Ctrl-C came at the end
+                identity.wipe()
+            raise
+        if identity and self._closed:  # by another thread, which may have found the old one only
+            identity.wipe()
 
     @property
     def public_key(self) -> PublicKey | None:
@@ -383,13 +395,19 @@ class Device:
         return self._closed
 
     def close(self) -> None:
-        """End the threads, wipe all keys, and close what is the device's own. Idempotent; from any thread."""
+        """End the threads, wipe all keys, and close the device's own session and socket.
+
+        Of the keys that the caller has passed, only the device's copies are wiped. Idempotent. May be called from any
+        thread.
+        """
         self._closed = True
         self._core.close()
         self._ended.set()
+        self._engine.wipe()
         for thread in self._threads:
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(_JOIN_SECONDS)
+        self._engine.wipe()  # what the threads have made meanwhile
         if self._own_socket:
             self._own_socket.close()
         if self._own_session:

@@ -90,8 +90,13 @@ class Peer:
 
     @property
     def preshared_key(self) -> Key | None:
-        """The key that both sides know in addition. It can be set: the next handshake uses it."""
-        return self._state.preshared_key
+        """The additional secret of both sides. It can be set: the next handshake uses it.
+
+        Raises SessionClosed once the peer is removed or the device closed, which wipes it, and in a forked child.
+        """
+        with self._engine.lock:
+            secret = self._state.preshared_key
+            return Key(bytes(secret)) if secret is not None else None
 
     @preshared_key.setter
     def preshared_key(self, key: Key | str | None) -> None:
@@ -173,7 +178,7 @@ def describe(peer: Peer) -> dict[str, Any]:
     endpoint = peer.endpoint
     return {
         "public_key": peer.public_key.base64,
-        "preshared_key": peer.preshared_key is not None,
+        "preshared_key": peer._state.preshared_key is not None,  # noqa: SLF001 - the key itself need not be read
         "endpoint": [endpoint.host, endpoint.port] if endpoint else None,
         "allowed_ips": [str(network) for network in peer.allowed_ips],
         "latest_handshake": peer.latest_handshake,
