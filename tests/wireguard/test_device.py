@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -12,31 +13,18 @@ import pytest
 
 import tunring
 from running import eventually
-from tunring import testing
 from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key, Peer, PublicKey
 from tunring.wireguard._engine import Engine
 from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tunring.wireguard._peer_state import PeerState
 
+if sys.platform == "linux":
+    from tunring._system import namespace_linux
+
 V4 = ("10.0.0.1", "10.0.0.2")
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
-
-
-@pytest.fixture
-def session(stack: ExitStack) -> tunring.Session:
-    host, made = testing.pair()
-    stack.enter_context(host)
-    return stack.enter_context(made)
 
 
 @pytest.fixture
@@ -295,6 +283,20 @@ def test_close_from_another_thread_ends_run(session: tunring.Session) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tunring-wireguard")]
 
 
+def test_close_while_another_thread_changes_the_port(session: tunring.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor of its network is not closed under the one that uses it."""
+    device = Device(session, private_key=Key.generate())
+    is_here = namespace_linux._is_here
+
+    def closed_meanwhile(descriptor: int) -> bool:
+        device.close()
+        return is_here(descriptor)
+
+    monkeypatch.setattr(namespace_linux, "_is_here", closed_meanwhile)
+    with pytest.raises(SessionClosed):
+        device.listen_port = 0
+
+
 def test_the_end_of_the_session_ends_run(session: tunring.Session) -> None:
     device = Device(session, private_key=Key.generate())
     timer = threading.Timer(0.2, session.close)
@@ -318,5 +320,21 @@ def test_async_with(session: tunring.Session) -> None:
         async with Device(session, private_key=Key.generate()) as device:
             assert "running" in repr(device)
         assert device.closed
+
+    asyncio.run(main())
+
+
+def test_async_with_cancelled_at_its_beginning(session: tunring.Session) -> None:
+    async def main() -> None:
+        device = Device(session, private_key=Key.generate())
+        with device._engine.lock:  # which its start waits for
+            task = asyncio.ensure_future(device.__aenter__())
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert device.closed
+        await asyncio.sleep(0.3)
+        assert not device._working
 
     asyncio.run(main())

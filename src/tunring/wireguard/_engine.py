@@ -89,15 +89,21 @@ class Engine:
     def want(self, peer: PeerState) -> None:
         """A handshake with a peer is wanted."""
         with self.lock:
+            self.poke(peer)
             peer.timers.want(wireguard_now())
-        self.poke(peer)
 
-    def add(self, public_key: PublicKey) -> PeerState:
+    def make_peer(self, public_key: PublicKey) -> PeerState:
         """Make a peer, without anything yet. The caller has the lock."""
         peer = PeerState(public_key, self.core.add_peer(), self._limits)
         peer.face = Peer(self, peer)
-        self.peers[public_key] = peer
         return peer
+
+    def add(self, peer: PeerState) -> None:
+        """Add a peer that has all but its allowed IPs. The caller has the lock."""
+        self.poke(peer)
+        self.peers[peer.public_key] = peer
+        if self._wiped:  # by another thread, which may not have found it
+            peer.wipe()
 
     def remove(self, peer: PeerState) -> None:
         """Remove a peer. The caller has the lock."""

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from tunring._core import Session, UdpSocket, _WireGuardDevice
 from tunring.errors import SessionClosed
 from tunring.wireguard._engine import Engine, Hooks
 from tunring.wireguard._handshake import Identity
+from tunring.wireguard._latch import Latch
 from tunring.wireguard._mtu import interface_mtu
 from tunring.wireguard._socket import TunnelSocket, check_mark, check_port
 from tunring.wireguard._timers import Limits
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from tunring._core import Endpoint
-    from tunring.wireguard.peer import EndpointLike, NetworkLike, Peer
+    from tunring.wireguard._peer_state import PeerState
+    from tunring.wireguard.peer import EndpointLike, Network, NetworkLike, Peer
 
     T = TypeVar("T")
 
@@ -115,9 +118,11 @@ class Device:
         self._given_socket = socket
         self._own_socket: TunnelSocket | None = None
         self._threads: list[threading.Thread] = []
-        self._ended = threading.Event()
+        self._working: list[tuple[int, Latch]] = []  # the threads that have begun, each with its end
+        self._ended = Latch()
+        self._process = os.getpid()
         self._failure: BaseException | None = None
-        self._namespace = -1
+        self._network: _Network | None = None
         self._closed = False
         self._hooks = Hooks()
         with ExitStack() as stack:
@@ -131,8 +136,7 @@ class Device:
             self._engine = Engine(self._core, self._hooks, _limits or Limits())
             self._mtu = interface_mtu(self._session.adapter)
             stack.callback(self._mtu.close)
-            self._namespace = _open_namespace()
-            stack.callback(self._close_namespace)
+            self._network = _Network()
             self._engine.every(_MTU_SECONDS, self._follow_mtu)
             if socket is not None:
                 self._core.set_socket(socket)
@@ -186,13 +190,23 @@ class Device:
                 raise ValueError(f"the device has the peer {key} already")
             if self._engine.identity and self._engine.identity.public == key.raw:
                 raise ValueError(f"a device can't be its own peer: {key} is its public key")
-            peer = self._engine.add(key)
-            peer.set_preshared_key(secret)
-            peer.timers.persistent_keepalive = seconds
-            peer.core.endpoint = peer.shown_endpoint = where
-            peer.core.set_allowed_ips(packed(networks))
-        self._engine.poke(peer)
+            peer = None
+            try:
+                peer = self._engine.make_peer(key)
+                peer.set_preshared_key(secret)
+                peer.timers.persistent_keepalive = seconds
+                peer.core.endpoint = peer.shown_endpoint = where
+                self._engine.add(peer)
+                # Last of all: what other peers lose by it is not given back.
+                peer.core.set_allowed_ips(packed(networks))
+            except BaseException:  # no memory, or Ctrl-C
+                if peer and not self._is_whole(peer, networks):
+                    self._engine.remove(peer)
+                raise
         return peer.face
+
+    def _is_whole(self, peer: PeerState, networks: Iterable[Network]) -> bool:
+        return self._engine.peers.get(peer.public_key) is peer and set(peer.face.allowed_ips) == set(networks)
 
     def remove_peer(self, key: Peer | PublicKey | Key | str) -> None:
         """Remove a peer: its keys are wiped, its staged packets dropped. Raises KeyError for an unknown peer."""
@@ -267,15 +281,17 @@ class Device:
             if port == old.port:
                 return
             new = self._here(lambda: TunnelSocket(port, self._mark))
+            self._own_socket, unused = new, old
             try:
                 self._core.set_socket(new.udp)
             except BaseException:
-                new.close()
+                if self._core.socket is not new.udp:  # else Ctrl-C came after it
+                    self._own_socket, unused = old, new
                 raise
-            self._own_socket = new
-            old.close()
-            if self._closed:  # by another thread, which may have found the old one only
-                new.close()
+            finally:
+                unused.close()
+                if self._closed:  # by another thread, which may have found the other one only
+                    self._own_socket.close()
 
     @property
     def mark(self) -> int | None:
@@ -286,8 +302,14 @@ class Device:
     def mark(self, mark: int | None) -> None:
         number = check_mark(mark)
         with self._engine.lock:
-            self._own().set_mark(number)
-            self._mark = number
+            own, before = self._own(), self._mark
+            try:
+                self._mark = number
+                own.set_mark(number)
+            except BaseException:
+                if not own.has_mark(number):  # else Ctrl-C came after it
+                    self._mark = before
+                raise
 
     def _own(self) -> TunnelSocket:
         if self._own_socket is None:
@@ -340,19 +362,21 @@ class Device:
         with self._engine.lock:
             if self._core.closed or self._closed:
                 raise SessionClosed(38, "the device is closed")
-            if self._threads:
-                return
-            self._follow_mtu()
-            parts = {"out": self._core.run_outgoing, "in": self._core.run_incoming, "handshakes": self._engine.run}
-            # Daemons: a device that nobody closed is closed at exit, when all other threads have ended.
-            self._threads = [
-                threading.Thread(target=self._run, args=(part,), name=f"tunring-wireguard-{name}", daemon=True)
-                for name, part in parts.items()
-            ]
+            if not self._threads:
+                self._follow_mtu()
+                parts = {"out": self._core.run_outgoing, "in": self._core.run_incoming, "handshakes": self._engine.run}
+                # Daemons: a device that nobody closed is closed at exit, when all other threads have ended.
+                self._threads = [
+                    threading.Thread(target=self._run, args=(part,), name=f"tunring-wireguard-{name}", daemon=True)
+                    for name, part in parts.items()
+                ]
             for thread in self._threads:
-                thread.start()
+                if thread.ident is None:  # Ctrl-C, or a lack of threads, may have ended an earlier start
+                    thread.start()
 
     def _run(self, part: Callable[[], None]) -> None:
+        end = Latch()
+        self._working.append((threading.get_ident(), end))
         try:
             part()
         except SessionClosed as error:
@@ -362,6 +386,7 @@ class Device:
             log.exception("a thread of the device ended")
             self._failure = self._failure or error
         self._ended.set()
+        end.set()
 
     def run(self) -> None:
         """Start, and wait until the device is closed, from another thread or a signal handler.
@@ -372,8 +397,8 @@ class Device:
             The session ended meanwhile, for example because its interface was removed (``reason`` "removed"). The
             device is closed then.
         """
-        self.start()
         try:
+            self.start()
             self.wait()
         finally:
             self.close()
@@ -404,20 +429,35 @@ class Device:
         self._core.close()
         self._ended.set()
         self._engine.wipe()
-        for thread in self._threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join(_JOIN_SECONDS)
+        self._await_threads()
         self._engine.wipe()  # what the threads have made meanwhile
         if self._own_socket:
             self._own_socket.close()
         if self._own_session:
             self._own_session.close()
         self._mtu.close()
-        self._close_namespace()
+        self._network = None
         _open_devices.discard(self)
 
+    def _await_threads(self) -> None:
+        """Wait until the threads are out of the device. One that has not begun finds it closed.
+
+        Not by joining them: that is not possible in a signal handler that has interrupted their start, and waits for
+        locks of :mod:`threading` that another start may have.
+        """
+        if self._process != os.getpid():
+            return  # a forked child has none of them
+        until = time.monotonic() + _JOIN_SECONDS
+        for ident, end in list(self._working):
+            if ident != threading.get_ident():
+                end.wait(max(0.0, until - time.monotonic()))
+
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # Ctrl-C, for example, which nobody would close it after
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -426,7 +466,11 @@ class Device:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        try:
+            await asyncio.to_thread(self.start)
+        except BaseException:  # as in __enter__; a cancelled task's thread goes on, and finds it closed
+            self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -447,21 +491,29 @@ class Device:
 
     def _here(self, make: Callable[[], T]) -> T:
         """Make something in the network namespace in which the device was made."""
-        if self._namespace < 0:
-            return make()
+        network = self._network  # held meanwhile, whoever closes the device
+        if network is None:
+            raise SessionClosed(38, "the device is closed")
+        return network.call(make)
+
+
+class _Network:
+    """The caller's network namespace. Its descriptor is open until nobody uses it any more."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        if sys.platform == "linux":
+            with suppress(OSError):
+                self._descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function there."""
+        if self._descriptor < 0:
+            return function()
         from tunring._system.namespace_linux import call_in_network
 
-        return call_in_network(self._namespace, make)
+        return call_in_network(self._descriptor, function)
 
-    def _close_namespace(self) -> None:
-        descriptor, self._namespace = self._namespace, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def _open_namespace() -> int:
-    """A descriptor of the caller's network namespace, or -1 where there are none."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    return -1
+    def __del__(self, *, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be empty already
+        if self._descriptor >= 0:
+            close(self._descriptor)

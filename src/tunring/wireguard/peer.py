@@ -116,8 +116,8 @@ class Peer:
     def endpoint(self, endpoint: EndpointLike | None) -> None:
         made = check_endpoint(endpoint)
         with self._engine.lock:
+            self._engine.poke(self._state)
             self._state.core.endpoint = self._state.shown_endpoint = made
-        self._engine.poke(self._state)
 
     @property
     def allowed_ips(self) -> tuple[Network, ...]:
@@ -145,8 +145,8 @@ class Peer:
     def persistent_keepalive(self, seconds: int | None) -> None:
         value = check_keepalive(seconds)
         with self._engine.lock:
+            self._engine.poke(self._state)
             self._state.timers.persistent_keepalive = value
-        self._engine.poke(self._state)
 
     @property
     def latest_handshake(self) -> float | None:
