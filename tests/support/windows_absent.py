@@ -45,6 +45,7 @@ ABSENT = {
     "tests/wireguard/test_close_by_handler_posix.py": "POSIX signals",
     "tests/wireguard/test_control_socket_posix.py": "a Unix socket; tests/windows has the pipe",
     "tests/wireguard/test_device.py::test_close_while_another_thread_changes_the_port": "a network namespace",
+    "tests/wireguard/test_fork_posix.py": "Windows doesn't fork",
     "tests/wireguard/test_interrupts_posix.py": "POSIX signals",
     "tests/wireguard/test_keys.py::test_public_keys_as_wg_has_them": "wg is not there",
     "tests/wireguard/test_many_peers.py::test_unreachable_peers_stall_nobody": "memory is counted in Linux's /proc",

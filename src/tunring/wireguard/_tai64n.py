@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import time
@@ -49,6 +50,10 @@ class Stamps:
         self._lock = threading.Lock()
         self._last = -1
 
+    def renew_lock(self) -> None:
+        """Take another lock: in a child, as another thread of the parent may have held it when the process forked."""
+        self._lock = threading.Lock()
+
     def next(self) -> bytes:
         """A new stamp."""
         with self._lock:
@@ -64,3 +69,6 @@ class Stamps:
 
 #: The process's: a device that is made anew must not begin before where the last one ended.
 STAMPS = Stamps()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=STAMPS.renew_lock)

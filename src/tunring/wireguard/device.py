@@ -13,6 +13,8 @@ import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
+import tunring._udp  # as namespace_linux
+import tunring.aead
 from tunring import Adapter
 from tunring._core import Session, UdpSocket, _WireGuardDevice
 from tunring.errors import SessionClosed
@@ -24,6 +26,10 @@ from tunring.wireguard._socket import TunnelSocket, check_mark, check_port
 from tunring.wireguard._timers import Limits
 from tunring.wireguard.keys import Key, PublicKey
 from tunring.wireguard.peer import check_endpoint, check_keepalive, check_networks, check_preshared, packed
+
+if sys.platform == "linux":
+    # The first device would import it: a child that is forked meanwhile would wait for the module without end.
+    import tunring._system.namespace_linux  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
