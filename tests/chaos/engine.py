@@ -96,7 +96,7 @@ class Actor(Generic[W]):
     random : random.Random
         Its own, by the run's seed and its number.
     world : object
-        What the operations are done on, shared by all.
+        The object of the operations, shared by all.
     """
 
     def __init__(self, engine: Engine[W], number: int) -> None:
@@ -157,7 +157,7 @@ class Engine(Generic[W]):
     Parameters
     ----------
     world : object
-        What the operations are done on.
+        The object of the operations.
     library : str
         The name of the library under test.
     seed : int
@@ -211,6 +211,8 @@ class Engine(Generic[W]):
 
     def explained_by_shortage(self, error: BaseException, shortages: int) -> bool:
         """True if the process may have run out of descriptors since `shortages` was looked at."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(self.explained_by_shortage(part, shortages) for part in error.exceptions)
         scarce = self.shortages != shortages or shortages % 2 == 1
         seen: set[int] = set()
         cause: BaseException | None = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,35 @@ def close_the_shared_adapter(actor: Actor) -> None:
             raise Wrong(f"the reason is {error.reason}") from error
     else:
         raise Wrong("a session starts on a closed adapter")
+
+
+@operation(weight=8)
+def close_adapters_while_another_thread_starts_a_session(actor: Actor) -> None:
+    """Each start is refused, or the close ends its session."""
+    for _ in range(5):
+        adapter = actor.world.bench.adapter()
+        begun: list[bool] = []
+        started: list[tunring.Session] = []
+
+        def start(
+            adapter: tunring.Adapter = adapter, begun: list[bool] = begun, started: list[tunring.Session] = started
+        ) -> None:
+            begun.append(True)
+            with contextlib.suppress(tunring.SessionClosed):
+                started.append(adapter.start_session(tunring.MIN_CAPACITY))
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        while not begun:  # with the GIL, which the other thread gives up as it starts the session
+            pass
+        for _ in range(actor.random.randrange(30)):
+            pass
+        try:
+            adapter.close()
+        finally:
+            thread.join()
+        if started and not started[0].closed:
+            raise Wrong("the session of a closed adapter is open")
 
 
 @operation(tunring.SessionClosed, tunring.NotFound, ValueError, weight=6)

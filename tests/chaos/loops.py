@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,15 @@ from engine import operation
 from traffic import how_full, sizes
 
 import tunring
+from running import FREE_THREADED
 from tunring.contrib import anyio as tunring_anyio
 
-if sys.platform != "win32":
+UVLOOP = sys.platform != "win32" and not (FREE_THREADED and not importlib.util.find_spec("uvloop"))
+if UVLOOP:
     import uvloop  # here, since Python 3.11's locks of imports don't bear the signals
+
+    # A process's first loop makes pipes for libuv, which aborts without a word where descriptors are scarce.
+    uvloop.new_event_loop().close()
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -29,7 +35,7 @@ SPELL = 0.15
 def _new_loop(actor: Actor) -> asyncio.AbstractEventLoop:
     if sys.platform == "win32":
         return asyncio.SelectorEventLoop() if actor.chance(0.5) else asyncio.ProactorEventLoop()
-    if actor.chance(0.5):
+    if UVLOOP and actor.chance(0.5):
         actor.note("uvloop")
         made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         return made

@@ -23,7 +23,7 @@ from traffic import offer, sizes
 
 import tunring
 import tunring.testing
-from running import SANITIZED
+from running import FREE_THREADED, SANITIZED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from world import Actor
 
 POSIX = ("linux", "darwin")
+
+#: Where a process with threads forks. In free-threaded Python 3.13, with this package or without, a child hangs now and
+#: then whose parent's threads raised exceptions at that moment.
+FORKING = ("nowhere",) if FREE_THREADED else POSIX
 
 #: Seconds after which a child hangs.
 CHILD_LIMIT = 20
@@ -93,7 +97,7 @@ def _check_descriptors() -> None:
         raise Wrong(f"a child has its parent's device: {found}")
 
 
-@operation(weight=2, systems=POSIX)
+@operation(weight=2, systems=FORKING)
 def fork(actor: Actor) -> None:
     if sys.platform == "win32":
         raise Skip
@@ -223,18 +227,27 @@ def send_a_signal(actor: Actor) -> None:
 def _kick_during(actor: Actor, call: Callable[[], object]) -> None:
     """Call a function, and let a handler raise in the main thread soon. The call may end before."""
     seconds = actor.random.random() * 0.02
-    kick = threading.Timer(seconds, os.kill, (os.getpid(), getattr(signal, "SIGUSR1", 0)))
+    # Not an Event: what raises within its own lock leaves that taken. The same goes for the start of a thread.
+    armed: list[bool] = []
+
+    def kick() -> None:
+        while not armed:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        os.kill(os.getpid(), getattr(signal, "SIGUSR1", 0))
+
+    kicker = threading.Thread(target=kick)
+    kicker.start()
     try:
         signals.raises = True
         try:
-            kick.start()
+            armed.append(True)
             call()
         finally:
             signals.raises = False
     except Kick:
         actor.note(f"kicked after {seconds * 1000:.1f} ms or before")
-    with contextlib.suppress(RuntimeError):  # the kick came before it was started
-        kick.join()
+    kicker.join()
 
 
 @operation(tunring.SessionClosed, weight=6, systems=POSIX, main=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,11 @@ TUNNELS = 2
 #: Peers besides the one that answers.
 STRANGERS = 30
 
+#: Windows has none.
+MARKS = [None, 1, 51820] if sys.platform == "linux" else [None]
+
 LIBRARIES = ("loopback",)
-SYSTEMS = ("linux",)
+SYSTEMS = ("linux", "win32")
 
 
 class FaultsOfThreads(logging.Handler):
@@ -248,7 +252,7 @@ def change_a_port_or_mark(actor: Actor) -> None:
     """While datagrams come and go by the old one. Marks take a privilege."""
     with use(actor) as (tunnel, side):
         if actor.chance(0.3):
-            side.device.mark = actor.random.choice([None, 1, 51820])
+            side.device.mark = actor.random.choice(MARKS)
             return
         side.device.listen_port = 0
         tunnel.other(side).peer().endpoint = ("127.0.0.1", side.device.listen_port)
