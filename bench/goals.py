@@ -43,8 +43,8 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         )
         for size, peer, ours, goal in (
             (64, "rust", "tunring", 1.2),
-            (1400, "rust", "tunring", 1.0),
-            (64, "go", "tunring-views", 0.85),
+            (1400, "rust", "tunring", 1.15),
+            (64, "go", "tunring-views", 1.0),
             (1400, "go", "tunring-views", 1.0),
             (64, "os", "tunring", 10),
             (1400, "os", "tunring", 2.7),
@@ -65,7 +65,7 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
             f"{TUN} receive",
         )
         for ours in ("tunring", "tunring-plain")
-        for size, how, goal in ((64, "drained", 1.3), (64, "live", 1.0), (1400, "drained", 1.0), (1400, "live", 1.0))
+        for size, how, goal in ((64, "drained", 1.3), (64, "live", 1.05), (1400, "drained", 1.1), (1400, "live", 1.05))
     ],
     *[
         (
@@ -88,7 +88,7 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
     ],
     ("TCP through a forwarder: tunring / wireguard-go's tun", "tcp", "tunring", "go", ">=", 1.0, f"{TUN} tcp"),
     ("TCP through a forwarder: tunring / read, write in C", "tcp", "tunring", "c", ">=", 2.0, f"{TUN} tcp"),
-    ("echo, p50: tunring / C", "echo p50", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
+    ("echo, p50: tunring / C", "echo p50", "tunring", "c", "<=", 1.05, f"{TUN} echo"),
     ("echo, p99: tunring / C", "echo p99", "tunring", "c", "<=", 1.1, f"{TUN} echo"),
     *[
         (f"official DLL, {what.format(size)}, by {batch}", f"dll {key} {size} {batch}", ours, other, sign, goal, DLL)
@@ -115,12 +115,16 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         for what, key, sign, side, goal in (
             ("TCP, Gbit/s", "tcp", ">=", "aes-256-gcm libcrypto", 2.2),
             ("TCP, Gbit/s", "tcp", ">=", "aes-256-gcm ipsec-mb", 2.5),
+            ("TCP, Gbit/s", "tcp", ">=", "aes-256-gcm boringssl", 2.2),
             ("TCP, Gbit/s", "tcp", ">=", "chacha20-poly1305 libcrypto", 1.5),
             ("TCP, Gbit/s", "tcp", ">=", "chacha20-poly1305 ipsec-mb", 1.8),
+            ("TCP, Gbit/s", "tcp", ">=", "chacha20-poly1305 boringssl", 1.5),
             ("processors per packet", "cpu", "<=", "aes-256-gcm libcrypto", 0.3),
             ("processors per packet", "cpu", "<=", "aes-256-gcm ipsec-mb", 0.3),
+            ("processors per packet", "cpu", "<=", "aes-256-gcm boringssl", 0.3),
             ("processors per packet", "cpu", "<=", "chacha20-poly1305 libcrypto", 0.55),
             ("processors per packet", "cpu", "<=", "chacha20-poly1305 ipsec-mb", 0.55),
+            ("processors per packet", "cpu", "<=", "chacha20-poly1305 boringssl", 0.55),
         )
     ],
     *[
@@ -128,11 +132,16 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         for what, part, key, sign, side, other, goal in (
             ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto", wireguard.OTHER, 1.5),
             ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring ipsec-mb", wireguard.OTHER, 1.8),
-            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto > wireguard-go", wireguard.OTHER, 1.1),
-            ("TCP, Gbit/s", "tcp", "tcp", ">=", "wireguard-go > tunring libcrypto", wireguard.OTHER, 1.1),
+            ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring boringssl", wireguard.OTHER, 1.5),
+            *(
+                ("TCP, Gbit/s", "tcp", "tcp", ">=", ends, wireguard.OTHER, 1.1)
+                for library in wireguard.FACING
+                for ends in (f"tunring {library} > wireguard-go", f"wireguard-go > tunring {library}")
+            ),
             ("TCP, Gbit/s", "tcp", "tcp", ">=", "tunring libcrypto", wireguard.BORINGTUN, 1.5),
             ("processors per packet", "tcp", "cpu", "<=", "tunring libcrypto", wireguard.OTHER, 0.55),
             ("processors per packet", "tcp", "cpu", "<=", "tunring ipsec-mb", wireguard.OTHER, 0.55),
+            ("processors per packet", "tcp", "cpu", "<=", "tunring boringssl", wireguard.OTHER, 0.55),
             ("idle ping, p50", "ping", "p50", "<=", "tunring libcrypto", wireguard.OTHER, 1.1),
             ("idle ping, p99", "ping", "p99", "<=", "tunring libcrypto", wireguard.OTHER, 1.1),
             ("bursts of 32", "bursts", "bursts tunring libcrypto", "<=", *wireguard.SPREADS[1::-1], 1.3),
@@ -178,8 +187,11 @@ GOALS: list[tuple[str, str, str, str, str, float, str]] = [
         )
     ],
     ("growth: 64 adapters / 1", "scaling adapters", "64", "1", "<=", 1.15, "python bench/scaling.py"),
-    ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.15, "python bench/scaling.py"),
+    ("growth: batches of 64 / 1024", "scaling batch", "64", "1024", "<=", 1.3, "python bench/scaling.py"),
 ]
+
+#: Nanoseconds that a memoryview of each packet may add.
+VIEW_GOAL = 35
 
 
 def rows(figures: Figures) -> list[str]:
@@ -196,8 +208,9 @@ def rows(figures: Figures) -> list[str]:
         taken = figures.get(f"ring receive {size}", {})
         if taken:
             added = Spread.of([a - b for a, b in zip(taken["views"], taken["lazily"], strict=True)])
-            met = "met" if added.median <= 60 else "**missed**"
-            lines.append(f"| a memoryview of each packet, {size} B, added ns | <= 60 | {added} | {met} | `{RING}` |")
+            met = "met" if added.median <= VIEW_GOAL else "**missed**"
+            what = f"a memoryview of each packet, {size} B, added ns"
+            lines.append(f"| {what} | <= {VIEW_GOAL} | {added} | {met} | `{RING}` |")
     return lines + handshake_rows(figures) + loss_rows(figures) + lookup_rows(figures)
 
 

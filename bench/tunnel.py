@@ -97,8 +97,6 @@ class Tunnel:
         self._get_ready()
 
     def _get_ready(self) -> None:
-        server = self._start(["iperf3", "-s"], self.ends[1])
-        wait_until(lambda: ":5201" in self.ends[1].run("ss", "-Hltn"), f"iperf3 did not listen ({server.args})")
         # Both have then heard of each other.
         self.ends[1].ping(INNER[0])
 
@@ -176,9 +174,17 @@ class Tunnel:
 
     def tcp(self, seconds: float) -> Taken:
         """One TCP connection."""
-        before = self._spent()
-        out = json.loads(self.ends[0].run("iperf3", "-c", INNER[1], "-J", "-t", str(seconds)))
-        spent = self._spent() - before
+        # A server of its own each time: one that goes on turns away who comes while it is busy with the turn before.
+        with self.ends[1].entered():
+            server = subprocess.Popen(["iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: ":5201" in self.ends[1].run("ss", "-Hltn"), "iperf3 did not listen")
+            before = self._spent()
+            out = json.loads(self.ends[0].run("iperf3", "-c", INNER[1], "-J", "-t", str(seconds)))
+            spent = self._spent() - before
+        finally:
+            server.kill()
+            server.wait()
         found = out.get("end", {}).get("sum_received")
         if not found:
             raise RuntimeError(f"iperf3 through {self.side}: {out.get('error', out)}")

@@ -38,11 +38,12 @@ SERVICE = [sys.executable, "-m", "tunring.cli.wireguard_service", "-f"]
 SOCKETS = Path("/var/run/wireguard")
 ARROW = " > "
 BORINGTUN = "boringtun"
+#: With wireguard-go at the other end: the library that everybody has, and the fastest without AVX-512.
+FACING = ("libcrypto", "boringssl")
 SIDES = (
     OTHER,
     *(f"tunring {library}" for library in LIBRARIES),
-    f"tunring {LIBRARIES[0]}{ARROW}{OTHER}",
-    f"{OTHER}{ARROW}tunring {LIBRARIES[0]}",
+    *(ends for library in FACING for ends in (f"tunring {library}{ARROW}{OTHER}", f"{OTHER}{ARROW}tunring {library}")),
     BORINGTUN,
 )
 
