@@ -172,7 +172,7 @@ def test_a_client_that_does_not_read_blocks_nobody(server: tuple[ControlServer, 
         assert eventually(lambda: control_threads(made) == 1)
         assert len(ask(path)["peers"][0]["allowed_ips"]) == 20_000
         device.private_key = PRIVATE
-        assert control_threads(made) == 1
+        assert eventually(lambda: control_threads(made) == 1)  # the one that answered ask() is on its way out
         made.close()
         assert eventually(lambda: control_threads(made) == 0)
 
