@@ -163,14 +163,14 @@ def check_instructions(base: str) -> list[str]:
 # ---- Ratios ----
 
 
-def check_ratios() -> list[str]:
-    """Works that take too much of what they are compared with."""
+def check_ratios() -> dict[tuple[str, str], str]:
+    """Works that take too much of what they are compared with, and how much that is."""
     sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/linux")]
     from netns import may_make_namespaces
     from ring import BATCH, ring_turns
     from tun import receive
 
-    failures = []
+    failures = {}
 
     def check(what: str, turns: Turns, side: str, other: str, limit: float) -> None:
         # The best of both: what a busy machine adds is in neither.
@@ -178,7 +178,7 @@ def check_ratios() -> list[str]:
         line = f"{what}: {ratio:.2f} of {other}, at most {limit:.2f}"
         print("  " + line)
         if ratio > limit:
-            failures.append(line)
+            failures[what, other] = line
 
     for size in (64, 1400):
         ring = ring_turns(size, BATCH, turns=7)
@@ -209,7 +209,10 @@ def main() -> int:
         failures += check_instructions(options.base)
     if not options.what or "ratios" in options.what:
         print("ratios")
-        failures += check_ratios()
+        # What is slow every time counts: all turns of a work may have met a busy machine.
+        if slow := check_ratios():
+            print("ratios, once more")
+            failures += [line for work, line in check_ratios().items() if work in slow]
     for failure in failures:
         print("SLOWER:", failure)
     print(f"{len(failures)} became slower" if failures else "nothing became slower")
