@@ -153,14 +153,9 @@ sanitized()
 step_sanitized()
 {
     need_sanitized || return
-    local code=0 options=(-m pytest --timeout 300 -p no:cacheprovider)
-    export -f sanitized
-    # The tests that need a kernel run beside the others: both wait more than they compute.
-    env --default-signal=INT bash -c 'sanitized "$@"' - "${options[@]}" tests/linux >"$work/sanitized.log" 2>&1 &
-    sanitized "${options[@]}" --ignore tests/linux >"$work/others.log" 2>&1 || { code=1; cat "$work/others.log"; }
-    tail -n 1 "$work/others.log"
-    wait $! || { code=1; cat "$work/sanitized.log"; }
-    tail -n 1 "$work/sanitized.log"
+    sanitized tests/suite.py --timeout=300 >"$work/sanitized.log" 2>&1
+    local code=$?
+    if [ $code = 0 ]; then grep -E '^=+ [0-9]+ passed' "$work/sanitized.log"; else cat "$work/sanitized.log"; fi
     return $code
 }
 
@@ -361,7 +356,7 @@ step_newest()
         quietly "$work/newest/bin/pip" install -q --disable-pip-version-check 'pip>=25.1' &&
         quietly "$work/newest/bin/pip" install -q --disable-pip-version-check --group test . || return
     "$work/newest/bin/python" -VV
-    "$work/newest/bin/python" -m pytest
+    "$work/newest/bin/python" tests/suite.py
 }
 
 # need_freethreaded: an environment of Python without a GIL in $freethreaded, made once in a run.
@@ -386,7 +381,7 @@ step_freethreaded()
     # Modules that don't know of it turn the GIL on otherwise.
     export PYTHON_GIL=0 TUNRING_APART_SECONDS=60
     # Two files compare with what cryptography computes, which has no wheel.
-    "$python" -m pytest --timeout 1200 -p no:cacheprovider tests/unit tests/lifetime tests/threads tests/aio \
+    "$python" tests/suite.py --timeout 1200 tests/unit tests/lifetime tests/threads tests/aio \
         tests/property --ignore=tests/unit/test_aead_{vectors,boringssl_posix}.py || return
     for library in loopback tun_linux; do
         "$python" tests/chaos/run.py --library $library --seconds 60 || return
@@ -404,7 +399,7 @@ step_freethreaded_thread()
     packages=("$freethreaded"/lib/python*/site-packages)
     export PYTHON_GIL=0 PYTHONPATH=$work/thread:${packages[0]}
     export TSAN_OPTIONS="suppressions=$PWD/.ci/thread_sanitizer.txt exitcode=0 log_path=$reports/of"
-    "$python" -m pytest --timeout 600 -p no:cacheprovider tests/threads/test_{shared,batch_shared,capture}.py \
+    "$python" tests/suite.py --timeout 600 tests/threads/test_{shared,batch_shared,capture}.py \
         tests/threads/test_{reserve_close,changing_list,senders,close_wakes}.py tests/lifetime/test_{close,views}.py \
         tests/unit/test_{batch,parts,reserve,udp}.py tests/aio && "$python" tests/chaos/run.py --seconds 45
     code=$?
@@ -416,7 +411,7 @@ step_freethreaded_thread()
 # full: the tests at length
 step_long_test()
 {
-    step_build && HYPOTHESIS_PROFILE=full .venv-test/bin/python -m pytest --timeout 1200
+    step_build && HYPOTHESIS_PROFILE=full .venv-test/bin/python tests/suite.py --timeout=1200
 }
 
 # full: the benchmarks

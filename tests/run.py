@@ -38,7 +38,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     programs = subprocess.run([sys.executable, "tests/c/run.py"], cwd=ROOT, check=False)
-    suite = subprocess.run([python, "-m", "pytest", *pytest_arguments], cwd=ROOT, check=False)
+    suite = subprocess.run([python, "tests/suite.py", *pytest_arguments], cwd=ROOT, check=False)
     return programs.returncode or suite.returncode
 
 

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ import same_tests
 import windows_python
 from downloads import ROOT, pip_of, run, sha256
 from wine import Wine, windows_path
+
+import second_try
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,16 +124,31 @@ class _Bench(NamedTuple):
         }
 
 
-def _run_share(bench: _Bench, share: list[str], report: Path) -> tuple[int, str]:
-    """Runs some of the tests; returns pytest's exit code and closing line."""
-    arguments = ["-m", "pytest", "-p", "no:cacheprovider", "--timeout=300", "-o", "junit_family=xunit1"]
-    arguments.append(f"--junit-xml={windows_path(report)}")
-    # Two shares that import scapy at once would have each other's half-written cache.
-    cache = report.with_suffix(".cache")
-    cache.mkdir(exist_ok=True)
-    variables = {**bench.variables, "XDG_CACHE_HOME": windows_path(cache)}
-    code, lines = bench.wine.run(bench.python, [*arguments, *share], variables, ROOT)
-    return code, lines[-1] if lines else "no output"
+class _Share:
+    """Some of the tests, and the code and closing line with which pytest ended last."""
+
+    def __init__(self, bench: _Bench, tests: list[str], report: Path) -> None:
+        self._bench = bench
+        self._report = report
+        # Two shares that import scapy at once would have each other's half-written cache.
+        self._cache = report.with_suffix(".cache")
+        shutil.rmtree(self._cache, ignore_errors=True)
+        self._cache.mkdir()
+        cache = windows_path(self._cache / "pytest")
+        self._arguments = ["-m", "pytest", "--timeout=300", "-o", f"cache_dir={cache}", *tests]
+        self.code = 0
+        self.line = "no output"
+
+    def run(self, further: list[str]) -> tuple[int, str]:
+        """Runs them with further arguments; returns the code and the output."""
+        variables = {**self._bench.variables, "XDG_CACHE_HOME": windows_path(self._cache)}
+        self.code, lines = self._bench.wine.run(self._bench.python, [*self._arguments, *further], variables, ROOT)
+        self.line = lines[-1] if lines else "no output"
+        return self.code, "\n".join(lines)
+
+    def run_first(self) -> tuple[int, str]:
+        """Runs them and writes the report."""
+        return self.run(["-o", "junit_family=xunit1", f"--junit-xml={windows_path(self._report)}"])
 
 
 def _race(bench: _Bench, sends: int) -> int:
@@ -194,9 +212,10 @@ def _test(options: argparse.Namespace, bench: _Bench, workers: ThreadPoolExecuto
     reports = [bench.root / f"report-{number}.xml" for number in range(len(shares))]
     for report in reports:
         report.unlink(missing_ok=True)
-    tests = [workers.submit(_run_share, bench, share, report) for share, report in zip(shares, reports, strict=True)]
+    tests = [_Share(bench, share, report) for share, report in zip(shares, reports, strict=True)]
+    running = [workers.submit(share.run_first) for share in tests]
     checks = None if options.pytest else workers.submit(_checks, bench, wheel)
-    ends = [test.result() for test in tests]
+    ends = [run.result() for run in running]
     reports = [report for report in reports if report.exists()]  # not of a Python that crashed
     faults = []
     if checks:
@@ -211,9 +230,10 @@ def _test(options: argparse.Namespace, bench: _Bench, workers: ThreadPoolExecuto
     if checks and not faults:
         print("wintun.h says what the official one does; the wheel has what it should have, the official DLL included")
         print("the tests are the same by name as here, but for those in windows_absent.py")
-    for code, line in ends:
-        print(f"pytest: exit code {code}: {line}")
-    return max(code for code, _ in ends) or bool(faults)
+    for share, end in zip(tests, ends, strict=True):
+        second_try.of_pytest(share.run, *end)
+        print(f"pytest: exit code {share.code}: {share.line}")
+    return max(share.code for share in tests) or bool(faults)
 
 
 def main() -> int:
