@@ -68,7 +68,7 @@ class Flood:
         self._packets = []
         for stranger, _ in zip(itertools.cycle(strangers), range(1000), strict=False):
             remote = _handshake.Remote(stranger, public)
-            message, _ = _handshake.initiate(stranger, remote, chance.getrandbits(32), STAMPS.next())
+            message, _ = _handshake.initiate(stranger, remote, chance.getrandbits(32), STAMPS.next(public))
             self._packets.append(_datagram(chance, _handshake.add_macs(message, remote.mac1_key, None)))
         self._socket = namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.sent = 0

@@ -38,7 +38,7 @@ class Side:
     stamps: _tai64n.Stamps
 
     def initiate(self, index: int, now: int = 0) -> bytes:
-        return self.exchange.initiate(self.identity, self.remote, index, self.stamps.next(), now)
+        return self.exchange.initiate(self.identity, self.remote, index, self.stamps.next(self.remote.public), now)
 
     def respond(self, message: bytes, index: int, now: int = 0) -> tuple[bytes, SessionKeys]:
         opened = _handshake.open_initiation(self.identity, message)

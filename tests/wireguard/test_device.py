@@ -16,6 +16,7 @@ from running import eventually
 from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key, Peer, PublicKey
 from tunring.wireguard._engine import Engine
+from tunring.wireguard._timers import SECOND, Limits
 from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
@@ -99,6 +100,40 @@ def test_both_begin_at_once(ends: tuple[End, End]) -> None:
     packet = ipv4(*V4)
     a.host.send([packet])
     assert eventually(lambda: packet in b.received(1))
+
+
+def test_packets_wait_for_an_endpoint(ends: tuple[End, End]) -> None:
+    a, b = ends
+    at_a = a.add(b, V4[1], with_endpoint=False)
+    b.add(a, V4[0], with_endpoint=False)
+    packet = ipv4(*V4)
+    a.host.send([packet])
+    assert eventually(lambda: at_a._state.timers.attempting)
+    time.sleep(0.2)  # the attempt is made
+    at_a.endpoint = tunring.Endpoint("127.0.0.1", b.device.listen_port)
+    assert b.received(timeout=3) == [packet]
+
+
+def test_packets_wait_for_a_private_key(ends: tuple[End, End]) -> None:
+    a, b = ends
+    at_a, _ = join(a, b)
+    a.device.private_key = None
+    packet = ipv4(*V4)
+    a.host.send([packet])
+    assert eventually(lambda: at_a._state.timers.attempting)
+    time.sleep(0.2)
+    a.device.private_key = a.key
+    assert b.received(timeout=3) == [packet]
+
+
+def test_packets_do_not_wait_without_end_for_a_private_key(stack: ExitStack) -> None:
+    limits = Limits(retry=SECOND // 10, attempt=SECOND // 2)
+    a, b = End(stack, _limits=limits), End(stack)
+    at_a, _ = join(a, b)
+    a.device.private_key = None
+    a.host.send([ipv4(*V4)])
+    assert eventually(lambda: at_a._state.timers.attempting)
+    assert eventually(lambda: at_a._state.core.staged == 0)
 
 
 def test_hooks(stack: ExitStack, ends: tuple[End, End]) -> None:

@@ -19,11 +19,11 @@ def slow():
     go_on.wait()
     return clock()
 STAMPS._clock = slow
-thread = threading.Thread(target=STAMPS.next, daemon=True)
+thread = threading.Thread(target=STAMPS.next, args=[bytes(32)], daemon=True)
 thread.start()
 inside.wait()
 STAMPS._clock = clock
-child(STAMPS.next)
+child(lambda: STAMPS.next(bytes(32)))
 go_on.set()
 thread.join()
 left.close(); right.close()

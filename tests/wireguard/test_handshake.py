@@ -110,7 +110,7 @@ def test_who_knows_only_public_keys_is_no_peer() -> None:
     # It says that it is a.
     liar.public = a.identity.public
     remote = _handshake.Remote(liar, b.identity.public)
-    message, _ = _handshake.initiate(liar, remote, 1, a.stamps.next())
+    message, _ = _handshake.initiate(liar, remote, 1, a.stamps.next(b.identity.public))
     opened = _handshake.open_initiation(b.identity, message + bytes(32))
     assert opened.static == a.identity.public
     with pytest.raises(_noise.AuthenticationError):
@@ -269,17 +269,48 @@ def test_simultaneous_initiations(order: tuple[int, ...]) -> None:
 # ---- Time stamps ------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(-(10**9), 4 * 10**18), min_size=1, max_size=60))
-def test_time_stamps_rise_whatever_the_clock_does(times: list[int]) -> None:
-    clock = iter(times)
+@given(st.lists(st.tuples(st.integers(-(10**9), 4 * 10**18), st.sampled_from([b"a", b"b"])), min_size=1, max_size=60))
+def test_time_stamps_rise_whatever_the_clock_does(times: list[tuple[int, bytes]]) -> None:
+    clock = iter(time for time, _ in times)
     stamps = _tai64n.Stamps(lambda: next(clock))
-    made = [stamps.next() for _ in times]
-    assert made == sorted(set(made))
-    for stamp in made:
-        assert len(stamp) == 12
-        assert _tai64n.decode(stamp) % 10**9 % (1 << 24) == 0
-    first = max(times[0], 0)
-    assert _tai64n.decode(made[0]) <= first < _tai64n.decode(made[0]) + (1 << 24)
+    made: dict[bytes, list[bytes]] = {b"a": [], b"b": []}
+    for _, peer in times:
+        made[peer].append(stamps.next(peer))
+    for ones in made.values():
+        assert ones == sorted(set(ones))
+        for stamp in ones:
+            assert len(stamp) == 12
+            assert _tai64n.decode(stamp) % 10**9 % (1 << 24) == 0
+    first = max(times[0][0], 0)
+    found = _tai64n.decode(made[times[0][1]][0])
+    assert found <= first < found + (1 << 24)
+
+
+def test_many_peers_do_not_carry_time_stamps_ahead_of_the_clock() -> None:
+    """After a restart they begin by the clock again, and a peer that has seen a later one refuses them."""
+    now = 1_700_000_000 * 10**9
+    stamps = _tai64n.Stamps(lambda: now)
+    seen = {number: stamps.next(number.to_bytes(32)) for number in range(5_000)}
+    assert {_tai64n.decode(stamp) for stamp in seen.values()} == {now}
+    for _ in range(20):
+        now += 5 * 10**9
+        for number, last in seen.items():
+            seen[number] = stamps.next(number.to_bytes(32))
+            assert seen[number] > last
+    assert {_tai64n.decode(stamp) for stamp in seen.values()} == {now}
+
+
+def test_time_stamps_that_the_clock_has_passed_take_no_memory() -> None:
+    now = 1_700_000_000 * 10**9
+    stamps = _tai64n.Stamps(lambda: now)
+    first = stamps.next(bytes(32))
+    for number in range(1, 20_000):
+        now += 10**8
+        stamps.next(number.to_bytes(32))
+    assert len(stamps._last) < 3_000
+    # The clock is set back, and the first peer has been forgotten.
+    now = 0
+    assert stamps.next(bytes(32)) > first
 
 
 def test_a_time_stamp_as_bytes() -> None:

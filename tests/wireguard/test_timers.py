@@ -54,7 +54,7 @@ def test_a_handshake_is_tried_for_ninety_seconds() -> None:
     while not (due := timers.look(now, stamps)).give_up:
         assert due.initiate == (due.next == now)
         if due.initiate:
-            assert due.is_retry == bool(sent)
+            assert due.unanswered == bool(sent)
             sent.append(now)
             timers.initiated(now)
             stamps.send(now)
@@ -67,6 +67,35 @@ def test_a_handshake_is_tried_for_ninety_seconds() -> None:
     # Wanted again, it begins at once: the last initiation is old enough.
     timers.want(now)
     assert timers.look(now, stamps).initiate
+
+
+def test_what_could_not_be_sent_does_not_hold_up_the_next_try() -> None:
+    timers, stamps = make(), Stamps()
+    timers.want(START)
+    assert timers.look(START, stamps).initiate
+    timers.unable(START)
+    due = timers.look(START, stamps)
+    assert (due.initiate, due.next) == (False, START + 5 * SECOND)
+    timers.hurry(START + SECOND)
+    assert timers.look(START + SECOND, stamps).initiate
+    timers.initiated(START + SECOND)
+    # Another one has to wait, as something was sent.
+    timers.hurry(START + 2 * SECOND)
+    assert timers.look(START + 2 * SECOND, stamps).next == START + 6 * SECOND
+    timers.completed()
+    timers.hurry(START + 3 * SECOND)
+    assert timers.look(START + 3 * SECOND, stamps) == Due()
+
+
+def test_what_can_not_be_sent_is_given_up() -> None:
+    timers, stamps, now = make(), Stamps(), START
+    timers.want(START)
+    while not (due := timers.look(now, stamps)).give_up:
+        if due.initiate:
+            timers.unable(now)
+        else:
+            now = due.next
+    assert now == START + 90 * SECOND
 
 
 def test_packets_that_go_on_coming_prolong_it() -> None:
@@ -126,6 +155,7 @@ def test_a_handshake_after_fifteen_seconds_without_an_answer() -> None:
     assert timers.look(START, stamps).next == START + 15 * SECOND
     due = timers.look(START + 15 * SECOND, stamps)
     assert due.initiate
+    assert due.unanswered
     timers.initiated(START + 15 * SECOND)
     stamps.send(START + 15 * SECOND)
     # The same silence does not begin another attempt, until there is new data.

@@ -126,10 +126,11 @@ class Engine:
             # A handshake that has come as far as its private key, without the lock, raises SessionClosed.
             old.wipe()
         self.core.set_identity(None, None)
+        now = wireguard_now()
         for peer in self.peers.values():
             self._forget_initiation(peer)
             peer.forget_identity()
-            peer.timers.stop()
+            peer.timers.hurry(now)
             peer.core.wipe_keys()
             self.poke(peer)
         if identity:
@@ -341,7 +342,7 @@ class Engine:
                     peer.core.drop_staged()
                     self._forget_initiation(peer)
                 if due.initiate:
-                    self._initiate(peer, due.is_retry)
+                    self._initiate(peer, due.unanswered)
                 elif due.keepalive:
                     if not peer.core.send_keepalive():
                         peer.timers.want(now)
@@ -358,17 +359,18 @@ class Engine:
             if due != NEVER:
                 heapq.heappush(self._heap, (due, next(self._numbers), peer))
 
-    def _initiate(self, peer: PeerState, is_retry: bool) -> None:
+    def _initiate(self, peer: PeerState, unanswered: bool) -> None:
         remote = peer.remote_for(self.identity) if self.identity else None
-        if self.identity is None or remote is None:
-            peer.timers.stop()
-            return
-        now = wireguard_now()
-        peer.timers.initiated(now)
         endpoint = peer.core.endpoint
-        if is_retry and endpoint and endpoint.local:
+        now = wireguard_now()
+        if self.identity is None or remote is None or endpoint is None:
+            peer.timers.unable(now)
+            return
+        peer.timers.initiated(now)
+        if unanswered and endpoint.local:
             # Perhaps it is our address that nobody answers to any more.
             peer.core.endpoint = Endpoint(endpoint.host, endpoint.port, interface=endpoint.interface)
         self._forget_initiation(peer)
         index = self.core.new_index(peer.core)
-        peer.core.send_handshake(peer.exchange.initiate(self.identity, remote, index, STAMPS.next(), now))
+        stamp = STAMPS.next(peer.public_key.raw)
+        peer.core.send_handshake(peer.exchange.initiate(self.identity, remote, index, stamp, now))

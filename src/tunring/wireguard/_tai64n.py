@@ -21,6 +21,9 @@ _SECOND = 1_000_000_000
 #: Stamps are multiples of it within their second, some 17 ms.
 _GRAIN = 1 << 24
 
+#: Stamps that are kept before those that the clock has passed are looked for.
+_FEW = 1024
+
 _LAYOUT = struct.Struct(">QI")
 
 
@@ -37,7 +40,10 @@ def decode(stamp: bytes) -> int:
 
 
 class Stamps:
-    """A source of stamps, of which each is greater than all before, whatever the clock does. Any thread may ask.
+    """A source of stamps, of which each is greater than all before for the same peer, whatever the clock does.
+
+    Any thread may ask. Each peer is counted for itself: one counter for all would run ahead of the clock where many
+    peers are tried, and after a restart all would refuse us until the clock has caught up.
 
     Parameters
     ----------
@@ -48,23 +54,38 @@ class Stamps:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._last = -1
+        #: The latest time that the clock has shown.
+        self._now = 0
+        #: The last stamps by public key; who is missing has had one that is before now.
+        self._last: dict[bytes, int] = {}
+        self._limit = _FEW
 
     def renew_lock(self) -> None:
         """Take another lock: in a child, as another thread of the parent may have held it when the process forked."""
         self._lock = threading.Lock()
 
-    def next(self) -> bytes:
-        """A new stamp."""
+    def next(self, peer: bytes) -> bytes:
+        """A new stamp for the peer with this public key."""
         with self._lock:
-            seconds, rest = divmod(max(self._clock(), 0), _SECOND)
-            stamp = seconds * _SECOND + rest // _GRAIN * _GRAIN
-            if stamp <= self._last:
-                seconds, rest = divmod(self._last, _SECOND)
-                rest += _GRAIN
-                stamp = seconds * _SECOND + rest if rest < _SECOND else (seconds + 1) * _SECOND
-            self._last = stamp
+            self._now = max(self._now, _truncated(self._clock()))
+            stamp = max(self._now, _after(self._last.get(peer, -1)))
+            if len(self._last) >= self._limit:
+                self._last = {key: last for key, last in self._last.items() if last >= self._now}
+                self._limit = max(_FEW, 2 * len(self._last))
+            self._last[peer] = stamp
             return encode(stamp)
+
+
+def _truncated(nanoseconds: int) -> int:
+    seconds, rest = divmod(nanoseconds, _SECOND)
+    return seconds * _SECOND + rest // _GRAIN * _GRAIN
+
+
+def _after(stamp: int) -> int:
+    """The next stamp after one."""
+    seconds, rest = divmod(stamp, _SECOND)
+    rest = rest // _GRAIN * _GRAIN + _GRAIN
+    return seconds * _SECOND + rest if rest < _SECOND else (seconds + 1) * _SECOND
 
 
 #: The process's: a device that is made anew must not begin before where the last one ended.

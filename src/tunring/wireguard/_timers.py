@@ -73,7 +73,8 @@ class Due:
     wipe: bool = False
     give_up: bool = False
     initiate: bool = False
-    is_retry: bool = False
+    #: Something before this initiation was not answered.
+    unanswered: bool = False
     keepalive: bool = False
     next: int = NEVER
 
@@ -103,6 +104,8 @@ class Timers:
         # The time stamp whose lack of an answer caused a handshake, and when it did.
         self._seen_unanswered = 0
         self._seen_at = 0
+        # The handshake that is wanted is one for such a lack.
+        self._suspicious = False
         self._wiped = 0
         self._tried_keepalive = 0
 
@@ -121,14 +124,26 @@ class Timers:
         self._attempt_until = now + self._limits.attempt
         if not self.attempting:
             self._tries = 0
-            earliest = self._last_initiation + self._limits.retry if self._last_initiation else now
-            self._initiate_at = max(now, earliest)
+            self._initiate_at = self._earliest(now)
+
+    def _earliest(self, now: int) -> int:
+        return max(now, self._last_initiation + self._limits.retry) if self._last_initiation else now
 
     def initiated(self, now: int) -> None:
         """An initiation was sent, or could not be: it counts."""
         self._last_initiation = now
         self._tries += 1
         self._initiate_at = now + self._limits.retry + self._jitter(self._limits.jitter)
+
+    def unable(self, now: int) -> None:
+        """Nothing could be sent, for lack of an endpoint or of a private key that goes with the peer's key."""
+        self._initiate_at = now + self._limits.retry
+
+    def hurry(self, now: int) -> None:
+        """The endpoint or the identity has changed: what is wanted is tried as soon as the last initiation allows."""
+        self._tries = 0
+        if self.attempting:
+            self._initiate_at = self._earliest(now)
 
     def responded(self, now: int) -> None:
         """A response was sent, which an initiation of ours must not cross."""
@@ -140,10 +155,7 @@ class Timers:
         """A handshake is complete, and both sides know."""
         self._initiate_at = NEVER
         self._tries = 0
-
-    def stop(self) -> None:
-        """Forget what was wanted: the peer can't be reached with this identity."""
-        self.completed()
+        self._suspicious = False
 
     def look(self, now: int, stamps: Stamps, *, reachable: bool = True) -> Due:
         """Find what is due.
@@ -160,7 +172,7 @@ class Timers:
         wipe, wipe_at = self._wipe(now, stamps)
         unanswered_at = self._unanswered(now, stamps)
         give_up = initiate = False
-        is_retry = self._tries > 0
+        unanswered = self._tries > 0 or self._suspicious
         if self._initiate_at <= now:
             if now >= self._attempt_until:
                 self.completed()
@@ -176,7 +188,7 @@ class Timers:
             wipe=wipe,
             give_up=give_up,
             initiate=initiate,
-            is_retry=initiate and is_retry,
+            unanswered=initiate and unanswered,
             keepalive=keepalive,
             next=now if initiate or keepalive else min(wipe_at, unanswered_at, keepalive_at, self._initiate_at),
         )
@@ -205,6 +217,7 @@ class Timers:
         elif now < since + self._limits.unanswered:
             return since + self._limits.unanswered
         self._seen_unanswered, self._seen_at = since, now
+        self._suspicious = True
         self.want(now)
         return now + self._limits.unanswered
 

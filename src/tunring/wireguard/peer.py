@@ -6,7 +6,7 @@ import ipaddress
 import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tunring._core import Endpoint
+from tunring._core import Endpoint, wireguard_now
 from tunring.wireguard.keys import Key
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Peer:
         with self._engine.lock:
             self._engine.poke(self._state)
             self._state.core.endpoint = self._state.shown_endpoint = made
+            self._state.timers.hurry(wireguard_now())
 
     @property
     def allowed_ips(self) -> tuple[Network, ...]:
