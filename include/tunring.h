@@ -251,7 +251,7 @@ typedef struct tunring_origins
 typedef struct tunring_lease
 {
     tunring_source *source;
-    _Atomic uint32_t state; /* lease.c */
+    _Atomic uint64_t state; /* lease.c */
     _Atomic uint32_t left;  /* slots not let go yet */
     bool reserved;          /* room to send, rather than packets received */
     bool sealed;            /* datagrams that a Sealer made: nothing for a session to send */
@@ -274,20 +274,21 @@ typedef struct tunring_part
     tunring_slot slots[];
 } tunring_part;
 
-/* Holds one slot against being let go. False if it was, or if it is of another level. May be called at any time. */
+/* Holds one slot against being let go. False if it was, if it is of another level, or if it has over 16 million
+ * holds. May be called at any time. */
 bool tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level);
 void tunring_lease_unhold(tunring_lease *lease, uint32_t index);
 
 /* Holds the whole lease during a C operation that reads a part of it, or all of it if `part` is NULL: a release takes
  * effect at the end of the operation. ERROR_HANDLE_EOF if it is released; ERROR_BUSY if the packet *index was opened
- * through another batch. May be called at any time. */
+ * through another batch; ERROR_NOT_ENOUGH_MEMORY if 2^30 - 1 operations are in progress. May be called at any time. */
 DWORD tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_leave(tunring_lease *lease, const tunring_part *part);
 
 /* Begins to open a part in place, or all if `part` is NULL: afterwards only a part of the next level can read the
  * slots. Nothing is changed on failure: ERROR_HANDLE_EOF if it is released; ERROR_BUSY if something else uses the
- * packet *index; ERROR_ALREADY_EXISTS if that was opened through another batch. tunring_lease_opened() ends the
- * operation. May be called at any time. */
+ * packet *index; ERROR_ALREADY_EXISTS if that was opened through another batch; ERROR_NOT_ENOUGH_MEMORY as above.
+ * tunring_lease_opened() ends the operation. May be called at any time. */
 DWORD tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index);
 void tunring_lease_opened(tunring_lease *lease);
 

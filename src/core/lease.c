@@ -13,17 +13,20 @@
 
 #include <stdlib.h>
 
-#define LEASE_RELEASED 1u
-#define LEASE_HELD 2u
-#define LEASE_OPENED 4u
-#define LEASE_READING 8u       /* one that reads packets of level 0 */
-#define LEASE_OPENING 0x40000u /* one that opens packets, or reads what was opened */
-#define LEASE_OPERATIONS ~7u   /* all of both */
-#define LEASE_READERS 0x3fff8u /* of the first kind */
+#define LEASE_RELEASED UINT64_C(1)
+#define LEASE_HELD UINT64_C(2)
+#define LEASE_OPENED UINT64_C(4)
+#define LEASE_READING (UINT64_C(1) << 4)  /* one that reads packets of level 0 */
+#define LEASE_OPENING (UINT64_C(1) << 34) /* one that opens packets, or reads what was opened */
+#define LEASE_MOST ((UINT64_C(1) << 30) - 1) /* of each kind: anybody may begin any number, by calls that wait */
+#define LEASE_READERS (LEASE_MOST * LEASE_READING)
+#define LEASE_OPENERS (LEASE_MOST * LEASE_OPENING)
+#define LEASE_OPERATIONS (LEASE_READERS | LEASE_OPENERS)
 
 /* In a slot's `holds`, beside HOLDS_ONE. */
 #define HOLDS_LEVEL 1u
 #define HOLDS_LEVELS (HOLDS_ONE - 1)
+#define HOLDS_MOST (UINT32_MAX - HOLDS_ONE) /* with which there is room for another one */
 
 /* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to
  * see each one end; a test that lets malloc() fail asks for none too. */
@@ -273,7 +276,7 @@ return_all(tunring_lease *lease, bool held)
 bool
 tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
 {
-    uint32_t state = atomic_load(&lease->state);
+    uint64_t state = atomic_load(&lease->state);
     if (!(state & (LEASE_HELD | LEASE_RELEASED)))
         state = atomic_fetch_or(&lease->state, LEASE_HELD);
     if (state & LEASE_RELEASED)
@@ -284,7 +287,7 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
     const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     uint32_t held = only_ours;
     while (!atomic_compare_exchange_weak(holds, &held, held + HOLDS_ONE))
-        if (held < HOLDS_ONE || (held & HOLDS_LEVELS) != level * HOLDS_LEVEL)
+        if (held < HOLDS_ONE || held > HOLDS_MOST || (held & HOLDS_LEVELS) != level * HOLDS_LEVEL)
             return false;
     return true;
 }
@@ -299,28 +302,31 @@ tunring_lease_unhold(tunring_lease *lease, uint32_t index)
 }
 
 /* The amount that an operation on packets of this level adds to `state`. */
-static uint32_t
+static uint64_t
 operation(const tunring_part *part)
 {
     return part && part->level ? LEASE_OPENING : LEASE_READING;
 }
 
-static bool
-begin(tunring_lease *lease, uint32_t unit)
+static DWORD
+begin(tunring_lease *lease, uint64_t unit)
 {
-    uint32_t state = atomic_load(&lease->state);
+    const uint64_t most = LEASE_MOST * unit;
+    uint64_t state = atomic_load(&lease->state);
     do
     {
         if (state & LEASE_RELEASED)
-            return false;
+            return ERROR_HANDLE_EOF;
+        if ((state & most) == most)
+            return ERROR_NOT_ENOUGH_MEMORY;
     } while (!atomic_compare_exchange_weak(&lease->state, &state, state + unit));
-    return true;
+    return ERROR_SUCCESS;
 }
 
 static void
-finish(tunring_lease *lease, uint32_t unit)
+finish(tunring_lease *lease, uint64_t unit)
 {
-    uint32_t state = atomic_fetch_sub(&lease->state, unit);
+    uint64_t state = atomic_fetch_sub(&lease->state, unit);
     if ((state & LEASE_RELEASED) && (state & LEASE_OPERATIONS) == unit && !foreign(lease))
         return_all(lease, state & LEASE_HELD);
 }
@@ -350,8 +356,9 @@ all_of_level(const tunring_lease *lease, const tunring_part *part, uint32_t *ind
 DWORD
 tunring_lease_enter(tunring_lease *lease, const tunring_part *part, uint32_t *index)
 {
-    if (!begin(lease, operation(part)))
-        return ERROR_HANDLE_EOF;
+    DWORD code = begin(lease, operation(part));
+    if (code != ERROR_SUCCESS)
+        return code;
     if (!(atomic_load(&lease->state) & LEASE_OPENED) || all_of_level(lease, part, index))
         return ERROR_SUCCESS;
     finish(lease, operation(part));
@@ -376,8 +383,8 @@ close_again(tunring_lease *lease, const tunring_part *part, uint32_t count)
 static bool
 no_reader(const tunring_lease *lease, uint32_t level)
 {
-    const uint32_t state = atomic_load(&lease->state);
-    return level == 0 ? !(state & LEASE_READERS) : (state & LEASE_OPERATIONS & ~LEASE_READERS) == LEASE_OPENING;
+    const uint64_t state = atomic_load(&lease->state);
+    return level == 0 ? !(state & LEASE_READERS) : (state & LEASE_OPENERS) == LEASE_OPENING;
 }
 
 DWORD
@@ -389,10 +396,10 @@ tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *ind
     *index = 0;
     if (level == HOLDS_LEVELS)
         return ERROR_BUSY;
-    if (!begin(lease, LEASE_OPENING))
-        return ERROR_HANDLE_EOF;
+    DWORD code = begin(lease, LEASE_OPENING);
+    if (code != ERROR_SUCCESS)
+        return code;
     atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
-    DWORD code = ERROR_SUCCESS;
     uint32_t i = 0;
     for (; i < count && code == ERROR_SUCCESS; i++)
     {
@@ -424,7 +431,7 @@ tunring_lease_opened(tunring_lease *lease)
 void
 tunring_lease_release(tunring_lease *lease)
 {
-    uint32_t state = atomic_fetch_or(&lease->state, LEASE_RELEASED);
+    uint64_t state = atomic_fetch_or(&lease->state, LEASE_RELEASED);
     if (!(state & (LEASE_RELEASED | LEASE_OPERATIONS)) && !foreign(lease))
         return_all(lease, state & LEASE_HELD);
 }

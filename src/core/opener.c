@@ -250,8 +250,10 @@ choose(const tunring_opener *opener, const in_place *what, uint32_t *index)
     const tunring_slot *slots = from ? from->slots : what->lease->slots;
     const uint32_t count = count_of(what);
     const DWORD code = tunring_lease_enter(what->lease, from, index);
+    if (code == ERROR_BUSY)
+        return ERROR_ALREADY_EXISTS;
     if (code != ERROR_SUCCESS)
-        return code == ERROR_BUSY ? ERROR_ALREADY_EXISTS : ERROR_INVALID_HANDLE;
+        return code == ERROR_HANDLE_EOF ? ERROR_INVALID_HANDLE : code;
     uint32_t chosen = 0; /* not in `ours`, where each packet would wait for the one before it */
     for (uint32_t i = 0; i < count; i++)
     {

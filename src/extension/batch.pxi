@@ -114,6 +114,8 @@ cdef class Batch:
         code = tunring_lease_enter(self.lease.slots, self.lease.part, &index)
         if code == ERROR_BUSY:
             raise ValueError(f"packet {index} was opened through another batch and can't be {verb}")
+        if code == ERROR_NOT_ENOUGH_MEMORY:
+            raise MemoryError("too many operations on the batch are in progress")
         if code != ERROR_SUCCESS:
             raise ValueError(f"the batch was released and can't be {verb}")
         return True

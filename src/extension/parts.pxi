@@ -7,6 +7,7 @@ cdef class _Integers:
     cdef int64_t *values    # `count` of them, ours
     cdef Py_ssize_t count
     cdef bint mask          # they were bools, and nothing else
+    cdef bint unsigned      # they were unsigned and of 64 bits, so that a negative value stands for a large one
 
     def __cinit__(self, items, str what):
         if isinstance(items, str):
@@ -46,6 +47,7 @@ cdef class _Integers:
                 return False
             self.make_room(buffer.len // buffer.itemsize)
             self.mask = kind == b"?"
+            self.unsigned = buffer.itemsize == 8 and kind in b"LQ"
             for i in range(self.count):
                 self.values[i] = _machine_integer(<const char *>buffer.buf + i * buffer.itemsize, buffer.itemsize,
                                                   kind in b"bhilq")
@@ -148,6 +150,8 @@ cdef Batch _selection_of(Batch batch, object packets):
                 count += 1
     for i in range(count):
         index = wanted.values[i]
+        if index < 0 and wanted.unsigned:
+            raise ValueError(f"packets[{i}] must fit 63 bits, not {<uint64_t>index}")
         if index < 0:
             index += size
         if not 0 <= index < size:
@@ -228,7 +232,7 @@ cdef list _split(Batch batch, object keys):
         raise MemoryError()
     for i in range(size):
         if groups.values[i] == len(distinct):
-            distinct.append(numbers.values[i])
+            distinct.append(<uint64_t>numbers.values[i] if numbers.unsigned else numbers.values[i])
     return _parts_by_group(batch, groups.values, count, distinct)
 
 

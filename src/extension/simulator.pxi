@@ -70,7 +70,7 @@ cdef int _link(tunring_packet *link, packet, Py_ssize_t index) except -1:
     """Describe one packet, which the caller holds."""
     if isinstance(packet, bytes):
         link.data = <const BYTE *><const char *>(<bytes>packet)
-        link.length = <DWORD>len(packet)
+        link.length = <DWORD>len(<bytes>packet)  # of the bytes: a subclass may have another one
     elif isinstance(packet, int):
         if not 0 <= packet <= 0xFFFFFFFF:
             raise ValueError(f"packet {index}: a size must be 0 to {0xFFFFFFFF} bytes, not {packet}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+import tunring
 from packets import packet
 from tunring import Batch, SessionClosed, testing
 from tunring.aead import Opener, Sealer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 KEY = bytes(range(32))
 PACKETS = [b"packet %d" % number for number in range(100)]
@@ -75,6 +81,43 @@ def test_forged_ones_leave_nothing_behind() -> None:
     packets = opener.open(datagrams)
     assert packets.tobytes() == PACKETS[:7] + PACKETS[9:]
     assert opener.rejected == 2
+
+
+def test_any_number_of_sends_that_wait_hold_what_was_opened() -> None:
+    """A send_async() that was not awaited yet is an operation on the batch: 16,384 of them filled its word."""
+    sealer, opener = pair()
+    left, right = testing.pair()
+    with left, right, tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp:
+        udp.send(sealer.seal([packet(100)] * 4), udp.address)
+        with udp.receive(timeout=5, min_packets=4, linger=5) as datagrams:
+            packets = opener.open(datagrams)
+            sends = [left.send_async(packets) for _ in range(1 << 14)]
+        assert udp.stats().pinned_packets == 4
+        for send in sends[1:]:
+            send.close()
+        assert udp.stats().pinned_packets == 4
+        assert asyncio.run(_awaited(sends[0])) == 4
+        assert udp.stats().pinned_packets == 0
+        with right.receive(timeout=5) as received:
+            assert received.tobytes() == [packet(100)] * 4
+
+
+def test_any_number_of_sends_that_wait_keep_datagrams_from_being_opened() -> None:
+    """Otherwise the socket would send plain text."""
+    sealer, opener = pair()
+    datagrams = sealer.seal(PACKETS)
+    with tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp:
+        for count in (1, 1 << 15):
+            sends = [udp.send_async(datagrams, udp.address) for _ in range(count)]
+            with pytest.raises(BufferError):
+                opener.open(datagrams)
+            for send in sends:
+                send.close()
+    assert opener.open(datagrams).tobytes() == PACKETS
+
+
+async def _awaited(send: Awaitable[int]) -> int:
+    return await send
 
 
 def test_all_forged() -> None:

@@ -71,6 +71,17 @@ def test_negative_integers_of_every_size(batch: tunring.Batch, kind: str) -> Non
     assert [(key, numbers(part)) for key, part in groups] == [(-1, [0, 2]), (7, [1, 4]), (-100, [3]), (0, [5])]
 
 
+@pytest.mark.parametrize("kind", [np.uint64, np.ulonglong])
+def test_large_unsigned_integers(batch: tunring.Batch, kind: type) -> None:
+    """They have the bits of negative numbers."""
+    largest = 2**64 - 1
+    with pytest.raises(ValueError, match=rf"packets\[1\] must fit 63 bits, not {largest}"):
+        batch.select(np.array([0, largest], kind))
+    keys = [largest, 5, 2**63, 5, largest, 0]
+    parts = {key: numbers(part) for key, part in batch.split(np.array(keys, kind))}
+    assert parts == {largest: [0, 4], 5: [1, 3], 2**63: [2], 0: [5]}
+
+
 @pytest.mark.parametrize("kind", "BHILQ")
 def test_the_largest_integers_of_every_size(batch: tunring.Batch, kind: str) -> None:
     largest = min(2 ** (8 * array.array(kind).itemsize) - 1, 2**63 - 1)

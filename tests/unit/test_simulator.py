@@ -27,6 +27,16 @@ def test_packets_both_ways(simulated: tunring.Session, simulator: Simulator) -> 
     assert simulator.drain() is None
 
 
+def test_the_length_of_a_subclass_is_not_asked_for(simulated: tunring.Session, simulator: Simulator) -> None:
+    class Liar(bytes):
+        def __len__(self) -> int:
+            return 60_000
+
+    simulator.inject([Liar(packet(20))])
+    with simulated.receive(timeout=5) as batch:
+        assert batch.tobytes() == [packet(20)]
+
+
 def test_what_a_driver_may_bring(simulated: tunring.Session, simulator: Simulator) -> None:
     """A packet without data, one that could not be read, and one that is too large, which is skipped."""
     simulator.inject([b"", 30, packet(MAX_PACKET) + b"x", b"\xff", packet(MAX_PACKET)])
