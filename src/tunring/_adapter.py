@@ -265,7 +265,7 @@ class Adapter:
         dns: Iterable[str | Host] = (),
         domains: Iterable[str] = (),
         routes: Iterable[RouteLike] = (),
-        default: bool | Literal[4, 6] = False,
+        default: bool | Literal[4, 6] | Iterable[int] = False,
         bypass: Iterable[str | Host | Network] = (),
         mark: int | None = None,
         table: int | None = None,
@@ -300,9 +300,10 @@ class Adapter:
         routes : iterable of str, ipaddress networks, (network, gateway) or Route
             Networks to be reached through the adapter, with one route per network: a later call's replaces it. A
             gateway that is behind another interface is refused.
-        default : bool, 4 or 6
-            True: all traffic of each address family that the adapter has goes through it, although another interface
-            has a default route. 4 or 6: that of this family only. A warning is logged if the other family keeps a
+        default : bool, 4, 6 or (4, 6)
+            True: all traffic of each address family that the adapter has addresses of goes through it, although another
+            interface has a default route. 4 or 6: that of this family only. (4, 6): that of both, even without an
+            address: no traffic goes beside the adapter. A warning is logged if a family that is not covered keeps a
             default route elsewhere. Linux: by a table and rules as wg-quick makes them, for one adapter per network
             namespace. Windows: by a metric that beats those of other interfaces.
         bypass : iterable of str, ipaddress addresses or networks

@@ -171,6 +171,15 @@ def test_only_families_that_have_addresses(pristine: Namespace, adapter: tunring
     adapter.close()
 
 
+def test_both_families_without_an_address_of_one(pristine: Namespace, adapter: tunring.Adapter) -> None:
+    """What is asked for by its version is covered: nothing goes beside the tunnel."""
+    assert adapter.configure(["10.9.0.2/24"], default=(4, 6), mark=77).default == (4, 6)
+    for target in (ELSEWHERE, ELSEWHERE6):
+        assert (way(pristine, target), way(pristine, target, "mark 77")) == ("tun0", "up0")
+    assert len(rules(pristine, 6)) == 2
+    adapter.close()
+
+
 def test_a_second_one_is_refused(pristine: Namespace, create: Callable[..., tunring.Adapter]) -> None:
     first, second = create("tun0"), create("tun1")
     first.configure(["10.9.0.2/24"], default=True)
@@ -219,7 +228,7 @@ def test_a_refusal_is_undone(pristine: Namespace, adapter: tunring.Adapter) -> N
 
 def test_values_that_are_refused(adapter: tunring.Adapter) -> None:
     given: list[tuple[dict[str, Any], str]] = [
-        ({"default": 5}, "default must be True, False, 4 or 6, not 5"),
+        ({"default": 5}, r"default must be True, False, 4, 6 or \(4, 6\), not 5"),
         ({"bypass": [SERVER]}, "bypass is for a default route"),
         ({"mark": 5}, "mark is for a default route"),
         ({"table": 77}, "table is for routes"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from wireguard_hosts import PORT, SOCKETS, build_wireguard_go, join
+from wireguard_hosts import PORT, SOCKETS, build_wireguard_go, join, serving, socket_of
 
 from running import eventually
 from tunring.wireguard import Key, parse_config
@@ -40,26 +40,6 @@ def name() -> Iterator[str]:
             os.kill(process, signal.SIGKILL)
         (SOCKETS / f"{name}{number}.sock").unlink(missing_ok=True)
     assert not left
-
-
-def socket_of(name: str) -> Path | None:
-    """The file of an interface's control socket, if it is there."""
-    path = SOCKETS / f"{name}.sock"
-    return path if path.exists() else None
-
-
-def serving(name: str) -> list[int]:
-    """The processes that serve an interface."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if name.encode() in words:
-                found.append(int(folder.name))
-    return found
 
 
 def quick(namespace: Namespace, verb: str, file: Path, implementation: str) -> None:

@@ -53,6 +53,26 @@ def listens(name: str) -> bool:
     return True
 
 
+def socket_of(name: str) -> Path | None:
+    """The file of an interface's control socket, if it is there."""
+    path = SOCKETS / f"{name}.sock"
+    return path if path.exists() else None
+
+
+def serving(name: str) -> list[int]:
+    """The processes that serve an interface."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if name.encode() in words:
+                found.append(int(folder.name))
+    return found
+
+
 @dataclass
 class Host:
     """One end: 10.8.0.N and fd08::N inside."""

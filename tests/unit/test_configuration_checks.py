@@ -57,6 +57,18 @@ def test_refused_routes(routes: Any, error: type[Exception], words: str) -> None
         check(routes=routes)
 
 
+@pytest.mark.parametrize(("default", "versions"), [(4, {4}), ((4, 6), {4, 6}), ({6}, {6}), ([], set()), (False, set())])
+def test_default_routes_by_version(default: Any, versions: set[int]) -> None:
+    request = check(addresses=["10.6.7.7/24"], default=default)
+    assert set(request.versions([])) == versions
+
+
+@pytest.mark.parametrize("default", [5, None, "46", (4, 5), (True,), [[]], 4.5])
+def test_refused_default_routes(default: Any) -> None:
+    with pytest.raises(ValueError, match=r"default must be True, False, 4, 6 or \(4, 6\), not "):
+        check(default=default)
+
+
 @pytest.mark.parametrize("metric", [0, -1, 10000])
 def test_metrics(metric: int) -> None:
     assert [check_metric(value) for value in (1, 9999)] == [1, 9999]

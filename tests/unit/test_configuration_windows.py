@@ -433,6 +433,11 @@ def test_default_takes_an_address(clock: list[float]) -> None:
     assert made.configure(default=6).default == (6,)
 
 
+def test_both_default_routes_without_an_address_of_one(clock: list[float]) -> None:
+    made = with_uplink()
+    assert made.configure(["10.6.7.7/24"], default=(4, 6)).default == (4, 6)
+
+
 def test_nothing_to_bypass_by(clock: list[float]) -> None:
     made = tunnel()
     before = made.api.state()

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tunring.cli.arguments import JSON_HELP
 from tunring.cli.report import say, say_json
@@ -88,7 +88,7 @@ def _save(file: Path, config: Config, device: Device) -> None:
                 peer.persistent_keepalive,
             )
         )
-    chosen = config.mark is None and device.mark == _FULL_TUNNEL_MARK and _default(config)
+    chosen = config.mark is None and device.mark == _FULL_TUNNEL_MARK and bool(_default(config))
     changed = replace(
         config,
         private_key=device.private_key,
@@ -182,14 +182,15 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
 _FULL_TUNNEL_MARK = 51820
 
 
-def _default(config: Config) -> bool | Literal[4, 6]:
-    """Which default routes the allowed IPs ask for."""
+def _default(config: Config) -> tuple[int, ...]:
+    """The IP versions of the default routes that the allowed IPs ask for.
+
+    The interface gets them even if the file has no address of that version: else packets would go beside the tunnel.
+    """
     if config.table != "auto":
-        return False
+        return ()
     families = {network.version for peer in config.peers for network in peer.allowed_ips if not network.prefixlen}
-    if families == {4, 6}:
-        return True
-    return 4 if 4 in families else 6 if 6 in families else False
+    return tuple(sorted(families))
 
 
 def _routes(config: Config) -> list[str]:

@@ -194,9 +194,9 @@ def _be_child(writing: int, command: Callable[[Callable[[], None]], int]) -> Non
 
 
 def set_up_log() -> None:
-    """Log to standard error by LOG_LEVEL: verbose or debug, error, silent."""
+    """Log to standard error by LOG_LEVEL: verbose or debug, error, silent; without it, warnings too."""
     levels = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": logging.CRITICAL + 1}
-    level = levels.get(os.environ.get("LOG_LEVEL", "error").lower(), logging.ERROR)
+    level = levels.get(os.environ.get("LOG_LEVEL", "").lower(), logging.WARNING)
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(name)s %(levelname)s: %(message)s")
 
 

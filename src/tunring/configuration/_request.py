@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_interface
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,8 +22,6 @@ from tunring.configuration._checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tunring.configuration import AddressLike, Configuration, RouteLike
     from tunring.configuration._checks import Host, Interface, Network
 
@@ -68,7 +67,7 @@ class Given(TypedDict, total=False):
     dns: Iterable[str | Host]
     domains: Iterable[str]
     routes: Iterable[RouteLike]
-    default: bool | int
+    default: bool | int | Iterable[int]
     bypass: Iterable[str | Host | Network]
     mark: int | None
     table: int | None
@@ -284,14 +283,15 @@ def _check_route(route: RouteLike) -> Route:
     return Route(network, gateway)
 
 
-def _check_default(default: bool | int) -> frozenset[int]:
+def _check_default(default: bool | int | Iterable[int]) -> frozenset[int]:
     if default is False:
         return frozenset()
     if default is True:
         return frozenset((ANY_VERSION,))
-    if default in (4, 6):
-        return frozenset((default,))
-    raise ValueError(f"default must be True, False, 4 or 6, not {default!r}")
+    versions = list(default) if isinstance(default, Iterable) else [default]
+    if not all(version in (4, 6) for version in versions):
+        raise ValueError(f"default must be True, False, 4, 6 or (4, 6), not {default!r}")
+    return frozenset(versions)
 
 
 def _check_bypass(bypass: Iterable[str | Host | Network]) -> list[Network]:

@@ -1,0 +1,125 @@
+"""``tunring wireguard --config``: a tunnel by a file alone, as wg-quick would make it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from wireguard_hosts import SOCKETS, serving, socket_of
+
+from running import eventually
+from tunring.wireguard import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from netns import Namespace
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+ELSEWHERE, ELSEWHERE6 = "203.0.113.9", "2001:db8:99::9"
+
+OURS, THEIRS = Key.generate(), Key.generate()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """An interface's name that nobody else has; nothing of it is left at the end."""
+    name = f"tc{os.getpid() % 1_000_000}"
+    yield name
+    left = [what for what in (socket_of(name), serving(name)) if what]
+    for process in serving(name):  # not for the next test to find
+        os.kill(process, signal.SIGKILL)
+    (SOCKETS / f"{name}.sock").unlink(missing_ok=True)
+    assert not left
+
+
+@pytest.fixture
+def uplink(namespace: Namespace) -> Namespace:
+    """A namespace with an interface up0, which both default routes lead to."""
+    namespace.ip("link add up0 type veth peer name up1")
+    namespace.set_up("up0", "192.0.2.2/24", "2001:db8:2::2/64")
+    namespace.ip("link set up1 up")
+    namespace.ip("route add default via 192.0.2.1")
+    namespace.ip("route add default via 2001:db8:2::1")
+    return namespace
+
+
+def write(file: Path, allowed: str, *, extra: str = "", endpoint: str = "192.0.2.77:51820") -> list[str]:
+    """Write a file with one address, of IPv4, and one peer; returns the command's options."""
+    file.write_text(
+        f"[Interface]\nPrivateKey = {OURS.base64}\nAddress = 10.2.0.2/32\n{extra}"
+        f"[Peer]\nPublicKey = {THEIRS.public}\nAllowedIPs = {allowed}\nEndpoint = {endpoint}\n"
+    )
+    return ["--config", str(file)]
+
+
+def command(name: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "tunring", "wireguard", name, *options]
+
+
+@dataclass
+class Up:
+    """A command in the foreground, and what it wrote to standard error by its end."""
+
+    process: subprocess.Popen[str]
+    said: str = ""
+
+
+@contextmanager
+def up(namespace: Namespace, name: str, *options: str) -> Iterator[Up]:
+    """The command in the foreground while its tunnel stands; at the end it is to end well by SIGTERM."""
+    with namespace.entered():
+        process = subprocess.Popen(
+            command(name, "--foreground", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with process:
+        try:
+            assert process.stdout
+            assert "is ready" in process.stdout.readline()
+            started = Up(process)
+            yield started
+            process.send_signal(signal.SIGTERM)
+            _, started.said = process.communicate(timeout=20)
+            assert process.returncode == 0, started.said
+        finally:
+            process.kill()
+
+
+def way(namespace: Namespace, target: str, *options: str) -> str:
+    """The interface that packets to a host leave by."""
+    words = namespace.ip(f"route get {target} {' '.join(options)}").split()
+    return words[words.index("dev") + 1]
+
+
+# ---- The way of all packets -------------------------------------------------------------------------------------
+
+
+def test_a_full_tunnel_of_both_families_by_one_address(uplink: Namespace, name: str, tmp_path: Path) -> None:
+    """IPv6 goes into the tunnel, too, although the interface has no address of it."""
+    with up(uplink, name, *write(tmp_path / "wg.conf", "0.0.0.0/0, ::/0")) as tunnel:
+        for target in (ELSEWHERE, ELSEWHERE6):
+            assert (way(uplink, target), way(uplink, target, "mark 51820")) == (name, "up0")
+    assert tunnel.said == ""
+    assert (way(uplink, ELSEWHERE), way(uplink, ELSEWHERE6)) == ("up0", "up0")
+
+
+def test_a_family_that_the_file_leaves_out_is_reported(uplink: Namespace, name: str, tmp_path: Path) -> None:
+    words = "no default route of IPv6: such traffic goes by 'up0', outside the tunnel"
+    options = write(tmp_path / "wg.conf", "0.0.0.0/0")
+    with up(uplink, name, *options) as tunnel:
+        assert way(uplink, ELSEWHERE6) == "up0"
+    assert words in tunnel.said
+    # In the background, too.
+    with uplink.entered():
+        done = subprocess.run(command(name, *options), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, words in done.stderr) == (0, True), done.stderr
+    uplink.ip(f"link delete {name}")
+    assert eventually(lambda: not serving(name))
