@@ -22,6 +22,8 @@ from netns import Namespace, drain, may_make_namespaces
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fake_resolved import FakeResolved
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("root")]
@@ -100,6 +102,23 @@ def small(adapter: tunring.Adapter, namespace: Namespace) -> Iterator[tunring.Se
         namespace.set_up("tun0", "10.9.0.1/24", "fd09::1/64")
         drain(session)
         yield session
+
+
+@pytest.fixture
+def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: Namespace) -> Iterator[FakeResolved]:
+    """A systemd-resolved in the namespace of the adapters, which knows their first."""
+    from fake_resolved import FakeResolved
+
+    fake = FakeResolved(tmp_path)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
+    with namespace.entered():
+        process = subprocess.Popen(["sleep", "600"])
+    fake.process = process.pid
+    fake.links[2] = []
+    yield fake
+    process.kill()
+    process.wait()
+    fake.close()
 
 
 @pytest.fixture(scope="session")

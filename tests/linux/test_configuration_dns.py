@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,32 +13,12 @@ import pytest
 import tunring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fake_resolved import FakeResolved
-    from netns import Namespace
 
 pytestmark = pytest.mark.root
 
 SERVERS = (ip_address("10.6.7.1"), ip_address("fd00::1"))
 PACKED = [(socket.AF_INET, SERVERS[0].packed), (socket.AF_INET6, SERVERS[1].packed)]
-
-
-@pytest.fixture
-def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: Namespace) -> Iterator[FakeResolved]:
-    """A systemd-resolved in the namespace of the adapters, which knows their first."""
-    from fake_resolved import FakeResolved
-
-    fake = FakeResolved(tmp_path)
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
-    with namespace.entered():
-        process = subprocess.Popen(["sleep", "600"])
-    fake.process = process.pid
-    fake.links[2] = []
-    yield fake
-    process.kill()
-    process.wait()
-    fake.close()
 
 
 def nothing(adapter: tunring.Adapter) -> bool:

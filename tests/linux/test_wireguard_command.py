@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fake_resolved import FakeResolved
     from netns import Namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -123,3 +124,21 @@ def test_a_family_that_the_file_leaves_out_is_reported(uplink: Namespace, name: 
     assert (done.returncode, words in done.stderr) == (0, True), done.stderr
     uplink.ip(f"link delete {name}")
     assert eventually(lambda: not serving(name))
+
+
+# ---- Names ------------------------------------------------------------------------------------------------------
+
+
+def test_all_names_go_to_the_file_s_servers(
+    namespace: Namespace, resolved: FakeResolved, name: str, tmp_path: Path
+) -> None:
+    options = write(tmp_path / "wg.conf", "10.0.0.0/8", extra="DNS = 10.2.0.1, corp.example\n")
+    with up(namespace, name, *options):
+        assert [packed for _, packed in resolved.links[2]] == [bytes((10, 2, 0, 1))]
+        assert resolved.domains[2] == [("corp.example", False), (".", True)]
+        assert resolved.default_routes[2] is True
+    assert (resolved.links[2], resolved.domains[2], resolved.default_routes[2]) == ([], [], False)
+    # Domains alone have no server for all names. The second interface in the namespace has another index.
+    resolved.links[3] = []
+    with up(namespace, name, *write(tmp_path / "wg.conf", "10.0.0.0/8", extra="DNS = corp.example\n")):
+        assert resolved.domains[3] == [("corp.example", False)]

@@ -169,7 +169,7 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
         config.addresses,
         config.mtu,
         dns=map(str, config.dns),
-        domains=config.dns_search,
+        domains=_domains(config),
         routes=_routes(config),
         **options,
     )
@@ -191,6 +191,14 @@ def _default(config: Config) -> tuple[int, ...]:
         return ()
     families = {network.version for peer in config.peers for network in peer.allowed_ips if not network.prefixlen}
     return tuple(sorted(families))
+
+
+def _domains(config: Config) -> tuple[str, ...]:
+    """The search domains; and, as wg-quick has it, all names for the file's servers alone, else some would leak.
+
+    Windows knows search domains only.
+    """
+    return (*config.dns_search, "~.") if config.dns and sys.platform != "win32" else config.dns_search
 
 
 def _routes(config: Config) -> list[str]:
