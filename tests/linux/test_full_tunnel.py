@@ -27,6 +27,8 @@ pytestmark = pytest.mark.root
 SERVER, SERVER6 = "198.51.100.1", "2001:db8:51::1"
 ELSEWHERE, ELSEWHERE6 = "203.0.113.9", "2001:db8:99::9"
 
+SETTINGS = Path("/proc/sys/net/ipv4/conf")
+
 
 @pytest.fixture
 def uplink(namespace: Namespace) -> Namespace:
@@ -48,10 +50,10 @@ def pristine(uplink: Namespace) -> Iterator[Namespace]:
 
 
 def everything(namespace: Namespace) -> set[str]:
-    """All rules and routes, and the setting that comes with them."""
+    """All rules and routes, and the settings that come with them."""
     shown = [namespace.ip(f"-{version} {what}") for version in (4, 6) for what in ("rule", "route show table all")]
     with namespace.entered():
-        shown.append("src_valid_mark " + Path("/proc/sys/net/ipv4/conf/all/src_valid_mark").read_text())
+        shown += [f"{name} {(SETTINGS / 'all' / name).read_text()}" for name in ("src_valid_mark", "rp_filter")]
     # A link's state, and routes that the kernel adds a moment later, are not configuration.
     lines = {line.replace("linkdown", "").strip() for text in shown for line in text.splitlines()}
     return {line for line in lines if not line.startswith("multicast")}
@@ -145,6 +147,44 @@ def test_replies_pass_the_reverse_path_filter(pristine: Namespace, adapter: tunr
     for name in ("all", "up0"):
         pristine.write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "0")
     adapter.close()
+
+
+def filter_of(namespace: Namespace, scope: str = "all") -> str:
+    with namespace.entered():
+        return (SETTINGS / scope / "rp_filter").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("strict", "default", "meanwhile"),
+    [
+        ({"all": "1"}, 4, "2"),
+        ({"up0": "1"}, True, "2"),
+        ({"default": "1"}, (4, 6), "2"),
+        ({"all": "2", "up0": "1"}, 4, "2"),
+        ({}, 4, "0"),
+        ({"all": "1"}, 6, "1"),
+    ],
+)
+def test_a_strict_filter_is_loose_meanwhile(
+    uplink: Namespace, create: Callable[..., tunring.Adapter], strict: dict[str, str], default: Any, meanwhile: str
+) -> None:
+    for scope in ("all", "default", "lo", "up0", "up1"):
+        uplink.write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", strict.get(scope, "0"))
+    adapter = create("tun0")
+    adapter.configure(["10.9.0.2/24"], default=default)
+    assert filter_of(uplink) == meanwhile
+    adapter.configure(mtu=1400)
+    adapter.close()
+    assert [filter_of(uplink, scope) for scope in ("all", "up0")] == [strict.get(s, "0") for s in ("all", "up0")]
+
+
+def test_a_filter_that_somebody_else_has_set_stays(uplink: Namespace, adapter: tunring.Adapter) -> None:
+    uplink.write_sysctl("net/ipv4/conf/all/rp_filter", "1")
+    adapter.configure(["10.9.0.2/24"], default=True)
+    assert filter_of(uplink) == "2"
+    uplink.write_sysctl("net/ipv4/conf/all/rp_filter", "0")
+    adapter.close()
+    assert filter_of(uplink) == "0"
 
 
 def test_one_family_and_a_warning(
@@ -271,11 +311,17 @@ def test_a_gateway_behind_another_interface(uplink: Namespace, adapter: tunring.
 
 
 def test_a_read_only_proc_is_a_warning(
-    pristine: Namespace, adapter: tunring.Adapter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    pristine: Namespace,
+    adapter: tunring.Adapter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     from tunring.configuration import _full_tunnel_linux
 
-    monkeypatch.setattr(_full_tunnel_linux, "_SRC_VALID_MARK", Path("/sys/kernel/uevent_seqnum"))  # which is read-only
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "src_valid_mark").symlink_to("/sys/kernel/uevent_seqnum")  # which is read-only
+    monkeypatch.setattr(_full_tunnel_linux, "_SETTINGS", tmp_path)
     adapter.configure(["10.9.0.2/24"], default=True)
     assert "can't be set to 1" in caplog.text
     assert way(pristine, ELSEWHERE) == "tun0"

@@ -8,17 +8,17 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from wireguard_hosts import SOCKETS, serving, socket_of
+from wireguard_hosts import SOCKETS, join, serving, socket_of
 
 from running import eventually
 from tunring.wireguard import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fake_resolved import FakeResolved
     from netns import Namespace
@@ -32,13 +32,15 @@ OURS, THEIRS = Key.generate(), Key.generate()
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """An interface's name that nobody else has; nothing of it is left at the end."""
+    """An interface's name that nobody else has; nothing of it, and of the one with a b, is left at the end."""
     name = f"tc{os.getpid() % 1_000_000}"
+    names = (name, f"{name}b")
     yield name
-    left = [what for what in (socket_of(name), serving(name)) if what]
-    for process in serving(name):  # not for the next test to find
-        os.kill(process, signal.SIGKILL)
-    (SOCKETS / f"{name}.sock").unlink(missing_ok=True)
+    left = [what for each in names for what in (socket_of(each), serving(each)) if what]
+    for each in names:  # not for the next test to find
+        for process in serving(each):
+            os.kill(process, signal.SIGKILL)
+        (SOCKETS / f"{each}.sock").unlink(missing_ok=True)
     assert not left
 
 
@@ -124,6 +126,39 @@ def test_a_family_that_the_file_leaves_out_is_reported(uplink: Namespace, name: 
     assert (done.returncode, words in done.stderr) == (0, True), done.stderr
     uplink.ip(f"link delete {name}")
     assert eventually(lambda: not serving(name))
+
+
+@pytest.mark.parametrize("strict", [("all",), ("default", "veth0"), ()], ids=["all", "uplink", "off"])
+def test_replies_pass_a_strict_filter(
+    namespaces: tuple[Namespace, Namespace], name: str, tmp_path: Path, strict: tuple[str, ...]
+) -> None:
+    """The tunnel's own datagrams have a mark, and replies to them have none."""
+    here, there = namespaces
+    join(here, there)
+    there.ip(f"address add {ELSEWHERE}/32 dev lo")
+    here.ip("route add default via 192.0.2.2")
+    for scope in ("all", "default", "lo", "veth0"):
+        here.write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", str(int(scope in strict)))
+    with up(there, f"{name}b", *server(tmp_path / "server.conf")):
+        with up(here, name, *write(tmp_path / "wg.conf", "0.0.0.0/0", endpoint=f"{ELSEWHERE}:51820")):
+            here.ping("10.2.0.1")
+            assert setting(here, "rp_filter") == ("2" if strict else "0")
+        assert setting(here, "rp_filter") == str(int("all" in strict))
+        assert setting(here, "src_valid_mark") == "0"
+
+
+def server(file: Path) -> list[str]:
+    """Write a file of the other end, which has 10.2.0.1; returns the command's options."""
+    file.write_text(
+        f"[Interface]\nPrivateKey = {THEIRS.base64}\nAddress = 10.2.0.1/24\nListenPort = 51820\n"
+        f"[Peer]\nPublicKey = {OURS.public}\nAllowedIPs = 10.2.0.2/32\n"
+    )
+    return ["--config", str(file)]
+
+
+def setting(namespace: Namespace, name: str) -> str:
+    with namespace.entered():
+        return Path("/proc/sys/net/ipv4/conf/all", name).read_text().strip()
 
 
 # ---- Names ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ For each family these rules are added, in this order, before all others but the 
 * ``lookup main suppress_prefixlength 0``: the main table, but for its default route;
 * ``not fwmark M lookup T``: the table that has the tunnel's, but for sockets with the mark.
 
-So no route of anybody is touched, and what bypasses the tunnel follows the uplink when that changes.
+So no route of anybody is touched, and what bypasses the tunnel follows the uplink when that changes. For IPv4, settings
+of the reverse path filter come with it, which a killed process leaves as they are: they bear no mark of who set them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tunring.configuration._picture_linux import (
 from tunring.errors import AlreadyExists, WintunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tunring._system.netlink_linux import Netlink
     from tunring.configuration._checks import Host, Network
@@ -54,7 +55,8 @@ _MAIN_PRIORITY = 32766
 
 _FIRST_TABLE, _TABLES = 51820, 1000
 
-_SRC_VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
+_SETTINGS = Path("/proc/sys/net/ipv4/conf")
+_LOOSE = "2"
 
 #: Hosts that nobody has a route to but by default: of class E, and of a range that is not given out.
 _NOBODY: dict[int, Host] = {4: ip_address("240.0.0.1"), 6: ip_address("3fff:ffff::1")}
@@ -314,24 +316,57 @@ def warn_of_others(netlink: Netlink, name: str, versions: Iterable[int]) -> None
 
 # ---- Replies to marked packets
 
+# A reply to the tunnel's datagrams bears no mark. So the kernel looks its source up in the tunnel's table, and a strict
+# reverse path filter drops it, as it came by another interface. wg-quick has netfilter give replies their mark back.
+# Here the filter becomes loose instead, for as long as the tunnel stands. It is conf/all's, of which and an interface's
+# own the kernel takes the higher value: so it is right for whatever interface becomes the uplink, too.
 
-def read_src_valid_mark() -> str | None:
-    """Read if the mark counts where the kernel checks sources of packets, "1" or "0"; None if that is unknown."""
+
+def wanted_settings() -> dict[str, str]:
+    """The settings of IPv4 that a default route needs and that differ: names below conf/all, and values."""
+    wanted = {}
+    if read_setting("src_valid_mark") != "1":
+        wanted["src_valid_mark"] = "1"  # for those who give replies their mark back
+    if _is_strict():
+        wanted["rp_filter"] = _LOOSE
+    return wanted
+
+
+def _is_strict() -> bool:
+    """True if the reverse path filter is strict, for an interface that is there or for those to come ("default")."""
+    if read_setting("rp_filter") == _LOOSE:
+        return False
     try:
-        return _SRC_VALID_MARK.read_text("ascii").strip()
+        return any(read_setting("rp_filter", folder.name) == "1" for folder in _SETTINGS.iterdir())
+    except OSError:
+        return False
+
+
+def read_setting(name: str, scope: str = "all") -> str | None:
+    """Read a setting of IPv4; None if it is unknown."""
+    try:
+        return (_SETTINGS / scope / name).read_text("ascii").strip()
     except OSError:
         return None
 
 
-def write_src_valid_mark(value: str, name: str) -> None:
-    """Set it; a system that does not allow it gets a warning."""
+def write_setting(name: str, value: str, adapter: str) -> None:
+    """Set one for all interfaces; a system that does not allow it gets a warning."""
+    file = _SETTINGS / "all" / name
     try:
-        _SRC_VALID_MARK.write_text(value, "ascii")
+        file.write_text(value, "ascii")
     except OSError as error:
         warn(
             "adapter %r: %s can't be set to %s (%s); where rp_filter is 1, replies to marked packets are dropped",
-            name,
-            _SRC_VALID_MARK,
+            adapter,
+            file,
             value,
             error.strerror,
         )
+
+
+def restore_settings(settings: Mapping[str, tuple[str, str]], adapter: str) -> None:
+    """Put back, by name, what was before; unless somebody else has changed what was set."""
+    for name, (before, value) in settings.items():
+        if read_setting(name) == value:
+            write_setting(name, before, adapter)

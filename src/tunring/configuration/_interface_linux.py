@@ -96,10 +96,11 @@ class LinuxInterface:
             of_kind.setdefault(key[0], {})[key[1] if len(key) > 1 else None] = value
         failures: list[Exception] = []
         steps: list[Callable[[], None]] = []
+        # Before the rules: once those are gone, another adapter may have a default route, and needs the settings again.
+        if settings := of_kind.get("sysctl"):
+            steps.append(lambda: full_tunnel.restore_settings(settings, self._name))
         if rules := of_kind.get("rule"):
             steps.append(lambda: self._remove_rules(rules, failures))
-        if marks := of_kind.get("sysctl"):
-            steps.append(lambda: full_tunnel.write_src_valid_mark(marks[None], self._name))
         if dns := of_kind.get("dns"):
             steps.append(lambda: self._set_dns(dns[None]))
         if self._index and of_kind.keys() & {"link", "mode", "address", "route"}:
@@ -317,9 +318,10 @@ class LinuxInterface:
         missing = [rule for rule in plan.rules if rule not in present]
         if not missing and not plan.stale:
             return
-        if 4 in versions and (mark := full_tunnel.read_src_valid_mark()) != "1":
-            changes.note(("sysctl",), mark)
-            full_tunnel.write_src_valid_mark("1", self._name)
+        for name, value in full_tunnel.wanted_settings().items() if 4 in versions else ():
+            if setting := full_tunnel.read_setting(name):
+                changes.note(("sysctl", name), (setting, value))
+            full_tunnel.write_setting(name, value, self._name)
         for rule in missing:
             changes.note(("rule", rule), None)
         commands = [full_tunnel.remove_rule(rule) for rule in plan.stale if rule in present]
