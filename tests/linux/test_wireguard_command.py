@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from wireguard_hosts import SOCKETS, join, serving, socket_of
 
 from running import eventually
-from tunring.wireguard import Key
+from tunring.wireguard import Key, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +140,7 @@ def test_replies_pass_a_strict_filter(
     here.ip("route add default via 192.0.2.2")
     for scope in ("all", "default", "lo", "veth0"):
         here.write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", str(int(scope in strict)))
+    here.write_sysctl("net/ipv4/conf/all/src_valid_mark", "0")
     with up(there, f"{name}b", *server(tmp_path / "server.conf")):
         with up(here, name, *write(tmp_path / "wg.conf", "0.0.0.0/0", endpoint=f"{ELSEWHERE}:51820")):
             here.ping("10.2.0.1")
@@ -159,6 +161,24 @@ def server(file: Path) -> list[str]:
 def setting(namespace: Namespace, name: str) -> str:
     with namespace.entered():
         return Path("/proc/sys/net/ipv4/conf/all", name).read_text().strip()
+
+
+def test_a_link_local_endpoint(namespaces: tuple[Namespace, Namespace], name: str, tmp_path: Path) -> None:
+    """It is on the link that its zone names, is shown with it, and saved with it."""
+    here, there = namespaces
+    join(here, there)
+    here.ip("address add fe80::1/64 dev veth0 nodad")
+    there.ip("address add fe80::99/64 dev veth0 nodad")
+    there.settle("fe80::99/64")
+    file, endpoint = tmp_path / "wg.conf", "[fe80::99%veth0]:51820"
+    options = write(file, "10.2.0.0/24", extra="SaveConfig = true\n", endpoint=endpoint)
+    with up(there, f"{name}b", *server(tmp_path / "server.conf")), up(here, name, *options):
+        here.ping("10.2.0.1")
+        if shutil.which("wg"):
+            assert here.run("wg", "show", name, "endpoints").split()[1] == endpoint
+    [saved] = parse_config(file.read_text()).peers
+    assert saved.endpoint == ("fe80::99%veth0", 51820)
+    assert f"Endpoint = {endpoint}\n" in file.read_text()
 
 
 # ---- Names ------------------------------------------------------------------------------------------------------

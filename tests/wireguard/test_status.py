@@ -1,12 +1,20 @@
-"""`tunring wireguard --status` on a device's answers."""
+"""`tunring wireguard --status` on a device's answers; and a peer's description."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tunring import Endpoint
 from tunring.cli.wireguard_status import Rates, age_of, amount
+from tunring.wireguard import Key
+from tunring.wireguard.peer import describe
+from wireguard_ends import End
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
 
 
 def status(received: int, sent: int, handshake: int = 0) -> dict[str, Any]:
@@ -34,3 +42,12 @@ def test_ages(seconds: int, text: str) -> None:
 )
 def test_amounts(count: int, text: str) -> None:
     assert amount(count) == text
+
+
+@pytest.mark.parametrize(("number", "zone"), [(1, "%lo" if sys.platform == "linux" else "%1"), (0xFFFFFF, "%16777215")])
+def test_a_link_local_endpoint_has_its_zone(stack: ExitStack, number: int, zone: str) -> None:
+    device = End(stack).device
+    peer = device.add_peer(Key.generate().public, allowed_ips=[], endpoint=Endpoint("fe80::99", 9, interface=number))
+    assert describe(peer)["endpoint"] == [f"fe80::99{zone}", 9]
+    peer.endpoint = Endpoint("2001:db8::99", 9)
+    assert describe(peer)["endpoint"] == ["2001:db8::99", 9]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
-    from tunring import Adapter
+    from tunring import Adapter, Endpoint
     from tunring.wireguard import Config, Device
 
 
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _save(file: Path, config: Config, device: Device) -> None:
     """Write the file anew, with the device's keys and peers as they are now: all of it or nothing."""
     from tunring.wireguard.config import PeerConfig
+    from tunring.wireguard.peer import host_of
 
     peers = []
     for peer in device.peers.values():
@@ -84,7 +85,7 @@ def _save(file: Path, config: Config, device: Device) -> None:
                 peer.public_key,
                 peer.preshared_key,
                 peer.allowed_ips,
-                (endpoint.host, endpoint.port) if endpoint else None,
+                (host_of(endpoint), endpoint.port) if endpoint else None,
                 peer.persistent_keepalive,
             )
         )
@@ -161,7 +162,9 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
     if table := _table(config):
         options = {"table": table}
     elif default and sys.platform == "win32":
-        options = {"default": default, "bypass": [endpoint[0] for endpoint in endpoints if endpoint]}
+        # A link-local one is on its link, where no default route leads.
+        hosts = [endpoint.host for endpoint in endpoints if endpoint and not endpoint.interface]
+        options = {"default": default, "bypass": hosts}
     elif default:
         device.mark = config.mark or _FULL_TUNNEL_MARK
         options = {"default": default, "mark": device.mark}
@@ -238,14 +241,18 @@ def _named_tables() -> dict[str, int]:
     return found
 
 
-def _resolve(host: str, port: int) -> tuple[str, int]:
+def _resolve(host: str, port: int) -> Endpoint:
     import socket
+
+    from tunring import Endpoint
 
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise OSError(error.errno, f"can't find the endpoint {host}: {error.strerror}") from None
-    return str(found[0][4][0]), port
+    address = found[0][4]
+    # IPv6 has four parts: the last is the zone, which the address itself may name, too.
+    return Endpoint(str(address[0]).partition("%")[0], port, interface=address[3] if len(address) == 4 else 0)
 
 
 def _hooks(name: str, wanted: bool) -> Callable[[tuple[str, ...]], None]:

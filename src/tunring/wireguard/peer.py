@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import operator
+import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunring._core import Endpoint, wireguard_now
@@ -174,13 +177,24 @@ class Peer:
         self._engine.want(self._state)
 
 
+def host_of(endpoint: Endpoint) -> str:
+    """An endpoint's address as text, a link-local one with its zone: by name where that is a stable one."""
+    if not endpoint.interface:
+        return endpoint.host
+    zone = str(endpoint.interface)
+    if os.name != "nt":  # where resolvers know indices only
+        with suppress(OSError):
+            zone = socket.if_indextoname(endpoint.interface)
+    return f"{endpoint.host}%{zone}"
+
+
 def describe(peer: Peer) -> dict[str, Any]:
     """A peer's figures, for JSON; without secrets."""
     endpoint = peer.endpoint
     return {
         "public_key": peer.public_key.base64,
         "preshared_key": peer._state.preshared_key is not None,  # noqa: SLF001 - the key itself need not be read
-        "endpoint": [endpoint.host, endpoint.port] if endpoint else None,
+        "endpoint": [host_of(endpoint), endpoint.port] if endpoint else None,
         "allowed_ips": [str(network) for network in peer.allowed_ips],
         "latest_handshake": peer.latest_handshake,
         "received_bytes": peer.received_bytes,
