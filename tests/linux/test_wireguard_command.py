@@ -181,6 +181,57 @@ def test_a_link_local_endpoint(namespaces: tuple[Namespace, Namespace], name: st
     assert f"Endpoint = {endpoint}\n" in file.read_text()
 
 
+# ---- The file's commands ----------------------------------------------------------------------------------------
+
+
+def test_commands_run_when_wg_quick_runs_them(namespace: Namespace, name: str, tmp_path: Path) -> None:
+    """PreUp and PostDown without the interface; the file is saved in between PreDown and PostDown."""
+    look = "$(ip link show %i >/dev/null 2>&1 && echo there) $(grep -o ^ListenPort wg.conf)"
+    kinds = ("PreUp", "PostUp", "PreDown", "PostDown")
+    extra = "".join(f'{kind} = echo {kind} "{look}" >> log\n' for kind in kinds)
+    options = write(tmp_path / "wg.conf", "10.0.0.0/8", extra=f"SaveConfig = true\n{extra}")
+    # In the background, where files are still meant to be in the user's folder.
+    with namespace.entered():
+        done = subprocess.run(command(name, "--hooks", *options), cwd=tmp_path, check=False, timeout=60)
+    assert done.returncode == 0
+    [process] = serving(name)
+    os.kill(process, signal.SIGTERM)
+    assert eventually(lambda: not serving(name))
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [["PreUp"], ["PostUp", "there"], ["PreDown", "there"], ["PostDown", "ListenPort"]]
+
+
+def test_a_name_that_is_taken_runs_no_command(
+    namespaces: tuple[Namespace, Namespace], name: str, tmp_path: Path
+) -> None:
+    """By a device, which may be in another network namespace, or by an interface."""
+    namespace, other = namespaces
+    log = tmp_path / "log"
+    options = write(tmp_path / "wg.conf", "10.0.0.0/8", extra=f"PreUp = echo up >> {log}\nPostDown = touch {log}\n")
+    with up(namespace, name, *options), other.entered():
+        assert subprocess.run(command(name, "--hooks", *options), check=False, timeout=60).returncode == 1
+    namespace.ip(f"link add {name} type veth peer name other")
+    with namespace.entered():
+        assert subprocess.run(command(name, "--hooks", *options), check=False, timeout=60).returncode == 1
+    assert not log.exists()
+
+
+def test_a_command_that_fails(namespace: Namespace, name: str, tmp_path: Path) -> None:
+    """Before there is an interface, or after: what was done is undone."""
+    for kind, commands in (("PreUp", ["PreUp"]), ("PostUp", ["PreUp", "PostDown"])):
+        log = tmp_path / kind
+        extra = "".join(f"{each} = echo {each} >> {log}\n" for each in ("PreUp", "PostDown"))
+        options = write(tmp_path / "wg.conf", "0.0.0.0/0", extra=f"{extra}{kind} = false\n")
+        with namespace.entered():
+            done = subprocess.run(
+                command(name, "--hooks", *options), capture_output=True, text=True, check=False, timeout=60
+            )
+        assert (done.returncode, "failed with 1: false" in done.stderr) == (1, True), done.stderr
+        assert log.read_text().split() == commands
+        assert eventually(lambda: name not in namespace.interfaces())
+        assert "51820" not in namespace.ip("rule")
+
+
 # ---- Names ------------------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunring.cli.arguments import JSON_HELP
 from tunring.cli.report import say, say_json
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         return show(name, as_json=arguments.json)
     if arguments.json and not arguments.foreground:
         arguments.error("--json needs --foreground or --status")
-    set_up = None
+    before = set_up = None
     at_end: list[Callable[[Device, str], None]] = []
     if arguments.config:
         from tunring.wireguard import parse_config
@@ -60,16 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
         file = Path(arguments.config).resolve()
         config = parse_config(file.read_text("utf-8"))
         _check(config)
-        set_up = partial(_set_up, config, name, arguments.hooks)
-        if config.save_config:
-            at_end.append(lambda device, _: _save(file, config, device))
+        hooks: _Hooks = _no_hooks
+        if arguments.hooks:
+            hooks = _hooks(name, Path.cwd())
+            before = partial(_before, config, hooks, name)
+        elif config.pre_up or config.post_up or config.pre_down or config.post_down:
+            say("tunring: the file's commands are not run without --hooks", sys.stderr)
+        set_up = partial(_set_up, config, hooks, partial(_save, file, config))
     if not arguments.foreground:
-        return in_background(name, lambda ready: serve(name, ready, set_up=set_up, at_end=at_end))
+        return in_background(name, lambda ready: serve(name, ready, before=before, set_up=set_up, at_end=at_end))
     set_up_log()
     stream = sys.stderr if arguments.json else sys.stdout
     if arguments.json:
         at_end.append(partial(_report, name))
-    return serve(name, lambda: say(f"interface {name} is ready; Ctrl-C ends", stream), set_up=set_up, at_end=at_end)
+    ready = partial(say, f"interface {name} is ready; Ctrl-C ends", stream)
+    return serve(name, ready, before=before, set_up=set_up, at_end=at_end)
+
+
+#: What runs the commands of one kind. Raises OSError for one that fails.
+_Hooks: TypeAlias = "Callable[[tuple[str, ...]], None]"
 
 
 def _save(file: Path, config: Config, device: Device) -> None:
@@ -137,14 +148,31 @@ def _check(config: Config) -> None:
         raise NotImplementedError(f"Table = {config.table}: Windows has no routing tables; use auto or off")
 
 
-def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, device: Device, stack: ExitStack) -> None:
-    """Set up an interface and its device as a file describes."""
-    hooks = _hooks(name, with_hooks)
-    if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
-        say("tunring: the file's commands are not run without --hooks", sys.stderr)
-    endpoints = [_resolve(*peer.endpoint) if peer.endpoint else None for peer in config.peers]
+def _before(config: Config, hooks: _Hooks, name: str, stack: ExitStack) -> None:
+    """Run PreUp before there is an interface, and at the end PostDown when there is none any more."""
+    if sys.platform != "win32":
+        _refuse_existing(name)
     hooks(config.pre_up)
     stack.callback(hooks, config.post_down)
+
+
+def _refuse_existing(name: str) -> None:
+    """Refuse the name of an interface that is there, as creating it would: then no command is run."""
+    if name in (existing for _, existing in socket.if_nameindex()):
+        raise FileExistsError(errno.EEXIST, f"an interface {name} exists already")
+
+
+def _set_up(
+    config: Config,
+    hooks: _Hooks,
+    save: Callable[[Device], None],
+    adapter: Adapter,
+    device: Device,
+    stack: ExitStack,
+) -> None:
+    """Set up an interface and its device as a file describes. The stack's end undoes it in the reverse order."""
+    # After PreUp, which may be what makes names known.
+    endpoints = [_resolve(*peer.endpoint) if peer.endpoint else None for peer in config.peers]
     device.private_key = config.private_key
     if config.listen_port:
         device.listen_port = config.listen_port
@@ -177,6 +205,8 @@ def _set_up(config: Config, name: str, with_hooks: bool, adapter: Adapter, devic
         **options,
     )
     hooks(config.post_up)
+    if config.save_config:
+        stack.callback(save, device)
     stack.callback(hooks, config.pre_down)
 
 
@@ -242,8 +272,6 @@ def _named_tables() -> dict[str, int]:
 
 
 def _resolve(host: str, port: int) -> Endpoint:
-    import socket
-
     from tunring import Endpoint
 
     try:
@@ -255,11 +283,18 @@ def _resolve(host: str, port: int) -> Endpoint:
     return Endpoint(str(address[0]).partition("%")[0], port, interface=address[3] if len(address) == 4 else 0)
 
 
-def _hooks(name: str, wanted: bool) -> Callable[[tuple[str, ...]], None]:
+def _hooks(name: str, folder: Path) -> _Hooks:
+    """What runs the commands of one kind: in the user's folder, although a process in the background is in another."""
+
     def run_all(commands: tuple[str, ...]) -> None:
-        for command in commands if wanted else ():
-            done = subprocess.run(command.replace("%i", name), shell=True, check=False)
+        for command in commands:
+            there = folder if folder.is_dir() else None
+            done = subprocess.run(command.replace("%i", name), shell=True, check=False, cwd=there)
             if done.returncode:
                 raise OSError(f"a command of the file failed with {done.returncode}: {command}")
 
     return run_all
+
+
+def _no_hooks(_: tuple[str, ...]) -> None:
+    """Run nothing."""

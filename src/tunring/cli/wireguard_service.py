@@ -51,6 +51,7 @@ def serve(
     name: str,
     ready: Callable[[], None],
     *,
+    before: Callable[[ExitStack], None] | None = None,
     set_up: Callable[[Adapter, Device, ExitStack], None] | None = None,
     at_end: Sequence[Callable[[Device, str], None]] = (),
 ) -> int:
@@ -62,8 +63,10 @@ def serve(
         The interface's name.
     ready : callable
         Called once both answer.
+    before : callable, optional
+        Called before there is an interface. Everything it puts on the stack is undone when there is none any more.
     set_up : callable, optional
-        Sets up the device and the interface before that. Everything it puts on the stack is undone.
+        Sets up the device and the interface before ``ready``. Everything it puts on the stack is undone.
     at_end : sequence of callables, optional
         Called with the device, before it is closed, and the reason for the end.
     """
@@ -79,6 +82,10 @@ def serve(
     try:
         with ExitStack() as stack:
             # First of all, so that a name which is served already changes nothing.
+            if before:
+                # Only a look: wg would wait for an answer as long as what is called here takes.
+                ControlServer(path_of(name)).close()
+                before(stack)
             server = ControlServer(path_of(name))
             stack.callback(server.close)
             adapter = stack.enter_context(Adapter.create(name, tunnel_type="WireGuard"))
