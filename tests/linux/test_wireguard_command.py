@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -143,7 +144,7 @@ def test_replies_pass_a_strict_filter(
     here.write_sysctl("net/ipv4/conf/all/src_valid_mark", "0")
     with up(there, f"{name}b", *server(tmp_path / "server.conf")):
         with up(here, name, *write(tmp_path / "wg.conf", "0.0.0.0/0", endpoint=f"{ELSEWHERE}:51820")):
-            here.ping("10.2.0.1")
+            reach(here, "10.2.0.1")
             assert setting(here, "rp_filter") == ("2" if strict else "0")
         assert setting(here, "rp_filter") == str(int("all" in strict))
         assert setting(here, "src_valid_mark") == "0"
@@ -156,6 +157,11 @@ def server(file: Path) -> list[str]:
         f"[Peer]\nPublicKey = {OURS.public}\nAllowedIPs = 10.2.0.2/32\n"
     )
     return ["--config", str(file)]
+
+
+def reach(namespace: Namespace, address: str) -> None:
+    """Get an answer through a tunnel, whose handshake may take its time on a busy machine."""
+    namespace.run("env", "-u", "LD_PRELOAD", "ping", "-c", "1", "-w", "20", address)
 
 
 def setting(namespace: Namespace, name: str) -> str:
@@ -173,7 +179,7 @@ def test_a_link_local_endpoint(namespaces: tuple[Namespace, Namespace], name: st
     file, endpoint = tmp_path / "wg.conf", "[fe80::99%veth0]:51820"
     options = write(file, "10.2.0.0/24", extra="SaveConfig = true\n", endpoint=endpoint)
     with up(there, f"{name}b", *server(tmp_path / "server.conf")), up(here, name, *options):
-        here.ping("10.2.0.1")
+        reach(here, "10.2.0.1")
         if shutil.which("wg"):
             assert here.run("wg", "show", name, "endpoints").split()[1] == endpoint
     [saved] = parse_config(file.read_text()).peers
@@ -230,6 +236,69 @@ def test_a_command_that_fails(namespace: Namespace, name: str, tmp_path: Path) -
         assert log.read_text().split() == commands
         assert eventually(lambda: name not in namespace.interfaces())
         assert "51820" not in namespace.ip("rule")
+
+
+# ---- Endpoints that are not known yet ---------------------------------------------------------------------------
+
+#: The command, for which the resolver fails as often as the first argument says.
+UNREADY = """
+import socket, sys
+from tunring.__main__ import main
+find, left = socket.getaddrinfo, [None] * int(sys.argv[1])
+
+def later(host, *arguments, **options):
+    if host == "vpn.example":
+        if left:
+            left.pop()
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        host = "192.0.2.77"
+    return find(host, *arguments, **options)
+
+socket.getaddrinfo = later
+sys.exit(main(["wireguard", *sys.argv[2:]]))
+"""
+
+
+def unready(times: int, name: str, *options: str) -> list[str]:
+    return [sys.executable, "-c", UNREADY, str(times), name, *options]
+
+
+def test_an_endpoint_is_looked_up_again(uplink: Namespace, name: str, tmp_path: Path) -> None:
+    options = write(tmp_path / "wg.conf", "0.0.0.0/0, ::/0", endpoint="vpn.example:51820")
+    with uplink.entered():
+        done = subprocess.run(unready(2, name, *options), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    words = "can't find the endpoint vpn.example: Temporary failure in name resolution; trying again in"
+    assert done.stderr.splitlines() == [f"tunring: {words} {pause} s" for pause in ("1.0", "1.2")]
+    assert json.loads(uplink.run(*command(name, "--status", "--json")))["peers"][0]["endpoint"] == "192.0.2.77:51820"
+    uplink.ip(f"link delete {name}")
+    assert eventually(lambda: not serving(name))
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_look_up(
+    namespace: Namespace, name: str, tmp_path: Path, foreground: bool, number: signal.Signals
+) -> None:
+    marks = tmp_path / "up", tmp_path / "down"
+    extra = f"PreUp = touch {marks[0]}\nPostDown = touch {marks[1]}\n"
+    options = write(tmp_path / "wg.conf", "10.0.0.0/8", extra=extra, endpoint="vpn.example:51820")
+    options += ["--hooks", *(["--foreground"] if foreground else [])]
+    with namespace.entered():
+        process = subprocess.Popen(unready(1000, name, *options), stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stderr
+            assert "trying again" in process.stderr.readline()
+            assert marks[0].exists()
+            process.send_signal(number)
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, said.splitlines()[-1]) == (130, "tunring: interrupted")
+    assert eventually(lambda: not serving(name))
+    assert marks[1].exists()
+    assert name not in namespace.interfaces()
 
 
 # ---- Names ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
-    from tunring import Adapter, Endpoint
+    from tunring import Adapter
     from tunring.wireguard import Config, Device
 
 
@@ -140,9 +140,11 @@ def _report(name: str, device: Device, reason: str) -> None:
 
 
 def _check(config: Config) -> None:
-    """Refuse what this system lacks, before there is an interface."""
+    """Refuse what this system lacks, and mistakes, before there is an interface."""
+    from tunring.cli.wireguard_endpoints import retries
     from tunring.wireguard._socket import check_mark
 
+    retries()
     check_mark(config.mark)
     if sys.platform == "win32" and config.table not in {"auto", "off", "main"}:
         raise NotImplementedError(f"Table = {config.table}: Windows has no routing tables; use auto or off")
@@ -169,10 +171,13 @@ def _set_up(
     adapter: Adapter,
     device: Device,
     stack: ExitStack,
+    stopped: Callable[[], bool],
 ) -> None:
     """Set up an interface and its device as a file describes. The stack's end undoes it in the reverse order."""
+    from tunring.cli.wireguard_endpoints import find
+
     # After PreUp, which may be what makes names known.
-    endpoints = [_resolve(*peer.endpoint) if peer.endpoint else None for peer in config.peers]
+    endpoints = [find(*peer.endpoint, stopped) if peer.endpoint else None for peer in config.peers]
     device.private_key = config.private_key
     if config.listen_port:
         device.listen_port = config.listen_port
@@ -269,18 +274,6 @@ def _named_tables() -> dict[str, int]:
             if len(words) == 2 and words[0].isdecimal():
                 found[words[1]] = int(words[0])
     return found
-
-
-def _resolve(host: str, port: int) -> Endpoint:
-    from tunring import Endpoint
-
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except OSError as error:
-        raise OSError(error.errno, f"can't find the endpoint {host}: {error.strerror}") from None
-    address = found[0][4]
-    # IPv6 has four parts: the last is the zone, which the address itself may name, too.
-    return Endpoint(str(address[0]).partition("%")[0], port, interface=address[3] if len(address) == 4 else 0)
 
 
 def _hooks(name: str, folder: Path) -> _Hooks:

@@ -8,14 +8,14 @@ import os
 import signal
 import socket
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tunring import __version__
-from tunring.cli.report import FAILED, exit_code_of, reason_of, say
+from tunring.cli.report import FAILED, INTERRUPTED, exit_code_of, reason_of, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tunring import Adapter
     from tunring.wireguard import Device
@@ -52,7 +52,7 @@ def serve(
     ready: Callable[[], None],
     *,
     before: Callable[[ExitStack], None] | None = None,
-    set_up: Callable[[Adapter, Device, ExitStack], None] | None = None,
+    set_up: Callable[[Adapter, Device, ExitStack, Callable[[], bool]], None] | None = None,
     at_end: Sequence[Callable[[Device, str], None]] = (),
 ) -> int:
     """Serve an interface until it is deleted, its socket's file is removed, or a signal or Ctrl-Break comes.
@@ -66,7 +66,8 @@ def serve(
     before : callable, optional
         Called before there is an interface. Everything it puts on the stack is undone when there is none any more.
     set_up : callable, optional
-        Sets up the device and the interface before ``ready``. Everything it puts on the stack is undone.
+        Sets up the device and the interface before ``ready``. Everything it puts on the stack is undone. Its last
+        argument tells whether a signal has come.
     at_end : sequence of callables, optional
         Called with the device, before it is closed, and the reason for the end.
     """
@@ -93,7 +94,7 @@ def serve(
             device.set_interface_mtu(DEFAULT_MTU)
             server.start(device)
             if set_up:
-                set_up(adapter, device, stack)
+                set_up(adapter, device, stack, lambda: stop.has_come)
             ready()
             reason = _wait(device, server.is_there, stop)
             for call in at_end:
@@ -136,14 +137,34 @@ def in_background(name: str, command: Callable[[Callable[[], None]], int]) -> in
         os.close(reading)
         _be_child(writing, command)
     os.close(writing)
-    with open(reading, encoding="utf-8", errors="replace") as pipe:
+    with open(reading, encoding="utf-8", errors="replace") as pipe, _passed_on(child) as signals:
         said = pipe.read()
+    if signals:
+        say("tunring: interrupted", sys.stderr)
+        return INTERRUPTED
     if said == _READY:
         said = _fault(name, place)
     if said != _READY:
         say(f"tunring: {said or 'the process in the background ended'}", sys.stderr)
         return FAILED
     return 0
+
+
+@contextmanager
+def _passed_on(child: int) -> Iterator[list[int]]:
+    """Let signals end the child, which no terminal reaches, while it may be looking for endpoints; yields those."""
+    signals: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        signals.append(number)
+        os.kill(child, signal.SIGTERM)
+
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield signals
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _fork() -> int:
