@@ -238,6 +238,21 @@ def test_a_command_that_fails(namespace: Namespace, name: str, tmp_path: Path) -
         assert "51820" not in namespace.ip("rule")
 
 
+@pytest.mark.parametrize("level", ["error", "silent", ""])
+def test_the_log_of_the_background(namespace: Namespace, name: str, tmp_path: Path, level: str) -> None:
+    """Nothing unless LOG_LEVEL asks for it: then standard error stays open, as wireguard-go's does."""
+    options = write(tmp_path / "wg.conf", "10.0.0.0/8", extra="PostDown = false\n")
+    with namespace.entered(), open(tmp_path / "log", "wb") as log:
+        environment = {**os.environ, "LOG_LEVEL": level}
+        done = subprocess.run(command(name, "--hooks", *options), stderr=log, env=environment, check=False, timeout=60)
+    assert done.returncode == 0
+    [process] = serving(name)
+    os.kill(process, signal.SIGTERM)
+    assert eventually(lambda: not serving(name))
+    said = (tmp_path / "log").read_text()
+    assert said == ("tunring: a command of the file failed with 1: false\n" if level == "error" else "")
+
+
 # ---- Endpoints that are not known yet ---------------------------------------------------------------------------
 
 #: The command, for which the resolver fails as often as the first argument says.

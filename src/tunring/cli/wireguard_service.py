@@ -194,11 +194,15 @@ def _fault(name: str, place: Place) -> str:
 def _be_child(writing: int, command: Callable[[Callable[[], None]], int]) -> None:
     """Live on as a process of its own. It does not return."""
     code = FAILED
+    logs = (os.environ.get("LOG_LEVEL") or "silent").lower() != "silent"
+    if logs:
+        set_up_log()
     with open(writing, "w", encoding="utf-8", errors="replace") as pipe:
 
         def ready() -> None:
             null = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
+            # Whoever asks for a log gets it from the background, too, as from wireguard-go.
+            for number in (0, 1) if logs else (0, 1, 2):
                 os.dup2(null, number)
             if null > 2:
                 os.close(null)
@@ -214,6 +218,8 @@ def _be_child(writing: int, command: Callable[[Callable[[], None]], int]) -> Non
                 with suppress(OSError):
                     pipe.write(reason_of(error))
                     pipe.close()
+            elif logs:
+                say(f"tunring: {reason_of(error)}", sys.stderr)
     # Python's own end: what atexit has to close is closed.
     sys.exit(code)
 
