@@ -238,6 +238,32 @@ def test_a_command_that_fails(namespace: Namespace, name: str, tmp_path: Path) -
         assert "51820" not in namespace.ip("rule")
 
 
+def test_a_command_that_fails_at_the_end(namespace: Namespace, name: str, tmp_path: Path) -> None:
+    """The rest is done nevertheless, and there is one JSON object."""
+    file = tmp_path / "wg.conf"
+    extra = f"SaveConfig = true\nPreDown = false\nPostDown = touch {tmp_path / 'down'}\n"
+    options = write(file, "10.0.0.0/8", extra=extra)
+    with namespace.entered():
+        process = subprocess.Popen(
+            command(name, "--foreground", "--json", "--hooks", *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    with process:
+        try:
+            assert process.stderr
+            assert "is ready" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            report, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert json.loads(report) == {"ok": False, "error": "a command of the file failed with 1: false"}
+    assert "ListenPort" in file.read_text()
+    assert (tmp_path / "down").exists()
+
+
 @pytest.mark.parametrize("level", ["error", "silent", ""])
 def test_the_log_of_the_background(namespace: Namespace, name: str, tmp_path: Path, level: str) -> None:
     """Nothing unless LOG_LEVEL asks for it: then standard error stays open, as wireguard-go's does."""

@@ -53,30 +53,42 @@ def run(arguments: argparse.Namespace) -> int:
         return show(name, as_json=arguments.json)
     if arguments.json and not arguments.foreground:
         arguments.error("--json needs --foreground or --status")
-    before = set_up = None
-    at_end: list[Callable[[Device, str], None]] = []
-    if arguments.config:
-        from tunring.wireguard import parse_config
-
-        # The process in the background is in another folder.
-        file = Path(arguments.config).resolve()
-        config = parse_config(file.read_text("utf-8"))
-        _check(config)
-        hooks: _Hooks = _no_hooks
-        if arguments.hooks:
-            hooks = _hooks(name, Path.cwd())
-            before = partial(_before, config, hooks, name)
-        elif config.pre_up or config.post_up or config.pre_down or config.post_down:
-            say("tunring: the file's commands are not run without --hooks", sys.stderr)
-        set_up = partial(_set_up, config, hooks, partial(_save, file, config))
+    work = partial(serve, name, **(_by_file(name, arguments.config, arguments.hooks) if arguments.config else {}))
     if not arguments.foreground:
-        return in_background(name, lambda ready: serve(name, ready, before=before, set_up=set_up, at_end=at_end))
+        return in_background(name, work)
     set_up_log()
-    stream = sys.stderr if arguments.json else sys.stdout
-    if arguments.json:
-        at_end.append(partial(_report, name))
-    ready = partial(say, f"interface {name} is ready; Ctrl-C ends", stream)
-    return serve(name, ready, before=before, set_up=set_up, at_end=at_end)
+    return _in_foreground(name, work, as_json=arguments.json)
+
+
+def _by_file(name: str, path: str, with_hooks: bool) -> dict[str, Any]:
+    """What :func:`serve` does by a file, as its arguments."""
+    from tunring.wireguard import parse_config
+
+    # The process in the background is in another folder.
+    file = Path(path).resolve()
+    config = parse_config(file.read_text("utf-8"))
+    _check(config)
+    if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
+        say("tunring: the file's commands are not run without --hooks", sys.stderr)
+    hooks = _hooks(name, Path.cwd()) if with_hooks else _no_hooks
+    return {
+        "before": partial(_before, config, hooks, name) if with_hooks else None,
+        "set_up": partial(_set_up, config, hooks, partial(_save, file, config)),
+    }
+
+
+def _in_foreground(name: str, work: Callable[..., int], *, as_json: bool) -> int:
+    reports: list[dict[str, Any]] = []
+
+    def at_end(device: Device, reason: str) -> None:
+        reports.append(_report(name, device, reason))
+
+    stream = sys.stderr if as_json else sys.stdout
+    code = work(lambda: say(f"interface {name} is ready; Ctrl-C ends", stream), at_end=at_end)
+    # Not before all is undone: a command of the file may fail, and there is one object.
+    for report in reports if as_json else ():
+        say_json(report)
+    return code
 
 
 #: What runs the commands of one kind. Raises OSError for one that fails.
@@ -121,19 +133,17 @@ def _save(file: Path, config: Config, device: Device) -> None:
         raise
 
 
-def _report(name: str, device: Device, reason: str) -> None:
+def _report(name: str, device: Device, reason: str) -> dict[str, Any]:
     from tunring.wireguard.peer import describe
 
-    say_json(
-        {
-            "ok": True,
-            "interface": name,
-            "public_key": str(device.public_key) if device.public_key else None,
-            "listen_port": device.listen_port,
-            "ended_by": reason,
-            "peers": [describe(peer) for peer in device.peers.values()],
-        }
-    )
+    return {
+        "ok": True,
+        "interface": name,
+        "public_key": str(device.public_key) if device.public_key else None,
+        "listen_port": device.listen_port,
+        "ended_by": reason,
+        "peers": [describe(peer) for peer in device.peers.values()],
+    }
 
 
 # ---- By a file --------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def serve(
     *,
     before: Callable[[ExitStack], None] | None = None,
     set_up: Callable[[Adapter, Device, ExitStack, Callable[[], bool]], None] | None = None,
-    at_end: Sequence[Callable[[Device, str], None]] = (),
+    at_end: Callable[[Device, str], None] | None = None,
 ) -> int:
     """Serve an interface until it is deleted, its socket's file is removed, or a signal or Ctrl-Break comes.
 
@@ -68,7 +68,7 @@ def serve(
     set_up : callable, optional
         Sets up the device and the interface before ``ready``. Everything it puts on the stack is undone. Its last
         argument tells whether a signal has come.
-    at_end : sequence of callables, optional
+    at_end : callable, optional
         Called with the device, before it is closed, and the reason for the end.
     """
     from tunring import Adapter
@@ -97,8 +97,8 @@ def serve(
                 set_up(adapter, device, stack, lambda: stop.has_come)
             ready()
             reason = _wait(device, server.is_there, stop)
-            for call in at_end:
-                call(device, reason)
+            if at_end:
+                at_end(device, reason)
         return 0
     finally:
         for number, handler in handlers.items():
