@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tunring
+from running import Threads, eventually
 from tunring import testing
+from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key
-from tunring.wireguard._control import Change, ControlError, answer, parse_set
+from tunring.wireguard._control import Change, ControlError, answer, describe, parse_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +183,83 @@ def test_what_is_no_request(device: Device) -> None:
 def test_a_port_that_is_taken(device: Device) -> None:
     with tunring.UdpSocket.bind(("0.0.0.0", 0)) as taken:
         assert told(device, f"listen_port={taken.address[1]}") == errno.EADDRINUSE
+
+
+def test_two_clients_add_the_same_peer(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+    add = device.add_peer
+
+    def add_together(*arguments: Any, **options: Any) -> Any:
+        # Whoever is alone here goes on after a while.
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return add(*arguments, **options)
+
+    monkeypatch.setattr(device, "add_peer", add_together)
+    with Threads() as threads:
+        for number in (1, 2):
+            threads.start(told, device, f"public_key={OTHER.public.hex}", f"allowed_ip=10.{number}.0.0/16")
+    assert threads.results == [0, 0]
+    [peer] = device.peers.values()
+    assert {str(network) for network in peer.allowed_ips} == {"10.1.0.0/16", "10.2.0.0/16"}
+
+
+class SlowRemoval:
+    """Removing a peer of a device takes until :attr:`go_on` is set."""
+
+    def __init__(self, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self._remove = device.remove_peer
+        monkeypatch.setattr(device, "remove_peer", self._slowly)
+
+    def _slowly(self, key: Any) -> None:
+        self.began.set()
+        self.go_on.wait(20)
+        self._remove(key)
+
+
+def test_an_answer_waits_for_the_request_before(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.add_peer(OTHER.public, allowed_ips=[])
+    removal = SlowRemoval(device, monkeypatch)
+    with Threads() as threads:
+        threads.start(told, device, f"public_key={OTHER.public.hex}", "remove=true", f"public_key={THIRD.public.hex}")
+        assert removal.began.wait(20)
+        threads.start(shown, device)
+        time.sleep(0.3)
+        assert threads.ended == [0.0, 0.0]
+        removal.go_on.set()
+    assert [line for line in threads.results[1] if "public_key" in line] == [f"public_key={THIRD.public.hex}"]
+
+
+def test_closing_waits_for_no_request(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a request that waits for another one is refused then."""
+    device.add_peer(OTHER.public, allowed_ips=[])
+    removal = SlowRemoval(device, monkeypatch)
+    with Threads() as threads:
+        threads.start(told, device, f"public_key={OTHER.public.hex}", "remove=true")
+        assert removal.began.wait(20)
+        threads.start(answer, device, ["get=1"])
+        device.close()
+        assert eventually(lambda: bool(threads.ended[1]))
+        assert threads.results[1] == f"errno={-errno.ESHUTDOWN}\n\n"
+        assert threads.ended[0] == 0.0
+        removal.go_on.set()
+
+
+def test_a_peer_that_is_removed_meanwhile_is_left_out(device: Device) -> None:
+    """By the program, which waits for no request."""
+    for key in (OTHER, THIRD):
+        device.add_peer(key.public, allowed_ips=[], preshared_key=SECRET)
+    lines = describe(device)
+    assert next(lines).startswith("listen_port=")
+    assert next(lines) == f"public_key={OTHER.public.hex}"
+    device.remove_peer(THIRD.public)
+    assert not [line for line in lines if line.startswith("public_key=")]
+    lines = describe(device)
+    next(lines)
+    device.close()
+    with pytest.raises(SessionClosed):
+        next(lines)
 
 
 KEYS = st.sampled_from(

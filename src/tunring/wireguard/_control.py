@@ -1,6 +1,7 @@
 """The cross-platform protocol by which ``wg`` reads and changes a device: requests as text, and answers.
 
-A request is parsed whole before anything changes. Errors are negated numbers of the system's.
+A request is parsed whole before anything changes, and carried out whole before the next one: of two clients that add
+the same peer, the second one finds it. Errors are negated numbers of the system's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunring._core import Endpoint
+from tunring.errors import SessionClosed
 from tunring.wireguard._socket import check_mark
 from tunring.wireguard.keys import Key, PublicKey
 
@@ -259,21 +261,31 @@ def describe(device: Device) -> Iterator[str]:
     if device.mark:
         yield f"fwmark={device.mark}"
     for peer in device.peers.values():
-        preshared = peer.preshared_key
-        endpoint = peer.endpoint
-        handshake = peer.latest_handshake_ns
-        yield f"public_key={peer.public_key.hex}"
-        yield f"preshared_key={preshared.hex if preshared else '0' * 64}"
-        yield "protocol_version=1"
-        if endpoint:
-            yield f"endpoint={_shown(endpoint)}"
-        yield f"last_handshake_time_sec={handshake // 1_000_000_000}"
-        yield f"last_handshake_time_nsec={handshake % 1_000_000_000}"
-        yield f"tx_bytes={peer.sent_bytes}"
-        yield f"rx_bytes={peer.received_bytes}"
-        yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
-        for network in peer.allowed_ips:
-            yield f"allowed_ip={network}"
+        try:
+            lines = list(_describe_peer(peer))
+        except SessionClosed:
+            if not peer._state.removed:  # noqa: SLF001 - else the program has removed it meanwhile
+                raise
+        else:
+            yield from lines
+
+
+def _describe_peer(peer: Peer) -> Iterator[str]:
+    preshared = peer.preshared_key
+    endpoint = peer.endpoint
+    handshake = peer.latest_handshake_ns
+    yield f"public_key={peer.public_key.hex}"
+    yield f"preshared_key={preshared.hex if preshared else '0' * 64}"
+    yield "protocol_version=1"
+    if endpoint:
+        yield f"endpoint={_shown(endpoint)}"
+    yield f"last_handshake_time_sec={handshake // 1_000_000_000}"
+    yield f"last_handshake_time_nsec={handshake % 1_000_000_000}"
+    yield f"tx_bytes={peer.sent_bytes}"
+    yield f"rx_bytes={peer.received_bytes}"
+    yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
+    for network in peer.allowed_ips:
+        yield f"allowed_ip={network}"
 
 
 def answer(device: Device, request: list[str]) -> str:
@@ -282,9 +294,12 @@ def answer(device: Device, request: list[str]) -> str:
     number = 0
     try:
         if request == ["get=1"]:
-            lines = list(describe(device))
+            with device._requests:  # noqa: SLF001 - the device's own part
+                lines = list(describe(device))
         elif request and request[0] == "set=1":
-            apply(device, parse_set(request[1:]))
+            change = parse_set(request[1:])
+            with device._requests:  # noqa: SLF001
+                apply(device, change)
         else:
             raise _invalid("a request must begin with get=1 or set=1")
     except ControlError as error:

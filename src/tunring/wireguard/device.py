@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import tunring._udp  # as namespace_linux
 import tunring.aead
 from tunring import Adapter
-from tunring._core import Session, UdpSocket, _WireGuardDevice
+from tunring._core import Session, UdpSocket, _WireGuardDevice, _WireGuardLock
 from tunring.errors import SessionClosed
 from tunring.wireguard._engine import Engine, Hooks
 from tunring.wireguard._handshake import Identity
@@ -139,6 +139,8 @@ class Device:
                 stack.callback(self._own_session.close)
             self._core = _WireGuardDevice(self._session)
             stack.callback(self._core.close)
+            # Held while a request of `wg` is carried out. close() does not take it, and ends every wait for it.
+            self._requests = _WireGuardLock(self._core)
             self._engine = Engine(self._core, self._hooks, _limits or Limits())
             self._mtu = interface_mtu(self._session.adapter)
             stack.callback(self._mtu.close)
