@@ -246,6 +246,21 @@ def test_closing_waits_for_no_request(device: Device, monkeypatch: pytest.Monkey
         removal.go_on.set()
 
 
+def test_a_peer_costs_the_same_among_many(device: Device) -> None:
+    def cost(count: int) -> float:
+        """Seconds per peer of a request that adds that many, and of one that changes them."""
+        peers = [f"public_key={number.to_bytes(32, 'big').hex()}" for number in range(1, count + 1)]
+        assert told(device, "replace_peers=true") == 0
+        began = time.perf_counter()
+        assert told(device, *peers) == told(device, *peers) == 0
+        return (time.perf_counter() - began) / count
+
+    few, many = 250, 2000
+    # The least of three: others use the processors, too.
+    ratios = [cost(many) / cost(few) for _ in range(3)]
+    assert min(ratios) < 3, ratios
+
+
 def test_a_peer_that_is_removed_meanwhile_is_left_out(device: Device) -> None:
     """By the program, which waits for no request."""
     for key in (OTHER, THIRD):

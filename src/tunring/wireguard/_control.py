@@ -192,7 +192,7 @@ def apply(device: Device, change: Change) -> None:
     if change.private_key is not None:
         key = change.private_key or None
         # As the kernel does: a peer with our key is removed.
-        if key and key.public in device.peers:
+        if key and device._peer(key.public):  # noqa: SLF001
             device.remove_peer(key.public)
         device.private_key = key
     if change.replace_peers:
@@ -206,7 +206,7 @@ def apply(device: Device, change: Change) -> None:
 
 
 def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
-    peer = device.peers.get(change.public_key)
+    peer = device._peer(change.public_key)  # noqa: SLF001
     if change.remove:
         if peer:
             device.remove_peer(peer)

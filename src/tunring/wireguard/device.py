@@ -230,6 +230,12 @@ class Device:
         with self._engine.lock:
             return {key: peer.face for key, peer in self._engine.peers.items()}
 
+    def _peer(self, key: PublicKey) -> Peer | None:
+        """One peer: `peers` hashes all the keys for each look."""
+        with self._engine.lock:
+            peer = self._engine.peers.get(key)
+            return peer.face if peer else None
+
     # ---- Settings
 
     @property

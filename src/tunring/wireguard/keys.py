@@ -33,9 +33,10 @@ class Key:
     (True, False)
     """
 
-    __slots__ = ("_data",)
+    __slots__ = ("_data", "_hash")
 
     def __init__(self, text: str | bytes | Key) -> None:
+        self._hash: int | None = None
         if isinstance(text, Key):
             self._data: bytes = text.raw
         elif isinstance(text, bytes):
@@ -84,7 +85,10 @@ class Key:
         return _noise.same(self._data, other._data) if isinstance(other, Key) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(hashlib.blake2s(self._data, digest_size=16, person=b"hash").digest())
+        # Computed once: each copy of a device's peers asks for it.
+        if self._hash is None:
+            self._hash = hash(hashlib.blake2s(self._data, digest_size=16, person=b"hash").digest())
+        return self._hash
 
     def __bool__(self) -> bool:
         """Return False for 32 zero bytes, which stand for the absence of a key."""
