@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunring.wireguard import Config, ConfigError, Key, PublicKey, parse_config
+from tunring.wireguard import Config, ConfigError, Key, PeerConfig, PublicKey, parse_config
 
 PRIVATE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHk8="
 PUBLIC = "L/U28zCzZzeAAWMj8pa0fYe7QGhHPnxnQwyianIWHUc="
@@ -94,9 +95,9 @@ def test_no_secret_is_shown() -> None:
         ("FwMark = 0x", "FwMark must be 0 to 4294967295 or off, not '0x'"),
         ("FwMark = 0x100000000", "FwMark must be"),
         ("Address = 10.0.0.1/33", "Address must be addresses such as .*10.0.0.1/33"),
-        ("Address = 10.0.0.1/24,", "Address must be addresses"),
+        ("Address = 10.0.0.1/24;10.0.0.2/24", "Address must be addresses"),
         ("DNS = 10.0.0.300", "DNS must be addresses or search domains, not '10.0.0.300'"),
-        ("DNS = a b", "DNS must be addresses or search domains, not 'a b'"),
+        ("DNS = 10.0.0.53 a_b- c", "DNS must be addresses or search domains, not 'a_b-'"),
         ("MTU = big", "MTU must be 576 to 65535, not 'big'"),
         ("Table = main local", "Table must be auto, off, or"),
         ("PreUp =", "PreUp must be a command"),
@@ -112,9 +113,12 @@ def test_mistakes_in_the_interface(line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"PublicKey = {PUBLIC}", r"PublicKey appears twice in this \[Peer\]"),
         ("MTU = 1500", r"\[Peer\] has no key 'MTU'"),
         ("AllowedIPs = 10.0.0.0/8, any", "AllowedIPs must be networks such as .*any"),
+        # wg refuses these, too.
+        ("AllowedIPs = 10.0.0.0/8,", "AllowedIPs must be"),
+        ("AllowedIPs = 10.0.0.0/8 10.1.0.0/16", "AllowedIPs must be"),
+        ("AllowedIPs = 10.0.0.0\N{NO-BREAK SPACE}/8", "AllowedIPs must be"),
         ("Endpoint = 192.0.2.1", r"Endpoint must be host:port or \[IPv6 address\]:port, not '192.0.2.1'"),
         ("Endpoint = 2001:db8::1:51820", "Endpoint must be"),
         ("Endpoint = [192.0.2.1]:51820", "Endpoint must be"),
@@ -133,8 +137,70 @@ def test_mistakes_in_the_whole() -> None:
         parse_config("MTU = 1500")
     with pytest.raises(ConfigError, match=r"^line 2: this \[Peer\] has no PublicKey"):
         parse_config("[Interface]\n[Peer]\n")
-    with pytest.raises(ConfigError, match=r"^line 3: the peer L/U2.*= appears twice"):
-        parse_config(f"[Peer]\nPublicKey={PUBLIC}\n[Peer]\nPublicKey={PUBLIC}")
+    with pytest.raises(ConfigError, match=r"^wg0.conf, line 2: this \[Peer\] has no PublicKey"):
+        parse_config("[Interface]\n[Peer]\n", file=Path("wg0.conf"))
+
+
+def test_blanks_and_commas_separate_addresses() -> None:
+    config = parse_config(
+        "[Interface]\nAddress = 10.0.0.1/24 fd00::1/64,\t10.0.0.2/24 ,\nDNS = ,10.0.0.53 lan,fd00::53,\n"
+    )
+    assert config.addresses == tuple(map(ip_interface, ["10.0.0.1/24", "fd00::1/64", "10.0.0.2/24"]))
+    assert config.dns == (ip_address("10.0.0.53"), ip_address("fd00::53"))
+    assert config.dns_search == ("lan",)
+
+
+def test_white_space_within_values_of_wg() -> None:
+    config = parse_config(
+        f"[Interface]\nPrivateKey = {PRIVATE[:20]} {PRIVATE[20:]}\nListenPort = 518 20\nPostUp = a  b\n"
+        f"[Peer]\nPublicKey = {PUBLIC[:5]}\t{PUBLIC[5:]}\nAllowedIPs = 10.0.0.0 / 8 , 10.1.0. 0/16\f\n"
+        "Endpoint = example.org : 51820\nPersistentKeepalive = 2 5\n"
+    )
+    assert (config.private_key, config.listen_port, config.post_up) == (Key(PRIVATE), 51820, ("a  b",))
+    [peer] = config.peers
+    assert peer.public_key == PublicKey(PUBLIC)
+    assert peer.allowed_ips == tuple(map(ip_network, ["10.0.0.0/8", "10.1.0.0/16"]))
+    assert (peer.endpoint, peer.persistent_keepalive) == (("example.org", 51820), 25)
+
+
+def test_the_last_line_of_a_key_counts() -> None:
+    config = parse_config(
+        "[Interface]\nListenPort = 1\nListenPort = 2\nMTU = 1300\n[Interface]\nMTU = 1400\n"
+        f"[Peer]\nPublicKey = {OTHER}\nPublicKey = {PUBLIC}\nEndpoint = a:1\nEndpoint = b:2\n"
+        "PersistentKeepalive = 25\nPersistentKeepalive = off\n"
+    )
+    assert (config.listen_port, config.mtu) == (2, 1400)
+    [peer] = config.peers
+    assert peer == PeerConfig(PublicKey(PUBLIC), endpoint=("b", 2))
+
+
+def test_sections_of_one_peer() -> None:
+    """`wg` sends both, and each replaces the allowed IPs."""
+    first = f"[Peer]\nPublicKey = {PUBLIC}\nPresharedKey = {PRIVATE}\nAllowedIPs = 10.0.0.0/8\nEndpoint = a:1\n"
+    between = f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.2.0.0/16\n"
+    second = f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.1.0.0/16, 10.2.0.0/16\nPersistentKeepalive = 5\n"
+    config = parse_config(first + between + second)
+    networks = tuple(map(ip_network, ["10.1.0.0/16", "10.2.0.0/16"]))
+    # Last, as it has taken a network from the other one.
+    assert [peer.public_key for peer in config.peers] == [PublicKey(OTHER), PublicKey(PUBLIC)]
+    assert config.peers[1] == PeerConfig(PublicKey(PUBLIC), Key(PRIVATE), networks, ("a", 1), 5)
+    [peer] = parse_config(f"{first}[Peer]\nPublicKey = {PUBLIC}\nPresharedKey = {'A' * 43}=\n").peers
+    assert peer == PeerConfig(PublicKey(PUBLIC), None, (), ("a", 1))
+
+
+@pytest.mark.parametrize("errors", ["bytes", "surrogateescape"])
+def test_bytes_that_are_not_utf_8(errors: str) -> None:
+    def read(data: bytes) -> Config:
+        return parse_config(data if errors == "bytes" else data.decode("utf-8", errors), file="wg0.conf")
+
+    # NEL (0x85) and others end no line.
+    comments = b"# M\xfcnchen \x85 \xff\x0b\x1c\xe2\x80\xa8.\n[Interface]\nListenPort = 5 # \xe4\r\n"
+    assert read(comments) == Config(listen_port=5)
+    for line in (b"PostUp = echo \xe4", b"\xe4", b"[\xe4]", b"DNS = \xe4.example"):
+        with pytest.raises(ConfigError, match=r"^wg0\.conf, line 4: there are bytes that are not UTF-8") as caught:
+            read(comments + line)
+        assert caught.value.line == 4
+    assert read("\ufeff[Interface]\nPostUp = echo \xe4".encode()).post_up == ("echo \xe4",)
 
 
 @pytest.mark.parametrize(

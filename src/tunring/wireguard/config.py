@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tunring.wireguard.keys import Key, PublicKey
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -24,6 +25,15 @@ _DOMAIN = re.compile(
 #: Of a key, or of most of one, which may be in the wrong place.
 _KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{32,}=*")
 
+#: What `wg` leaves out wherever it is in a line.
+_SPACE = re.compile(r"\s+", re.ASCII)
+
+#: Lines as Python reads them from a file. There are more in str.splitlines(), which a comment may contain.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+#: Bytes that are not UTF-8, as "surrogateescape" has them.
+_UNDECODED = re.compile("[\ud800-\udfff]")
+
 
 class ConfigError(ValueError):
     """A configuration is wrong.
@@ -34,8 +44,8 @@ class ConfigError(ValueError):
         The line, from 1.
     """
 
-    def __init__(self, line: int, text: str) -> None:
-        super().__init__(f"line {line}: {text}")
+    def __init__(self, line: int, text: str, file: object = None) -> None:
+        super().__init__(f"line {line}: {text}" if file is None else f"{file}, line {line}: {text}")
         self.line = line
 
 
@@ -89,21 +99,30 @@ class Config:
         )
 
 
-def parse_config(text: str) -> Config:
+def parse_config(text: str | bytes, *, file: str | os.PathLike[str] | None = None) -> Config:
     r"""Read a configuration in wg-quick's format.
 
-    Names of sections and keys are read in any case; ``#`` begins a comment. Keys with lists (Address, DNS, AllowedIPs)
-    and the commands may appear several times, all others at most once in a section.
+    It is read as ``wg`` and ``wg-quick`` read it:
+
+    - Names of sections and keys are read in any case; ``#`` begins a comment, which may have any encoding.
+    - Keys with lists (Address, DNS, AllowedIPs) and the commands may appear several times in a section, and add up. Of
+      any other key, the last line counts.
+    - In Address and DNS, commas and white space separate items; in AllowedIPs, commas do. White space within the values
+      of ``wg``'s own keys is left out.
+    - A second section of the same peer replaces its allowed IPs, and of its other settings those that it names.
 
     Parameters
     ----------
-    text : str
-        The file's content.
+    text : str or bytes
+        The file's content. Bytes are UTF-8, in which only comments may have errors.
+    file : str or path, optional
+        The file's name, for errors.
 
     Raises
     ------
     ConfigError
-        Something in it is wrong: the message has the line, what is there and what is allowed, but no secret.
+        Something in it is wrong: the message has the line, what is there and what is allowed, but no secret; and
+        the file, if it was given.
 
     Examples
     --------
@@ -125,7 +144,9 @@ def parse_config(text: str) -> Config:
       ...
     tunring.wireguard.config.ConfigError: line 2: MTU must be 576 to 65535, not 'big'
     """
-    return _Reader().read(text)
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    return _Reader(file).read(text)
 
 
 # ---- Values -----------------------------------------------------------------------------------------------------
@@ -160,27 +181,27 @@ def _preshared_key(name: str, text: str) -> Key | None:
     return _key(name, text) or None
 
 
-def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")] if text else []
+def _words(text: str) -> list[str]:
+    return _SPACE.sub(" ", text.replace(",", " ")).split()
 
 
 def _addresses(name: str, text: str) -> tuple[Interface, ...]:
     try:
-        return tuple(ipaddress.ip_interface(item) for item in _items(text))
+        return tuple(ipaddress.ip_interface(item) for item in _words(text))
     except ValueError as error:
         raise ValueError(f"{name} must be addresses such as 10.0.0.1/24: {error}") from None
 
 
 def _networks(name: str, text: str) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(item, strict=False) for item in _items(text))
+        return tuple(ipaddress.ip_network(item, strict=False) for item in text.split(",") if text)
     except ValueError as error:
         raise ValueError(f"{name} must be networks such as 10.0.0.0/24 or ::/0: {error}") from None
 
 
 def _dns(name: str, text: str) -> tuple[Address | str, ...]:
     found: list[Address | str] = []
-    for item in _items(text):
+    for item in _words(text):
         try:
             found.append(ipaddress.ip_address(item))
         except ValueError:
@@ -259,7 +280,11 @@ _PEER = _keys(
     Endpoint=("endpoint", _endpoint),
     PersistentKeepalive=("persistent_keepalive", _number(0, 65535, off=True)),
 )
+#: Names of the keys that `wg` reads. The others are wg-quick's.
+_OF_WG = {"privatekey", "listenport", "fwmark", *_PEER}
 _COMMANDS = {"pre_up", "post_up", "pre_down", "post_down"}
+#: Of these, all lines count; of others, the last.
+_LISTS = {"addresses", "dns", "allowed_ips", *_COMMANDS}
 _SECTIONS = {"interface": ("Interface", _INTERFACE), "peer": ("Peer", _PEER)}
 
 
@@ -293,7 +318,8 @@ def _text(value: object) -> str:
 class _Reader:
     """Reads one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: object) -> None:
+        self._file = file
         self._line = 0
         self._interface: dict[str, Any] = {}
         self._peers: list[tuple[int, dict[str, Any]]] = []
@@ -303,8 +329,10 @@ class _Reader:
 
     def read(self, text: str) -> Config:
         """Read it."""
-        for self._line, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        for self._line, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), 1):
             line = line.partition("#")[0].strip()
+            if _UNDECODED.search(line):
+                raise self._error("there are bytes that are not UTF-8, which only a comment may have")
             if line.startswith("["):
                 self._begin(line)
             elif line:
@@ -315,7 +343,7 @@ class _Reader:
         found = _SECTIONS.get(line[1:-1].strip().lower()) if line.endswith("]") else None
         if not found:
             shown = _KEY_LIKE.sub("...", repr(line))
-            raise ConfigError(self._line, f"a section must be [Interface] or [Peer], not {shown}")
+            raise self._error(f"a section must be [Interface] or [Peer], not {shown}")
         self._section, self._keys = found
         self._fields = self._interface
         if self._section == "Peer":
@@ -325,39 +353,37 @@ class _Reader:
     def _take(self, line: str) -> None:
         name, equals, text = (part.strip() for part in line.partition("="))
         if not self._section:
-            raise ConfigError(self._line, "the file must begin with a section, [Interface] or [Peer]")
+            raise self._error("the file must begin with a section, [Interface] or [Peer]")
         if not equals:
-            raise ConfigError(self._line, "a line must be Key = value")
+            raise self._error("a line must be Key = value")
         if name.lower() not in self._keys:
             allowed = ", ".join(proper for proper, _, _ in self._keys.values())
             # The value of a key without its name is not repeated: base64 ends with "=".
             shown = repr(name) if len(name) <= 24 else f"of {len(name)} characters"
-            raise ConfigError(self._line, f"[{self._section}] has no key {shown}; it has {allowed}")
+            raise self._error(f"[{self._section}] has no key {shown}; it has {allowed}")
         proper, field, read = self._keys[name.lower()]
         try:
-            value = read(proper, text)
+            value = read(proper, _SPACE.sub("", text) if name.lower() in _OF_WG else text)
         except ValueError as error:
-            raise ConfigError(self._line, _KEY_LIKE.sub("...", str(error))) from None
-        if isinstance(value, tuple) and field != "endpoint":
-            value = self._fields.get(field, ()) + value
-        elif field in self._fields:
-            raise ConfigError(self._line, f"{proper} appears twice in this [{self._section}]")
-        self._fields[field] = value
+            raise self._error(_KEY_LIKE.sub("...", str(error))) from None
+        self._fields[field] = self._fields.get(field, ()) + value if field in _LISTS else value
+
+    def _error(self, text: str, line: int | None = None) -> ConfigError:
+        return ConfigError(line or self._line, text, self._file)
 
     def _result(self) -> Config:
-        peers: dict[PublicKey, PeerConfig] = {}
+        peers: dict[PublicKey, dict[str, Any]] = {}
         for line, fields in self._peers:
             if "public_key" not in fields:
-                raise ConfigError(line, "this [Peer] has no PublicKey")
-            peer = PeerConfig(**fields)
-            if peer.public_key in peers:
-                raise ConfigError(line, f"the peer {peer.public_key} appears twice")
-            peers[peer.public_key] = peer
+                raise self._error("this [Peer] has no PublicKey", line)
+            # The later section is the later change: it also takes its networks from the peers before it.
+            earlier = peers.pop(fields["public_key"], {})
+            peers[fields["public_key"]] = {**earlier, "allowed_ips": (), **fields}
         fields = dict(self._interface)
         dns = fields.pop("dns", ())
         return Config(
             **fields,
             dns=tuple(item for item in dns if not isinstance(item, str)),
             dns_search=tuple(item for item in dns if isinstance(item, str)),
-            peers=tuple(peers.values()),
+            peers=tuple(PeerConfig(**fields) for fields in peers.values()),
         )
