@@ -123,6 +123,23 @@ def test_peers_are_changed_and_removed(device: Device) -> None:
     assert device.peers == {}
 
 
+def test_a_peer_twice_in_one_request(device: Device) -> None:
+    """As `wg setconf` sends two sections of one peer: the second one changes what the first has set."""
+    other = f"public_key={OTHER.public.hex}"
+    assert told(device, other, "allowed_ip=10.9.0.0/16") == 0
+    for _ in range(2):
+        lines = [other, f"preshared_key={SECRET.hex}", "persistent_keepalive_interval=9", "allowed_ip=10.0.0.0/8"]
+        assert told(device, "replace_peers=true", *lines, other, "endpoint=192.0.2.1:1", "allowed_ip=10.1.0.0/16") == 0
+        [peer] = device.peers.values()
+        assert (peer.preshared_key, peer.persistent_keepalive) == (SECRET, 9)
+        assert peer.endpoint == tunring.Endpoint("192.0.2.1", 1)
+        # What it had before the request is replaced.
+        assert {str(network) for network in peer.allowed_ips} == {"10.0.0.0/8", "10.1.0.0/16"}
+    lines.append("replace_allowed_ips=true")
+    assert told(device, "replace_peers=true", *lines, other, "replace_allowed_ips=true", "allowed_ip=10.1.0.0/16") == 0
+    assert [str(network) for network in peer.allowed_ips] == ["10.1.0.0/16"]
+
+
 def test_nobody_is_their_own_peer(device: Device) -> None:
     own = f"public_key={PRIVATE.public.hex}"
     assert told(device, own) == 0

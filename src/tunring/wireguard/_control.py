@@ -200,9 +200,12 @@ def apply(device: Device, change: Change) -> None:
         for public_key in device.peers:
             if public_key not in wanted:
                 device.remove_peer(public_key)
+    seen: set[PublicKey] = set()
     for peer in change.peers:
-        # One that stays keeps its sessions: `wg syncconf` and `wg setconf` of an unchanged file disturb nobody.
-        _apply_peer(device, peer, anew=change.replace_peers)
+        # One that stays keeps its sessions: `wg syncconf` and `wg setconf` of an unchanged file disturb nobody. If
+        # it comes again in the request, it is changed, not replaced.
+        _apply_peer(device, peer, anew=change.replace_peers and peer.public_key not in seen)
+        seen.add(peer.public_key)
 
 
 def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
@@ -221,7 +224,7 @@ def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
         peer.preshared_key = change.preshared_key
     if change.endpoint is not None:
         peer.endpoint = change.endpoint
-    if change.replace_allowed_ips or (anew and not change.allowed_ips):
+    if change.replace_allowed_ips or anew:
         _replace(peer, change.allowed_ips)
     else:
         for network, added in change.allowed_ips:
