@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -140,6 +141,14 @@ def test_a_peer_twice_in_one_request(device: Device) -> None:
     assert [str(network) for network in peer.allowed_ips] == ["10.1.0.0/16"]
 
 
+def test_the_zone_of_a_link_local_endpoint(device: Device) -> None:
+    peer = f"public_key={OTHER.public.hex}"
+    for zone in ("1", socket.if_indextoname(1)):
+        assert told(device, peer, "remove=true", peer, f"endpoint=[fe80::99%{zone}]:51820") == 0
+        assert device.peers[OTHER.public].endpoint == tunring.Endpoint("fe80::99", 51820, interface=1)
+        assert "endpoint=[fe80::99%1]:51820" in shown(device)
+
+
 def test_nobody_is_their_own_peer(device: Device) -> None:
     own = f"public_key={PRIVATE.public.hex}"
     assert told(device, own) == 0
@@ -177,6 +186,9 @@ def test_nobody_is_their_own_peer(device: Device) -> None:
                 "endpoint=2001:db8::1:1",
                 "endpoint=[2001:db8::g]:1",
                 "endpoint=[fe80::1%nothere]:1",
+                "endpoint=[fe80::1%4294967296]:1",
+                f"endpoint=[fe80::1%{1 << 64}]:1",
+                "endpoint=[2001:db8::1%1]:1",
                 "endpoint=example.org:1",
                 "persistent_keepalive_interval=65536",
                 "persistent_keepalive_interval=off",

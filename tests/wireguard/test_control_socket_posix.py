@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from running import check_script, eventually
+from tunring import Endpoint
 from tunring.wireguard import Device, Key
 from tunring.wireguard._control_client import ask
 from tunring.wireguard._control_socket import ControlServer, path_of
@@ -80,6 +81,15 @@ def test_a_status_has_no_secret(server: tuple[ControlServer, Path], device: Devi
     for key in (PRIVATE, SECRET):
         assert key.hex not in text
         assert key.base64 not in text
+
+
+def test_a_status_has_zones_as_wg_has_them(server: tuple[ControlServer, Path], device: Device) -> None:
+    _, path = server
+    name = socket.if_indextoname(1)
+    peer = device.add_peer(OTHER.public, allowed_ips=[])
+    for interface, shown in ((1, f"[fe80::99%{name}]:9"), (0xFFFFFF, "[fe80::99%16777215]:9"), (0, "[fe80::99]:9")):
+        peer.endpoint = Endpoint("fe80::99", 9, interface=interface)
+        assert ask(path)["peers"][0]["endpoint"] == shown
 
 
 def test_the_end_of_the_socket(server: tuple[ControlServer, Path]) -> None:

@@ -108,7 +108,7 @@ def _endpoint(text: str) -> Endpoint:
             if 1 <= int(port) <= 65535:
                 ipaddress.IPv6Address(six) if six else ipaddress.IPv4Address(four)
                 return Endpoint(six or four, int(port), interface=_interface(zone) if zone else 0)
-        except (ValueError, OSError):
+        except (ValueError, OSError, OverflowError):  # the last for the number of an interface
             pass
     raise _invalid(f"endpoint must be address:port or [address]:port, not {text!r}")
 

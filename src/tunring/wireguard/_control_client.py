@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tunring.wireguard._control_place import connect
@@ -52,6 +56,18 @@ def _parse(lines: Any) -> dict[str, Any]:
             now[name] = bool(Key.from_hex(text))
         elif name == "allowed_ip":
             now["allowed_ips"].append(text)
+        elif name == "endpoint":
+            now[name] = _with_zone(text)
         else:
             now[name] = int(text) if name in _NUMBERS or name.endswith("_interval") else text
     return result
+
+
+def _with_zone(endpoint: str) -> str:
+    """An endpoint with its zone as ``wg show`` has it: the interface's name, except on Windows."""
+    found = re.fullmatch(r"(\[.+%)([0-9]{1,10})(\]:[0-9]+)", endpoint)
+    if found and sys.platform != "win32":
+        before, number, after = found.groups()
+        with suppress(OSError, OverflowError):  # there is none of this number
+            return f"{before}{socket.if_indextoname(int(number))}{after}"
+    return endpoint
