@@ -17,7 +17,7 @@ import tunring
 from running import Threads, eventually
 from tunring import testing
 from tunring.errors import SessionClosed
-from tunring.wireguard import Device, Key
+from tunring.wireguard import Device, Key, Peer
 from tunring.wireguard._control import Change, ControlError, answer, describe, parse_set
 
 if TYPE_CHECKING:
@@ -304,6 +304,42 @@ def test_a_peer_that_is_removed_meanwhile_is_left_out(device: Device) -> None:
     device.close()
     with pytest.raises(SessionClosed):
         next(lines)
+
+
+def test_a_program_adds_the_same_peer(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that did not find it finds it then, or the program does."""
+    add = device.add_peer
+    refused = []
+
+    def add_by_program() -> None:
+        try:
+            add(OTHER.public, allowed_ips=["10.1.0.0/16"])
+        except ValueError as error:
+            refused.append(str(error))
+
+    def add_later(*arguments: Any, **options: Any) -> Any:
+        threads.start(add_by_program)
+        time.sleep(0.3)
+        return add(*arguments, **options)
+
+    monkeypatch.setattr(device, "add_peer", add_later)
+    with Threads() as threads:
+        assert told(device, f"public_key={OTHER.public.hex}", "allowed_ip=10.0.0.0/8") == 0
+    assert ["has the peer" in text for text in refused] == [True]
+    assert [str(network) for network in device.peers[OTHER.public].allowed_ips] == ["10.0.0.0/8"]
+
+
+def test_a_program_removes_a_peer_that_a_request_changes(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove_first(peer: Peer, network: Any) -> None:
+        device.remove_peer(peer)
+        add(peer, network)
+
+    add = Peer.add_allowed_ip
+    monkeypatch.setattr(Peer, "add_allowed_ip", remove_first)
+    other, third = (f"public_key={key.public.hex}" for key in (OTHER, THIRD))
+    # What follows in the request is carried out.
+    assert told(device, other, "allowed_ip=10.0.0.0/8", third) == 0
+    assert list(device.peers) == [THIRD.public]
 
 
 KEYS = st.sampled_from(

@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -190,16 +191,12 @@ def apply(device: Device, change: Change) -> None:
     if change.mark is not None:
         device.mark = change.mark or None
     if change.private_key is not None:
-        key = change.private_key or None
-        # As the kernel does: a peer with our key is removed.
-        if key and device._peer(key.public):  # noqa: SLF001
-            device.remove_peer(key.public)
-        device.private_key = key
+        _set_private_key(device, change.private_key or None)
     if change.replace_peers:
         wanted = {peer.public_key for peer in change.peers if not peer.remove}
         for public_key in device.peers:
             if public_key not in wanted:
-                device.remove_peer(public_key)
+                _remove(device, public_key)
     seen: set[PublicKey] = set()
     for peer in change.peers:
         # One that stays keeps its sessions: `wg syncconf` and `wg setconf` of an unchanged file disturb nobody. If
@@ -208,17 +205,39 @@ def apply(device: Device, change: Change) -> None:
         seen.add(peer.public_key)
 
 
+def _set_private_key(device: Device, key: Key | None) -> None:
+    with device._engine.lock:  # noqa: SLF001 - or the program could add such a peer in between
+        # As the kernel does: a peer with our key is removed.
+        if key and device._peer(key.public):  # noqa: SLF001
+            device.remove_peer(key.public)
+        device.private_key = key
+
+
+def _remove(device: Device, key: PublicKey) -> None:
+    with suppress(KeyError):  # there is none, or the program has just removed it
+        device.remove_peer(key)
+
+
 def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
-    peer = device._peer(change.public_key)  # noqa: SLF001
     if change.remove:
-        if peer:
-            device.remove_peer(peer)
+        _remove(device, change.public_key)
         return
-    if peer is None:
-        if change.update_only or device.public_key == change.public_key:
-            return
-        peer = device.add_peer(change.public_key, allowed_ips=())
-    elif anew:
+    with device._engine.lock:  # noqa: SLF001 - or the program could add it in between: its hook for strangers, for example
+        peer = device._peer(change.public_key)  # noqa: SLF001
+        is_new = peer is None
+        if peer is None:
+            if change.update_only or device.public_key == change.public_key:
+                return
+            peer = device.add_peer(change.public_key, allowed_ips=())
+    try:
+        _change_peer(peer, change, anew=anew and not is_new)
+    except SessionClosed:
+        if not peer._state.removed:  # noqa: SLF001 - else the program has removed it meanwhile
+            raise
+
+
+def _change_peer(peer: Peer, change: PeerChange, *, anew: bool) -> None:
+    if anew:
         peer.preshared_key, peer.persistent_keepalive = change.preshared_key, change.persistent_keepalive
     if change.preshared_key is not None:
         peer.preshared_key = change.preshared_key
