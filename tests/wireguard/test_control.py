@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -288,6 +289,29 @@ def test_a_peer_costs_the_same_among_many(device: Device) -> None:
     # The least of three: others use the processors, too.
     ratios = [cost(many) / cost(few) for _ in range(3)]
     assert min(ratios) < 3, ratios
+
+
+def test_a_new_peer_costs_the_same_among_many_networks(device: Device) -> None:
+    """As `wg setconf` sends it: networks to replace are not looked for where there are none."""
+    lines = []
+    for number in range(1, 257):
+        lines += [f"public_key={number.to_bytes(32, 'big').hex()}", "replace_allowed_ips=true"]
+        lines.append(f"allowed_ip=192.0.2.{number - 1}/32")
+
+    def cost() -> float:
+        """Seconds of a request that adds the peers: the least of three, as others use the processors, too."""
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            assert told(device, *lines) == 0
+            times.append(time.perf_counter() - began)
+            for peer in list(device.peers.values())[-256:]:
+                device.remove_peer(peer)
+        return min(times)
+
+    before = cost()
+    device.add_peer(OTHER.public, allowed_ips=[IPv4Network((0x0A000000 + 256 * n, 24)) for n in range(60_000)])
+    assert cost() < 3 * before
 
 
 def test_a_peer_that_is_removed_meanwhile_is_left_out(device: Device) -> None:

@@ -230,20 +230,21 @@ def _apply_peer(device: Device, change: PeerChange, *, anew: bool) -> None:
                 return
             peer = device.add_peer(change.public_key, allowed_ips=())
     try:
-        _change_peer(peer, change, anew=anew and not is_new)
+        _change_peer(peer, change, anew=anew and not is_new, is_new=is_new)
     except SessionClosed:
         if not peer._state.removed:  # noqa: SLF001 - else the program has removed it meanwhile
             raise
 
 
-def _change_peer(peer: Peer, change: PeerChange, *, anew: bool) -> None:
+def _change_peer(peer: Peer, change: PeerChange, *, anew: bool, is_new: bool) -> None:
     if anew:
         peer.preshared_key, peer.persistent_keepalive = change.preshared_key, change.persistent_keepalive
     if change.preshared_key is not None:
         peer.preshared_key = change.preshared_key
     if change.endpoint is not None:
         peer.endpoint = change.endpoint
-    if change.replace_allowed_ips or anew:
+    # A new one has none to replace, which would be looked for among all the peers'.
+    if (change.replace_allowed_ips or anew) and not is_new:
         _replace(peer, change.allowed_ips)
     else:
         for network, added in change.allowed_ips:

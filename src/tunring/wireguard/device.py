@@ -206,7 +206,8 @@ class Device:
                 peer.core.endpoint = peer.shown_endpoint = where
                 self._engine.add(peer)
                 # Last of all: what other peers lose by it is not given back.
-                peer.core.set_allowed_ips(packed(networks))
+                if networks:
+                    peer.core.set_allowed_ips(packed(networks))
             except BaseException:  # no memory, or Ctrl-C
                 if peer and not self._is_whole(peer, networks):
                     self._engine.remove(peer)
