@@ -116,6 +116,20 @@ def test_a_full_tunnel_of_both_families_by_one_address(uplink: Namespace, name: 
     assert (way(uplink, ELSEWHERE), way(uplink, ELSEWHERE6)) == ("up0", "up0")
 
 
+def test_a_file_that_is_not_utf_8(namespace: Namespace, name: str, tmp_path: Path) -> None:
+    """A comment may be, and of anything else the file and the line are named."""
+    file = tmp_path / "wg.conf"
+    options = write(file, "10.9.0.0/16")
+    file.write_bytes("# München\n".encode("latin-1") + file.read_bytes())
+    with up(namespace, name, *options):
+        pass
+    file.write_bytes(file.read_bytes() + "Key = München\n".encode("latin-1"))
+    done = subprocess.run(command(name, *options), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert str(file) in done.stderr
+    assert "line 9" in done.stderr
+
+
 def test_a_family_that_the_file_leaves_out_is_reported(uplink: Namespace, name: str, tmp_path: Path) -> None:
     words = "no default route of IPv6: such traffic goes by 'up0', outside the tunnel"
     options = write(tmp_path / "wg.conf", "0.0.0.0/0")

@@ -66,7 +66,7 @@ def _by_file(name: str, path: str, with_hooks: bool) -> dict[str, Any]:
 
     # The process in the background is in another folder.
     file = Path(path).resolve()
-    config = parse_config(file.read_text("utf-8"))
+    config = parse_config(file.read_bytes(), file=file)
     _check(config)
     if not with_hooks and (config.pre_up or config.post_up or config.pre_down or config.post_down):
         say("tunring: the file's commands are not run without --hooks", sys.stderr)
