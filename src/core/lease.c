@@ -16,8 +16,8 @@
 #define LEASE_RELEASED UINT64_C(1)
 #define LEASE_HELD UINT64_C(2)
 #define LEASE_OPENED UINT64_C(4)
-#define LEASE_READING (UINT64_C(1) << 4)  /* one that reads packets of level 0 */
-#define LEASE_OPENING (UINT64_C(1) << 34) /* one that opens packets, or reads what was opened */
+#define LEASE_READING (UINT64_C(1) << 4)     /* one that reads packets of level 0 */
+#define LEASE_OPENING (UINT64_C(1) << 34)    /* one that opens packets, or reads what was opened */
 #define LEASE_MOST ((UINT64_C(1) << 30) - 1) /* of each kind: anybody may begin any number, by calls that wait */
 #define LEASE_READERS (LEASE_MOST * LEASE_READING)
 #define LEASE_OPENERS (LEASE_MOST * LEASE_OPENING)

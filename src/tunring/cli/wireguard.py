@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,6 @@ from tunring.cli.wireguard_service import in_background, serve, set_up_log
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
     from contextlib import ExitStack
 
     from tunring import Adapter
@@ -92,7 +92,7 @@ def _in_foreground(name: str, work: Callable[..., int], *, as_json: bool) -> int
 
 
 #: What runs the commands of one kind. Raises OSError for one that fails.
-_Hooks: TypeAlias = "Callable[[tuple[str, ...]], None]"
+_Hooks: TypeAlias = Callable[[tuple[str, ...]], None]
 
 
 def _save(file: Path, config: Config, device: Device) -> None:
