@@ -1,5 +1,7 @@
-# cython: language_level=3, embedsignature=True, binding=True, boundscheck=False, wraparound=False, auto_pickle=False
+# cython: language_level=3, embedsignature=True, binding=True, wraparound=False, auto_pickle=False
 # cython: freethreading_compatible=True
+# Bounds stay checked, as by default. This concerns lists, tuples and bytes, some of which users' code made: without the
+# check, a tuple that is too short is read behind its end. Hot loops index pointers, which no setting checks.
 """The extension module: objects over the C core, which moves the packets.
 
 Here live reference counts, exceptions and argument checks. Policy (which library, names, configuration) is in the

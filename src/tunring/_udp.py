@@ -22,6 +22,7 @@ _WINDOWS = os.name == "nt"
 
 #: The system's numbers, some of which Python does not name.
 _SO_REUSEPORT, SO_MARK, _SO_BINDTODEVICE = 15, 36, 25
+_SO_PROTOCOL, _SO_DOMAIN = 38, 39
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
 if _WINDOWS:
     #: UDP_SEND_MSG_SIZE; UDP_RECV_MAX_COALESCED_SIZE and what to set it to.
@@ -232,13 +233,37 @@ def _only_linux(**options: object) -> None:
             raise NotImplementedError(f"{name} must be {neutral!r} on Windows, not {value!r}: only Linux has that")
 
 
+# A subclass of socket.socket may say anything of its descriptor. So these ask the base class, which asks the system.
+
+
+def _check_udp(sock: socket.socket) -> None:
+    """Refuse what is not a UDP socket of the family that the object has."""
+    family = sock.family
+    wanted: list[tuple[int, int]] = [(socket.SO_TYPE, socket.SOCK_DGRAM)]
+    if not _WINDOWS:
+        wanted += [(_SO_DOMAIN, family), (_SO_PROTOCOL, socket.IPPROTO_UDP)]
+    if family not in (socket.AF_INET, socket.AF_INET6) or any(
+        socket.socket.getsockopt(sock, socket.SOL_SOCKET, option) != value for option, value in wanted
+    ):
+        raise ValueError(f"from_socket takes a UDP socket of IPv4 or IPv6, and its descriptor is one, not {sock!r}")
+
+
+def _own_address(sock: socket.socket) -> tuple[Any, ...]:
+    address = socket.socket.getsockname(sock)
+    if isinstance(address, tuple):
+        match address:
+            case (str(), int()) | (str(), int(), int(), int()):
+                return address
+    raise ValueError(f"the socket's own address must be (host, port) or (host, port, flow, scope), not {address!r}")
+
+
 def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket:
-    ipv6 = sock.family == socket.AF_INET6
+    address = _own_address(sock)
+    ipv6 = len(address) == 4
     only = ipv6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
     chunks = max(2, pinned_limit // _CHUNK)
-    return UdpSocket._open(  # noqa: SLF001
-        sock.fileno(), sock.getsockname(), options, ipv6, only, options.segment, chunks
-    )
+    handle = socket.socket.fileno(sock)
+    return UdpSocket._open(handle, address, options, ipv6, only, options.segment, chunks)  # noqa: SLF001
 
 
 def bind(
@@ -283,8 +308,7 @@ def from_socket(sock: socket.socket) -> UdpSocket:
     _not_here()
     if not isinstance(sock, socket.socket):
         raise TypeError(f"from_socket takes a socket.socket, not {sock!r}")
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
-        raise ValueError(f"from_socket takes a UDP socket of IPv4 or IPv6, not {sock!r}")
+    _check_udp(sock)
     options = Options(sock, taken_over=True)
     try:
         _set_offloads(sock, options, None, None)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import tunring
+from running import check_script
 from tunring import _udp
 
 #: Runs leave and arrive datagram by datagram where the system has no offloads, as Wine has none.
@@ -259,6 +260,80 @@ def test_a_socket_that_was_taken_over() -> None:
         tunring.UdpSocket.from_socket(5)
     with socket.socket() as stream, pytest.raises(ValueError, match="UDP"):
         tunring.UdpSocket.from_socket(stream)
+
+
+def test_a_socket_that_tells_lies_of_itself() -> None:
+    # In a process of its own: this once read memory that isn't the tuple's, and sent by another descriptor.
+    check_script(
+        """
+import socket
+import tunring
+
+class Liar(socket.socket):
+    def getsockname(self):
+        return ()
+
+    def fileno(self):
+        return super().fileno() + 2**32
+
+with Liar(socket.AF_INET, socket.SOCK_DGRAM) as liar:
+    liar.bind(("127.0.0.1", 0))
+    with tunring.UdpSocket.from_socket(liar) as udp:
+        assert udp.address == socket.socket.getsockname(liar)
+        assert f"127.0.0.1:{udp.address[1]}, open" in repr(udp)
+        assert udp.send([b"x"], udp.address) == 1
+        with udp.receive(timeout=10) as batch:
+            assert batch.tobytes() == [b"x"]
+"""
+    )
+
+
+@pytest.mark.parametrize("address", [(), ("127.0.0.1",), (1, "127.0.0.1"), ["127.0.0.1", 1], None, ("::1", 1, 0)])
+def test_a_socket_without_an_address(monkeypatch: pytest.MonkeyPatch, address: object) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(socket.socket, "getsockname", lambda self: address)
+        with pytest.raises(ValueError, match=r"must be \(host, port\)"):
+            tunring.UdpSocket.from_socket(sock)
+
+
+@pytest.mark.skipif(WINDOWS, reason="a descriptor's family and type come from WSAPROTOCOL_INFO there")
+@pytest.mark.parametrize(
+    ("really", "said"),
+    [
+        ((socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM)),
+        ((socket.AF_INET6, socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_DGRAM)),
+        ((getattr(socket, "AF_UNIX", 1), socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_DGRAM)),
+        ((socket.AF_INET, socket.SOCK_DGRAM, 136), (socket.AF_INET, socket.SOCK_DGRAM)),  # UDP-Lite
+    ],
+)
+def test_a_descriptor_of_another_kind_is_not_taken_over(really: tuple[int, ...], said: tuple[int, ...]) -> None:
+    try:
+        other = socket.socket(*really)
+    except OSError:
+        pytest.skip("this machine has no such sockets")
+    with (
+        other,
+        socket.socket(*said, fileno=os.dup(other.fileno())) as sock,
+        pytest.raises(ValueError, match="its descriptor is one"),
+    ):
+        tunring.UdpSocket.from_socket(sock)
+
+
+def test_tuples_that_are_too_short_are_not_read_behind_their_end() -> None:
+    # In a process of its own, for what was there might be no object.
+    check_script(
+        """
+from tunring import _core
+
+for routes in ([()], [(4, bytes(4), 0)]):
+    try:
+        _core.Routes().set(routes)
+    except IndexError:
+        continue
+    raise AssertionError(routes)
+"""
+    )
 
 
 def test_a_child_has_no_socket() -> None:
