@@ -122,17 +122,6 @@ cdef bytes _aead_key(key, tunring_aead_algorithm algorithm, str name):
     return result
 
 
-cdef object _integer(value, str what, minimum, maximum):
-    """An integer argument within its limits."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {value!r}") from None
-    if not minimum <= number <= maximum:
-        raise ValueError(f"{what} must be {minimum} to {maximum}, not {number}")
-    return number
-
-
 cdef object _aead_failure(DWORD code, str what, unsigned generation):
     """The exception for a failed call of a Sealer or Opener."""
     error = error_from_code(code, f"the {what} is over" if code == ERROR_HANDLE_EOF else f"the {what} failed")

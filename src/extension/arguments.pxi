@@ -1,10 +1,21 @@
 # Arguments: deadlines, lists of packets and lists of sizes, checked before anything is changed. Included by _core.pyx.
 
-cdef int64_t _deadline(timeout) except? -1:
-    """The clock's nanoseconds at which ``timeout`` seconds are over; 0 polls."""
+cdef object _integer(value, str what, minimum, maximum):
+    """An integer argument within its limits. index() returns an exact int, whose comparisons no user wrote."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {value!r}") from None
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{what} must be {minimum} to {maximum}, not {number}")
+    return number
+
+
+cdef double _seconds(timeout) except? -1:
+    """``timeout`` as seconds, infinity for no limit."""
     cdef double seconds
     if timeout is None:
-        return TUNRING_FOREVER
+        return math.inf
     try:
         seconds = timeout
     except (TypeError, ValueError):
@@ -13,15 +24,25 @@ cdef int64_t _deadline(timeout) except? -1:
         seconds = math.inf if timeout > 0 else -math.inf
     if not seconds >= 0:  # nor is NaN
         raise ValueError(f"timeout must be 0 or more seconds, or None for no limit, not {timeout!r}")
+    # int64 nanoseconds reach 292 years ahead.
+    return math.inf if seconds > 9e9 else seconds
+
+
+cdef int64_t _deadline(timeout) except? -1:
+    """The clock's nanoseconds at which ``timeout`` seconds are over; 0 polls."""
+    cdef double seconds
+    if timeout is None:
+        return TUNRING_FOREVER
+    seconds = _seconds(timeout)
     if seconds == 0:
         return 0
-    # int64 nanoseconds reach 292 years ahead.
     return TUNRING_FOREVER if seconds > 9e9 else os_deadline(<int64_t>(seconds * 1e9) + 1)
 
 
 cpdef object check_timeout(timeout):
     """``timeout`` as seconds, or None for no limit."""
-    return None if _deadline(timeout) == TUNRING_FOREVER else float(timeout)
+    cdef double seconds = _seconds(timeout)
+    return None if seconds > 9e9 else seconds
 
 
 cdef inline bint _sendable(const unsigned char *data, Py_ssize_t size) noexcept:

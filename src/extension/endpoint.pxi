@@ -88,18 +88,14 @@ cdef class Endpoint:
     def __cinit__(self, host, port, *, interface=0):
         if host is _VALUE_FOLLOWS:
             return
-        cdef long long number = operator.index(port)
-        cdef long long scope = operator.index(interface)
-        if not 0 <= number <= 65535:
-            raise ValueError(f"port must be 0 to 65535, not {port!r}")
-        if not 0 <= scope <= 0xFFFFFFFF:
-            raise ValueError(f"interface must be an interface's index, not {interface!r}")
+        cdef uint16_t number = _integer(port, "port", 0, 65535)
+        cdef uint32_t scope = _integer(interface, "interface", 0, 0xFFFFFFFF)
         memset(&self.value, 0, sizeof(self.value))
         _read_host(host, self.value.host)
         if scope and not (self.value.host[0] == 0xFE and self.value.host[1] & 0xC0 == 0x80):
             raise ValueError(f"interface must be 0, as {host} is not a link-local address, not {interface!r}")
-        self.value.port = <uint16_t>number
-        self.value.scope = <uint32_t>scope
+        self.value.port = number
+        self.value.scope = scope
 
     @property
     def host(self) -> str:

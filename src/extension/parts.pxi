@@ -275,13 +275,9 @@ cdef _Bytes _bytes(Py_ssize_t rows, Py_ssize_t columns, int dimensions):
 
 cdef object _headers(Batch batch, size):
     cdef _Bytes rows
-    cdef long long wanted = operator.index(size)
     cdef const tunring_slot *slots
-    cdef uint32_t count, width
-    if not 1 <= wanted <= WINTUN_MAX_IP_PACKET_SIZE:
-        raise ValueError(f"size must be 1 to {WINTUN_MAX_IP_PACKET_SIZE}, not {size}")
-    width = <uint32_t>wanted
-    rows = _bytes(batch.size(), wanted, 2)
+    cdef uint32_t count, width = _integer(size, "size", 1, WINTUN_MAX_IP_PACKET_SIZE)
+    rows = _bytes(batch.size(), width, 2)
     if batch.enter("read"):
         slots = batch.lease.table()
         count = batch.lease.count()

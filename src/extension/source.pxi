@@ -126,8 +126,10 @@ cdef int64_t _nanoseconds(value, str name) except -1:
         seconds = value
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be seconds, not {value!r}") from None
+    except OverflowError:
+        seconds = math.inf
     if not 0 <= seconds <= 9e9:
-        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
+        raise ValueError(f"{name} must be 0 to 9e9 seconds, not {value!r}")
     return <int64_t>(seconds * 1e9)
 
 

@@ -158,6 +158,9 @@ def test_headers(batch: tunring.Batch) -> None:
     assert batch[6:].headers(4).shape == (0, 4)
     with pytest.raises(ValueError, match="1 to 65535, not 0"):
         batch.headers(0)
+    for size in (2**63, -(2**63) - 1, 65536):
+        with pytest.raises(ValueError, match=f"size must be 1 to 65535, not {size}"):
+            batch.headers(size)
 
 
 def test_a_part_keeps_its_batch_alive(pair: tuple[tunring.Session, tunring.Session]) -> None:

@@ -361,6 +361,13 @@ def test_endpoints() -> None:
     for arguments in (("fe80::1%lo", 1), ("name", 1), ("192.0.2.1", -1)):
         with pytest.raises(ValueError, match="must"):
             tunring.Endpoint(*arguments)
+    for number in (2**32, 2**63, -(2**63) - 1, 10**400):
+        with pytest.raises(ValueError, match=f"port must be 0 to 65535, not {number}"):
+            tunring.Endpoint("192.0.2.1", number)
+        with pytest.raises(ValueError, match=f"interface must be 0 to 4294967295, not {number}"):
+            tunring.Endpoint("fe80::1", 1, interface=number)
+    with pytest.raises(TypeError, match="port must be an integer, not '1'"):
+        tunring.Endpoint("192.0.2.1", "1")
     with pytest.raises(ValueError, match="link-local"):
         tunring.Endpoint("192.0.2.1", 1, interface=1)
     with pytest.raises(TypeError):
@@ -384,7 +391,14 @@ def test_batches_of_sockets_and_sessions_go_either_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("min_packets", 0), ("min_packets", 65537), ("linger", -1), ("linger", float("nan"))]
+    ("name", "value"),
+    [
+        ("min_packets", 0),
+        ("min_packets", 65537),
+        ("linger", -1),
+        ("linger", float("nan")),
+        pytest.param("linger", 10**400, id="linger-huge"),
+    ],
 )
 def test_linger_and_min_packets_are_checked(pair: Pair, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
