@@ -39,7 +39,7 @@ from tunring_secret cimport *
 from tunring_wireguard cimport *
 from wintun cimport *
 
-from tunring.errors import LibraryInvalid, SessionClosed, error_from_code
+from tunring.errors import LibraryInvalid, SessionClosed, WintunError, error_from_code
 
 
 cdef extern from "Python.h":

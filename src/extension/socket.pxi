@@ -29,28 +29,57 @@ cdef DWORD _send_datagrams(void *state, const tunring_wait *wait) noexcept nogil
 
 @cython.final
 @cython.no_gc
+cdef class _Ecn:
+    """ECN bits of datagrams. _ecn_bits() makes it."""
+    cdef uint8_t *each     # `count` of them, ours; NULL: `all` for all
+    cdef Py_ssize_t count  # datagrams
+    cdef uint8_t all
+
+    def __dealloc__(self):
+        PyMem_Free(self.each)
+
+
+cdef _Ecn _ecn_bits(ecn):
+    cdef _Ecn result = _Ecn()
+    cdef _Sizes values
+    cdef Py_ssize_t i
+    if isinstance(ecn, int):
+        result.all = _integer(ecn, "ecn", 0, 3)
+        return result
+    values = _sizes(ecn, "ecn")
+    result.each = <uint8_t *>_allocate(values.count, 1)
+    result.count = values.count
+    for i in range(values.count):
+        if values.values[i] > 3:
+            raise ValueError(f"ecn[{i}] must be 0 to 3, not {values.values[i]}")
+        result.each[i] = <uint8_t>values.values[i]
+    return result
+
+
+@cython.final
+@cython.no_gc
 cdef class _Destinations:
     """Where datagrams go: endpoints in the form that C takes, and each datagram's number among them."""
     cdef tunring_endpoint *endpoints  # `count` of them, ours
     cdef Py_ssize_t count
     cdef _Sizes index                 # None: the first for all
-    cdef _Sizes ecn                   # None: `all_ecn` for all
-    cdef uint8_t *ecns                # of `ecn`, ours
-    cdef uint8_t all_ecn
+    cdef _Ecn ecn
 
     def __dealloc__(self):
         PyMem_Free(self.endpoints)
-        PyMem_Free(self.ecns)
 
-    cdef int add(self, Py_ssize_t i, to, bint ipv6) except -1:
+    cdef int add(self, Py_ssize_t i, to, bint ipv6, bint ipv6_only) except -1:
         cdef Endpoint endpoint = _endpoint_of(to)
-        if not ipv6 and not tunring_endpoint_is_ipv4(endpoint.value.host):
+        cdef bint ipv4 = tunring_endpoint_is_ipv4(endpoint.value.host)
+        if not ipv6 and not ipv4:
             raise ValueError(f"{endpoint.host} is an IPv6 address, and the socket is of IPv4")
+        if ipv6_only and ipv4:
+            raise ValueError(f"{endpoint.host} is an IPv4 address, and the socket is of IPv6 only")
         self.endpoints[i] = endpoint.value
         return 0
 
 
-cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_ssize_t packets):
+cdef _Destinations _destinations(to, index, _Ecn ecn, bint ipv6, bint ipv6_only, Py_ssize_t packets):
     cdef _Destinations result = _Destinations()
     cdef list listed
     cdef Py_ssize_t i
@@ -67,9 +96,7 @@ cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_s
     if not result.endpoints:
         raise MemoryError()
     for i in range(result.count):
-        result.add(i, listed[i], ipv6)
-        if ipv6_only and tunring_endpoint_is_ipv4(result.endpoints[i].host):
-            raise ValueError(f"{_endpoint_of(listed[i]).host} is an IPv4 address, and the socket is of IPv6 only")
+        result.add(i, listed[i], ipv6, ipv6_only)
     if index is not None:
         result.index = _sizes(index, "index")
         if result.index.count != packets:
@@ -77,21 +104,9 @@ cdef _Destinations _destinations(to, index, ecn, bint ipv6, bint ipv6_only, Py_s
         for i in range(packets):
             if result.index.values[i] >= result.count:
                 raise ValueError(f"index[{i}] must be 0 to {result.count - 1}, not {result.index.values[i]}")
-    if isinstance(ecn, int):
-        if not 0 <= ecn <= 3:
-            raise ValueError(f"ecn must be 0 to 3, not {ecn}")
-        result.all_ecn = ecn
-        return result
-    result.ecn = _sizes(ecn, "ecn")
-    if result.ecn.count != packets:
-        raise ValueError(f"ecn must have one value per packet, {packets}, not {result.ecn.count}")
-    result.ecns = <uint8_t *>PyMem_Malloc(packets + 1)
-    if not result.ecns:
-        raise MemoryError()
-    for i in range(packets):
-        if result.ecn.values[i] > 3:
-            raise ValueError(f"ecn[{i}] must be 0 to 3, not {result.ecn.values[i]}")
-        result.ecns[i] = <uint8_t>result.ecn.values[i]
+    if ecn.each and ecn.count != packets:
+        raise ValueError(f"ecn must have one value per packet, {packets}, not {ecn.count}")
+    result.ecn = ecn
     return result
 
 
@@ -146,8 +161,11 @@ cdef class _UdpSocket(_Source):
         host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
         return f"<tunring.UdpSocket {host}:{self.address[1]}, {state}>"
 
+    cdef _Destinations destinations(self, to, index, _Ecn ecn, _Packets packets):
+        return _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
+
     cdef object send_datagrams(self, _Packets packets, to, index, ecn, int on_full, int64_t deadline):
-        cdef _Destinations where = _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
+        cdef _Destinations where = self.destinations(to, index, _ecn_bits(ecn), packets)
         return self.send_rest(packets, where, on_full, deadline)
 
     cdef object send_rest(self, _Packets packets, _Destinations where, int on_full, int64_t deadline):
@@ -160,8 +178,8 @@ cdef class _UdpSocket(_Source):
         call.what.count = packets.count
         call.what.endpoints = where.endpoints
         call.what.index = where.index.values if where.index is not None else NULL
-        call.what.ecn = where.ecns
-        call.what.all_ecn = where.all_ecn
+        call.what.ecn = where.ecn.each
+        call.what.all_ecn = where.ecn.all
         call.done = packets.sent
         # `packets` and `where` hold the memory, `self` the socket.
         try:
@@ -262,20 +280,38 @@ cdef class _UdpSocket(_Source):
         -------
         list of int
             For each, the number that :meth:`send` would have returned. After the first without room, none is tried.
+
+        Raises
+        ------
+        TypeError, ValueError, RingFull, SessionClosed
+            As by :meth:`send`; ``sent`` is the sum of these numbers.
         """
         cdef int mode = _on_full(on_full, ("wait", "partial", "drop", "raise"))
         cdef int64_t deadline = _deadline(timeout)
+        cdef _Ecn bits = _ecn_bits(ecn)
         cdef list held = []
-        cdef list sent
         cdef _Packets packets
         self.lender()
+        # Nothing is converted twice: users' code, which may do something else the second time, runs before all sending.
         for to, what in items:
             packets = _datagrams_from(what)
-            _destinations(to, None, ecn, self.ipv6, self.ipv6_only, packets.count)
-            held.append((to, packets))
-        sent = [0] * len(held)
-        for i, (to, packets) in enumerate(held):
-            sent[i] = self.send_datagrams(packets, to, None, ecn, mode, deadline)
+            held.append((packets, self.destinations(to, None, bits, packets)))
+        return self.send_held(held, mode, deadline)
+
+    cdef list send_held(self, list held, int on_full, int64_t deadline):
+        """Send pairs of packets and destinations; returns how many of each are dealt with."""
+        cdef list sent = [0] * len(held)
+        cdef _Packets packets
+        cdef _Destinations where
+        for i, (packets, where) in enumerate(held):
+            try:
+                sent[i] = self.send_rest(packets, where, on_full, deadline)
+            except BaseException as error:
+                before = sum(sent)
+                error.add_note(f"tunring: this was batch {i}; {before} datagrams of those before it were sent")
+                if isinstance(error, WintunError):
+                    error.sent = before + packets.sent
+                raise
             if packets.sent < packets.count:
                 break
         return sent
@@ -296,7 +332,7 @@ cdef class _UdpSocket(_Source):
             outgoing.packets = _packets_from_packed(packets, lengths, MAX_DATAGRAM)
         else:
             outgoing.packets = _datagrams_from(packets)
-        outgoing.where = _destinations(to, index, ecn, self.ipv6, self.ipv6_only, outgoing.packets.count)
+        outgoing.where = self.destinations(to, index, _ecn_bits(ecn), outgoing.packets)
         return outgoing
 
     def send_async(self, packets, to, *, index=None, ecn=0, on_full="wait", timeout=None):

@@ -76,6 +76,15 @@ def test_what_to_do_when_full(sockets: Pair, namespace: Namespace) -> None:
     assert left.stats().full <= 7  # not by asking again and again
 
 
+def test_send_many_that_fails_in_the_middle_says_how_many_were_sent(sockets: Pair) -> None:
+    left, right = sockets
+    with pytest.raises(tunring.RingFull) as caught:
+        left.send_many([(right.address, DATAGRAMS[:2]), (right.address, DATAGRAMS[2:])], on_full="raise")
+    assert 2 < caught.value.sent < COUNT  # type: ignore[attr-defined]
+    assert caught.value.sent == left.stats().sent_packets  # type: ignore[attr-defined]
+    assert "batch 1; 2 datagrams of those before it" in caught.value.__notes__[0]
+
+
 def test_waiting_is_ended_by_room_or_close(sockets: Pair, namespace: Namespace) -> None:
     left, right = sockets
     results: list[object] = []

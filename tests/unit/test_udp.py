@@ -98,6 +98,48 @@ def test_several_destinations(pair: Pair) -> None:
     assert receive_all(left, 2) == [b"2", b"3"]
 
 
+class OnlyOnce:
+    """A number that can be asked for once."""
+
+    def __init__(self, number: int) -> None:
+        self.numbers = [number]
+
+    def __index__(self) -> int:
+        return self.numbers.pop()
+
+
+class Agreeable(int):
+    """An integer that says it is within all limits."""
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    __lt__ = __ge__ = __gt__ = __le__
+
+
+def test_send_many_asks_everything_once(pair: Pair) -> None:
+    left, right = pair
+    host, port, *_ = right.address
+    items = [((host, OnlyOnce(port)), [b"1", b"2"]), ((host, OnlyOnce(port)), [b"3", b"4"])]
+    assert left.send_many(items, ecn=iter([1, OnlyOnce(2)])) == [2, 2]
+    assert receive_all(right, 4) == [b"1", b"2", b"3", b"4"]
+
+
+def test_send_many_checks_all_before_the_first_is_sent(pair: Pair) -> None:
+    left, right = pair
+    for last, ecn in (((right.address[0], 65536), 0), (right.address, [0, 1, 2]), (right.address, 4)):
+        with pytest.raises(ValueError, match="must"):
+            left.send_many([(right.address, [b"1", b"2"]), (last, [b"3", b"4"])], ecn=ecn)
+    assert left.stats().sent_packets == 0
+
+
+def test_ecn_that_compares_as_it_likes_is_checked(pair: Pair) -> None:
+    left, right = pair
+    with pytest.raises(ValueError, match="ecn must be 0 to 3, not 200"):
+        left.send([b"x"], right.address, ecn=Agreeable(200))
+    assert left.stats().sent_packets == 0
+
+
 @pytest.mark.parametrize(
     ("packets", "to", "options", "error", "words"),
     [
