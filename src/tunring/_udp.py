@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 import socket
@@ -190,6 +191,42 @@ def _size(value: int | None, name: str, default: int, least: int) -> int:
     return value
 
 
+def check_number(value: int, name: str, most: int, other: str = "") -> int:
+    """An exact int, whose comparisons no user wrote. Raises ValueError or TypeError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be 0 to {most}{other}, not {value!r}") from None
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} must be 0 to {most}{other}, not {number}")
+    return number
+
+
+def check_mark(mark: int | None) -> int:
+    """A mark as the kernel has it: 0 for none. Raises ValueError, TypeError or, on Windows, NotImplementedError."""
+    number = 0 if mark is None else check_number(mark, "mark", 0xFFFFFFFF, " or None")
+    if number and _WINDOWS:
+        raise NotImplementedError(f"mark must be None or 0 on Windows, not {number}: only Linux has marks")
+    return number
+
+
+def signed_mark(mark: int) -> int:
+    """A checked mark as setsockopt() takes it and getsockopt() returns it."""
+    return mark - (1 << 32) if mark >> 31 else mark
+
+
+def _check_interface(interface: str | None) -> bytes:
+    """An interface's name, empty for none. The kernel would cut a longer one off, and take the interface named so."""
+    if interface is None:
+        return b""
+    if not isinstance(interface, str):
+        raise TypeError(f"interface must be an interface's name or None, not {interface!r}")
+    name = os.fsencode(interface)
+    if not 1 <= len(name) <= 15 or b"\0" in name:
+        raise ValueError(f"interface must be a name of 1 to 15 bytes and no NUL, or None, not {interface!r}")
+    return name
+
+
 def set_buffer(sock: socket.socket, option: int, force: int, size: int) -> int:
     """Ask for a buffer, past the system's limit if privileges allow; returns what was granted."""
     if _WINDOWS:
@@ -207,17 +244,22 @@ def _buffer_size(sock: socket.socket, option: int) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, option) // (1 if _WINDOWS else 2)
 
 
-def _family(address: Any) -> int:
+def _family(address: Any) -> tuple[int, tuple[Any, ...]]:
+    """The family of an address to bind to, and the address, checked."""
     if not isinstance(address, tuple) or len(address) not in (2, 4) or not isinstance(address[0], str):
         raise TypeError(f"address must be (host, port) or (host, port, flow, scope), not {address!r}")
-    if not isinstance(address[1], int) or not 0 <= address[1] <= 65535:
-        raise ValueError(f"the port must be 0 to 65535, not {address[1]!r}")
+    numbers = [
+        check_number(value, name, most)
+        for value, name, most in zip(
+            address[1:], ("the port", "flow", "scope"), (65535, 0xFFFFF, 0xFFFFFFFF), strict=False
+        )
+    ]
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, address[0])
         except OSError:
             continue
-        return int(family)
+        return int(family), (address[0], *numbers)
     raise ValueError(f"the host must be an address such as '0.0.0.0' or '::', not {address[0]!r}")
 
 
@@ -281,25 +323,26 @@ def bind(
     """Make a socket, for :meth:`UdpSocket.bind`."""
     _not_here()
     _only_linux(reuse_port=reuse_port, mark=mark, interface=interface)
-    family = _family(address)
+    family, own = _family(address)
+    number, device = check_mark(mark), _check_interface(interface)
     receive_size = _size(receive_buffer, "receive_buffer", RECEIVE_BUFFER, 4096)
     send_size = _size(send_buffer, "send_buffer", SEND_BUFFER, 4096)
     limit = _size(pinned_limit, "pinned_limit", 64 * _CHUNK, 2 * _CHUNK)
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         options = Options(sock, taken_over=False)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6_only))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if ipv6_only else 0)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
-        if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
-        if interface is not None:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode())
+        if number:
+            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, signed_mark(number))
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, device)
         _set_offloads(sock, options, segment, coalesce)
         _set_messages(sock, options)
         options.receive_buffer = set_buffer(sock, socket.SO_RCVBUF, SO_RCVBUFFORCE, receive_size)
         options.send_buffer = set_buffer(sock, socket.SO_SNDBUF, SO_SNDBUFFORCE, send_size)
-        sock.bind(address)
+        sock.bind(own)
         return _open(sock, options, limit)
 
 

@@ -177,10 +177,33 @@ def test_what_send_refuses(
         ({"pinned_limit": 1}, ValueError),
         ({"receive_buffer": "1"}, TypeError),
         ({"segment": 1}, TypeError),
+        ({"address": ("127.0.0.1", Agreeable(65536))}, ValueError),
+        ({"address": ("::1", 0, 2**40, 0)}, ValueError),
+        ({"address": ("::1", 0, 0, 2**32)}, ValueError),
+        ({"address": ("::1", 0, 0, "lo")}, TypeError),
     ],
 )
 def test_what_bind_refuses(arguments: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
+        tunring.UdpSocket.bind(**arguments)
+
+
+@pytest.mark.skipif(WINDOWS, reason="only Linux has them")
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        *(({"mark": mark}, ValueError, f"mark must be 0 to 4294967295 or None, not {mark}") for mark in (2**40, -1)),
+        ({"mark": Agreeable(2**40)}, ValueError, "mark must be"),
+        *(({"mark": mark}, TypeError, "mark must be 0 to 4294967295 or None, not") for mark in ("x", b"abcd", 1.0)),
+        *(({"interface": name}, TypeError, "interface must be") for name in (5, b"lo", True)),
+        *(({"interface": name}, ValueError, "1 to 15 bytes") for name in ("", "lo\0", "a" * 16)),
+    ],
+)
+def test_what_bind_refuses_of_a_mark_and_an_interface(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], error: type[Exception], words: str
+) -> None:
+    monkeypatch.setattr(socket, "socket", None)  # they are checked before there is a socket
+    with pytest.raises(error, match=words):
         tunring.UdpSocket.bind(**arguments)
 
 

@@ -8,34 +8,27 @@ import socket
 from contextlib import suppress
 
 from tunring._core import UdpSocket
-from tunring._udp import RECEIVE_BUFFER, SEND_BUFFER, SO_MARK, SO_RCVBUFFORCE, SO_SNDBUFFORCE, set_buffer
+from tunring._udp import (
+    RECEIVE_BUFFER,
+    SEND_BUFFER,
+    SO_MARK,
+    SO_RCVBUFFORCE,
+    SO_SNDBUFFORCE,
+    check_mark,
+    check_number,
+    set_buffer,
+    signed_mark,
+)
 from tunring.errors import SessionClosed
+
+__all__ = ["TunnelSocket", "check_mark", "check_port"]
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
 def check_port(port: int) -> int:
     """A port to listen on, 0 for any. Raises ValueError or TypeError."""
-    if not isinstance(port, int):
-        raise TypeError(f"listen_port must be 0 to 65535, not {port!r}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"listen_port must be 0 to 65535, not {port}")
-    return port
-
-
-def check_mark(mark: int | None) -> int:
-    """A mark as the kernel has it: 0 for none. Raises ValueError, TypeError or, on Windows, NotImplementedError."""
-    if mark is not None and not isinstance(mark, int):
-        raise TypeError(f"mark must be 0 to 4294967295 or None, not {mark!r}")
-    if not 0 <= (mark or 0) <= 0xFFFFFFFF:
-        raise ValueError(f"mark must be 0 to 4294967295 or None, not {mark}")
-    if mark and os.name == "nt":
-        raise NotImplementedError(f"mark must be None or 0 on Windows, not {mark}: only Linux has marks")
-    return mark or 0
-
-
-def _signed(mark: int) -> int:
-    return mark - (1 << 32) if mark >> 31 else mark
+    return check_number(port, "listen_port", 65535)
 
 
 class TunnelSocket:
@@ -73,7 +66,7 @@ class TunnelSocket:
             if os.name == "nt":
                 self._made.getsockname()  # Windows has no marks; this fails once the socket is closed
             elif not self.has_mark(mark):
-                self._made.setsockopt(socket.SOL_SOCKET, SO_MARK, _signed(mark))
+                self._made.setsockopt(socket.SOL_SOCKET, SO_MARK, signed_mark(mark))
         except OSError:
             if self._made.fileno() < 0:
                 raise SessionClosed(38, "the device is closed") from None
@@ -84,7 +77,7 @@ class TunnelSocket:
         if os.name == "nt":
             return mark == 0
         with suppress(OSError):
-            return _signed(mark) == self._made.getsockopt(socket.SOL_SOCKET, SO_MARK)
+            return signed_mark(mark) == self._made.getsockopt(socket.SOL_SOCKET, SO_MARK)
         return False
 
     def close(self) -> None:
