@@ -58,12 +58,16 @@ class _HasDescriptor(Protocol):
 
 
 def _system_handle(descriptor: int) -> int:
+    # A larger one would be cut off on its way to the system, and name another file, maybe standard output.
+    number = operator.index(descriptor)
+    if not 0 <= number <= 0x7FFFFFFF:
+        raise ValueError(f"fileno() must return a descriptor, 0 to {0x7FFFFFFF}, not {number}")
     if sys.platform == "win32":
         import msvcrt
 
-        return msvcrt.get_osfhandle(descriptor)
+        return msvcrt.get_osfhandle(number)
     else:
-        return descriptor
+        return number
 
 
 class Writer:

@@ -434,3 +434,18 @@ def test_references(pair: Pair, path: Path) -> None:
             pair[0].send([data])
             pair[1].receive().release()
     assert sys.getrefcount(data) == before
+
+
+@pytest.mark.parametrize("extra", [2**32, -(2**32), 2**64])
+def test_a_descriptor_that_is_out_of_range(path: Path, extra: int) -> None:
+    class Far:
+        def __init__(self, file: io.FileIO) -> None:
+            self.file = file
+
+        def fileno(self) -> int:
+            return self.file.fileno() + extra
+
+    expected = r"fileno\(\) must return a descriptor, 0 to 2147483647, not"
+    with io.FileIO(path, "w") as file, pytest.raises(ValueError, match=expected):
+        Writer(Far(file))
+    assert path.read_bytes() == b""
