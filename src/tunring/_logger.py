@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunring import _core
@@ -38,11 +39,18 @@ def _drain() -> None:
         target = _targets.get(library)
         if target is None:
             continue
-        try:
-            target(_LEVELS.get(level, _ERROR), text)
-        except Exception:
-            import logging
+        _deliver(target, _LEVELS.get(level, _ERROR), text)
 
+
+def _deliver(target: Callable[[int, str], object], level: int, text: str) -> None:
+    # SystemExit, too, is only a failure here: this thread serves all libraries, and its end would not end the program.
+    try:
+        target(level, text)
+    except BaseException:
+        import logging
+
+        # The handlers that this comes to may be what failed.
+        with suppress(BaseException):
             logging.getLogger("tunring").exception("the log target failed")
 
 

@@ -72,6 +72,49 @@ def test_a_logger_gets_them(library: tunring.Library, name: str, caplog: pytest.
         logger.removeHandler(handler)
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_target_cannot_end_the_thread_that_serves_all(
+    library: tunring.Library, name: str, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    def target(level: int, text: str) -> None:
+        raise error
+
+    tunring.set_logger(target, library)
+    complain(library, name)
+    assert eventually(lambda: "the log target failed" in caplog.text)
+    assert_lines_come(library, name)
+
+
+def test_a_handler_that_fails_does_not_end_the_thread_either(library: tunring.Library, name: str) -> None:
+    failed = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "the log target failed":
+                failed.set()
+            raise OSError("the disk is full")
+
+    logger, handler = logging.getLogger("tunring"), Handler()
+    logger.addHandler(handler)
+    tunring.set_logger(logger, library)
+    try:
+        complain(library, name)
+        assert failed.wait(10)
+    finally:
+        logger.removeHandler(handler)
+    assert_lines_come(library, name)
+
+
+def assert_lines_come(library: tunring.Library, name: str) -> None:
+    arrived = threading.Event()
+    tunring.set_logger(lambda level, text: arrived.set(), library)
+    try:
+        complain(library, name)
+        assert arrived.wait(10)
+    finally:
+        tunring.set_logger(None, library)
+
+
 def test_none_stops_them(library: tunring.Library, lines: queue.Queue[tuple[int, str, str]], name: str) -> None:
     tunring.set_logger(None, library)
     complain(library, name)
