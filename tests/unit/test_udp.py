@@ -98,7 +98,7 @@ def test_several_destinations(pair: Pair) -> None:
     assert receive_all(left, 2) == [b"2", b"3"]
 
 
-class OnlyOnce:
+class IndexedOnce:
     """A number that can be asked for once."""
 
     def __init__(self, number: int) -> None:
@@ -120,8 +120,8 @@ class Agreeable(int):
 def test_send_many_asks_everything_once(pair: Pair) -> None:
     left, right = pair
     host, port, *_ = right.address
-    items = [((host, OnlyOnce(port)), [b"1", b"2"]), ((host, OnlyOnce(port)), [b"3", b"4"])]
-    assert left.send_many(items, ecn=iter([1, OnlyOnce(2)])) == [2, 2]
+    items = [((host, IndexedOnce(port)), [b"1", b"2"]), ((host, IndexedOnce(port)), [b"3", b"4"])]
+    assert left.send_many(items, ecn=iter([1, IndexedOnce(2)])) == [2, 2]
     assert receive_all(right, 4) == [b"1", b"2", b"3", b"4"]
 
 
