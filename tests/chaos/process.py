@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import Deadline, Kick, Skip, operation
@@ -118,17 +119,20 @@ def fork(actor: Actor) -> None:
                 report.flush()
             finally:
                 os._exit(code)
-        status = _wait_for(child)
-        if status == signal.SIGALRM and SANITIZED:
-            # GCC's sanitizer forks without its allocator's locks: one that another thread has is taken for good.
+        status, state = _wait_for(child)
+        # GCC's sanitizer forks without its allocator's locks: one that another thread has is taken for good. The child
+        # turns around that lock then, perhaps even before its alarm is set.
+        if SANITIZED and (status == signal.SIGALRM or state.startswith("R")):
             raise Skip("the sanitizer's allocator is locked in the child")
+        if state:
+            raise Wrong(f"a child hangs, and not even SIGALRM ends it: {state}")
         if status:
             report.seek(0)
             raise Wrong(f"a child ended with {status}:\n{report.read().decode('utf-8', 'replace')}")
 
 
-def _wait_for(child: int) -> int:
-    """Its exit code, or the signal that ended it."""
+def _wait_for(child: int) -> tuple[int, str]:
+    """Its exit code, or the signal that ended it; and its state if it hung and had to be killed."""
     result = 0, 0
 
     def ended() -> bool:
@@ -136,11 +140,22 @@ def _wait_for(child: int) -> int:
         result = os.waitpid(child, os.WNOHANG)
         return result[0] != 0
 
+    state = ""
     if not Deadline(CHILD_LIMIT + 5).until(ended):
+        state = _state_of(child)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise Wrong("a child hangs, and not even SIGALRM ends it")
-    return result[1]
+        result = os.waitpid(child, 0)
+    return result[1], state
+
+
+def _state_of(child: int) -> str:
+    """What it does, where the system tells: R (it runs) or another letter, its system call, and its threads."""
+    folder = Path(f"/proc/{child}")
+    if not folder.exists():
+        return "unknown"
+    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+    tasks = [(task / "wchan").read_text() for task in (folder / "task").iterdir()]
+    return f"{state}, system call {(folder / 'syscall').read_text().strip()}, waits in {tasks}"
 
 
 @operation(weight=1, systems=POSIX)
