@@ -37,6 +37,8 @@ ABSENT = {
     "tests/examples/test_tunnel_server_posix.py": "the tunnel is tried on Linux only so far",
     "tests/unit/test_secret.py::test_its_memory_is_protected": "the flags are in Linux's /proc",
     "tests/unit/test_suite.py": "it starts pytest a dozen times, which takes minutes under Wine",
+    "tests/unit/test_udp.py::test_a_descriptor_of_another_kind_is_not_taken_over": "WSAPROTOCOL_INFO has the kind",
+    "tests/unit/test_udp.py::test_what_bind_refuses_of_a_mark_and_an_interface": "only Linux has them",
     "tests/unit/test_udp.py::test_a_child_has_no_socket": "Windows doesn't fork",
     "tests/unit/test_udp.py::test_readable_when_a_receive_would_return": "poll() takes the read event",
     "tests/unit/test_udp_bad_days_posix.py": "the read event as a descriptor; runs that arrive as such",

@@ -188,7 +188,6 @@ def test_what_bind_refuses(arguments: dict[str, object], error: type[Exception])
         tunring.UdpSocket.bind(**arguments)
 
 
-@pytest.mark.skipif(WINDOWS, reason="only Linux has them")
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -362,7 +361,6 @@ def test_a_socket_without_an_address(monkeypatch: pytest.MonkeyPatch, address: o
             tunring.UdpSocket.from_socket(sock)
 
 
-@pytest.mark.skipif(WINDOWS, reason="a descriptor's family and type come from WSAPROTOCOL_INFO there")
 @pytest.mark.parametrize(
     ("really", "said"),
     [

@@ -44,7 +44,11 @@ def test_amounts(count: int, text: str) -> None:
     assert amount(count) == text
 
 
-@pytest.mark.parametrize(("number", "zone"), [(1, "%lo" if sys.platform == "linux" else "%1"), (0xFFFFFF, "%16777215")])
+@pytest.mark.parametrize(
+    ("number", "zone"),
+    [(1, "%lo" if sys.platform == "linux" else "%1"), (0xFFFFFF, "%16777215")],
+    ids=["a name", "a number"],
+)
 def test_a_link_local_endpoint_has_its_zone(stack: ExitStack, number: int, zone: str) -> None:
     device = End(stack).device
     peer = device.add_peer(Key.generate().public, allowed_ips=[], endpoint=Endpoint("fe80::99", 9, interface=number))
