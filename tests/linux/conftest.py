@@ -61,6 +61,17 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.fixture
+def uplink(namespace: Namespace) -> Namespace:
+    """A namespace with an interface up0, which both default routes lead to."""
+    namespace.ip("link add up0 type veth peer name up1")
+    namespace.set_up("up0", "192.0.2.2/24", "2001:db8:2::2/64")
+    namespace.ip("link set up1 up")
+    namespace.ip("route add default via 192.0.2.1")
+    namespace.ip("route add default via 2001:db8:2::1")
+    return namespace
+
+
+@pytest.fixture
 def namespaces(namespace: Namespace) -> Iterator[tuple[Namespace, Namespace]]:
     other = Namespace()
     yield namespace, other

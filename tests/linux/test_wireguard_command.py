@@ -46,17 +46,6 @@ def name() -> Iterator[str]:
     assert not left
 
 
-@pytest.fixture
-def uplink(namespace: Namespace) -> Namespace:
-    """A namespace with an interface up0, which both default routes lead to."""
-    namespace.ip("link add up0 type veth peer name up1")
-    namespace.set_up("up0", "192.0.2.2/24", "2001:db8:2::2/64")
-    namespace.ip("link set up1 up")
-    namespace.ip("route add default via 192.0.2.1")
-    namespace.ip("route add default via 2001:db8:2::1")
-    return namespace
-
-
 def write(file: Path, allowed: str, *, extra: str = "", endpoint: str = "192.0.2.77:51820") -> list[str]:
     """Write a file with one address, of IPv4, and one peer; returns the command's options."""
     file.write_text(
