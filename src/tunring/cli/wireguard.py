@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _by_file(name: str, path: str, with_hooks: bool) -> dict[str, Any]:
-    """What :func:`serve` does by a file, as its arguments."""
+    """Read a file, and return the arguments by which :func:`serve` sets up the interface."""
     from tunring.wireguard import parse_config
 
     # The process in the background is in another folder.
@@ -91,7 +91,7 @@ def _in_foreground(name: str, work: Callable[..., int], *, as_json: bool) -> int
     return code
 
 
-#: What runs the commands of one kind. Raises OSError for one that fails.
+#: Functions that run the commands of one kind. They raise OSError for a command that fails.
 _Hooks: TypeAlias = Callable[[tuple[str, ...]], None]
 
 
@@ -151,8 +151,8 @@ def _report(name: str, device: Device, reason: str) -> dict[str, Any]:
 
 def _check(config: Config) -> None:
     """Refuse what this system lacks, and mistakes, before there is an interface."""
+    from tunring._udp import check_mark
     from tunring.cli.wireguard_endpoints import retries
-    from tunring.wireguard._socket import check_mark
 
     retries()
     check_mark(config.mark)
@@ -287,7 +287,7 @@ def _named_tables() -> dict[str, int]:
 
 
 def _hooks(name: str, folder: Path) -> _Hooks:
-    """What runs the commands of one kind: in the user's folder, although a process in the background is in another."""
+    """Return the function that runs commands: in the user's folder, which a background process has left."""
 
     def run_all(commands: tuple[str, ...]) -> None:
         for command in commands:

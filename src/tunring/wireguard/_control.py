@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunring._core import Endpoint
+from tunring._udp import check_mark
 from tunring.errors import SessionClosed
-from tunring.wireguard._socket import check_mark
 from tunring.wireguard.keys import Key, PublicKey
 
 if TYPE_CHECKING:

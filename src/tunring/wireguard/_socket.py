@@ -14,14 +14,11 @@ from tunring._udp import (
     SO_MARK,
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
-    check_mark,
     check_number,
     set_buffer,
     signed_mark,
 )
 from tunring.errors import SessionClosed
-
-__all__ = ["TunnelSocket", "check_mark", "check_port"]
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 

@@ -13,16 +13,16 @@ import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
-import tunring._udp  # as namespace_linux
 import tunring.aead
 from tunring import Adapter
 from tunring._core import Session, UdpSocket, _WireGuardDevice, _WireGuardLock
+from tunring._udp import check_mark
 from tunring.errors import SessionClosed
 from tunring.wireguard._engine import Engine, Hooks
 from tunring.wireguard._handshake import Identity
 from tunring.wireguard._latch import Latch
 from tunring.wireguard._mtu import interface_mtu
-from tunring.wireguard._socket import TunnelSocket, check_mark, check_port
+from tunring.wireguard._socket import TunnelSocket, check_port
 from tunring.wireguard._timers import Limits
 from tunring.wireguard.keys import Key, PublicKey
 from tunring.wireguard.peer import check_endpoint, check_keepalive, check_networks, check_preshared, packed
