@@ -209,7 +209,7 @@ def main() -> int:
         failures += check_instructions(options.base)
     if not options.what or "ratios" in options.what:
         print("ratios")
-        # What is slow every time counts: all turns of a work may have met a busy machine.
+        # A busy machine may have slowed down every turn, so only a work that is slow twice counts.
         if slow := check_ratios():
             print("ratios, once more")
             failures += [line for work, line in check_ratios().items() if work in slow]

@@ -149,7 +149,7 @@ def _wait_for(child: int) -> tuple[int, str]:
 
 
 def _state_of(child: int) -> str:
-    """What it does, where the system tells: R (it runs) or another letter, its system call, and its threads."""
+    """Describe a hung child: R (running) or another letter, its system call, and where its threads wait."""
     folder = Path(f"/proc/{child}")
     if not folder.exists():
         return "unknown"

@@ -25,12 +25,12 @@ TESTS_FAILED = 1
 
 
 def asked() -> bool:
-    """Whether what fails is to be tried again."""
+    """Return True if failed tests are to be tried again."""
     return bool(os.environ.get("TUNRING_SECOND_TRY"))
 
 
 def deserved(failure: str) -> bool:
-    """Whether what failed with this output may be tried again."""
+    """Return True if a test that failed with this output may be tried again."""
     return asked() and not FAULTS.search(failure)
 
 

@@ -135,7 +135,7 @@ def test_a_peer_twice_in_one_request(device: Device) -> None:
         [peer] = device.peers.values()
         assert (peer.preshared_key, peer.persistent_keepalive) == (SECRET, 9)
         assert peer.endpoint == tunring.Endpoint("192.0.2.1", 1)
-        # What it had before the request is replaced.
+        # The networks from before the request are gone.
         assert {str(network) for network in peer.allowed_ips} == {"10.0.0.0/8", "10.1.0.0/16"}
     lines.append("replace_allowed_ips=true")
     assert told(device, "replace_peers=true", *lines, other, "replace_allowed_ips=true", "allowed_ip=10.1.0.0/16") == 0
@@ -361,7 +361,7 @@ def test_a_program_removes_a_peer_that_a_request_changes(device: Device, monkeyp
     add = Peer.add_allowed_ip
     monkeypatch.setattr(Peer, "add_allowed_ip", remove_first)
     other, third = (f"public_key={key.public.hex}" for key in (OTHER, THIRD))
-    # What follows in the request is carried out.
+    # The rest of the request is carried out.
     assert told(device, other, "allowed_ip=10.0.0.0/8", third) == 0
     assert list(device.peers) == [THIRD.public]
 

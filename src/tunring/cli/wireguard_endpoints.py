@@ -49,12 +49,12 @@ def find(host: str, port: int, stopped: Callable[[], bool]) -> Endpoint:
     port : int
         The port.
     stopped : callable
-        True once there is no need any more; looked at between two tries.
+        Returns True when the search should end; it is asked between two tries.
 
     Raises
     ------
     OSError
-        There is no such name, or it was not found by the last try.
+        The name does not exist, or the last try did not find it.
     KeyboardInterrupt
         It was stopped.
     """
