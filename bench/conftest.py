@@ -43,6 +43,12 @@ def size(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
+def turns(request: pytest.FixtureRequest) -> int:
+    """How often sides of a comparison of minutes take turns: once if short runs are asked for."""
+    return 1 if float(request.config.getoption("benchmark_max_time")) < 1 else 3
+
+
+@pytest.fixture
 def compare(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Measures rounds of ours in turns with rounds of others, which get their number and give nanoseconds of each."""
 

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("cipher", tunnel.CIPHERS)
-def test_tcp(benchmark: BenchmarkFixture, cipher: str) -> None:
+def test_tcp(benchmark: BenchmarkFixture, turns: int, cipher: str) -> None:
     found, missing = tunnel.available([tunnel.OTHER, *(side for side in tunnel.SIDES if side.startswith(cipher))])
     if tunnel.OTHER in missing:
         pytest.skip(missing[tunnel.OTHER])
-    turns = benchmark.pedantic(tunnel.tcp, args=[found], kwargs={"turns": 3, "seconds": 1}, rounds=1)
+    rows = benchmark.pedantic(tunnel.tcp, args=[found], kwargs={"turns": turns, "seconds": 1}, rounds=1)
     for what, unit in (("tcp", "Gbit/s"), ("cpu", "ns of processors per packet")):
         for side in found:
-            benchmark.extra_info[f"{side}, {unit}"] = turns[what].spread(side).median
+            benchmark.extra_info[f"{side}, {unit}"] = rows[what].spread(side).median
             benchmark.extra_info[f"{side}, {unit}, ratio to {tunnel.OTHER}"] = (
-                turns[what].ratio(side, tunnel.OTHER).median
+                rows[what].ratio(side, tunnel.OTHER).median
             )

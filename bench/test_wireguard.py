@@ -17,15 +17,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_tcp(benchmark: BenchmarkFixture) -> None:
+def test_tcp(benchmark: BenchmarkFixture, turns: int) -> None:
     # Building boringtun takes too long for this.
     found, missing = wireguard.available([side for side in wireguard.SIDES if side != wireguard.BORINGTUN])
     if wireguard.OTHER in missing:
         pytest.skip(missing[wireguard.OTHER])
-    turns = benchmark.pedantic(wireguard.tcp, args=[found], kwargs={"turns": 3, "seconds": 1}, rounds=1)
+    rows = benchmark.pedantic(wireguard.tcp, args=[found], kwargs={"turns": turns, "seconds": 1}, rounds=1)
     for what, unit in (("tcp", "Gbit/s"), ("cpu", "ns of processors per packet")):
         for side in found:
-            benchmark.extra_info[f"{side}, {unit}"] = turns[what].spread(side).median
+            benchmark.extra_info[f"{side}, {unit}"] = rows[what].spread(side).median
             benchmark.extra_info[f"{side}, {unit}, ratio to {wireguard.OTHER}"] = (
-                turns[what].ratio(side, wireguard.OTHER).median
+                rows[what].ratio(side, wireguard.OTHER).median
             )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -21,9 +22,16 @@ import second_try
 #: pytest's exit code where it found none.
 NO_TESTS = 5
 
-#: The first one has what the others leave.
-_BESIDE = [["tests/linux"], ["tests/unit", "tests/wireguard"]]
-SHARES = [["tests", *(f"--ignore={folder}" for share in _BESIDE for folder in share)], *_BESIDE]
+#: WireGuard's tests in network namespaces take as long as all others there.
+_TUNNELS = "tests/linux/test_wireguard_*.py"
+
+#: Each share takes about as long. The first one has what the others leave.
+SHARES = [
+    ["tests", "--ignore=tests/linux", "--ignore=tests/unit", "--ignore=tests/wireguard"],
+    ["tests/linux", f"--ignore-glob={_TUNNELS}"],
+    sorted(glob(_TUNNELS)),
+    ["tests/unit", "tests/wireguard"],
+]
 
 
 def show(output: bytes) -> None:

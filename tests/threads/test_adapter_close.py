@@ -11,7 +11,7 @@ import tunring
 from running import check_script, eventually
 
 #: Rounds of a race at most, and its seconds: where a thread is slow to wake, or an adapter to make, there are fewer.
-ROUNDS, SECONDS = 2000, 20
+ROUNDS, SECONDS = 2000, 8
 
 #: One thread does `work(adapter)` again and again until it raises; `close(adapter)` comes at some moment of that.
 RACE = """

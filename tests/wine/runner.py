@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 #: The tests, in Pythons side by side: the tests wait more than they compute. Each takes about as long.
 SHARES = [
     ["tests/unit"],
-    ["tests/lifetime", "tests/property", "tests/wireguard"],
-    ["tests/threads", "tests/aio", "tests/windows", "tests/contrib", "tests/examples"],
+    ["tests/lifetime", "tests/property", "tests/wireguard", "tests/aio"],
+    ["tests/threads", "tests/windows", "tests/contrib", "tests/examples"],
 ]
 SUITE = [folder for share in SHARES for folder in share]
 _STARTED = time.monotonic()
