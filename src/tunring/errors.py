@@ -1,8 +1,9 @@
 """Failures, as exceptions.
 
-Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its subclasses, each of
-which is also the built-in exception that Python programs expect (``PermissionError``, ``FileNotFoundError``, ...). The
-library's own code is in ``winerror`` on every system; ``errno`` is the POSIX equivalent.
+Every failure that a library of the Wintun ABI reports becomes a :class:`WintunError` or one of its subclasses. Each is
+an OSError, and where Python has a closer built-in exception, that one as well (``PermissionError``,
+``FileNotFoundError``, ...). The library's own code is in ``winerror`` on every system; ``errno`` is the POSIX
+equivalent.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tunring._core import Library, Session
 
+__all__ = ["Corruption", "Simulator", "pair", "use_simulator"]
+
 
 def pair(capacity: int = 0x400000) -> tuple[Session, Session]:
     """Start two sessions with a cable between them: what one sends, the other receives. It loses nothing.
@@ -168,7 +170,7 @@ class Simulator:
         Raises
         ------
         WintunError
-            There is no packet whose size could be overwritten (code 259).
+            There is no packet whose size could be overwritten (ERROR_NO_MORE_ITEMS).
         """
         _core.simulator_corrupt(self._handle, what, value)
 
