@@ -84,7 +84,8 @@ int tunring_adapter_system_error(const tunring_api *api);
 
 /* Each of these returns ERROR_INVALID_HANDLE once tunring_adapter_close() has begun, and in a forked child. */
 DWORD tunring_adapter_luid(tunring_adapter *adapter, NET_LUID *luid);
-/* The version that the library's own table gives: ERROR_NOT_SUPPORTED where there is none. */
+/* The adapter's name in UTF-8 and its interface index, as our back ends report them. ERROR_NOT_SUPPORTED by other
+ * libraries. */
 DWORD tunring_adapter_name(tunring_adapter *adapter, char *name, DWORD size);
 DWORD tunring_adapter_index(tunring_adapter *adapter, DWORD *index);
 /* A descriptor of the network namespace, the caller's to close, or -1. */
@@ -231,9 +232,6 @@ DWORD tunring_simulator_stale_ends(const tunring_api *api);
 
 /* ---- Leases: core/lease.c --------------------------------------------------------------------------------------- */
 
-/* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
- * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
- * pins its source until the last slot is let go, and keeps count and lengths after that. */
 /* Where the packets from this slot on came from, up to the next entry. */
 typedef struct tunring_origin
 {
@@ -248,6 +246,9 @@ typedef struct tunring_origins
     tunring_origin list[];
 } tunring_origins;
 
+/* A table of slots with one owner: received packets, which go back to the ring, or reserved room, which is sent or
+ * becomes filler. A slot's `holds` are the lease's own and one for each exported buffer; at 0 it goes back. The lease
+ * pins its source until the last slot is let go, and keeps count and lengths after that. */
 typedef struct tunring_lease
 {
     tunring_source *source;

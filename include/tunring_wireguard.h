@@ -52,13 +52,13 @@ typedef struct tunring_wireguard_peer tunring_wireguard_peer;
  * session open. */
 DWORD tunring_wireguard_new(tunring_session *session, tunring_aead *aead, tunring_hashes *hashes,
                             tunring_wireguard **device);
-/* Ends the loops and every wait, waits for the calls in flight, and wipes every key. Any thread, any number of
- * times. */
+/* Ends the loops and every wait, waits for the calls in flight, and wipes every key. Idempotent. May be called from any
+ * thread. */
 void tunring_wireguard_close(tunring_wireguard *device);
-/* Gives up the caller's pointer, to a device that is closed; in a child it does nothing. At any time. */
+/* Gives up the caller's pointer, to a device that is closed; in a child it does nothing. May be called at any time. */
 void tunring_wireguard_drop(tunring_wireguard *device);
 
-/* The device is open. TUNRING_REMOVED: the session is over. At any time. */
+/* The device is open. TUNRING_REMOVED: the session is over. May be called at any time. */
 tunring_state tunring_wireguard_state(const tunring_wireguard *device);
 
 /* The loops. Each returns when the device is closed or the session over, which ends the other one too:
@@ -108,7 +108,7 @@ typedef struct tunring_wireguard_figures
     bool under_load;
 } tunring_wireguard_figures;
 
-/* At any time. */
+/* May be called at any time. */
 void tunring_wireguard_figures_read(tunring_wireguard *device, tunring_wireguard_figures *figures);
 
 /* ---- What has happened: wireguard/queue.c ------------------------------------------------------------------------ */
@@ -148,7 +148,7 @@ typedef struct tunring_wireguard_news
 /* Takes what has happened, waiting for it, or not if `wait` is NULL. WAIT_TIMEOUT at the deadline;
  * ERROR_OPERATION_ABORTED when interrupted; ERROR_HANDLE_EOF also when the session is over. */
 DWORD tunring_wireguard_take(tunring_wireguard *device, const tunring_wait *wait, tunring_wireguard_news *news);
-/* Ends a tunring_wireguard_take(), or the next, with 0 and perhaps nothing. At any time. */
+/* Ends a tunring_wireguard_take(), or the next, with 0 and perhaps nothing. May be called at any time. */
 void tunring_wireguard_wake(tunring_wireguard *device);
 
 /* ---- Peers: wireguard/peer.c ------------------------------------------------------------------------------------- */
@@ -157,7 +157,7 @@ DWORD tunring_wireguard_peer_add(tunring_wireguard *device, tunring_wireguard_pe
 /* Takes it out of its device, with its allowed IPs, indices, keys and staged packets: later calls return
  * ERROR_HANDLE_EOF. Idempotent. */
 void tunring_wireguard_peer_remove(tunring_wireguard_peer *peer);
-/* Gives up the caller's pointer. At any time. */
+/* Gives up the caller's pointer. May be called at any time. */
 void tunring_wireguard_peer_drop(tunring_wireguard_peer *peer);
 /* Never 0, and never another peer's of the same device. */
 uint32_t tunring_wireguard_peer_number(const tunring_wireguard_peer *peer);
@@ -219,7 +219,7 @@ typedef struct tunring_wireguard_status
     uint32_t staged;
 } tunring_wireguard_status;
 
-/* At any time; zeros once it is removed. */
+/* Zeros once the peer is removed. May be called at any time. */
 void tunring_wireguard_peer_status(tunring_wireguard_peer *peer, tunring_wireguard_status *status);
 
 #endif

@@ -142,7 +142,8 @@ aead_headers_equal(const BYTE *one, const BYTE *other, uint32_t size)
 /* Calls into libraries in flight, so that the process's end can wait for them. False once it has begun. */
 bool aead_enter(void);
 void aead_leave(void);
-/* From then on it does. After the library is set up: its own cleanup runs later then. Idempotent. */
+/* From this call on, the process's end waits for calls in flight. Must be called after the library is set up, so that
+ * the library's own cleanup runs later. Idempotent. */
 void aead_await_calls_at_exit(void);
 
 /* A key that any number of calls use at once, each with a context of its own. */

@@ -104,9 +104,9 @@ crypto_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *k
     return NULL;
 }
 
-/* The nonce by a parameter, without another Init, of which a message of 64 bytes feels as much as of its cipher. The
- * parameter was made for TLS, where GCM's has the first bytes of a nonce; of the size "-1", which is what
- * EVP_CTRL_GCM_SET_IV_FIXED passes on for OpenSSH, it is all of it. */
+/* Passes the nonce as a parameter instead of by another Init, which for a message of 64 bytes takes as long as the
+ * cipher. The parameter is meant for TLS, where GCM's has the first bytes of a nonce; with the size -1, which
+ * EVP_CTRL_GCM_SET_IV_FIXED passes on for OpenSSH, it sets the whole nonce. */
 static aead_context *
 fast_start(tunring_aead *base, tunring_aead_algorithm algorithm, const BYTE *key, bool opens)
 {

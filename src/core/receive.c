@@ -13,7 +13,7 @@ static const tunring_wait look_once = {.deadline = 0};
 /* Slots to start with: a batch's memory depends on its packets. */
 #define FIRST_ROOM 64u
 
-/* How many brief waits don't sleep after one whose sleep was for nothing. */
+/* Number of brief waits that only spin after one that slept in vain. */
 #define BRIEF_REST 64u
 
 typedef struct receiver

@@ -315,7 +315,7 @@ cdef class _WireGuardDevice:
         return messages, events
 
     def wake(self) -> None:
-        """End a :meth:`take`, or the next, before its time. At any time."""
+        """End a :meth:`take`, or the next, before its time. May be called at any time."""
         tunring_wireguard_wake(self.device)
 
     def add_peer(self, tag=None) -> _WireGuardPeer:

@@ -226,7 +226,7 @@ void queue_end(queue *self);
 void queue_close(queue *self);
 /* False if it is full. */
 bool queue_put(queue *self, const tunring_wireguard_message *message);
-/* Notes flags of a peer. At any time. */
+/* Notes flags of a peer. May be called at any time. */
 void queue_flag(tunring_wireguard_peer *peer, uint32_t flags);
 
 /* ---- transmit.c ---- */

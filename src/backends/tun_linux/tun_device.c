@@ -330,8 +330,7 @@ has_packet_information(int fd, int flags)
     return write(fd, zeros, (size_t)header_size + 4) >= 0 || errno == EIO;
 }
 
-/* Agrees with the kernel on how packets look, unless somebody else has: the flags that we asked for are nothing
- * then. */
+/* Agrees with the kernel on how packets look, unless somebody else has: then our flags have no effect. */
 static DWORD
 agree_on_format(tun_device *device, int flags)
 {

@@ -19,7 +19,7 @@ class Latch:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Let everybody go on who waits. From any thread, any number of times."""
+        """Let everybody go on who waits. Idempotent. May be called from any thread."""
         self._set = True
         with suppress(RuntimeError):  # another one has released it
             self._lock.release()
