@@ -471,10 +471,10 @@ cdef class _Source:
             with nogil:  # `self` holds the source
                 tunring_source_close(source)
         finally:
-            self.tell_tasks()
+            self.notify_tasks()
         return 0
 
-    cdef int tell_tasks(self) except -1:
+    cdef int notify_tasks(self) except -1:
         failure = None
         # A forked child has none of its parent's loops, and a lock of theirs may have been held at the fork.
         if tunring_source_state(self.source) == TUNRING_FORKED:

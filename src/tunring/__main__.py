@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say_everything() -> None:
+def _escape_unencodable() -> None:
     """Names may have any character, also one that a pipe's encoding lacks: it is escaped then."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -50,7 +50,7 @@ def _say_everything() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, or show the help without one. Returns the exit code; wrong usage raises SystemExit(2)."""
-    _say_everything()
+    _escape_unencodable()
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:

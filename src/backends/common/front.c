@@ -156,9 +156,9 @@ int
 front_adapter_namespace(WINTUN_ADAPTER_HANDLE adapter)
 {
     const DWORD last_error = GetLastError();
-    const int space = backend.space && usable(adapter) ? backend.space(adapter) : -1;
+    const int found = backend.network_namespace && usable(adapter) ? backend.network_namespace(adapter) : -1;
     SetLastError(last_error);
-    return space;
+    return found;
 }
 
 DWORD

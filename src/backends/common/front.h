@@ -31,7 +31,7 @@ typedef struct backend_operations
     /* The number that the LUID is made of; `present`: the system has an interface of this index now. */
     DWORD (*index)(WINTUN_ADAPTER_HANDLE adapter, bool *present);
     DWORD (*name)(WINTUN_ADAPTER_HANDLE adapter, char *name, DWORD size);
-    int (*space)(WINTUN_ADAPTER_HANDLE adapter); /* a network namespace; NULL where there are none */
+    int (*network_namespace)(WINTUN_ADAPTER_HANDLE adapter); /* NULL where there are none */
     /* Both NULL where there are no descriptors. */
     DWORD (*descriptor)(WINTUN_ADAPTER_HANDLE adapter, bool leave, int *descriptor);
     bool (*shared)(WINTUN_ADAPTER_HANDLE adapter);
