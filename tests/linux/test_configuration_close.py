@@ -123,15 +123,15 @@ def test_an_interface_that_is_gone(persistent: Namespace, tun: tunring.Library) 
 def test_what_cannot_be_undone_is_said(
     persistent: Namespace, tun: tunring.Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunring.configuration import _picture_linux
+    from tunring.configuration import _snapshot_linux
 
     adapter = open_in(persistent, tun)
     adapter.configure(["10.6.7.7/24"], 1420)
 
     def refuse(index: int, address: Any) -> Command:
-        return Command(f"can't remove {address}", _picture_linux.RTM_DELADDR, 0, bytes(8))
+        return Command(f"can't remove {address}", _snapshot_linux.RTM_DELADDR, 0, bytes(8))
 
-    monkeypatch.setattr(_picture_linux, "remove_address", refuse)
+    monkeypatch.setattr(_snapshot_linux, "remove_address", refuse)
     adapter.configure(["10.6.8.8/24"])
     refused = r"can't remove 10\.6\.[78]\.[78]/24 on adapter 'tun0': the kernel"
     with pytest.warns(RuntimeWarning, match=f"leaves a part of its configuration behind: .*{refused}"):

@@ -376,18 +376,18 @@ def test_what_a_killed_process_left_on_an_interface(uplink: Namespace, tun: tunr
 def test_what_others_may_be_using_stays(uplink: Namespace, tun: tunring.Library) -> None:
     """On an interface of several queues the process that made it may be alive."""
     from tunring._system.netlink_linux import Netlink
-    from tunring.configuration import _picture_linux
+    from tunring.configuration import _snapshot_linux
     from tunring.configuration._interface_linux import LinuxInterface
 
     uplink.ip("tuntap add dev tun0 mode tun multi_queue")
     uplink.set_up("tun0")
     with uplink.entered(), Netlink() as netlink:
         index = socket.if_nametoindex("tun0")
-        address = _picture_linux.InterfaceAddress(_picture_linux.ip_interface("10.9.0.2/24"))
-        assert netlink.run([_picture_linux.add_address(index, address, None)]) == []
-        assert _picture_linux.read_link(netlink, index).multi_queue
+        address = _snapshot_linux.InterfaceAddress(_snapshot_linux.ip_interface("10.9.0.2/24"))
+        assert netlink.run([_snapshot_linux.add_address(index, address, None)]) == []
+        assert _snapshot_linux.read_link(netlink, index).multi_queue
         LinuxInterface(netlink, "tun0", index).sweep(interface=True)
-        assert address in _picture_linux.read_addresses(netlink, index, 4)
+        assert address in _snapshot_linux.read_addresses(netlink, index, 4)
 
 
 def test_a_deleted_interface_leaves_no_rules(pristine: Namespace, adapter: tunring.Adapter) -> None:

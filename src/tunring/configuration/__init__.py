@@ -51,7 +51,7 @@ class Route:
         object.__setattr__(self, "metric", None if metric is None else check_metric(metric))
 
     @classmethod
-    def found(cls, network: Network, gateway: Host | None, metric: int | None) -> Route:
+    def _found(cls, network: Network, gateway: Host | None, metric: int | None) -> Route:
         """Make one as the system has it, whatever that is."""
         route = cls.__new__(cls)
         object.__setattr__(route, "network", network)

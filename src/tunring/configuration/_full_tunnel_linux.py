@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from tunring._system.namespace_linux import warn
 from tunring._system.netlink_linux import ADD, Command, KernelError, decode, encode
 from tunring._win32 import Win32
-from tunring.configuration._picture_linux import (
+from tunring.configuration._snapshot_linux import (
     EVERYWHERE,
     OURS,
     TABLE_COMPAT,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from tunring._system.netlink_linux import Netlink
     from tunring.configuration._checks import Host, Network
-    from tunring.configuration._picture_linux import Picture
     from tunring.configuration._request import Request
+    from tunring.configuration._snapshot_linux import Snapshot
 
 _RTM_NEWRULE, _RTM_DELRULE, _RTM_GETRULE = 32, 33, 34
 _TO_TABLE = 1  # FR_ACT_TO_TBL
@@ -193,14 +193,14 @@ def stale_rules(netlink: Netlink, rules: list[FoundRule]) -> list[Rule]:
     return [rule for rule, ours in rules if ours and rule.version in gone]
 
 
-def read_default(picture: Picture, rules: list[FoundRule]) -> tuple[tuple[int, ...], int | None, int | None]:
+def read_default(snapshot: Snapshot, rules: list[FoundRule]) -> tuple[tuple[int, ...], int | None, int | None]:
     """The versions whose default route an interface has by such rules; the mark, and the table."""
     found = [
         rule
         for rule, _ in rules
         if rule.not_mark is not None
         and any(
-            route.table == rule.table and route.route.network == EVERYWHERE[rule.version] for route in picture.routes
+            route.table == rule.table and route.route.network == EVERYWHERE[rule.version] for route in snapshot.routes
         )
     ]
     if not found:
@@ -224,7 +224,7 @@ class Plan:
     rules: list[Rule]
 
 
-def plan(netlink: Netlink, name: str, index: int, wanted: Request, picture: Picture) -> Plan | None:
+def plan(netlink: Netlink, name: str, index: int, wanted: Request, snapshot: Snapshot) -> Plan | None:
     """Look what is to be done for the default routes that are wanted, or None if none are.
 
     Raises
@@ -232,7 +232,7 @@ def plan(netlink: Netlink, name: str, index: int, wanted: Request, picture: Pict
     AlreadyExists
         Another interface has one.
     """
-    versions = wanted.versions(picture.addresses)
+    versions = wanted.versions(snapshot.addresses)
     if not wanted.default:
         return None
     if not versions:

@@ -14,10 +14,10 @@ from tunring._system.netlink_linux import KernelError
 from tunring._win32 import Win32
 from tunring.configuration import Configuration
 from tunring.configuration import _full_tunnel_linux as full_tunnel
-from tunring.configuration import _picture_linux as picture_of
+from tunring.configuration import _snapshot_linux as snapshot_of
 from tunring.configuration._networks import Networks
-from tunring.configuration._picture_linux import GEN_MODE_NONE, OURS, TABLE_MAIN, VERSIONS, Picture, TableRoute
 from tunring.configuration._resolved_linux import Dns, Resolver
+from tunring.configuration._snapshot_linux import GEN_MODE_NONE, OURS, TABLE_MAIN, VERSIONS, Snapshot, TableRoute
 from tunring.errors import AccessDenied, AlreadyExists, FamilyDisabled, InvalidArgument, NotFound, WintunError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tunring.configuration import Route
     from tunring.configuration._checks import Host
     from tunring.configuration._full_tunnel_linux import Plan, Rule
-    from tunring.configuration._picture_linux import Link
     from tunring.configuration._request import InterfaceAddress, Request
+    from tunring.configuration._snapshot_linux import Link
 
 #: Within which the kernel makes the routes of an IPv6 address.
 _SETTLE_SECONDS = 1.0
@@ -57,10 +57,10 @@ class LinuxInterface:
         with ExitStack() as stack:
             # Before anything is changed: there may be none.
             dns = stack.enter_context(Resolver()) if request.dns or request.domains else None
-            picture = self._apply(request, request.after(earlier), earlier, changes)
+            snapshot = self._apply(request, request.after(earlier), earlier, changes)
             if dns:
                 self._change_dns(dns, request, changes)
-        return self._configuration(picture)
+        return self._configuration(snapshot)
 
     def read(self) -> Configuration:
         """Read the interface's configuration from the kernel."""
@@ -70,16 +70,16 @@ class LinuxInterface:
         """Remove what is marked as ours: from the interface too, unless other processes may be attached to it."""
         failed: list[tuple[Command, KernelError]] = []
         if interface and self._index:
-            picture = self._look()
-            if not picture.link.multi_queue:
+            snapshot = self._look()
+            if not snapshot.link.multi_queue:
                 commands = [
-                    picture_of.remove_route(self._index, route)
-                    for route, found in picture.routes.items()
+                    snapshot_of.remove_route(self._index, route)
+                    for route, found in snapshot.routes.items()
                     if found.protocol == OURS
                 ]
                 commands += [
-                    picture_of.remove_address(self._index, address)
-                    for address, found in picture.addresses.items()
+                    snapshot_of.remove_address(self._index, address)
+                    for address, found in snapshot.addresses.items()
                     if found.protocol == OURS
                 ]
                 failed += self._netlink.run(commands, to_the_end=True)
@@ -114,25 +114,25 @@ class LinuxInterface:
 
     # ---- Reading
 
-    def _look(self) -> Picture:
+    def _look(self) -> Snapshot:
         try:
-            return picture_of.look(self._netlink, self._index)
+            return snapshot_of.look(self._netlink, self._index)
         except KernelError as error:
             raise self._failure(error, "can't read the interface") from error
 
-    def _configuration(self, picture: Picture) -> Configuration:
-        link = picture.link
+    def _configuration(self, snapshot: Snapshot) -> Configuration:
+        link = snapshot.link
         rules = [found for version in VERSIONS for found in full_tunnel.read_rules(self._netlink, version)]
-        versions, mark, table = full_tunnel.read_default(picture, rules)
+        versions, mark, table = full_tunnel.read_default(snapshot, rules)
         dns = self._dns()
         return Configuration(
-            tuple(address.local for address in picture.addresses),
+            tuple(address.local for address in snapshot.addresses),
             link.mtu,
-            picture.metric,
+            snapshot.metric,
             dns.servers,
-            tuple(route.route for route in picture.routes if route.table == TABLE_MAIN),
+            tuple(route.route for route in snapshot.routes if route.table == TABLE_MAIN),
             link.up,
-            {address.ip: address.network for address in picture.addresses if address.peer},
+            {address.ip: address.network for address in snapshot.addresses if address.peer},
             dns.domains,
             versions,
             mark,
@@ -143,7 +143,7 @@ class LinuxInterface:
 
     # ---- Changing
 
-    def _apply(self, request: Request, whole: Request, earlier: Request, changes: Changes) -> Picture:
+    def _apply(self, request: Request, whole: Request, earlier: Request, changes: Changes) -> Snapshot:
         before = self._look()
         # The kernel forgets routes and IPv6 addresses of an interface that goes down: they return when it is back. A
         # metric is for all that the adapter has.
@@ -179,8 +179,8 @@ class LinuxInterface:
             gen_mode=mode,
         )
 
-    def _change_link(self, before: Picture, wanted: Link, changes: Changes) -> Picture:
-        """Change the link, and note the settings that this removes; returns the new picture."""
+    def _change_link(self, before: Snapshot, wanted: Link, changes: Changes) -> Snapshot:
+        """Change the link, and note the settings that this removes; returns the new snapshot."""
         link = before.link
         if wanted == link:
             return before
@@ -203,30 +203,30 @@ class LinuxInterface:
             with suppress(OSError):
                 Path("/proc/sys/net/ipv6/conf", link.name, "addr_gen_mode").write_text(str(wanted.gen_mode), "ascii")
                 link = replace(link, gen_mode=wanted.gen_mode)
-        self._run(picture_of.set_link(self._index, link, wanted))
+        self._run(snapshot_of.set_link(self._index, link, wanted))
 
-    def _remove_kernel_made(self, now: Picture, whole: Request, changes: Changes) -> None:
+    def _remove_kernel_made(self, now: Snapshot, whole: Request, changes: Changes) -> None:
         commands = []
         for address, found in now.addresses.items():
-            if picture_of.is_made_by_kernel(address, found) and address not in whole.addresses:
+            if snapshot_of.is_made_by_kernel(address, found) and address not in whole.addresses:
                 changes.note(("address", address), found)
-                commands.append(picture_of.remove_address(self._index, address))
+                commands.append(snapshot_of.remove_address(self._index, address))
         self._run(commands)
 
     # ---- Addresses
 
     def _change_addresses(
-        self, wanted: Iterable[InterfaceAddress], metric: int | None, now: Picture, changes: Changes
+        self, wanted: Iterable[InterfaceAddress], metric: int | None, now: Snapshot, changes: Changes
     ) -> None:
         commands = []
         for address in wanted:
             present = now.addresses.get(address)
             if present is None:
                 changes.note(("address", address), None)
-                commands.append(picture_of.add_address(self._index, address, metric))
+                commands.append(snapshot_of.add_address(self._index, address, metric))
             elif metric is not None and present.metric != metric:
                 changes.note(("address", address), present)
-                commands.append(picture_of.change_metric(address, present, metric))
+                commands.append(snapshot_of.change_metric(address, present, metric))
         for command, error in self._netlink.run(commands, to_the_end=True):
             if error.code != errno.EEXIST:
                 raise self._failure(error, command.action, command.subject) from error
@@ -249,25 +249,25 @@ class LinuxInterface:
                 time.sleep(0.001)
 
     def _is_local(self, host: Host) -> bool:
-        return picture_of.is_local(self._netlink, host)
+        return snapshot_of.is_local(self._netlink, host)
 
     # ---- Routes
 
-    def _check_gateways(self, wanted: Request, before: Picture) -> None:
+    def _check_gateways(self, wanted: Request, before: Snapshot) -> None:
         """Refuse a gateway that is behind another interface: packets to it would loop into the adapter."""
         gateways = {route.gateway: route for route in wanted.routes if route.gateway is not None}
         linked = Networks(address.network for address in (*before.addresses, *wanted.addresses))
         present = [route.route for route in before.routes if route.table == TABLE_MAIN]
         direct = Networks(route.network for route in (*present, *wanted.routes) if route.gateway is None)
         for gateway, route in gateways.items():
-            best = None if gateway in linked else picture_of.match(self._netlink, gateway)
+            best = None if gateway in linked else snapshot_of.match(self._netlink, gateway)
             if best and best.interface != self._index and direct.longest_prefix(gateway) < best.prefix_length:
                 text = f"can't add the route to {route} on adapter {self._name!r}: its gateway is not on the adapter"
                 raise InvalidArgument(
                     Win32.INVALID_PARAMETER, f"{text}, but behind {full_tunnel.interface_name(best.interface)!r}"
                 )
 
-    def _change_routes(self, wanted: list[TableRoute], earlier: Request, now: Picture, changes: Changes) -> None:
+    def _change_routes(self, wanted: list[TableRoute], earlier: Request, now: Snapshot, changes: Changes) -> None:
         """Add routes, and remove what earlier calls have made to the same networks: an adapter has one to each."""
         given = {_in_table(route, earlier) for route in earlier.routes}
         to_network = {(route.table, route.route.network): route for route in wanted}
@@ -275,11 +275,11 @@ class LinuxInterface:
         for present, found in now.routes.items():
             if present in given and to_network.get((present.table, present.route.network), present) != present:
                 changes.note(("route", present), found)
-                commands.append(picture_of.remove_route(self._index, present))
+                commands.append(snapshot_of.remove_route(self._index, present))
         for route in wanted:
             if route not in now.routes:
                 changes.note(("route", route), None)
-                commands.append(picture_of.add_route(self._index, route))
+                commands.append(snapshot_of.add_route(self._index, route))
         for command, error in self._netlink.run(commands, to_the_end=True):
             if command.subject is None and error.code in _ABSENT:
                 continue
@@ -291,7 +291,7 @@ class LinuxInterface:
     def _check_route_exists(self, command: Command) -> None:
         """A route exists already: just as wanted, made a moment ago, or by another interface."""
         route: Any = command.subject
-        index = picture_of.owner_of_route(self._netlink, route)
+        index = snapshot_of.owner_of_route(self._netlink, route)
         if index == self._index:
             if route in self._look().routes:
                 return
@@ -306,7 +306,7 @@ class LinuxInterface:
 
     # ---- A default route beside another one
 
-    def _plan(self, whole: Request, before: Picture) -> Plan | None:
+    def _plan(self, whole: Request, before: Snapshot) -> Plan | None:
         try:
             return full_tunnel.plan(self._netlink, self._name, self._index, whole, before)
         except KernelError as error:
@@ -346,24 +346,24 @@ class LinuxInterface:
             self._set_link(now.link, wanted)
             now = self._look()
         removals = [
-            picture_of.remove_route(self._index, route)
+            snapshot_of.remove_route(self._index, route)
             for route, before in routes.items()
             if before is None and route in now.routes
         ]
         gone = {address for address, before in addresses.items() if before is None and address in now.addresses}
-        removals += [picture_of.remove_address(self._index, address) for address in gone]
+        removals += [snapshot_of.remove_address(self._index, address) for address in gone]
         self._try(removals, failures)
         # With an address the kernel removes others of its network, too, and with the link's state those of IPv6.
         present = self._look().addresses if gone else now.addresses
         lost = {
             address: found
             for address, found in start.addresses.items()
-            if address not in addresses and not picture_of.is_made_by_kernel(address, found)
+            if address not in addresses and not snapshot_of.is_made_by_kernel(address, found)
         }
         lost |= {address: before for address, before in addresses.items() if before is not None}
         self._try(
             [
-                picture_of.put_address_back(address, found)
+                snapshot_of.put_address_back(address, found)
                 for address, found in lost.items()
                 if address not in present or present[address].metric != found.metric
             ],
@@ -372,7 +372,7 @@ class LinuxInterface:
         if wanted.up:
             present_routes = self._look().routes
             back = [
-                picture_of.put_route_back(route, before)
+                snapshot_of.put_route_back(route, before)
                 for route, before in routes.items()
                 if before is not None and route not in present_routes
             ]
@@ -439,7 +439,7 @@ class LinuxInterface:
 
     def _compare(
         self, addresses: Iterable[InterfaceAddress], metric: int | None, routes: list[TableRoute], request: Request
-    ) -> Picture:
+    ) -> Snapshot:
         """Read everything back."""
         found = self._look()
         lacking: list[object] = [address for address in addresses if address not in found.addresses]
@@ -470,5 +470,5 @@ def _version_of(subject: Any) -> int:
 
 def _in_table(route: Route, request: Request) -> TableRoute:
     """A route as the kernel will have it."""
-    found = picture_of.found_route(route.network, route.gateway, route.metric or request.metric)
+    found = snapshot_of.found_route(route.network, route.gateway, route.metric or request.metric)
     return TableRoute(found, request.table_of_routes or TABLE_MAIN)

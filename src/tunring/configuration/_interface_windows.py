@@ -539,4 +539,6 @@ def _network_of(row: ForwardRow) -> Network:
 
 def _route_of(row: ForwardRow) -> Route:
     hop = row.next_hop.host
-    return Route.found(_network_of(row), None if hop.is_unspecified else hop, row.metric or None)
+    return Route._found(  # noqa: SLF001
+        _network_of(row), None if hop.is_unspecified else hop, row.metric or None
+    )

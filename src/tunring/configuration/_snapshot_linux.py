@@ -1,4 +1,4 @@
-"""A picture of one interface, as rtnetlink lists its link, addresses and routes; and the requests that change them."""
+"""A snapshot of one interface, as rtnetlink lists its link, addresses and routes; and the requests that change them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class FoundRoute(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Picture:
+class Snapshot:
     """The state of an interface at one time."""
 
     link: Link
@@ -119,14 +119,14 @@ class Picture:
         return metrics.pop() if len(metrics) == 1 else None
 
 
-def look(netlink: Netlink, index: int) -> Picture:
-    """Take the picture."""
+def look(netlink: Netlink, index: int) -> Snapshot:
+    """Take the snapshot."""
     addresses: dict[InterfaceAddress, FoundAddress] = {}
     routes: dict[TableRoute, FoundRoute] = {}
     for version in VERSIONS:
         addresses |= read_addresses(netlink, index, version)
         routes |= read_routes(netlink, version, index)
-    return Picture(read_link(netlink, index), addresses, routes)
+    return Snapshot(read_link(netlink, index), addresses, routes)
 
 
 # ---- The link
@@ -272,7 +272,7 @@ def found_route(network: Network, gateway: Host | None, metric: int | None) -> R
     """A route as the kernel will have it."""
     if not metric and network.version == 6:
         metric = _METRIC6
-    return Route.found(network, gateway, metric or None)
+    return Route._found(network, gateway, metric or None)  # noqa: SLF001
 
 
 def add_route(index: int, wanted: TableRoute) -> Command:
