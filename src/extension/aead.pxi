@@ -440,7 +440,7 @@ cdef class Opener:
 
     @property
     def rejected(self) -> int:
-        """Datagrams that were not authentic, too short or, with ``strip_padding``, no whole IP packet."""
+        """Datagrams that were not authentic, too short or, with ``strip_padding``, not a whole IP packet."""
         return self.counts().rejected
 
     @property

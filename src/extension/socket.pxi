@@ -230,7 +230,7 @@ cdef class _UdpSocket(_Source):
         Raises
         ------
         TypeError, ValueError
-            A datagram or a destination can't be sent to; nothing was sent.
+            A datagram is too large or not bytes-like, or a destination is not valid; nothing was sent.
         RingFull
             With ``on_full="raise"``; its ``sent`` is the same number.
         SessionClosed
@@ -429,7 +429,8 @@ class UdpSocket(_UdpSocket):
             True: runs of datagrams leave by one system call (UDP_SEGMENT). None: if the system supports it and is not
             known to fail. ``TUNRING_UDP_OFFLOADS=0`` turns it off.
         coalesce : bool, optional
-            True: runs of datagrams arrive by one system call (UDP_GRO). None: as for ``segment``.
+            True: runs of datagrams arrive by one system call (UDP_GRO). None: on Linux, if the system supports it; not
+            on Windows, which does not report each datagram's length. ``TUNRING_UDP_OFFLOADS=0`` turns it off.
         receive_buffer : int, optional
             Bytes of the system's buffer for datagrams received. None: 16 MiB, or as much of that as the system allows.
         send_buffer : int, optional

@@ -220,7 +220,7 @@ class Adapter:
         ValueError
             The descriptor is of another kind; the message names the fault.
         WintunError
-            The library has no descriptors (``winerror`` 50).
+            The library has no descriptors (ERROR_NOT_SUPPORTED).
         """
         number = operator.index(fd)
         if not 0 <= number <= 0x7FFFFFFF:

@@ -41,43 +41,59 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class UdpStats:
-    """A socket's figures since it was opened. Each is exact, but they are not all read at the same instant."""
+    """A socket's figures since it was opened. Each is exact, but they are not all read at the same instant.
 
-    #: Datagrams, their bytes, and batches that were received.
+    Attributes
+    ----------
+    received_packets, received_bytes, received_batches : int
+        Datagrams, their bytes, and batches that were received.
+    sent_packets, sent_bytes, sent_batches : int
+        Datagrams that the system accepted, their bytes, and calls that sent some.
+    waits, wakes : int
+        Times a receive or a send went to sleep, and receives that an event woke.
+    full, dropped : int
+        Times the system had no room for a datagram, and datagrams given up because of it, by ``on_full="drop"``.
+    refused_unreachable, refused_size, refused_other : int
+        Datagrams that the system refused: no route or a firewall; too large for the path; any other reason.
+    icmp_errors : int
+        ICMP errors that earlier datagrams caused, passed over.
+    reads, coalesced_reads, runs_sent : int
+        System calls that returned datagrams, those of them that returned several, and those that sent several.
+    truncated : int
+        Datagrams that were longer than the room for them.
+    host_dropped : int or None
+        Datagrams that the system lost, since its receive buffer was full; None where it can't count them.
+    pinned_packets, pinned_bytes : int
+        Datagrams, and their bytes, that are received and not let go.
+    receive_buffer, send_buffer : int
+        Bytes of the system's buffers, as granted.
+    segment, coalesce : bool
+        True if runs leave by one system call now, and if they arrive by one.
+    """
+
     received_packets: int
     received_bytes: int
     received_batches: int
-    #: Datagrams that the system accepted, their bytes, and calls that sent some.
     sent_packets: int
     sent_bytes: int
     sent_batches: int
-    #: Times a receive or a send went to sleep, and receives that an event woke.
     waits: int
     wakes: int
-    #: Times the system had no room for a datagram, and datagrams given up because of it, by ``on_full="drop"``.
     full: int
     dropped: int
-    #: Datagrams that the system refused: no route or a firewall; too large for the path; any other reason.
     refused_unreachable: int
     refused_size: int
     refused_other: int
-    #: ICMP errors that earlier datagrams caused, passed over.
     icmp_errors: int
-    #: System calls that returned datagrams, those of them that returned several, and those that sent several.
     reads: int
     coalesced_reads: int
     runs_sent: int
-    #: Datagrams that were longer than the room for them.
     truncated: int
-    #: Datagrams that the system lost, since its receive buffer was full; None where it can't count them.
     host_dropped: int | None
-    #: Datagrams, and their bytes, that are received and not let go.
     pinned_packets: int
     pinned_bytes: int
-    #: Bytes of the system's buffers, as granted.
     receive_buffer: int
     send_buffer: int
-    #: True if runs leave by one system call now, and if they arrive by one.
     segment: bool
     coalesce: bool
 
@@ -181,24 +197,24 @@ def _set_messages(sock: socket.socket, options: Options) -> None:
                     raise
 
 
-def _size(value: int | None, name: str, default: int, least: int) -> int:
+def _size(value: int | None, name: str, default: int, minimum: int) -> int:
     if value is None:
         return default
     if type(value) is not int:
         raise TypeError(f"{name} must be bytes, not {value!r}")
-    if not least <= value <= 1 << 30:
-        raise ValueError(f"{name} must be {least} to {1 << 30} bytes, not {value}")
+    if not minimum <= value <= 1 << 30:
+        raise ValueError(f"{name} must be {minimum} to {1 << 30} bytes, not {value}")
     return value
 
 
-def check_number(value: int, name: str, most: int, other: str = "") -> int:
+def check_number(value: int, name: str, maximum: int, other: str = "") -> int:
     """An exact int, whose comparisons no user wrote. Raises ValueError or TypeError."""
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be 0 to {most}{other}, not {value!r}") from None
-    if not 0 <= number <= most:
-        raise ValueError(f"{name} must be 0 to {most}{other}, not {number}")
+        raise TypeError(f"{name} must be 0 to {maximum}{other}, not {value!r}") from None
+    if not 0 <= number <= maximum:
+        raise ValueError(f"{name} must be 0 to {maximum}{other}, not {number}")
     return number
 
 
@@ -249,8 +265,8 @@ def _family(address: Any) -> tuple[int, tuple[Any, ...]]:
     if not isinstance(address, tuple) or len(address) not in (2, 4) or not isinstance(address[0], str):
         raise TypeError(f"address must be (host, port) or (host, port, flow, scope), not {address!r}")
     numbers = [
-        check_number(value, name, most)
-        for value, name, most in zip(
+        check_number(value, name, maximum)
+        for value, name, maximum in zip(
             address[1:], ("the port", "flow", "scope"), (65535, 0xFFFFF, 0xFFFFFFFF), strict=False
         )
     ]

@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-w", "--write", metavar="FILE", help='capture to a pcapng file, as seen on A; "-" is standard output'
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help="maximum bytes of a packet")
-    parser.add_argument("--count", type=count, metavar="N", help="end after the batch in which packet N is")
+    text = "maximum bytes to capture of each packet (default: %(default)s)"
+    parser.add_argument("--snaplen", type=count, metavar="N", default=MAX_SNAPLEN, help=text)
+    parser.add_argument("--count", type=count, metavar="N", help="end after the batch that contains packet N")
     parser.add_argument("--duration", type=seconds, metavar="S", help="end after this many seconds")
     parser.add_argument("--mtu", type=mtu, metavar="M", help="largest packet of both interfaces in bytes")
     parser.add_argument(

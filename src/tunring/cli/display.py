@@ -90,7 +90,7 @@ class SessionFlow:
         return stats.sent_packets, stats.sent_bytes, stats.sent_batches
 
     def fill(self) -> float | None:
-        """Nobody knows."""
+        """None: a session does not report it."""
         return None
 
 

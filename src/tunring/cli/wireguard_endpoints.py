@@ -58,13 +58,13 @@ def find(host: str, port: int, stopped: Callable[[], bool]) -> Endpoint:
     KeyboardInterrupt
         It was stopped.
     """
-    most, pause = retries(), _FIRST_PAUSE
+    maximum, pause = retries(), _FIRST_PAUSE
     for tries in count():
         try:
             return _look_up(host, port)
         except OSError as error:
             text = f"can't find the endpoint {host}: {error.strerror}"
-            if error.errno in _FINAL or tries >= most:
+            if error.errno in _FINAL or tries >= maximum:
                 raise OSError(error.errno, text) from None
         say(f"tunring: {text}; trying again in {pause:.1f} s", sys.stderr)
         _wait(pause, stopped)

@@ -269,7 +269,8 @@ def main(argv: Sequence[str] | None = None, kind: type[Tunnel] = Tunnel) -> int:
     parser.add_argument("--key", metavar="FILE", help="the file with the key of both hosts")
     parser.add_argument("--address", action="append", default=[], help="address of the interface, such as 10.8.0.1/24")
     parser.add_argument("--listen", type=address, metavar="HOST:PORT", help="own address and port (default: any)")
-    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help="the other host; only for the one that calls")
+    text = "the other host's address and port; only on the host that calls"
+    parser.add_argument("--peer", type=address, metavar="HOST:PORT", help=text)
     parser.add_argument(
         "--cipher", choices=CIPHERS, default=CIPHERS[0], help="cipher of both hosts (default: %(default)s)"
     )

@@ -1,4 +1,4 @@
-"""The least TCP that echoes correctly: no buffer, no timer, two numbers per connection."""
+"""The minimum of TCP that echoes correctly: no buffer, no timer, two numbers per connection."""
 
 from __future__ import annotations
 

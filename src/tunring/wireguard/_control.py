@@ -75,9 +75,9 @@ class Change:
 # ---- Reading requests -------------------------------------------------------------------------------------------
 
 
-def _number(name: str, text: str, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > most:
-        raise _invalid(f"{name} must be 0 to {most}")
+def _number(name: str, text: str, maximum: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > maximum:
+        raise _invalid(f"{name} must be 0 to {maximum}")
     return int(text)
 
 

@@ -18,6 +18,7 @@ from tunring._udp import (
     set_buffer,
     signed_mark,
 )
+from tunring._win32 import Win32
 from tunring.errors import SessionClosed
 
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
@@ -66,7 +67,7 @@ class TunnelSocket:
                 self._made.setsockopt(socket.SOL_SOCKET, SO_MARK, signed_mark(mark))
         except OSError:
             if self._made.fileno() < 0:
-                raise SessionClosed(38, "the device is closed") from None
+                raise SessionClosed(Win32.HANDLE_EOF, "the device is closed") from None
             raise
 
     def has_mark(self, mark: int) -> bool:

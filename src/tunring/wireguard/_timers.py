@@ -91,7 +91,7 @@ class Timers:
     """
 
     def __init__(
-        self, limits: Limits | None = None, jitter: Callable[[int], int] = lambda most: random.randint(0, most)
+        self, limits: Limits | None = None, jitter: Callable[[int], int] = lambda maximum: random.randint(0, maximum)
     ) -> None:
         self._limits = limits or Limits()
         self._jitter = jitter

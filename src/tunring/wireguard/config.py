@@ -51,32 +51,64 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """A ``[Peer]`` section."""
+    """A ``[Peer]`` section.
+
+    Attributes
+    ----------
+    public_key : PublicKey
+        The peer's identity.
+    preshared_key : Key or None
+        The additional secret that both ends have, if any.
+    allowed_ips : tuple of IPv4Network or IPv6Network
+        Networks that are the peer's.
+    endpoint : (str, int) or None
+        Host, an address or a name, and port.
+    persistent_keepalive : int or None
+        Seconds; None if it is off.
+    """
 
     public_key: PublicKey
     preshared_key: Key | None = None
     allowed_ips: tuple[Network, ...] = ()
-    #: Host, an address or a name, and port.
     endpoint: tuple[str, int] | None = None
-    #: Seconds; None if it is off.
     persistent_keepalive: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole file: its ``[Interface]`` section, and its peers."""
+    """A whole file: its ``[Interface]`` section, and its peers.
+
+    Attributes
+    ----------
+    private_key : Key or None
+        The device's own key.
+    listen_port : int or None
+        The port of the tunnel's datagrams; None: any.
+    mark : int or None
+        The mark of the tunnel's own datagrams; None if it is off.
+    addresses : tuple of IPv4Interface or IPv6Interface
+        Addresses of the interface, with the lengths of their prefixes.
+    dns, dns_search : tuple
+        Servers and search domains of the key DNS.
+    mtu : int or None
+        Bytes of the interface's largest packet, if the file has them.
+    table : str
+        ``"auto"``, ``"off"``, or a routing table's number or name.
+    pre_up, post_up, pre_down, post_down : tuple of str
+        Commands, in order.
+    save_config : bool
+        True: the file is rewritten at the end.
+    peers : tuple of PeerConfig
+        The ``[Peer]`` sections.
+    """
 
     private_key: Key | None = None
-    #: None: any port.
     listen_port: int | None = None
-    #: The mark of the tunnel's own datagrams; None if it is off.
     mark: int | None = None
     addresses: tuple[Interface, ...] = ()
-    #: Servers and search domains of the key DNS.
     dns: tuple[Address, ...] = ()
     dns_search: tuple[str, ...] = ()
     mtu: int | None = None
-    #: "auto", "off", or a routing table's number or name.
     table: str = "auto"
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
@@ -152,15 +184,15 @@ def parse_config(text: str | bytes, *, file: str | os.PathLike[str] | None = Non
 # ---- Values -----------------------------------------------------------------------------------------------------
 
 
-def _number(least: int, most: int, *, off: bool = False) -> Callable[[str, str], int | None]:
+def _number(minimum: int, maximum: int, *, off: bool = False) -> Callable[[str, str], int | None]:
     def read(name: str, text: str) -> int | None:
         if off and text.lower() == "off":
             return None
         base = 16 if text[:2].lower() == "0x" else 10
         digits = text[2:] if base == 16 else text
         value = int(digits, base) if re.fullmatch(r"[0-9a-fA-F]+" if base == 16 else r"[0-9]+", digits) else -1
-        if not least <= value <= most:
-            raise ValueError(f"{name} must be {least} to {most}{' or off' if off else ''}, not {text!r}")
+        if not minimum <= value <= maximum:
+            raise ValueError(f"{name} must be {minimum} to {maximum}{' or off' if off else ''}, not {text!r}")
         return (value or None) if off else value
 
     return read

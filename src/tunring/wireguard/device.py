@@ -17,6 +17,7 @@ import tunring.aead
 from tunring import Adapter
 from tunring._core import Session, UdpSocket, _WireGuardDevice, _WireGuardLock
 from tunring._udp import check_mark
+from tunring._win32 import Win32
 from tunring.errors import SessionClosed
 from tunring.wireguard._engine import Engine, Hooks
 from tunring.wireguard._handshake import Identity
@@ -376,7 +377,7 @@ class Device:
         """Start the threads. Returns at once. Idempotent. Raises SessionClosed once closed."""
         with self._engine.lock:
             if self._core.closed or self._closed:
-                raise SessionClosed(38, "the device is closed")
+                raise SessionClosed(Win32.HANDLE_EOF, "the device is closed")
             if not self._threads:
                 self._follow_mtu()
                 parts = {"out": self._core.run_outgoing, "in": self._core.run_incoming, "handshakes": self._engine.run}
@@ -508,7 +509,7 @@ class Device:
         """Make something in the network namespace in which the device was made."""
         network = self._network  # held meanwhile, whoever closes the device
         if network is None:
-            raise SessionClosed(38, "the device is closed")
+            raise SessionClosed(Win32.HANDLE_EOF, "the device is closed")
         return network.call(make)
 
 
