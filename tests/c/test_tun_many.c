@@ -24,10 +24,10 @@ static tun_session *
 open_session(bool virtio)
 {
     const tun_format format = {.virtio = virtio, .offloads = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO};
-    const int least = 1; /* the system makes it a few kilobytes */
+    const int minimum = 1; /* the system makes it a few kilobytes */
     int fds[2];
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds) == 0);
-    CHECK(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof(least)) == 0);
+    CHECK(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &minimum, sizeof(minimum)) == 0);
     CHECK(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
     kernel = fds[1];
     DWORD code;

@@ -195,10 +195,10 @@ class Engine(Generic[W]):
         return [operation for operation in self.operations if actor.number == 0 or not operation.main]
 
     def rarest(self, actor: Actor[W]) -> Operation | None:
-        """The operation that was performed least, if that is much less than the others."""
+        """The operation that was performed the fewest times, if that is much less than the others."""
         mine = self.operations_of(actor)
-        least = min(self.counts[operation.name]["done"] for operation in mine)
-        return actor.random.choice([o for o in mine if self.counts[o.name]["done"] == least]) if least < 3 else None
+        fewest = min(self.counts[operation.name]["done"] for operation in mine)
+        return actor.random.choice([o for o in mine if self.counts[o.name]["done"] == fewest]) if fewest < 3 else None
 
     def count(self, operation: Operation, outcome: str) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ _MAGIC = 0xC4A05EED
 _HEADERS = _IP.size + _UDP.size
 
 #: The smallest packet that can be told apart.
-LEAST = _HEADERS + _IDENTITY.size
+MIN_SIZE = _HEADERS + _IDENTITY.size
 MAX_PACKET = 65535
 
 # Contents are taken from one block of noise at an even place that the packet's identity gives. Sums of its 16-bit words
@@ -65,7 +65,7 @@ def build(route: Route, identity: Identity, size: int, hops: int = 0) -> bytes:
     flow, number = identity.flow, identity.number
     place = 2 * ((flow * 7919 + number * 104729) % _PLACES)
     body = _IDENTITY.pack(_MAGIC, *identity)
-    length = size - LEAST
+    length = size - MIN_SIZE
     content = _NOISE[place : place + length]
     # One flow's packets have equal headers except for their numbers, so that they can be merged into superpackets.
     port = 1024 + flow % 60000
@@ -79,7 +79,7 @@ def build(route: Route, identity: Identity, size: int, hops: int = 0) -> bytes:
 
 def identify(data: bytes) -> Identity | None:
     """The packet's description of itself; None for one that is not ours, such as the kernel's own."""
-    if len(data) < LEAST or data[0] != 0x45 or data[9] != 17:
+    if len(data) < MIN_SIZE or data[0] != 0x45 or data[9] != 17:
         return None
     magic, *numbers = _IDENTITY.unpack_from(data, _HEADERS)
     return Identity(*numbers) if magic == _MAGIC else None

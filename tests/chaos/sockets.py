@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 from engine import Skip, operation
-from ledger import LEAST, Direction, Route, Wrong, identify
+from ledger import MIN_SIZE, Direction, Route, Wrong, identify
 from loops import run_in_loop
 from world import Kept
 
@@ -120,8 +120,8 @@ def offer(actor: Actor, side: Side) -> Offer:
     """Make datagrams to send from a side."""
     random = actor.random
     count = random.choice([1, 3, 64, 100])
-    size = random.randint(LEAST, 1400)
-    sizes = [size] * count if actor.chance(0.7) else [random.randint(LEAST, 1400) for _ in range(count)]
+    size = random.randint(MIN_SIZE, 1400)
+    sizes = [size] * count if actor.chance(0.7) else [random.randint(MIN_SIZE, 1400) for _ in range(count)]
     account = side.outgoing.account
     if account not in actor.flows:
         if len(actor.flows) > 64:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 from engine import Skip, operation
-from ledger import LEAST, Identity, Wrong, build, identify
+from ledger import MIN_SIZE, Identity, Wrong, build, identify
 from world import Kept
 
 import tunring
@@ -24,11 +24,11 @@ def sizes(actor: Actor, maximum: int = 64) -> list[int]:
     random = actor.random
     largest = actor.world.bench.largest
     if actor.chance(0.03):
-        return [random.randint(LEAST, largest)]
+        return [random.randint(MIN_SIZE, largest)]
     count = random.randint(1, maximum)
     if actor.chance(0.5):  # as they can be merged into superpackets
-        return [random.randint(LEAST, min(largest, 1400))] * count
-    return [random.randint(LEAST, min(largest, 1400)) for _ in range(count)]
+        return [random.randint(MIN_SIZE, min(largest, 1400))] * count
+    return [random.randint(MIN_SIZE, min(largest, 1400)) for _ in range(count)]
 
 
 def flow(actor: Actor, direction: Direction) -> int:
@@ -300,7 +300,7 @@ def reserve_and_send(actor: Actor) -> None:
         spare = [actor.random.randrange(len(room) + 1) for _ in range(actor.random.choice([0, 0, 1, 3]))]
         packets: list[bytes | None] = list(offered.packets)
         for at in sorted(spare):
-            room.insert(at, LEAST)
+            room.insert(at, MIN_SIZE)
             packets.insert(at, None)
         reservation = end.session.reserve([min(size, 65535) for size in room], **wait)
         try:

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from engine import Skip, operation
-from ledger import LEAST, Direction, Route, Wrong
+from ledger import MIN_SIZE, Direction, Route, Wrong
 from loops import run_in_loop
 
 import tunring
@@ -152,7 +152,7 @@ def send_through_a_tunnel(actor: Actor) -> None:
         account = side.outgoing
         if account not in actor.flows:
             actor.flows[account] = account.new_flow()
-        sizes = [actor.random.randint(LEAST, 1400) for _ in range(actor.random.choice([1, 5, 60, 150]))]
+        sizes = [actor.random.randint(MIN_SIZE, 1400) for _ in range(actor.random.choice([1, 5, 60, 150]))]
         with account.offer(actor.flows[account], sizes, "a tunnel") as offered:
             offered.accept(None)
             side.host.send(offered.packets, on_full="partial", timeout=0.02)

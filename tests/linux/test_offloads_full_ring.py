@@ -101,7 +101,7 @@ def test_superpackets_keep_coming_while_the_ring_is_pinned(small: tunring.Sessio
 
 SYN, PSH, ACK = 2, 8, 16
 #: The minimum size of TCP's segments.
-LEAST_MSS = 48
+MIN_MSS = 48
 
 
 def tcp6(there: str, here: str, ports: tuple[int, int], numbers: tuple[int, int], flags: int, options: bytes) -> bytes:
@@ -145,7 +145,7 @@ def test_superpacket_larger_than_the_ring(small: tunring.Session, namespace: Nam
             port, sequence, flags, _ = tcp_segment(batch.tobytes()[0])
         assert flags & SYN
         # Their largest segment, and windows in units of 64 bytes.
-        options = struct.pack("!BBHBBBB", 2, 4, LEAST_MSS, 1, 3, 3, 6)
+        options = struct.pack("!BBHBBBB", 2, 4, MIN_MSS, 1, 3, 3, 6)
         ours, theirs = 1000, sequence + 1 & 0xFFFFFFFF
         session.send([tcp6(there, here, (7000, port), (ours, theirs), SYN | ACK, options)])
         with session.receive(1, timeout=10) as batch:
@@ -175,7 +175,7 @@ def test_superpacket_larger_than_the_ring(small: tunring.Session, namespace: Nam
         _, after = frames(namespace)
         assert after - before == 1, "the kernel made more than one superpacket of it"
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert len(segments) == -(-len(data) // LEAST_MSS)
+    assert len(segments) == -(-len(data) // MIN_MSS)
     assert stops == (1 if pinned else 0)
     at = theirs
     for _, sequence, _, piece in segments:

@@ -25,7 +25,7 @@ IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_ONE_QUEUE, IFF_TUN_EXCL = 0x1, 0x2, 0x1000, 0x2
 
 #: The flags that gVisor's driver knows, and those of a driver that knows even fewer.
 GVISOR = IFF_TUN | IFF_TAP | IFF_NO_PI | IFF_ONE_QUEUE | IFF_TUN_EXCL
-LEAST = IFF_TUN | IFF_NO_PI
+MIN_FLAGS = IFF_TUN | IFF_NO_PI
 
 #: Five datagrams out of the kernel and five into it, and what came.
 EXCHANGE = """
@@ -78,7 +78,7 @@ def preload(library: Path) -> str:
     return " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
 
 
-@pytest.mark.parametrize("known", [GVISOR, GVISOR & ~IFF_TUN_EXCL, LEAST], ids=["gVisor", "no TUN_EXCL", "least"])
+@pytest.mark.parametrize("known", [GVISOR, GVISOR & ~IFF_TUN_EXCL, MIN_FLAGS], ids=["gVisor", "no TUN_EXCL", "minimum"])
 def test_fewer_flags(namespace: Namespace, other_driver: Path, known: int) -> None:
     done = run(
         namespace, sys.executable, "-W", "error", "-c", EXCHANGE,

@@ -153,9 +153,9 @@ def _complete(virtio: Virtio, packet: bytes) -> list[bytes] | None:
         return None
     if not virtio.flags & NEEDS_CHECKSUM:
         return [packet]
-    least = {4: (packet[0] & 15) * 4, 6: 40}.get(packet[0] >> 4, 0)
+    minimum = {4: (packet[0] & 15) * 4, 6: 40}.get(packet[0] >> 4, 0)
     start, at = virtio.checksum_start, virtio.checksum_start + virtio.checksum_offset
-    if least < 20 or start < least or at + 2 > len(packet):
+    if minimum < 20 or start < minimum or at + 2 > len(packet):
         return None
     data = bytearray(packet)
     value = ~total(packet[start:]) & 0xFFFF

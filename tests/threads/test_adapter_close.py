@@ -19,9 +19,9 @@ import random, sys, threading, time
 sys.setswitchinterval(1e-6)
 random.seed(1)
 
-def rounds(most):
+def rounds(maximum):
     end = time.monotonic() + SECONDS
-    for turn in range(most):
+    for turn in range(maximum):
         if time.monotonic() > end:
             break
         yield turn

@@ -30,17 +30,17 @@ def blocks_of_a_batch(left: tunring.Session, right: tunring.Session, count: int)
     """Return the number of blocks that Python has in addition while a batch of `count` packets is there."""
     items = [packet()] * count
     batch = None
-    least = sys.maxsize
+    minimum = sys.maxsize
     for _ in range(5):
         left.send(items)
         gc.collect()
         before = sys.getallocatedblocks()
         batch = right.receive(65536, 0)
-        least = min(least, sys.getallocatedblocks() - before)
+        minimum = min(minimum, sys.getallocatedblocks() - before)
         assert len(batch) == count
         batch.release()
         batch = None
-    return least
+    return minimum
 
 
 @pytest.mark.skipif(sys.getallocatedblocks() == 0, reason="this Python's allocator doesn't count")

@@ -40,7 +40,7 @@ class Stamps:
 
 
 def make() -> Timers:
-    return Timers(jitter=lambda most: most)
+    return Timers(jitter=lambda maximum: maximum)
 
 
 def test_nothing_is_due() -> None:
