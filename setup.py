@@ -4,14 +4,14 @@ The rest of the project's description is in pyproject.toml. Setuptools' own swit
 
 * ``bdist_wheel``'s option ``py_limited_api`` (``pip wheel . -C--build-option=--py-limited-api=cp311``) builds for
   Python's stable ABI.
-* ``SETUPTOOLS_EXT_SUFFIX`` in the environment tells that this is for another Python than the one that builds: its end
-  says for which system, and ``.cp313-win_amd64.pyd`` also the wheel's tag. ``CC``, ``LDSHARED`` and a configuration
-  file that ``DIST_EXTRA_CONFIG`` names (``build_ext``'s include_dirs, library_dirs and libraries, ``bdist_wheel``'s
-  plat_name) then say how. tests/wine has an example.
+* ``SETUPTOOLS_EXT_SUFFIX`` in the environment requests a build for another Python: its suffix gives the system, and
+  ``.cp313-win_amd64.pyd`` also the wheel's tag. ``CC``, ``LDSHARED`` and a configuration file that
+  ``DIST_EXTRA_CONFIG`` names (``build_ext``'s include_dirs, library_dirs and libraries, ``bdist_wheel``'s plat_name)
+  configure such a build. tests/wine has an example.
 
 And two are ours: ``TUNRING_SANITIZE=address,undefined`` compiles everything with these sanitizers, and
-``TUNRING_STRICT=1`` makes errors of our C's warnings, for whoever develops it; other compilers than ours warn of other
-things, and whoever installs it wants it to work.
+``TUNRING_STRICT=1`` turns warnings in our C into errors, for developers only, since other compilers warn about other
+things.
 """
 
 from __future__ import annotations
