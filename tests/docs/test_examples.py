@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,10 +27,13 @@ MODULES = (
     "tunring.compat._windows",
     "tunring.configuration",
     "tunring.contrib.anyio",
+    "tunring.contrib.scapy",
     "tunring.errors",
+    "tunring._extras",
     "tunring._library",
     "tunring._logger",
     "tunring._system.official",
+    "tunring._system.privilege",
     "tunring.packets",
     "tunring.pcapng",
     "tunring.testing.responder",
@@ -63,8 +67,10 @@ def public_objects() -> Iterator[tuple[str, object]]:
             if inspect.isclass(thing) and thing.__module__.startswith("tunring"):
                 ours = (base for base in thing.__mro__ if base.__module__.startswith("tunring"))
                 for member_name, member in itertools.chain.from_iterable(vars(base).items() for base in ours):
-                    if not member_name.startswith("_") and (callable(member) or isinstance(member, property)):
-                        yield f"{module_name}.{name}.{member_name}", member
+                    if member_name.startswith("_"):
+                        continue
+                    if callable(member) or isinstance(member, (property, classmethod, staticmethod)):
+                        yield f"{module_name}.{name}.{member_name}", getattr(thing, member_name)
 
 
 OBJECTS = dict(public_objects())
@@ -73,6 +79,17 @@ EXAMPLES = {name: thing for name, thing in OBJECTS.items() if ">>>" in (inspect.
 
 def test_there_are_examples() -> None:
     assert {"tunring.Batch", "tunring.Adapter", "tunring.load", "tunring.testing.pair"} <= EXAMPLES.keys()
+    assert {"tunring.Adapter.create", "tunring.wireguard.Key.generate"} <= OBJECTS.keys()
+
+
+def test_no_module_with_examples_is_left_out() -> None:
+    package = Path(tunring.__file__).parent
+    modules = {
+        ".".join(["tunring", *path.relative_to(package).with_suffix("").parts]).removesuffix(".__init__")
+        for path in package.rglob("*.py")
+        if ">>>" in path.read_text("utf-8")
+    }
+    assert modules <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
