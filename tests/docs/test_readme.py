@@ -32,7 +32,7 @@ def test_first_program() -> None:
     run(IN_NAMESPACE + block("Adapter.create"), "-X", "dev")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="UdpSocket is for Linux")
+@pytest.mark.skipif(sys.platform not in ("linux", "win32"), reason="UdpSocket is for Linux and Windows")
 def test_tunnel() -> None:
     assert run(block("def outgoing"), "-X", "dev") == "10 packets came back\n"
 
