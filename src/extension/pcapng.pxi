@@ -148,7 +148,7 @@ cdef class PcapngFile:
 
     @property
     def interfaces(self) -> int:
-        """How many interfaces it has."""
+        """The number of interfaces that the file has."""
         return tunring_pcapng_interfaces(self.get())
 
     @property

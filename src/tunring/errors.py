@@ -53,7 +53,8 @@ class WintunError(OSError):
     winerror : int
         The Win32 error code, on every system.
     errno : int
-        The system's own error number where there was one, else the code's POSIX equivalent: 5 gives ``EACCES``.
+        The system's own error number where there was one, else the code's POSIX equivalent: ``EACCES`` for
+        ERROR_ACCESS_DENIED.
     sent : int
         Packets that were sent before the failure, where the call was sending.
 

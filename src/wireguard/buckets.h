@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Token buckets by source, in a table of fixed size: 20 messages a second, 5 of them at once.
+ * Token buckets by source, in a table of fixed size: 20 messages per second, 5 of them at once.
  */
 #ifndef TUNRING_WIREGUARD_BUCKETS_H
 #define TUNRING_WIREGUARD_BUCKETS_H

@@ -174,7 +174,7 @@ take_run(incoming *self, uint32_t first, uint32_t count)
     peer_put(peer);
 }
 
-/* How many datagrams from this one on are data for its index. */
+/* The number of datagrams from this one on that are data for its index. */
 static uint32_t
 run_length(const tunring_lease *lease, uint32_t first)
 {

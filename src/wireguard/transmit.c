@@ -41,7 +41,7 @@ fits(const tunring_packet *packet)
     return packet->length <= UDP_MAX_PAYLOAD - OVERHEAD - PADDING;
 }
 
-/* How many of the packets, which fit, make the next run. */
+/* The number of the packets, which fit, that make the next run. */
 static uint32_t
 plan(const keypair *keys, const tunring_packet *packets, uint32_t count)
 {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What no second try excuses, in the output of a test.
+#: Words in the output of a test that no second try excuses.
 FAULTS = re.compile(
     r"Sanitizer|runtime error: |Fatal Python error|SIG(SEGV|ABRT|BUS|ILL|FPE)|Failed: Timeout|tests[/\\]chaos"
 )

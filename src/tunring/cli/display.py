@@ -1,4 +1,4 @@
-"""Live figures of packets that flow: a line that changes on a terminal, elsewhere a line a second; or by rich."""
+"""Live figures of packets that flow: a line that changes on a terminal, elsewhere a line per second; or by rich."""
 
 from __future__ import annotations
 

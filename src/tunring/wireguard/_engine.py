@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tunring.wireguard")
 
-#: Strangers that the hook hears of in a second at most.
+#: Maximum number of strangers per second that the hook hears of.
 _STRANGERS_PER_SECOND = 20
 
 #: Peers in line that are looked at before messages are taken again: some 1 ms if each is sent an initiation.

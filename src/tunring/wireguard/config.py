@@ -25,7 +25,7 @@ _DOMAIN = re.compile(
 #: Of a key, or of most of one, which may be in the wrong place.
 _KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{32,}=*")
 
-#: What `wg` leaves out wherever it is in a line.
+#: White space, which `wg` leaves out wherever it is in a line.
 _SPACE = re.compile(r"\s+", re.ASCII)
 
 #: Lines as Python reads them from a file. There are more in str.splitlines(), which a comment may contain.
