@@ -3,7 +3,7 @@
 
 help:
 	@echo 'make build     the package into .venv-test; again after each edit in src'
-	@echo 'make test      all tests; as root, those on kernel packets too'
+	@echo 'make test      the C and Python tests; as root, those on kernel packets too'
 	@echo 'make lint      linters; make types: mypy and stubtest'
 	@echo 'make docs      the documentation, into build/docs'
 	@echo 'make wine      the tests in a Windows Python under Wine'

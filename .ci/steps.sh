@@ -89,7 +89,7 @@ step_build()
     quietly environment .venv-test test && quietly install .venv-test
 }
 
-# All tests: the C programs, then pytest
+# The C programs and the Python tests
 step_test()
 {
     python3 tests/run.py

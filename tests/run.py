@@ -1,4 +1,4 @@
-"""Sets up a virtual environment with the project in it, and runs every test: the C programs, then pytest.
+"""Sets up a virtual environment with the project in it, and runs the C and Python tests.
 
     python3 tests/run.py [--venv FOLDER] [pytest's arguments ...]
 
@@ -30,7 +30,8 @@ def environment(folder: Path) -> Path:
 
 def main() -> int:
     """Runs both suites, even if the first one fails; returns 0 if both passed."""
-    parser = argparse.ArgumentParser(description="Set up an environment and run all tests.", allow_abbrev=False)
+    text = "Set up an environment and run the C and Python tests."
+    parser = argparse.ArgumentParser(description=text, allow_abbrev=False)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv-test", help="default: %(default)s")
     options, pytest_arguments = parser.parse_known_args()
     try:
