@@ -24,7 +24,7 @@ from tunring.aead import ALGORITHMS, Opener, Sealer, providers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    #: Library, algorithm and bytes of a packet.
+    #: Library, algorithm and bytes per packet.
     Case = tuple[str, str, int]
 
 PACKETS = 256

@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(params=[64, 1400], ids=lambda size: f"{size}B")
 def size(request: pytest.FixtureRequest) -> int:
-    """Bytes of a packet."""
+    """Bytes per packet."""
     return int(request.param)
 
 

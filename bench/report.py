@@ -58,8 +58,9 @@ def machine() -> str:
         platform.processor(),
     )
     compiler = subprocess.run(["cc", "-dumpfullversion"], capture_output=True, text=True, check=False).stdout.strip()
+    release = platform.release().partition("-")[0]  # a distribution's or a machine's own ending says nothing
     return (
-        f"{len(os.sched_getaffinity(0))} processors ({model}), Linux {platform.release()}, "
+        f"{len(os.sched_getaffinity(0))} processors ({model}), Linux {release}, "
         f"Python {platform.python_version()}, gcc {compiler}"
     )
 
@@ -188,8 +189,8 @@ PARTS: dict[str, Callable[[int], Figures]] = {
 #: Those that make network namespaces.
 KERNEL_PARTS = ("receive", "send", "tcp", "echo", "tunnel", "wireguard")
 
-#: Those whose turns vary more, and the turns that they get at least.
-VARYING_PARTS, LEAST_TURNS = ("tunnel", "wireguard", "server", "udp", "aead", "routes"), 7
+#: Those whose turns vary more, and their minimum of turns.
+VARYING_PARTS, MIN_TURNS = ("tunnel", "wireguard", "server", "udp", "aead", "routes"), 7
 
 
 def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
         if part in KERNEL_PARTS and not may_make_namespaces():
             continue
         began, load = time.monotonic(), os.getloadavg()[0]
-        taken = max(turns, LEAST_TURNS) if part in VARYING_PARTS else turns
+        taken = max(turns, MIN_TURNS) if part in VARYING_PARTS else turns
         try:
             figures |= PARTS[part](taken)
         except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as failure:
@@ -221,6 +222,11 @@ def measure(parts: list[str], turns: int, known: dict[str, Any]) -> dict[str, An
 # ---- Writing ----
 
 
+def named(side: str, key: str) -> str:
+    """A side as a table shows it. Only where packets are received does it matter what tunring does with them."""
+    return side if side == "tunring" and not key.startswith("receive") else NAMES.get(side, side)
+
+
 def table(figures: Figures, key: str, base: str, unit: str) -> list[str]:
     turns = Turns(figures[key])
     base = base if base in turns.taken else next(iter(turns.taken))
@@ -230,11 +236,11 @@ def table(figures: Figures, key: str, base: str, unit: str) -> list[str]:
             f"| {side} | {spread.median:.3f} | {spread.low:.3f}-{spread.high:.3f} |" for side, spread in spreads.items()
         ]
         return [f"| | {unit} | range |", "| --- | ---: | ---: |", *rows]
-    rows = [f"| | {unit} | range | of {NAMES.get(base, base)} |", "| --- | ---: | ---: | ---: |"]
+    rows = [f"| | {unit} | range | of {named(base, key)} |", "| --- | ---: | ---: | ---: |"]
     for side in turns.taken:
         spread = turns.spread(side)
         rows.append(
-            f"| {NAMES.get(side, side)} | {spread.median:.1f} | {spread.low:.1f}-{spread.high:.1f} | "
+            f"| {named(side, key)} | {spread.median:.1f} | {spread.low:.1f}-{spread.high:.1f} | "
             f"{turns.ratio(side, base)} |"
         )
     return rows
@@ -256,21 +262,22 @@ def title_of(key: str) -> tuple[str, str, str]:
     if kind == "tunnel":
         what, unit = {
             "tcp": ("TCP through a tunnel (more is better)", "Gb/s"),
-            "cpu": ("TCP through a tunnel: its two processes' time of processors", "ns per packet of 1400 bytes"),
+            "cpu": ("TCP through a tunnel: its two processes", "ns of processor time per packet of 1400 bytes"),
         }.get(words, (f"UDP through a tunnel, {rest[-1]} bytes, at wireguard-go's highest rate", "% lost"))
         return what, tunnel.OTHER, unit
     if kind == "wireguard":
         title, unit = {
             "tcp": ("TCP (more is better)", "Gb/s"),
-            "cpu": ("TCP: two processes' time of processors", "ns per packet of 1400 bytes"),
+            "cpu": ("TCP: two processes", "ns of processor time per packet of 1400 bytes"),
             "p50": ("ping through the idle tunnel, median", "microseconds"),
             "p99": ("ping through the idle tunnel, 99th percentile", "microseconds"),
             "handshake": ("a handshake by itself, both ends", "ms"),
             "handshakes": ("handshakes at once, both ends (more is better)", "per second"),
-        }.get(rest[0], (f"a hub by {' '.join(rest[1:])}, packets of 1400 bytes", "ns of its processors a packet"))
+        }.get(rest[0], (f"a hub by {' '.join(rest[1:])}, packets of 1400 bytes", "ns of processor time per packet"))
         return f"WireGuard: {title}", wireguard.SPREADS[0] if rest[0] == "bursts" else wireguard.OTHER, unit
     if kind == "server":
-        return f"A server's way down to {server.CLIENTS} clients, {words} bytes", "sendto", "ns of a processor a packet"
+        title = f"A server's way down to {server.CLIENTS} clients, {words} bytes"
+        return title, "sendto", "ns of processor time per packet"
     if kind == "udp":
         what = {
             "send datagrams": "UdpSocket.send, far end without GRO",
@@ -342,7 +349,7 @@ def plot(results: dict[str, Any]) -> None:
                 "tab:blue" if side.startswith(("tunring", "lazily", "views", "aes", "chacha")) else "tab:gray"
                 for side in turns.taken
             ]
-            axis.barh([NAMES.get(side, side) for side in turns.taken], middle, xerr=errors, color=colours, capsize=3)
+            axis.barh([named(side, key) for side in turns.taken], middle, xerr=errors, color=colours, capsize=3)
             axis.bar_label(axis.containers[1], [f" {value:.3g}" for value in middle])
             axis.margins(x=0.25)
             axis.invert_yaxis()
@@ -387,17 +394,17 @@ def plot(results: dict[str, Any]) -> None:
         "ns per packet",
     )
     bars("tcp", "TCP through a forwarder between two TUN interfaces: more is better", {"tcp": "one connection"}, "Gb/s")
-    titles = {"tunnel tcp": "Gb/s: more is better", "tunnel cpu": "ns of processors a packet of 1400 bytes"}
-    bars("tunnel", "TCP through the cookbook's tunnel and wireguard-go", titles, "")
-    titles = {"wireguard tcp": "Gb/s: more is better", "wireguard cpu": "ns of processors a packet of 1400 bytes"}
-    bars("wireguard", "TCP through WireGuard", titles, "")
+    titles = {"tunnel tcp": "Gb/s: more is better", "tunnel cpu": "ns of processor time per packet"}
+    bars("tunnel", "TCP through the cookbook's tunnel and wireguard-go, in packets of 1400 bytes", titles, "")
+    titles = {"wireguard tcp": "Gb/s: more is better", "wireguard cpu": "ns of processor time per packet"}
+    bars("wireguard", "TCP through WireGuard, in packets of 1400 bytes", titles, "")
     bars("echo", "Echo of a datagram: less is better", {"echo p50": "p50", "echo p99": "p99"}, "microseconds")
     lines(
         "growth",
         "The ring alone, lazily",
         {
-            "scaling batch": "packets of a batch",
-            "scaling size": "bytes of a packet",
+            "scaling batch": "packets per batch",
+            "scaling size": "bytes per packet",
             "scaling adapters": "adapters",
             "scaling threads": "threads",
         },

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Ways = dict[str, Callable[[], list[float]]]
 
-#: Bytes of a packet, and packets of a batch.
+#: Bytes per packet, and packets per batch.
 SIZES, BATCHES = (64, 576, 1400, 65535), (1, 8, 64, 256, 1024)
 
 #: The batch that most is measured with.
@@ -213,7 +213,7 @@ def measured(work: Callable[[], object], prepare: Callable[[], object], rounds: 
     return taken
 
 
-# ---- The shape of pytun-pmd3 on Windows: ctypes, a packet a call ----
+# ---- The shape of pytun-pmd3 on Windows: ctypes, a packet per call ----
 
 
 def ctypes_library(path: str) -> ctypes.CDLL:
@@ -323,7 +323,7 @@ def all_ways(cable: Cable, loop: Loop, old: CtypesCable, batch: int, rounds: int
 
 
 def ring_turns(size: int, batch: int, *, turns: int) -> dict[str, Turns]:
-    """Nanoseconds a packet of every way to receive and to send."""
+    """Nanoseconds per packet of every way to receive and to send."""
     with ExitStack() as stack:
         loop, cable, old = Loop(size), Cable(size), CtypesCable(size)
         for opened in (loop, cable, old):

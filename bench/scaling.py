@@ -99,7 +99,7 @@ def by_adapters(turns: int) -> Turns:
 
 
 def by_threads(turns: int) -> Turns:
-    """So many threads, each with a session of its own: nanoseconds of the whole a packet."""
+    """Nanoseconds of the whole per packet, by threads with a session each."""
     with ExitStack() as stack:
         all_cables = {count: Cables(stack, count) for count in THREADS}
 
@@ -167,7 +167,7 @@ def main() -> None:
     turns = parser.parse_args().turns
     for what, measure, base in [
         ("batch", by_batch, "256"),
-        ("bytes of a packet", by_size, "64"),
+        ("bytes per packet", by_size, "64"),
         ("adapters", by_adapters, "1"),
         ("threads", by_threads, "1"),
     ]:

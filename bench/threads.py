@@ -114,7 +114,7 @@ APART = {"receive": receive, "send": send, "seal": seal, "seal, open": seal_and_
 
 
 def run(steps: list[Step], seconds: float) -> float:
-    """Packets a second of all threads, each of which repeats a step."""
+    """Packets per second of all threads, each of which repeats a step."""
     counts = [0] * len(steps)
     gate = threading.Barrier(len(steps) + 1)
     over = threading.Event()

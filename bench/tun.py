@@ -137,7 +137,7 @@ class Peer:
         set_up(self.namespace, HERE)
 
     def take(self, packets: int) -> float:
-        """Nanoseconds a packet."""
+        """Nanoseconds per packet."""
         return float(self.program.ask(packets)) / packets
 
     def long_enough(self, packets: int) -> int:
@@ -196,7 +196,7 @@ def drained_side(stack: ExitStack, name: str, size: int, count: int) -> Callable
 
 
 def receive(names: Sequence[str], size: int, *, gso: bool, live: bool, turns: int) -> Turns:
-    """Nanoseconds a packet: of a queue that was filled before, or that another processor fills meanwhile."""
+    """Nanoseconds per packet: of a queue that was filled before, or that another processor fills meanwhile."""
     side = live_side if live else drained_side
     with ExitStack() as stack:
         sides = {name: side(stack, name, size, segments(size) if gso else 1) for name in names}
@@ -237,7 +237,7 @@ def send_side(stack: ExitStack, name: str, size: int, into: str) -> Callable[[],
 
 
 def send(names: Sequence[str], size: int, *, into: str, turns: int) -> Turns:
-    """Nanoseconds a packet, into a full UDP socket ("udp") or dropped at the interface ("nft")."""
+    """Nanoseconds per packet, into a full UDP socket ("udp") or dropped at the interface ("nft")."""
     with ExitStack() as stack:
         return take_turns({name: send_side(stack, name, size, into) for name in names}, turns)
 
@@ -283,7 +283,7 @@ class Link:
 
 
 def tcp(names: Sequence[str], *, turns: int, seconds: float = 2) -> Turns:
-    """Gigabits a second: more is better."""
+    """Gigabits per second: more is better."""
     with ExitStack() as stack:
         links = {name: Link(stack, name) for name in names}
         sides = {name: lambda link=link: [link.gigabits(seconds)] for name, link in links.items()}

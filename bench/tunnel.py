@@ -282,7 +282,7 @@ def by_turns(
 def tcp(
     sides: Sequence[str], *, turns: int, seconds: float = 3, make: Callable[[ExitStack, str], Tunnel] = Tunnel
 ) -> dict[str, Turns]:
-    """Gigabits a second, and the processes' nanoseconds per packet."""
+    """Gigabits per second, and the processes' nanoseconds per packet."""
 
     def measure(one: Tunnel) -> tuple[float, float]:
         taken = one.tcp(seconds)
@@ -292,7 +292,7 @@ def tcp(
 
 
 def highest_rate(tunnel: Tunnel, size: int, seconds: float) -> float:
-    """Packets a second, by bisection, of which hardly any are lost: the best of three tries of each rate."""
+    """Packets per second, by bisection, of which hardly any are lost: the best of three tries of each rate."""
     low, high = 0.0, HIGHEST_RATE
     for _ in range(STEPS):
         rate = (low + high) / 2
@@ -348,7 +348,7 @@ def main() -> None:
             print("\n".join("  " + line for line in turns.lines(OTHER if OTHER in sides else sides[0], "")))
     for size in UDP_SIZES if not arguments.what or "udp" in arguments.what else ():
         rate, turns = udp(sides, size, turns=arguments.turns)
-        print(f"\nUDP, {size} B, {rate:,.0f} packets a second: per cent lost")
+        print(f"\nUDP, {size} B, {rate:,.0f} packets per second: per cent lost")
         for side, lost in turns.taken.items():
             print(f"  {side:30} {median(lost):6.3f} ({min(lost):.3f}-{max(lost):.3f})")
 

@@ -25,8 +25,12 @@ class Spread:
     def of(cls, values: list[float]) -> Spread:
         return cls(median(values), min(values), max(values))
 
+    def text(self, digits: int = 2) -> str:
+        """All three, with that many decimals."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
+
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+        return self.text()
 
 
 @dataclass

@@ -50,7 +50,7 @@ SIDES = (
 #: Round trips of a turn, and the seconds between them: the tunnel is idle.
 PINGS, PING_SECONDS = 200, 0.01
 
-#: Peers of a hub, packets of a burst to one of them, packets a second, and seconds of a turn.
+#: Peers of a hub, packets per burst to one of them, packets per second, and seconds of a turn.
 CROWD, BURST, BURST_RATE, BURST_SECONDS = 100, 32, 20_000, 2.0
 #: Of the datagrams inside: with headers, they are as long as the interface's MTU.
 PAYLOAD = MTU - 28
@@ -186,7 +186,7 @@ def _scheduled(pid: int) -> int:
 
 
 def tcp(sides: Sequence[str], *, turns: int, seconds: float = 3) -> dict[str, Turns]:
-    """Gigabits a second, and the processes' nanoseconds per packet."""
+    """Gigabits per second, and the processes' nanoseconds per packet."""
     return tunnel.tcp(sides, turns=turns, seconds=seconds, make=WireGuard)
 
 
@@ -216,7 +216,7 @@ def _there_and_back(pairs: Iterator[tuple[str, str]], turn: int) -> list[tuple[s
 
 
 def handshakes(*, turns: int) -> dict[str, Turns]:
-    """Handshakes of two devices in one process: milliseconds of one by itself, and how many a second at once."""
+    """Handshakes of two devices in one process: milliseconds of one by itself, and how many per second at once."""
     single, rate = [], []
     command = [sys.executable, str(PEERS / "wireguard_handshakes.py"), str(CROWD)]
     for _ in range(turns):
@@ -232,7 +232,7 @@ UNITS = {
     "p50": "ping, microseconds: median",
     "p99": "ping, microseconds: 99th percentile",
     "handshake": "a handshake by itself, ms of both ends",
-    "handshakes": "handshakes a second, both ends",
+    "handshakes": "handshakes per second, both ends",
 }
 
 
