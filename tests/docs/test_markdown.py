@@ -1,4 +1,4 @@
-"""Markdown files of the tree: each table is one table when it is rendered."""
+"""Markdown files of the tree: each table is one table when it is rendered, and lines fit in 120 columns."""
 
 from __future__ import annotations
 
@@ -53,3 +53,10 @@ def test_what_counts_as_wrong() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_tables_are_whole(path: Path) -> None:
     assert not wrong_tables(prose(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lines_fit(path: Path) -> None:
+    """But for rows of tables, which can't be wrapped, and what report.py writes."""
+    text = "\n".join(prose(path)).partition("<!-- written by report.py: begin -->")[0]
+    assert [line for line in text.split("\n") if len(line) > 120 and not line.startswith("|")] == []
