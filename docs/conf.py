@@ -24,6 +24,9 @@ import tunring.wireguard
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+#: Several attributes, as napoleon writes them.
+NAMES = re.compile(r"^:(ivar|vartype) \w+(, \w+)+:")
+
 project = "tunring"
 author = "tunring contributors"
 version = release = tunring.__version__
@@ -53,8 +56,14 @@ html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
 
+def join_names(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Write the names that share a description without spaces: Sphinx would take all but the last one for a type."""
+    lines[:] = [NAMES.sub(lambda field: field[0].replace(", ", ",\u200b"), line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", join_names, priority=600)  # after napoleon
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"  # Sphinx's own word for them is Variables
