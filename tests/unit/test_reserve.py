@@ -14,6 +14,7 @@ from libraries import reported
 from packets import MAX_PACKET, number_of, packet
 from reservations import closed_reason, fill, received
 from running import Threads, eventually
+from tunring.packets import clamp_mss, fill_checksums
 
 if TYPE_CHECKING:
     Pair = tuple[tunring.Session, tunring.Session]
@@ -409,6 +410,20 @@ def test_a_block_that_fails_since_the_session_was_closed_meanwhile(pair: Pair) -
     reason, cause = closed_reason(fill_in_vain)
     assert reason == "closed"
     assert isinstance(cause, ValueError)
+
+
+@pytest.mark.parametrize("use", [fill_checksums, partial(clamp_mss, mtu=1400)], ids=["fill_checksums", "clamp_mss"])
+def test_a_call_with_views_of_a_session_that_was_closed_meanwhile(pair: Pair, use: Any) -> None:
+    def fill_in_vain() -> None:
+        with pair[0].reserve([20, 20]) as slots:
+            views = list(slots)
+            pair[0].close()
+            use(views)
+
+    reason, cause = closed_reason(fill_in_vain)
+    assert reason == "closed"
+    assert isinstance(cause, ValueError)
+    assert "packet 0" in str(cause)
 
 
 def test_a_slot_of_a_session_that_was_closed_meanwhile(pair: Pair) -> None:
