@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from engine import Skip, operation
 from ledger import Wrong
+from world import COALESCE
 
 import tunring
 import tunring.testing
 
 if TYPE_CHECKING:
     from world import Actor
+
+POLICIES: list[Literal["error", "open", "recreate"]] = ["error", "open", "recreate"]
 
 CAPACITIES = [tunring.MIN_CAPACITY, tunring.MIN_CAPACITY, 0x40000, 0x400000]
 
@@ -62,7 +66,8 @@ def restart_a_session_under_others(actor: Actor) -> None:
     """Close and start: held packets of the last session may prevent that, and so may another thread's session."""
     end = actor.random.choice(actor.world.wild_link(actor).ends)
     end.session.close()
-    with end.adapter.start_session(actor.random.choice(CAPACITIES)) as session:
+    merging = actor.random.choice(COALESCE)
+    with end.adapter.start_session(actor.random.choice(CAPACITIES), coalesce=merging) as session:
         session.receive(timeout=0.002).release()
 
 
@@ -87,7 +92,8 @@ def _shared(actor: Actor) -> tunring.Adapter:
 @operation(tunring.SessionClosed, tunring.AdapterBusy, tunring.NotFound, weight=25)
 def start_sessions_on_a_shared_adapter(actor: Actor) -> None:
     adapter = _shared(actor)
-    session = adapter.start_session(tunring.MIN_CAPACITY)
+    start = adapter.start_session if actor.chance(0.7) else lambda capacity: adapter.start_sessions(1, capacity)[0]
+    session = start(tunring.MIN_CAPACITY)
     try:
         session.send([bytes([0x45]) + bytes(19)], on_full="partial")
         session.receive(timeout=actor.random.choice([0, 0.001, 0.02])).release()
@@ -148,6 +154,17 @@ def ask_the_shared_adapter(actor: Actor) -> None:
     repr((adapter, adapter.name, adapter.luid, adapter.ifindex))
     with tunring.Adapter.open(adapter.name, library=actor.world.library) as second:
         repr((second.name, second.luid))
+    if actor.world.library.name != "tun_linux":
+        _ask_for_a_descriptor(adapter)
+
+
+def _ask_for_a_descriptor(adapter: tunring.Adapter) -> None:
+    for ask in (adapter.fileno, adapter.detach):
+        try:
+            ask()
+        except io.UnsupportedOperation:
+            continue
+        raise Wrong(f"an adapter of {adapter.library.name} has a descriptor")
 
 
 @operation(weight=4)
@@ -161,6 +178,21 @@ def create_what_is_there_already(actor: Actor) -> None:
         except refused:
             return
     raise Wrong("two adapters of one name")
+
+
+@operation(
+    tunring.AlreadyExists, tunring.AdapterBusy, tunring.NotFound, tunring.SessionClosed, weight=8,
+    libraries=["loopback", "tun_linux"],
+)  # fmt: skip
+def create_by_every_policy(actor: Actor) -> None:
+    """Threads take the same two names, whose adapters others open and remove."""
+    name, policy = actor.random.choice(["taken0", "taken1"]), actor.random.choice(POLICIES)
+    actor.note(name, policy)
+    with (
+        tunring.Adapter.create(name, if_exists=policy, library=actor.world.library) as adapter,
+        adapter.start_session(tunring.MIN_CAPACITY) as session,
+    ):
+        session.receive(timeout=0.002).release()
 
 
 # ---- Waits that close() ends

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from engine import operation
-from traffic import how_full, sizes
+from traffic import how_full, how_patient, sizes
 
 import tunring
 from running import FREE_THREADED
@@ -61,14 +61,14 @@ def run_in_loop(actor: Actor, main: Callable[[], Coroutine[Any, Any, None]]) -> 
 async def _receive(actor: Actor, end: End, name: object) -> None:
     """Receive packets, as one receiver."""
     batch = await end.session.receive_async(
-        actor.random.choice([1, 16, 256]), timeout=actor.random.choice([0, 0.01, 0.1])
+        actor.random.choice([1, 16, 256]), actor.random.choice([0, 0.01, 0.1]), **how_patient(actor)
     )
     with batch:
         end.incoming.receive(name, batch.tobytes())
 
 
 async def _iterate(actor: Actor, end: End, name: object) -> None:
-    async for batch in end.session.batches_async(actor.random.choice([1, 64])):
+    async for batch in end.session.batches_async(actor.random.choice([1, 64]), **how_patient(actor)):
         end.incoming.receive(name, batch.tobytes())
         if actor.chance(0.3):
             return
@@ -177,7 +177,7 @@ def let_trio_tasks_share_a_session(actor: Actor) -> None:
 
         async def receive(name: object) -> None:
             with anyio.move_on_after(actor.random.choice([0.001, 0.02, 1])):
-                with await tunring_anyio.receive(end.session, 64, timeout=0.05) as batch:
+                with await tunring_anyio.receive(end.session, 64, 0.05, **how_patient(actor)) as batch:
                     end.incoming.receive(name, batch.tobytes())
 
         async def send(_: object) -> None:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine import Deadline, Kick, Skip, operation
 from kernel import handing_over
+from keys import in_child as check_secrets
 from ledger import Wrong
+from tables import in_child as check_routes
 from traffic import offer, sizes
 
 import tunring
@@ -75,6 +77,8 @@ def _in_child(actor: Actor) -> None:
         import tunnels
 
         tunnels.in_child(list(world.tunnels))
+    check_secrets(list(world.secrets))
+    check_routes(world, actor.number)
     world.shelf.clear()
     gc.collect()
     _check_descriptors()

@@ -35,8 +35,10 @@ import tunring
 from running import FREE_THREADED
 from tunring import _core
 
-TOPICS = ["traffic", "loops", "lives", "captures", "sockets", "tunnels"]
-LINUX_TOPICS = ["kernel"]
+TOPICS = [
+    "traffic", "parts", "checksums", "loops", "lives", "captures", "tables", "keys", "devices", "sockets", "tunnels",
+]  # fmt: skip
+LINUX_TOPICS = ["kernel", "descriptors"]
 
 if FREE_THREADED and not importlib.util.find_spec("cryptography"):
     TOPICS.remove("tunnels")

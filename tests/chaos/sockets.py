@@ -18,6 +18,7 @@ import numpy
 from engine import Skip, operation
 from ledger import MIN_SIZE, Direction, Route, Wrong, identify
 from loops import run_in_loop
+from traffic import how_patient
 from world import Kept
 
 import tunring
@@ -141,8 +142,7 @@ def receive(actor: Actor, side: Side, timeout: float | None = None) -> tunring.B
     random = actor.random
     if timeout is None:
         timeout = random.choice([0, 0, 0.001, 0.02])
-    more = {"min_packets": random.choice([2, 100]), "linger": 0.002} if actor.chance(0.2) else {}
-    batch = side.udp.receive(random.choice([1, 7, 256, 65536]), timeout, **more)
+    batch = side.udp.receive(random.choice([1, 7, 256, 65536]), timeout, **how_patient(actor))
     actor.note(f"{len(batch)} datagrams")
     return batch
 
@@ -319,7 +319,11 @@ def let_tasks_share_a_socket(actor: Actor) -> None:
             with side.outgoing.account.offer(flow, [200] * 20, "a task") as offered:
                 offered.accept(None)
                 to = side.link.other(side).address
-                offered.accept(await side.udp.send_async(offered.packets, to, **how(actor)))
+                if actor.chance(0.5):
+                    sent = await side.udp.send_async(offered.packets, to, **how(actor))
+                else:
+                    sent = await side.udp.send_packed_async(b"".join(offered.packets), offered.sizes, to, **how(actor))
+                offered.accept(sent)
 
         async def job() -> None:
             with contextlib.suppress(tunring.SessionClosed, tunring.RingFull, asyncio.CancelledError):
@@ -375,6 +379,46 @@ def close_a_socket_that_others_wait_in(actor: Actor) -> None:
         thread.join(20)
     if outcomes != ["closed"] * 3:
         raise Wrong(f"threads that waited in a closed socket: {outcomes}")
+
+
+@operation(weight=5, libraries=LIBRARIES, systems=SYSTEMS)
+def ask_a_socket_for_figures(actor: Actor) -> None:
+    """A closed socket still has them."""
+    with use(actor) as side:
+        before, after = side.udp.stats(), side.udp.stats()
+        if after.received_packets < before.received_packets or after.sent_packets < before.sent_packets:
+            raise Wrong(f"figures go back: {before} {after}")
+        if side.udp.address[:2] != side.address:
+            raise Wrong(f"a socket has moved from {side.address} to {side.udp.address}")
+        repr((side.udp, side.udp.closed, side.outgoing.sealer, side.outgoing.sealer.counter, side.incoming.opener))
+
+
+@operation(weight=4, libraries=LIBRARIES, systems=SYSTEMS)
+def close_ciphers_under_their_users(actor: Actor) -> None:
+    """A thread seals and opens; what it gets is right until its cipher is closed."""
+    key = os.urandom(32)
+    sealer, opener = Sealer("aes-256-gcm", key), Opener("aes-256-gcm", key)
+    outcomes: list[object] = []
+
+    def work() -> None:
+        try:
+            while True:
+                # A thread that lags far behind the other finds its datagrams too old.
+                if set(opener.open(sealer.seal([b"text"] * 20)).tobytes()) - {b"text"}:
+                    outcomes.append("something else")
+        except tunring.SessionClosed as error:
+            outcomes.append(error.reason)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    threads[0].join(actor.random.random() * 0.01)
+    for cipher in actor.random.sample([sealer, opener], 2):
+        cipher.close()
+    for thread in threads:
+        thread.join(20)
+    if outcomes != ["closed"] * 2:
+        raise Wrong(f"threads that used closed ciphers: {outcomes}")
 
 
 @operation(weight=3, libraries=LIBRARIES, systems=SYSTEMS)

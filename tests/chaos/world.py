@@ -6,12 +6,13 @@ one may be closed, removed or moved at any time; what arrives over it must still
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from engine import Deadline, Skip
 from ledger import Direction, Route, Wrong
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     Actor = AnyActor["World"]
 
 PROVEN, WILD = 3, 3
+
+#: What the sessions of a link merge, in turn.
+COALESCE: tuple[Literal["all", "tcp", "none"], ...] = ("all", "tcp", "none")
 
 #: Things that may be kept at once.
 SHELF = 24
@@ -144,6 +148,9 @@ class World:
         self.links: list[Link] = []
         self.pairs: list[Any] = []  # of UDP sockets, see sockets.py
         self.tunnels: list[Any] = []  # by WireGuard, see tunnels.py
+        self.secrets: list[Any] = []  # see keys.py
+        self.table = tunring.RouteTable()  # see tables.py, and for the next, by threads
+        self.own_routes: dict[int, dict[Any, int]] = collections.defaultdict(dict)
 
     def open(self) -> None:
         """Make the first links."""
@@ -170,7 +177,7 @@ class World:
                 undo.callback(adapter.close)
             sessions = []
             for adapter in adapters:
-                sessions.append(adapter.start_session(capacity))
+                sessions.append(adapter.start_session(capacity, coalesce=COALESCE[number % len(COALESCE)]))
                 undo.callback(sessions[-1].close)
             self.bench.ready(adapters, number)
             window = self.bench.window if proven else None
