@@ -1,7 +1,8 @@
-"""Captures on their bad days: a full disk, slow and vanished readers, Ctrl-C, a fork."""
+"""Captures on their bad days: a full disk, slow and vanished readers, terminals, Ctrl-C, a fork."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -11,7 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+import tty
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -41,14 +45,24 @@ class Reader:
         self.data = bytearray()
 
     def run(self) -> None:
-        while piece := os.read(self._descriptor, 1 << 16):
-            self.data += piece
+        with contextlib.suppress(OSError):  # EIO is the end of a terminal
+            while piece := os.read(self._descriptor, 1 << 16):
+                self.data += piece
 
 
 @pytest.fixture
 def pipe() -> tuple[int, object]:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb", buffering=0) as source, os.fdopen(writer, "wb", buffering=0) as target:
+        yield source.fileno(), target
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, BinaryIO]]:
+    """Both sides of a terminal that passes bytes on as they are: the one that reads, and the one to write to."""
+    reader, writer = os.openpty()
+    with os.fdopen(reader, "rb", buffering=0) as source, os.fdopen(writer, "wb", buffering=0) as target:
+        tty.setraw(writer)
         yield source.fileno(), target
 
 
@@ -151,6 +165,42 @@ def test_a_socket(pair: Pair) -> None:
             writer.write(FLOOD)
         near.shutdown(socket.SHUT_WR)
     assert parse(bytes(reader.data)).data == FLOOD
+
+
+def test_a_terminal(terminal: tuple[int, BinaryIO], pair: Pair) -> None:
+    left, right = pair
+    reader = Reader(terminal[0])
+    with Threads() as threads:
+        threads.start(reader.run)
+        with Writer(terminal[1]) as writer, left.capture(writer):
+            for data in FEW:
+                assert left.send([data], timeout=1) == 1
+                right.receive().release()
+            assert writer.flush(timeout=NEVER)
+        terminal[1].close()
+    assert parse(bytes(reader.data)).data == FEW
+
+
+def test_a_terminal_that_nobody_reads(terminal: tuple[int, BinaryIO], pair: Pair) -> None:
+    """Neither a send nor a close of the captured session waits for it, and a writer's close no longer than it may."""
+    left, right = pair
+    writer = Writer(terminal[1])
+    left.capture(writer)
+    longest = 0.0
+    for data in FLOOD:
+        began = time.monotonic()
+        assert left.send([data], timeout=1) == 1
+        longest = max(longest, time.monotonic() - began)
+        right.receive().release()
+    assert writer.packets + writer.dropped == 600
+    assert writer.dropped > 0
+    began = time.monotonic()
+    left.close()
+    assert max(longest, time.monotonic() - began) < 10 * PROMPT
+    with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+        writer.close(timeout=0.05)
+    assert writer.closed
+    assert time.monotonic() - began < 10 * PROMPT
 
 
 def test_a_captured_session_never_waits_for_a_reader(pipe: tuple[int, object], pair: Pair) -> None:
