@@ -8,12 +8,11 @@ import os
 import struct
 import threading
 from fcntl import ioctl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from engine import Deadline, operation
 from kernel import handing_over
 from ledger import Wrong
-from lives import POLICIES
 
 import tunring
 
@@ -29,8 +28,8 @@ LIBRARIES = ("tun_linux",)
 
 PACKET = bytes([0x45]) + bytes(19)
 
-#: What starting a session on an adapter that other threads close may raise.
-_OVER = (tunring.SessionClosed, tunring.AdapterBusy, tunring.NotFound)
+#: What taking an interface over may raise while another thread's child still has it.
+_HELD = (tunring.AlreadyExists, tunring.AdapterBusy)
 
 
 @contextlib.contextmanager
@@ -151,14 +150,15 @@ def detach_the_shared_adapter(actor: Actor) -> None:
     raise Wrong("a session starts on a detached adapter")
 
 
-@operation(*_OVER, weight=4, libraries=LIBRARIES)
+@operation(*_HELD, weight=4, libraries=LIBRARIES)
 def take_a_persistent_interface(actor: Actor) -> None:
     """An interface that no process uses is opened, or made anew."""
     library, name = actor.world.library, actor.world.name()
     with _handing():
         _persist(name, 1)
         try:
-            for policy in actor.random.choices(POLICIES, k=2):
+            policies: list[Literal["open", "recreate"]] = ["open", "recreate"]
+            for policy in actor.random.choices(policies, k=2):
                 with (
                     tunring.Adapter.create(name, if_exists=policy, library=library) as adapter,
                     adapter.start_session(tunring.MIN_CAPACITY) as session,
