@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from world import Actor
 
-LIBRARIES = ("loopback", "tun_linux")
-
 PACKET = bytes([0x45]) + bytes(19)
 
 #: Packet information of IPv4.
@@ -60,7 +58,7 @@ class _Readers:
             raise self.failures[0]
 
 
-@operation(weight=5, libraries=LIBRARIES)
+@operation(weight=5, libraries=("loopback", "tun_linux"), systems=("linux", "darwin"))  # Windows has no descriptors
 def use_a_drop_in_device_of_linux(actor: Actor) -> None:
     """Threads read and write; another cancels the reads, or closes the device."""
     flags = actor.random.choice([_linux.IFF_TUN, _linux.IFF_TUN | _linux.IFF_NO_PI])
