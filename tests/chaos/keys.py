@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine import operation
 from ledger import Wrong
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 SECRETS = 4
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True, eq=False)  # a comparison would use the secrets of others
+class Known:
     """A secret and its bytes."""
 
     secret: Secret
