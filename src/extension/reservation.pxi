@@ -1,7 +1,7 @@
 # Room in the send ring: reservations over a lease. Included by _core.pyx.
 
 cdef bint _is_about_an_ended_view(error):
-    """True for the ValueError that using a released memoryview raises, and for ours, which puts the packet before it."""
+    """True for the ValueError that using a released memoryview raises, and for ours, which names the packet first."""
     if len(error.args) != 1 or not isinstance(error.args[0], str):
         return False
     view = memoryview(b"")

@@ -413,7 +413,9 @@ def close_ciphers_under_their_users(actor: Actor) -> None:
     for thread in threads:
         thread.start()
     threads[0].join(actor.random.random() * 0.01)
-    for cipher in actor.random.sample([sealer, opener], 2):
+    ciphers: list[Sealer | Opener] = [sealer, opener]
+    actor.random.shuffle(ciphers)
+    for cipher in ciphers:
         cipher.close()
     for thread in threads:
         thread.join(20)
