@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +13,12 @@ from ledger import Wrong
 from world import COALESCE
 
 import tunring
+import tunring.packets
 import tunring.testing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from world import Actor
 
 POLICIES: list[Literal["error", "open", "recreate"]] = ["error", "open", "recreate"]
@@ -239,6 +243,53 @@ def close_a_session_that_threads_wait_in(actor: Actor) -> None:
         raise failures[0]
     link.shut()
     actor.world.close_link(link, actor)
+
+
+@operation(weight=6)
+def close_a_session_under_a_reservation(actor: Actor) -> None:
+    """Whatever a thread does in its block, the block ends in SessionClosed: a released view's ValueError does, too."""
+    link = actor.world.new_link(proven=False)
+    left = link.ends[0]
+    closer = threading.Thread(target=actor.random.choice([left.session, left.adapter]).close)
+    kind = actor.random.choice(["views", "checksums", "slots", "shrink", "leave", "enter"])
+    actor.note(kind)
+    reservation = left.session.reserve([60] * 4)
+    try:
+        if kind == "enter":
+            _run(closer)
+        with reservation as slots:
+            _use_until_it_is_over(kind, slots, closer)
+    except tunring.SessionClosed as error:
+        if error.reason != "closed":
+            raise Wrong(f"the reason is {error.reason}") from error
+    else:
+        raise Wrong("a block of a closed session has ended well")
+    closer.join()
+    link.shut()
+    actor.world.close_link(link, actor)
+
+
+def _run(thread: threading.Thread) -> None:
+    thread.start()
+    thread.join()
+
+
+def _use_until_it_is_over(kind: str, slots: tunring.Slots, closer: threading.Thread) -> None:
+    if kind == "leave":
+        _run(closer)
+        return
+    views = list(slots)
+    uses: dict[str, Callable[[], object]] = {
+        "views": lambda: [operator.setitem(view, 0, 0x45) for view in views],
+        "checksums": lambda: tunring.packets.fill_checksums(views),
+        "slots": lambda: operator.setitem(slots[1], 0, 0x45),
+        "shrink": lambda: slots.shrink(2, 40),
+    }
+    closer.start()
+    while slots.open:
+        uses[kind]()
+    # It is over. Views have ended but for one that was just being completed.
+    uses[kind]()
 
 
 # ---- A simulated driver
