@@ -61,6 +61,24 @@ hand_out(tunring_socket *self, tunring_lease *lease, uint32_t room)
     return true;
 }
 
+/* Makes the read event report datagrams in the system, or not while no chunk is free. Whoever changes `starved` calls
+ * this afterwards. The lock makes one step of the note and the system call: else a call that masks the event could be
+ * overtaken by the release that watches again. */
+static void
+update_watch(tunring_socket *self)
+{
+    os_mutex_lock(&self->watch_lock);
+    /* Writes `watched` first and looks at `starved` again, and update_event() does the opposite: one of them sees the
+     * other. */
+    while (atomic_load(&self->watched) == atomic_load(&self->arena.starved))
+    {
+        const bool watch = !atomic_load(&self->watched);
+        atomic_store(&self->watched, watch);
+        udp_events_watch(&self->events, self->handle, watch);
+    }
+    os_mutex_unlock(&self->watch_lock);
+}
+
 /* Makes the read event report what the next receive will find. */
 static void
 update_event(tunring_socket *self)
@@ -71,13 +89,8 @@ update_event(tunring_socket *self)
         udp_events_signal(&self->events, unread);
         self->signalled = unread;
     }
-    if (atomic_load(&self->arena.starved) && atomic_exchange(&self->watched, false))
-    {
-        udp_events_watch(&self->events, self->handle, false);
-        /* A chunk may have come back before the event was masked. */
-        if (!atomic_load(&self->arena.starved) && !atomic_exchange(&self->watched, true))
-            udp_events_watch(&self->events, self->handle, true);
-    }
+    if (atomic_load(&self->watched) == atomic_load(&self->arena.starved))
+        update_watch(self);
 }
 
 /* A chunk is free again, after there was none. */
@@ -85,11 +98,11 @@ static void
 chunk_came_back(void *context)
 {
     tunring_socket *self = context;
-    /* A socket that is closing has closed its events, or is about to. */
+    /* A socket that is closing has closed its events, or is about to; in a forked child the lock may be held for
+     * ever. */
     if (!source_enter(&self->source))
         return;
-    if (!atomic_exchange(&self->watched, true))
-        udp_events_watch(&self->events, self->handle, true);
+    update_watch(self);
     source_leave(&self->source);
 }
 
@@ -158,6 +171,7 @@ socket_free(tunring_source *source)
 {
     tunring_socket *self = socket_of(source);
     os_mutex_destroy(&self->receive_lock);
+    os_mutex_destroy(&self->watch_lock);
     os_mutex_destroy(&self->refusal_lock);
     free(self);
 }
@@ -202,6 +216,7 @@ tunring_socket_open(const tunring_socket_options *options, tunring_socket **resu
     self->source.read_event = self->events.readable;
     self->source.auto_reset = self->events.auto_reset;
     os_mutex_init(&self->receive_lock);
+    os_mutex_init(&self->watch_lock);
     os_mutex_init(&self->refusal_lock);
     arena_init(&self->arena, options->max_chunks, chunk_came_back, self);
     *result = self;

@@ -40,6 +40,8 @@ struct tunring_socket
     _Atomic bool runs;    /* segmentation offload may be used */
     tunring_endpoint own; /* its own address, for captures */
     udp_events events;
+
+    os_mutex watch_lock;  /* held for one system call; taken after receive_lock, which releases must not wait for */
     _Atomic bool watched; /* the read event reports datagrams in the system: not while no chunk is free */
 
     os_mutex receive_lock; /* guards what follows; a system call under it does not wait */

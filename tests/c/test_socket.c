@@ -3,7 +3,7 @@
  * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned,
  * and each way in which the system may refuse a run, by a shim of sendmsg(); captures and cut datagrams.
  */
-/* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg */
+/* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=epoll_ctl */
 #include "check.h"
 #include "platform/os.h"
 #include "tunring.h"
@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -60,6 +61,37 @@ __wrap_recvmsg(int socket, struct msghdr *message, int flags)
     const ssize_t length = __real_recvmsg(socket, message, flags);
     message->msg_iov->iov_len = room;
     return length;
+}
+
+/* What another thread does while the event is about to be masked; NULL: nothing. */
+static void *(*shim_meanwhile)(void *);
+static void *shim_argument;
+static pthread_t shim_thread;
+static atomic_bool shim_done;
+
+static void *
+run_meanwhile(void *unused)
+{
+    (void)unused;
+    shim_meanwhile(shim_argument);
+    atomic_store(&shim_done, true);
+    return NULL;
+}
+
+int __real_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
+
+int
+__wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+{
+    static atomic_bool entered;
+    if (shim_meanwhile && operation == EPOLL_CTL_MOD && event->events == 0 && !atomic_exchange(&entered, true))
+    {
+        CHECK(pthread_create(&shim_thread, NULL, run_meanwhile, NULL) == 0);
+        /* It may have to wait for this call. */
+        for (int i = 0; i < 100 && !atomic_load(&shim_done); i++)
+            os_sleep(2000000);
+    }
+    return __real_epoll_ctl(epoll, operation, fd, event);
 }
 
 /* ---- Sockets ---- */
@@ -214,6 +246,49 @@ test_the_bound_on_pinned_chunks(void)
         let_go(held[i]);
     CHECK(readable(&right));
     let_go(receive(&right, 1));
+    close_udp(&left);
+    close_udp(&right);
+}
+
+typedef struct leases
+{
+    tunring_lease *list[9];
+    int count;
+} leases;
+
+static void *
+let_all_go(void *argument)
+{
+    leases *held = argument;
+    while (held->count)
+        let_go(held->list[--held->count]);
+    return NULL;
+}
+
+/* A receive that finds no chunk masks the read event, while the chunks come back and unmask it. */
+static void
+test_chunks_that_come_back_in_the_middle(void)
+{
+    udp left = open_udp(64), right = open_udp(2);
+    const uint32_t lengths[] = {60000};
+    leases held = {.count = 0};
+    while (held.count < 8)
+    {
+        CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
+        held.list[held.count++] = receive(&right, 1);
+    }
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
+    shim_argument = &held;
+    shim_meanwhile = let_all_go;
+    tunring_lease *lease;
+    CHECK_EQUAL(tunring_receive(right.source, 1, NULL, &lease), WAIT_TIMEOUT);
+    pthread_join(shim_thread, NULL);
+    shim_meanwhile = NULL;
+    CHECK(readable(&right));
+    let_go(receive(&right, 1));
+    CHECK(!readable(&right));
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
+    CHECK(readable(&right));
     close_udp(&left);
     close_udp(&right);
 }
@@ -463,6 +538,7 @@ main(void)
     test_a_run_arrives_as_its_datagrams();
     test_leftovers();
     test_the_bound_on_pinned_chunks();
+    test_chunks_that_come_back_in_the_middle();
     test_refused_runs(EIO, 1400, true);
     test_refused_runs(EINVAL, 1400, false);
     test_refused_runs(EMSGSIZE, 1400, false);
