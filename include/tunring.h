@@ -408,6 +408,8 @@ DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket 
 tunring_source *tunring_socket_source(tunring_socket *socket);
 /* Ready while the system has room for a datagram. Constant until the socket is closed. */
 HANDLE tunring_socket_room_event(const tunring_socket *socket);
+/* The system's own number of the error by which the last tunring_receive() failed, or 0. May be called at any time. */
+int tunring_socket_receive_error(const tunring_socket *socket);
 
 /* Datagrams to send, in order. */
 typedef struct tunring_sending

@@ -215,6 +215,7 @@ cdef extern from "tunring.h" nogil:
     DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket) noexcept
     tunring_source *tunring_socket_source(tunring_socket *socket) noexcept
     HANDLE tunring_socket_room_event(const tunring_socket *socket) noexcept
+    int tunring_socket_receive_error(const tunring_socket *socket) noexcept
     DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
                               uint32_t *done) noexcept
     void tunring_socket_read_stats(tunring_socket *socket, tunring_socket_stats *stats) noexcept

@@ -9,12 +9,40 @@
 
 #include <stdlib.h>
 
+/* A system that goes on refusing to receive does not do so for peers: each ICMP error is reported once. */
+#define MAX_ERRORS 100000u
+
 /* ---- Receiving ---- */
 
 static uint32_t
 datagrams_of(const udp_received *read)
 {
     return read->length == 0 ? 1 : (read->length + read->segment - 1) / read->segment;
+}
+
+/* No chunk is free. An ICMP error makes the event ready although it is masked: left where it is, it would wake whoever
+ * waits, again and again. */
+static DWORD
+without_room(tunring_socket *self)
+{
+    if (!arena_at_limit(&self->arena))
+        return ERROR_NOT_ENOUGH_MEMORY;
+    if (udp_take_error(self->handle))
+        count_add(&self->icmp_errors, 1);
+    return ERROR_NO_MORE_ITEMS;
+}
+
+/* Reads, again and again where ICMP errors come first. 0, or the system's error. */
+static int
+receive_past_icmp(tunring_socket *self, BYTE *data)
+{
+    int error = udp_receive(self->handle, data, SOCKET_READ, &self->leftover.read);
+    for (unsigned tries = 0; error && !udp_own_error(error) && tries < MAX_ERRORS; tries++)
+    {
+        count_add(&self->icmp_errors, 1);
+        error = udp_receive(self->handle, data, SOCKET_READ, &self->leftover.read);
+    }
+    return error;
 }
 
 /* Reads into the arena. 0, or why nothing was read. */
@@ -24,13 +52,13 @@ read_datagrams(tunring_socket *self)
     socket_leftover *leftover = &self->leftover;
     uint32_t room;
     BYTE *data = arena_room(&self->arena, SOCKET_READ, &room);
+    const int error = data ? receive_past_icmp(self, data) : 0;
+    const bool failed = error && !udp_would_block(error);
+    atomic_store_explicit(&self->receive_error, failed ? error : 0, memory_order_relaxed);
     if (!data)
-        return arena_at_limit(&self->arena) ? ERROR_NO_MORE_ITEMS : ERROR_NOT_ENOUGH_MEMORY;
-    int error;
-    while ((error = udp_receive(self->handle, data, SOCKET_READ, &leftover->read)) != 0 && udp_from_peer(error))
-        count_add(&self->icmp_errors, 1);
+        return without_room(self);
     if (error)
-        return udp_would_block(error) ? ERROR_NO_MORE_ITEMS : udp_error_code(error);
+        return failed ? udp_error_code(error) : ERROR_NO_MORE_ITEMS;
     leftover->data = data;
     leftover->count = datagrams_of(&leftover->read);
     arena_take(&self->arena, leftover->read.length, leftover->count);
@@ -241,6 +269,12 @@ HANDLE
 tunring_socket_room_event(const tunring_socket *socket)
 {
     return socket->events.writable;
+}
+
+int
+tunring_socket_receive_error(const tunring_socket *socket)
+{
+    return atomic_load_explicit(&socket->receive_error, memory_order_relaxed);
 }
 
 #define FIGURE(name) {#name, offsetof(tunring_socket_stats, name)},

@@ -55,6 +55,7 @@ struct tunring_socket
     socket_refusal refusals[SOCKET_REFUSALS];
 
     TUNRING_SOCKET_COUNTS(TUNRING_ATOMIC_FIELD)
+    _Atomic int receive_error;   /* the system's, if it made the last read fail; 0: it did not */
     _Atomic uint64_t last_drops; /* by the system, as of the last look */
 };
 

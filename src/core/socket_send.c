@@ -114,20 +114,32 @@ plan_run(tunring_socket *self, const tunring_sending *what, uint32_t first)
     return run;
 }
 
-/* Makes the system call, again where an ICMP error got in its way or the source address is gone. */
+/* Makes the system call, again where ICMP errors of earlier datagrams got in its way: the system reports one instead of
+ * sending. An error that comes again is this datagram's own, unless only ICMP causes it. */
+static int
+send_past_icmp(tunring_socket *self, const udp_run *run)
+{
+    int error = udp_send(self->handle, self->ipv6, run);
+    for (unsigned tries = 0; error && !udp_own_error(error) && tries < MAX_ICMP_ERRORS; tries++)
+    {
+        const int again = udp_send(self->handle, self->ipv6, run);
+        if (again == error && !udp_from_peer(error))
+            break;
+        count_add(&self->icmp_errors, 1);
+        error = again;
+    }
+    return error;
+}
+
+/* Sends the run, without its source address if that is gone. */
 static int
 attempt(tunring_socket *self, udp_run *run)
 {
-    int error = udp_send(self->handle, self->ipv6, run);
-    for (unsigned tries = 0; error && udp_from_peer(error) && tries < MAX_ICMP_ERRORS; tries++)
-    {
-        count_add(&self->icmp_errors, 1);
-        error = udp_send(self->handle, self->ipv6, run);
-    }
+    const int error = send_past_icmp(self, run);
     if (!error || !run->from_local || !udp_bad_source(error))
         return error;
     run->from_local = false;
-    const int again = udp_send(self->handle, self->ipv6, run);
+    const int again = send_past_icmp(self, run);
     if (!again)
         remember(self, run->to, 0, true);
     return again;

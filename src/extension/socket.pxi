@@ -161,6 +161,9 @@ cdef class _UdpSocket(_Source):
         host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
         return f"<tunring.UdpSocket {host}:{self.address[1]}, {state}>"
 
+    cdef int receive_error(self) noexcept:
+        return tunring_socket_receive_error(self.socket)
+
     cdef _Destinations destinations(self, to, index, _Ecn ecn, _Packets packets):
         return _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
 

@@ -166,12 +166,16 @@ cdef class _Source:
     cdef str kind(self):
         return "socket" if self.datagrams else "session"
 
-    cdef object failure(self, DWORD code, str action):
-        """The exception for a code."""
+    cdef int receive_error(self) noexcept:
+        """The system's own number of the error that made a receive fail, or 0."""
+        return 0
+
+    cdef object failure(self, DWORD code, str action, int number=0):
+        """The exception for a code; ``number`` is the system's own, if there was one."""
         cdef str what = self.kind()
         state = tunring_source_state(self.lender())
         if code != ERROR_HANDLE_EOF:
-            return error_from_code(code, action)
+            return error_from_code(code, action, "", number)
         if state == TUNRING_FORKED:
             return _session_closed(action, "forked", f"the {what} was made before the fork: it is the parent process's")
         if self.datagrams:
@@ -209,7 +213,7 @@ cdef class _Source:
         views.lease.slots = call.lease
         batch.from_socket = self.datagrams
         if code not in (ERROR_SUCCESS, WAIT_TIMEOUT, ERROR_CANCELLED):
-            raise self.failure(code, "can't receive")
+            raise self.failure(code, "can't receive", self.receive_error())
         batch.views = views
         batch.lease = views.lease
         flag_set(&batch.live)
@@ -235,7 +239,7 @@ cdef class _Source:
         with nogil:  # `self` holds the source
             code = tunring_gather(source, maximum, &count)
         if code != ERROR_SUCCESS and not count:
-            raise self.failure(code, "can't receive")
+            raise self.failure(code, "can't receive", self.receive_error())
         return count if code == ERROR_SUCCESS else maximum
 
     def _gather_end(self) -> None:

@@ -58,9 +58,13 @@ bool udp_too_large(int error);   /* one datagram exceeds the path's MTU */
 bool udp_bad_source(int error);  /* the source address or its interface may be gone */
 bool udp_run_refused(int error); /* the run as a whole may be the trouble, not its datagrams */
 bool udp_no_offload(int error);  /* the device cannot complete checksums, so no run will ever leave by it */
-bool udp_from_peer(int error);   /* an ICMP error that an earlier datagram caused */
+bool udp_from_peer(int error);   /* an ICMP error that an earlier datagram caused, whatever the call was */
+bool udp_own_error(int error);   /* of this call, the socket or the system: no ICMP error is reported like this */
 /* The nearest Win32 code. */
 DWORD udp_error_code(int error);
+
+/* The ICMP error that waits for the next call, which then will not fail with it; 0: none. */
+int udp_take_error(udp_handle socket);
 
 /* Datagrams that the system dropped since the socket was made, as its receive buffer was full. False where the system
  * does not report it. */

@@ -212,7 +212,46 @@ udp_no_offload(int error)
 bool
 udp_from_peer(int error)
 {
-    return error == ECONNREFUSED;
+    return error == ECONNREFUSED || error == ENOPROTOOPT || error == EHOSTDOWN || error == ENONET || error == EPROTO;
+}
+
+/* The rest of the errors that icmp(7) lists can be either: ENETUNREACH, EHOSTUNREACH, EMSGSIZE, EACCES, EOPNOTSUPP. */
+bool
+udp_own_error(int error)
+{
+    switch (error)
+    {
+    case EAGAIN:
+    case EINTR:
+    case ENOMEM:
+    case ENOBUFS:
+    case EBADF:
+    case ENOTSOCK:
+    case EINVAL:
+    case EFAULT:
+    case EIO:
+    case EPERM:
+    case ENOSYS:
+    case ENODEV:
+    case ENETDOWN:
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT:
+    case EDESTADDRREQ:
+    case ENOTCONN:
+    case EPIPE:
+    case ECONNABORTED: /* the administrator ended the socket */
+        return true;
+    default:
+        return false;
+    }
+}
+
+int
+udp_take_error(udp_handle socket)
+{
+    int error = 0;
+    socklen_t size = sizeof(error);
+    return getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : 0;
 }
 
 bool

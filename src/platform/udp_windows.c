@@ -260,6 +260,44 @@ udp_from_peer(int error)
     return error == WSAECONNRESET || error == WSAENETRESET || error == WSAECONNREFUSED;
 }
 
+bool
+udp_own_error(int error)
+{
+    switch (error)
+    {
+    case WSAEWOULDBLOCK:
+    case WSAEINTR:
+    case WSA_NOT_ENOUGH_MEMORY:
+    case WSAENOBUFS:
+    case WSAEBADF:
+    case WSAENOTSOCK:
+    case WSAEINVAL:
+    case WSAEFAULT:
+    case WSAEACCES:
+    case WSAENETDOWN:
+    case WSAEADDRNOTAVAIL:
+    case WSAEAFNOSUPPORT:
+    case WSAEDESTADDRREQ:
+    case WSAEOPNOTSUPP:
+    case WSAENOTCONN:
+    case WSAESHUTDOWN:
+    case WSAECONNABORTED:
+    case WSANOTINITIALISED:
+    case WSA_OPERATION_ABORTED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Windows' calls report such an error; neither the option nor the event does. */
+int
+udp_take_error(udp_handle socket)
+{
+    (void)socket;
+    return 0;
+}
+
 DWORD
 udp_error_code(int error)
 {

@@ -5,7 +5,9 @@
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=epoll_ctl */
 #include "check.h"
+#include "core/socket.h"
 #include "platform/os.h"
+#include "platform/udp.h"
 #include "tunring.h"
 
 #include <arpa/inet.h>
@@ -28,7 +30,20 @@ static const BYTE bytes[65536];
 
 /* The error for calls of more than `shim_above` segments, or with a source address; 0 for none. */
 static int shim_error, shim_source_error;
+/* The errors of so many calls, to send or to receive, that come before those: as ICMP errors do. */
+static int shim_pending_error;
+static unsigned shim_pending;
 static unsigned calls, run_calls;
+
+static bool
+take_pending(void)
+{
+    if (!shim_pending)
+        return false;
+    shim_pending--;
+    errno = shim_pending_error;
+    return true;
+}
 
 ssize_t __real_sendmsg(int socket, const struct msghdr *message, int flags);
 
@@ -43,6 +58,8 @@ __wrap_sendmsg(int socket, const struct msghdr *message, int flags)
     }
     calls++;
     run_calls += run;
+    if (take_pending())
+        return -1;
     errno = run && shim_error ? shim_error : source ? shim_source_error : 0;
     return errno ? -1 : __real_sendmsg(socket, message, flags);
 }
@@ -55,6 +72,8 @@ ssize_t __real_recvmsg(int socket, struct msghdr *message, int flags);
 ssize_t
 __wrap_recvmsg(int socket, struct msghdr *message, int flags)
 {
+    if (take_pending())
+        return -1;
     const size_t room = message->msg_iov->iov_len;
     if (shim_room)
         message->msg_iov->iov_len = shim_room;
@@ -302,7 +321,8 @@ test_refused_runs(int error, uint32_t length, bool socket_gives_up)
         lengths[i] = length;
     shim_error = error;
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
-    CHECK_EQUAL(calls, 11);
+    CHECK_EQUAL(run_calls, udp_own_error(error) ? 1 : 2);
+    CHECK_EQUAL(calls, run_calls + 10);
     tunring_lease *lease = receive(&right, 256);
     CHECK_EQUAL(lease->count, 10); /* each once */
     let_go(lease);
@@ -337,6 +357,107 @@ test_refused_datagrams(void)
     close_udp(&right);
 }
 
+/* Every kind that icmp(7) lists. */
+static const int icmp_errors[] = {ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EMSGSIZE, ENOPROTOOPT,
+                                  EHOSTDOWN,    ENONET,       EPROTO,      EACCES,   EOPNOTSUPP};
+#define ICMP_ERRORS (sizeof(icmp_errors) / sizeof(icmp_errors[0]))
+
+/* They neither end a receive nor take the place of a datagram that is sent. */
+static void
+test_icmp_errors(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {100, 100, 100};
+    for (size_t i = 0; i < ICMP_ERRORS; i++)
+    {
+        shim_pending_error = icmp_errors[i];
+        shim_pending = 1;
+        CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+        CHECK_EQUAL(run_calls, 2);
+        CHECK_EQUAL(figures(&left).icmp_errors, i + 1);
+        shim_pending = 50;
+        tunring_lease *lease = receive(&right, 256);
+        CHECK_EQUAL(lease->count, 3);
+        CHECK_EQUAL(figures(&right).icmp_errors, 50 * (i + 1));
+        let_go(lease);
+    }
+    CHECK_EQUAL(figures(&left).runs_sent, ICMP_ERRORS);
+    CHECK_EQUAL(figures(&left).refused_unreachable + figures(&left).refused_size + figures(&left).refused_other, 0);
+    CHECK_EQUAL(figures(&left).runs, true);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+/* What the system says of the datagram itself is not an ICMP error. */
+static void
+test_unreachable_destinations(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {90, 100, 110};
+    shim_pending_error = EHOSTUNREACH;
+    shim_pending = 6;
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
+    CHECK_EQUAL(shim_pending, 0);
+    CHECK_EQUAL(figures(&left).refused_unreachable, 3);
+    CHECK_EQUAL(figures(&left).icmp_errors, 0);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+/* An error of the socket's own ends a receive, whose caller gets the system's number. */
+static void
+test_errors_of_its_own(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const int errors[] = {EIO, ENOMEM, ECONNABORTED, ETXTBSY};
+    const uint32_t length = 1;
+    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+    {
+        tunring_lease *lease = NULL;
+        shim_pending_error = errors[i];
+        shim_pending = UINT32_MAX; /* for good: no peer's does that, whatever it is */
+        const DWORD code = tunring_receive(right.source, 256, &FOREVER, &lease);
+        shim_pending = 0;
+        CHECK_EQUAL(code, udp_error_code(errors[i]));
+        CHECK(!lease);
+        CHECK_EQUAL(tunring_socket_receive_error(right.socket), errors[i]);
+    }
+    CHECK_EQUAL(send_lengths(&left, &right, &length, 1, 0), 1);
+    let_go(receive(&right, 256));
+    CHECK_EQUAL(tunring_socket_receive_error(right.socket), 0);
+    close_udp(&left);
+    close_udp(&right);
+}
+
+/* While no chunk is free, an ICMP error does not keep the read event ready. */
+static void
+test_an_icmp_error_while_no_chunk_is_free(void)
+{
+    udp left = open_udp(64), right = open_udp(2), gone = open_udp(2);
+    const struct sockaddr_in target = {.sin_family = AF_INET,
+                                       .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                       .sin_port = htons((uint16_t)gone.address.port)};
+    const uint32_t lengths[] = {60000};
+    leases held = {.count = 0};
+    tunring_lease *lease;
+    while (held.count < 8)
+    {
+        CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
+        held.list[held.count++] = receive(&right, 1);
+    }
+    CHECK_EQUAL(tunring_receive(right.source, 1, &POLL, &lease), WAIT_TIMEOUT);
+    CHECK(connect((int)right.socket->handle, (const struct sockaddr *)&target, sizeof(target)) == 0);
+    close_udp(&gone);
+    CHECK_EQUAL(send_lengths(&right, &gone, lengths, 1, 0), 1); /* nobody is there: port unreachable */
+    CHECK(readable(&right));
+    CHECK_EQUAL(tunring_receive(right.source, 1, &POLL, &lease), WAIT_TIMEOUT);
+    CHECK(!readable(&right));
+    CHECK_EQUAL(figures(&right).icmp_errors, 1);
+    let_all_go(&held);
+    close_udp(&left);
+    close_udp(&right);
+}
+
 static void
 test_a_source_that_vanished(void)
 {
@@ -345,7 +466,7 @@ test_a_source_that_vanished(void)
     memcpy(right.address.local, "\0\0\0\0\0\0\0\0\0\0\377\377\12\1\2\3", 16);
     shim_source_error = ENETUNREACH;
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(calls, 2);
+    CHECK_EQUAL(calls, 3); /* the first error might have been an earlier datagram's */
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
     CHECK_EQUAL(calls, 1); /* remembered */
     shim_source_error = 0;
@@ -544,6 +665,10 @@ main(void)
     test_refused_runs(EMSGSIZE, 1400, false);
     test_refused_runs(EINVAL, 1100, true);
     test_refused_datagrams();
+    test_icmp_errors();
+    test_unreachable_destinations();
+    test_errors_of_its_own();
+    test_an_icmp_error_while_no_chunk_is_free();
     test_a_source_that_vanished();
     test_a_batch_outlives_its_socket();
     test_linger();

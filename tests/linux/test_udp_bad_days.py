@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tunring
-from running import SANITIZED, eventually
+from datagrams import checksum, udp4
+from running import SANITIZED, Threads, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,6 +217,61 @@ def test_the_address_that_was_written_to_vanishes(sockets: Pair, joined: tuple[N
             assert [source.host for source in batch.sources] == [HERE6 if ":" in second else HERE]
             assert batch.tobytes() == DATAGRAMS
     assert near.stats().refused_unreachable == near.stats().refused_other == 0
+
+
+#: Codes of "destination unreachable", and the MTU that the last one carries.
+ICMP_ERRORS = {
+    "port unreachable": (3, 0),
+    "host unreachable": (1, 0),
+    "protocol unreachable": (2, 0),
+    "host unknown": (7, 0),
+    "host isolated": (8, 0),
+    "host prohibited": (10, 0),
+    "communication prohibited": (13, 0),
+    "fragmentation needed": (4, 1000),
+}
+
+
+def icmp_error(code: int, mtu: int, source: tuple[str, int], target: tuple[str, int]) -> bytes:
+    """The answer to a datagram between these: destination unreachable."""
+    body = struct.pack("!BBHHH", 3, code, 0, 0, mtu) + udp4(source, target, b"")
+    return body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+
+
+@pytest.mark.parametrize("kind", ICMP_ERRORS)
+def test_icmp_errors_of_a_connected_socket(namespace: Namespace, kind: str) -> None:
+    """Only a connected one gets them, and it is taken over: they end no loop and cost no datagram."""
+    local = ("127.0.0.1", 0)
+    with (
+        namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+        namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as original,
+        namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as router,
+    ):
+        for sock in (peer, original):
+            sock.bind(local)
+        peer.settimeout(10)
+        original.connect(peer.getsockname())
+        error = icmp_error(*ICMP_ERRORS[kind], original.getsockname(), peer.getsockname())
+        with tunring.UdpSocket.from_socket(original) as udp:
+            assert udp.send([b"first"], peer.getsockname()) == 1
+            assert peer.recv(100) == b"first"
+            router.sendto(error, local)
+            assert not udp.receive(timeout=0.05)
+            assert udp.stats().icmp_errors == 1
+            with Threads() as threads:
+                threads.start(udp.receive, 256, 10)
+                assert eventually(lambda: udp.stats().waits >= 2)
+                router.sendto(error, local)
+                assert eventually(lambda: udp.stats().icmp_errors == 2)
+                peer.sendto(b"answer", original.getsockname())
+            with threads.results[0] as batch:
+                assert batch.tobytes() == [b"answer"]
+            router.sendto(error, local)
+            assert udp.send([b"second"] * 3, peer.getsockname()) == 3
+            assert [peer.recv(100) for _ in range(3)] == [b"second"] * 3
+            stats = udp.stats()
+            assert stats.icmp_errors == 3
+            assert (stats.refused_unreachable, stats.refused_size, stats.refused_other) == (0, 0, 0)
 
 
 def test_link_local_addresses_need_their_interface(joined: tuple[Namespace, Namespace]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -116,6 +119,31 @@ def test_views_that_are_kept_pin_their_chunks(pair: Pair) -> None:
         for view in kept:
             view.release()
         assert udp.stats().pinned_bytes == 0
+
+
+def test_an_error_has_the_systems_number() -> None:
+    """Another file in the socket's place, which nothing can be received from."""
+    before = set(os.listdir("/proc/self/fd"))
+    with tunring.UdpSocket.bind(("127.0.0.1", 0)) as udp:
+        made = [f"/proc/self/fd/{number}" for number in set(os.listdir("/proc/self/fd")) - before]
+        [number] = [int(path.rpartition("/")[2]) for path in made if os.path.exists(path) and is_socket(path)]
+        kept = os.dup(number)
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, number)
+        os.close(null)
+        try:
+            with pytest.raises(tunring.WintunError) as caught:
+                udp.receive(timeout=0)
+            assert caught.value.errno == errno.ENOTSOCK
+            assert udp.stats().icmp_errors == 0
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+        assert not udp.receive(timeout=0)
+
+
+def is_socket(path: str) -> bool:
+    return stat.S_ISSOCK(os.stat(path).st_mode)
 
 
 def test_opening_what_another_thread_sends(pair: Pair) -> None:
