@@ -131,7 +131,8 @@ send_past_icmp(tunring_socket *self, const udp_run *run)
     return error;
 }
 
-/* Sends the run, without its source address if that is gone. */
+/* Sends the run, without its source address if that is gone. If it fails without one too, the source is not to blame:
+ * those that follow keep it. */
 static int
 attempt(tunring_socket *self, udp_run *run)
 {
@@ -142,6 +143,7 @@ attempt(tunring_socket *self, udp_run *run)
     const int again = send_past_icmp(self, run);
     if (!again)
         remember(self, run->to, 0, true);
+    run->from_local = again != 0;
     return again;
 }
 

@@ -33,7 +33,7 @@ static int shim_error, shim_source_error;
 /* The errors of so many calls, to send or to receive, that come before those: as ICMP errors do. */
 static int shim_pending_error;
 static unsigned shim_pending;
-static unsigned calls, run_calls;
+static unsigned calls, run_calls, source_calls;
 
 static bool
 take_pending(void)
@@ -58,6 +58,7 @@ __wrap_sendmsg(int socket, const struct msghdr *message, int flags)
     }
     calls++;
     run_calls += run;
+    source_calls += source;
     if (take_pending())
         return -1;
     errno = run && shim_error ? shim_error : source ? shim_source_error : 0;
@@ -158,7 +159,7 @@ send_lengths(udp *from, const udp *to, const uint32_t *lengths, uint32_t count, 
     for (uint32_t i = 0; i < count; i++)
         packets[i] = (tunring_packet){bytes, lengths[i]};
     const tunring_sending what = {.packets = packets, .count = count, .endpoints = &to->address, .all_ecn = ecn};
-    calls = run_calls = 0;
+    calls = run_calls = source_calls = 0;
     uint32_t done;
     CHECK_EQUAL(tunring_socket_send(from->socket, &what, NULL, &done), ERROR_SUCCESS);
     return done;
@@ -477,6 +478,36 @@ test_a_source_that_vanished(void)
     close_udp(&right);
 }
 
+/* A device that refuses runs does so with or without a source address: their datagrams still leave from it. */
+static void
+test_refused_runs_keep_their_source(void)
+{
+    udp left = open_udp(64), right = open_udp(64);
+    const uint32_t lengths[] = {1400, 1400, 1400, 1400};
+    memcpy(right.address.local, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\11", 16);
+    shim_error = EINVAL;
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
+    CHECK_EQUAL(calls, 6);
+    CHECK_EQUAL(run_calls, 2);
+    CHECK_EQUAL(source_calls, 5);
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
+    CHECK_EQUAL(calls, 4);
+    CHECK_EQUAL(source_calls, 4);
+    tunring_lease *lease = receive(&right, 256);
+    CHECK_EQUAL(lease->count, 8);
+    CHECK_EQUAL(lease->origins->count, 1);
+    CHECK(memcmp(lease->origins->list[0].from.host, right.address.local, 16) == 0);
+    let_go(lease);
+    /* Refused for both reasons: each datagram leaves without it. */
+    shim_source_error = ENETUNREACH;
+    right.address.port++; /* about which nothing is known */
+    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
+    CHECK_EQUAL(figures(&left).refused_unreachable + figures(&left).refused_other, 0);
+    shim_error = shim_source_error = 0;
+    close_udp(&left);
+    close_udp(&right);
+}
+
 static void
 test_a_batch_outlives_its_socket(void)
 {
@@ -670,6 +701,7 @@ main(void)
     test_errors_of_its_own();
     test_an_icmp_error_while_no_chunk_is_free();
     test_a_source_that_vanished();
+    test_refused_runs_keep_their_source();
     test_a_batch_outlives_its_socket();
     test_linger();
     test_gather();
