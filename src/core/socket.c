@@ -171,14 +171,21 @@ socket_give_back(tunring_source *source, const tunring_slot *slots, uint32_t cou
 
 /* ---- Life ---- */
 
+/* Notes what the system has dropped. */
+static void
+look_at_drops(tunring_socket *self)
+{
+    uint64_t drops;
+    if (udp_drops(self->handle, &drops))
+        atomic_store(&self->last_drops, drops);
+}
+
 static void
 socket_detach(tunring_source *source)
 {
     tunring_socket *self = socket_of(source);
-    uint64_t drops;
     session_capture_stop(&source->capture);
-    if (udp_drops(self->handle, &drops))
-        atomic_store(&self->last_drops, drops);
+    look_at_drops(self);
     const tunring_slot rest = {.data = self->leftover.data};
     for (; self->leftover.count; self->leftover.count--)
         arena_give_back(&rest, 1);
@@ -238,6 +245,8 @@ tunring_socket_open(const tunring_socket_options *options, tunring_socket **resu
         goto close_handle;
     }
     udp_own_address(self->handle, &self->own);
+    look_at_drops(self);
+    self->first_drops = atomic_load(&self->last_drops);
     self->ipv6 = options->ipv6;
     atomic_init(&self->runs, options->runs);
     atomic_init(&self->watched, true);
@@ -283,15 +292,14 @@ const tunring_figure tunring_socket_figures[] = {TUNRING_SOCKET_COUNTS(FIGURE){N
 void
 tunring_socket_read_stats(tunring_socket *self, tunring_socket_stats *stats)
 {
-    uint64_t drops;
     if (source_enter(&self->source))
     {
-        if (udp_drops(self->handle, &drops))
-            atomic_store(&self->last_drops, drops);
+        look_at_drops(self);
         source_leave(&self->source);
     }
 #define READ(name) .name = count_read(&self->name),
     *stats = (tunring_socket_stats){TUNRING_SOCKET_COUNTS(READ)};
-    stats->host_dropped = atomic_load(&self->last_drops);
+    /* Modulo what the system counts to. */
+    stats->host_dropped = (uint32_t)(atomic_load(&self->last_drops) - self->first_drops);
     stats->runs = atomic_load(&self->runs);
 }

@@ -56,7 +56,8 @@ struct tunring_socket
 
     TUNRING_SOCKET_COUNTS(TUNRING_ATOMIC_FIELD)
     _Atomic int receive_error;   /* the system's, if it made the last read fail; 0: it did not */
-    _Atomic uint64_t last_drops; /* by the system, as of the last look */
+    uint64_t first_drops;        /* by the system, before the socket was opened: it may have been taken over */
+    _Atomic uint64_t last_drops; /* and as of the last look */
 };
 
 /* socket_capture.c: with the IP and UDP headers that they had, or much like them. */

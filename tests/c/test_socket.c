@@ -123,8 +123,9 @@ typedef struct udp
     tunring_endpoint address;
 } udp;
 
-static udp
-open_udp(uint32_t max_chunks)
+/* A socket with which one can do something before it is opened. */
+static int
+make_socket(udp *result)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(address);
@@ -135,13 +136,26 @@ open_udp(uint32_t max_chunks)
     CHECK(setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0);
     CHECK(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) == 0);
     CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0);
+    *result = (udp){.address = {.port = ntohs(address.sin_port)}};
+    memcpy(result->address.host, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\1", 16);
+    return fd;
+}
+
+static void
+open_socket(udp *result, int fd, uint32_t max_chunks)
+{
     const tunring_socket_options options = {.handle = (uintptr_t)fd, .runs = true, .max_chunks = max_chunks};
-    udp result = {0};
-    CHECK(tunring_socket_open(&options, &result.socket) == ERROR_SUCCESS);
+    CHECK(tunring_socket_open(&options, &result->socket) == ERROR_SUCCESS);
     close(fd);
-    result.source = tunring_socket_source(result.socket);
-    memcpy(result.address.host, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\1", 16);
-    result.address.port = ntohs(address.sin_port);
+    result->source = tunring_socket_source(result->socket);
+}
+
+static udp
+open_udp(uint32_t max_chunks)
+{
+    udp result;
+    const int fd = make_socket(&result);
+    open_socket(&result, fd, max_chunks);
     return result;
 }
 
@@ -597,6 +611,27 @@ test_truncated_datagrams(void)
     close_udp(&right);
 }
 
+/* A socket that is taken over may have lost datagrams before. */
+static void
+test_drops_are_counted_from_the_beginning(void)
+{
+    udp left = open_udp(64), right;
+    const uint32_t length = 1000;
+    const int fd = make_socket(&right), least = 1;
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least)) == 0);
+    for (int i = 0; i < 20; i++)
+        CHECK_EQUAL(send_lengths(&left, &right, &length, 1, 0), 1);
+    open_socket(&right, fd, 64);
+    CHECK_EQUAL(figures(&right).host_dropped, 0);
+    for (int i = 0; i < 5; i++)
+        CHECK_EQUAL(send_lengths(&left, &right, &length, 1, 0), 1);
+    CHECK_EQUAL(figures(&right).host_dropped, 5);
+    close_udp(&left);
+    tunring_source_close(right.source);
+    CHECK_EQUAL(figures(&right).host_dropped, 5);
+    tunring_source_drop(right.source);
+}
+
 static DWORD
 wait_for_end(const tunring_pcapng_file *file)
 {
@@ -706,6 +741,7 @@ main(void)
     test_linger();
     test_gather();
     test_truncated_datagrams();
+    test_drops_are_counted_from_the_beginning();
     test_capture();
     test_poll_ends_with_the_socket();
     return 0;
