@@ -316,8 +316,17 @@ cdef class _UdpSocket(_Source):
                     error.sent = before + packets.sent
                 raise
             if packets.sent < packets.count:
+                if on_full == DROP:
+                    self.drop_held(held[i + 1:])
                 break
         return sent
+
+    cdef int drop_held(self, list held) except -1:
+        """Count pairs of packets and destinations, of which none was tried, as dropped."""
+        cdef _Packets packets
+        for packets, _ in held:
+            tunring_source_count_dropped(self.source, packets.count)
+        return 0
 
     cdef HANDLE room_event(self) except? NULL:
         self.lender()

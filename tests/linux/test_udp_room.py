@@ -85,6 +85,16 @@ def test_send_many_that_fails_in_the_middle_says_how_many_were_sent(sockets: Pai
     assert "batch 1; 2 datagrams of those before it" in caught.value.__notes__[0]
 
 
+def test_send_many_counts_all_that_it_drops(sockets: Pair) -> None:
+    left, right = sockets
+    sent = left.send_many([(right.address, DATAGRAMS), (right.address, [b"a"] * 7), (right.address, [])], on_full="drop")
+    assert 0 < sent[0] < COUNT
+    assert sent[1:] == [0, 0]
+    stats = left.stats()
+    assert stats.sent_packets == sent[0]
+    assert stats.dropped == COUNT + 7 - sent[0]
+
+
 def test_waiting_is_ended_by_room_or_close(sockets: Pair, namespace: Namespace) -> None:
     left, right = sockets
     results: list[object] = []
