@@ -356,6 +356,8 @@ tunring_part_append(tunring_part *part, const tunring_slot *slot, uint32_t root)
 
 /* Numbers groups of equal keys in order of first appearance; returns how many there are, or 0 without memory. */
 uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups);
+/* The same, of rows of `width` bytes that lie back to back. */
+uint32_t tunring_group_rows(const BYTE *rows, size_t width, uint32_t count, uint32_t *groups);
 
 /* ---- Packets: core/receive.c, core/send.c ----------------------------------------------------------------------- */
 

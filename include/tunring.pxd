@@ -187,6 +187,7 @@ cdef extern from "tunring.h" nogil:
     tunring_part *tunring_part_new(uint32_t count, uint32_t level) noexcept
     void tunring_part_append(tunring_part *part, const tunring_slot *slot, uint32_t root) noexcept
     uint32_t tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups) noexcept
+    uint32_t tunring_group_rows(const BYTE *rows, size_t width, uint32_t count, uint32_t *groups) noexcept
 
     const uint32_t TUNRING_MAX_BATCH
     DWORD tunring_gather(tunring_source *source, uint32_t max, uint32_t *count)

@@ -3,6 +3,7 @@
  * Reading slots, of a whole batch or of a part of one, and choosing parts.
  */
 #include "core/copy.h"
+#include "platform/os.h"
 #include "tunring.h"
 
 #include <stdlib.h>
@@ -101,36 +102,87 @@ tunring_part_new(uint32_t count, uint32_t level)
     return part;
 }
 
-static uint32_t
-hash_key(int64_t key)
+/* A table of groups. A place holds a packet of its group plus one, so that zeroed memory is an empty table. */
+typedef struct groups_table
 {
-    uint64_t mixed = (uint64_t)key * 0x9E3779B97F4A7C15u;
-    return (uint32_t)(mixed >> 32);
+    uint32_t *places;
+    uint32_t last;   /* place */
+    unsigned shift;  /* that leaves a place's number of a hash */
+    uint64_t factor; /* odd, and unknown to those who send packets whose keys are to collide */
+} groups_table;
+
+static bool
+open_table(groups_table *table, uint32_t count)
+{
+    unsigned bits = 4;
+    while ((uint64_t)1 << bits < 2 * (uint64_t)count)
+        bits++;
+    table->last = (uint32_t)(((uint64_t)1 << bits) - 1);
+    table->shift = 64 - bits;
+    table->places = calloc((size_t)1 << bits, sizeof(*table->places));
+    table->factor = (((uintptr_t)table->places ^ (uint64_t)os_now()) * 0x9E3779B97F4A7C15u) | 1;
+    return table->places != NULL;
+}
+
+/* The packet belongs to the group at this place; it begins one if the place is empty. */
+static void
+enter_group(groups_table *table, uint32_t place, uint32_t packet, uint32_t *groups, uint32_t *found)
+{
+    if (table->places[place])
+    {
+        groups[packet] = groups[table->places[place] - 1];
+        return;
+    }
+    table->places[place] = packet + 1;
+    groups[packet] = (*found)++;
 }
 
 uint32_t
 tunring_group(const int64_t *keys, uint32_t count, uint32_t *groups)
 {
-    uint32_t size = 16, found = 0;
-    while (size < 2 * count)
-        size *= 2;
-    /* Each place holds a packet of its group plus one, so that zeroed memory is an empty table. */
-    uint32_t *table = calloc(size, sizeof(*table));
-    if (!table)
+    uint32_t found = 0;
+    groups_table table;
+    if (!open_table(&table, count))
         return 0;
     for (uint32_t i = 0; i < count; i++)
     {
-        uint32_t at = hash_key(keys[i]) & (size - 1);
-        while (table[at] && keys[table[at] - 1] != keys[i])
-            at = (at + 1) & (size - 1);
-        if (!table[at])
-        {
-            table[at] = i + 1;
-            groups[i] = found++;
-        }
-        else
-            groups[i] = groups[table[at] - 1];
+        uint32_t at = (uint32_t)((uint64_t)keys[i] * table.factor >> table.shift);
+        while (table.places[at] && keys[table.places[at] - 1] != keys[i])
+            at = (at + 1) & table.last;
+        enter_group(&table, at, i, groups, &found);
     }
-    free(table);
+    free(table.places);
+    return found;
+}
+
+static uint64_t
+hash_row(const BYTE *row, size_t width, uint64_t factor)
+{
+    uint64_t hash = 0;
+    for (size_t at = 0; at < width; at += sizeof(uint64_t))
+    {
+        uint64_t word = 0;
+        memcpy(&word, row + at, width - at < sizeof(word) ? width - at : sizeof(word));
+        hash = (hash ^ hash >> 32 ^ word) * factor;
+    }
+    return hash;
+}
+
+uint32_t
+tunring_group_rows(const BYTE *rows, size_t width, uint32_t count, uint32_t *groups)
+{
+    uint32_t found = 0;
+    groups_table table;
+    if (!open_table(&table, count))
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+    {
+        const BYTE *row = rows + i * width;
+        uint32_t at = (uint32_t)(hash_row(row, width, table.factor) >> table.shift);
+        while (table.places[at] && memcmp(rows + (table.places[at] - 1) * width, row, width) != 0)
+            at = (at + 1) & table.last;
+        enter_group(&table, at, i, groups, &found);
+    }
+    free(table.places);
     return found;
 }

@@ -69,6 +69,47 @@ cdef void *_allocate(Py_ssize_t count, size_t entry) except NULL:
     return memory
 
 
+cdef bint _get_integers(items, Py_buffer *buffer, bint bools) except -1:
+    """Acquire a buffer of machine integers in one dimension, or perhaps of bools; false if it has something else."""
+    cdef char kind = 0
+    try:
+        PyObject_GetBuffer(items, buffer, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (BufferError, ValueError):  # not in one piece of memory, or not at all
+        return False
+    if not buffer.format:
+        kind = b"B"
+    elif not buffer.format[1]:
+        kind = buffer.format[0]
+    if buffer.ndim == 1 and buffer.itemsize in (1, 2, 4, 8) and (kind in b"bBhHiIlLqQ" or bools and kind == b"?"):
+        return True
+    PyBuffer_Release(buffer)
+    return False
+
+
+cdef inline bint _is_signed(const Py_buffer *buffer) noexcept:
+    return buffer.format and buffer.format[0] in b"bhilq"
+
+
+cdef inline int64_t _machine_integer(const Py_buffer *buffer, Py_ssize_t i, bint signed) noexcept:
+    cdef const char *at = <const char *>buffer.buf + i * buffer.strides[0]
+    cdef uint8_t one
+    cdef uint16_t two
+    cdef uint32_t four
+    cdef int64_t eight
+    # Both sides of one type: else the narrow one is made like the unsigned one.
+    if buffer.itemsize == 1:
+        memcpy(&one, at, 1)
+        return <int64_t><int8_t>one if signed else <int64_t>one
+    if buffer.itemsize == 2:
+        memcpy(&two, at, 2)
+        return <int64_t><int16_t>two if signed else <int64_t>two
+    if buffer.itemsize == 4:
+        memcpy(&four, at, 4)
+        return <int64_t><int32_t>four if signed else <int64_t>four
+    memcpy(&eight, at, 8)
+    return eight
+
+
 # Sizes that need no memory of their own.
 cdef enum:
     FEW_SIZES = 16
@@ -91,7 +132,7 @@ cdef class _Sizes:
                 raise TypeError(f"{what} must be a sequence of integers, one per packet, not {type(sizes).__name__}")
             if not PyObject_CheckBuffer(sizes):
                 self.convert(self.iterated(sizes, what), what)
-            elif not self.copy(sizes):
+            elif not self.copy(sizes, what):
                 self.convert(self.listed(sizes, what), what)
         for i in range(self.count):
             if self.values[i] > WINTUN_MAX_IP_PACKET_SIZE:
@@ -125,24 +166,33 @@ cdef class _Sizes:
             self.values[i] = <uint32_t>size
         return True
 
-    cdef bint copy(self, sizes) except -1:
-        """From 32-bit words back to back, as Batch.lengths has them; false if the buffer has something else."""
+    cdef bint copy(self, sizes, str what) except -1:
+        """From a buffer of machine integers; false if it has something else."""
         cdef Py_buffer buffer
-        cdef bint words
-        try:
-            PyObject_GetBuffer(sizes, &buffer, PyBUF_FORMAT | PyBUF_ND)
-        except (BufferError, ValueError):  # not back to back, or not at all
+        if not _get_integers(sizes, &buffer, False):
             return False
         try:
-            # numpy's uint32 is "L" on Windows.
-            words = (buffer.ndim == 1 and buffer.itemsize == sizeof(uint32_t) and buffer.format
-                     and buffer.format[0] in b"IL" and not buffer.format[1])
-            if words:
-                self.make_room(buffer.len // sizeof(uint32_t))
-                memcpy(self.values, buffer.buf, buffer.len)
-            return words
+            self.make_room(buffer.shape[0])
+            if buffer.itemsize == sizeof(uint32_t) == buffer.strides[0] and not _is_signed(&buffer):
+                memcpy(self.values, buffer.buf, self.count * sizeof(uint32_t))  # as Batch.lengths has them
+            else:
+                self.narrow(&buffer, what)
+            return True
         finally:
             PyBuffer_Release(&buffer)
+
+    cdef int narrow(self, const Py_buffer *buffer, str what) except -1:
+        cdef Py_ssize_t i
+        cdef int64_t size
+        cdef object given
+        cdef bint signed = _is_signed(buffer)
+        for i in range(self.count):
+            size = _machine_integer(buffer, i, signed)
+            if not 0 <= size <= WINTUN_MAX_IP_PACKET_SIZE:
+                given = size if signed else <object><uint64_t>size
+                raise ValueError(f"{what}[{i}] must be 0 to {WINTUN_MAX_IP_PACKET_SIZE}, not {given}")
+            self.values[i] = <uint32_t>size
+        return 0
 
     cdef list iterated(self, sizes, str what):
         """The items of an iterable. A single number is a common mistake, for which Python's own message has no name."""

@@ -29,28 +29,19 @@ cdef class _Integers:
         return 0
 
     cdef bint copy(self, items) except -1:
-        """From a contiguous buffer of machine integers; false if it has something else."""
+        """From a buffer of machine integers; false if it has something else."""
         cdef Py_buffer buffer
         cdef Py_ssize_t i
-        cdef char kind
-        try:
-            PyObject_GetBuffer(items, &buffer, PyBUF_FORMAT | PyBUF_ND)
-        except (BufferError, ValueError):
+        cdef bint signed
+        if not _get_integers(items, &buffer, True):
             return False
         try:
-            if buffer.ndim != 1:
-                return False
-            kind = buffer.format[0] if buffer.format and not buffer.format[1] else 0
-            if not kind and not buffer.format:
-                kind = b"B"
-            if kind not in b"?bBhHiIlLqQ" or buffer.itemsize not in (1, 2, 4, 8):
-                return False
-            self.make_room(buffer.len // buffer.itemsize)
-            self.mask = kind == b"?"
-            self.unsigned = buffer.itemsize == 8 and kind in b"LQ"
+            self.make_room(buffer.shape[0])
+            signed = _is_signed(&buffer)
+            self.mask = buffer.format and buffer.format[0] == b"?"
+            self.unsigned = buffer.itemsize == 8 and not signed
             for i in range(self.count):
-                self.values[i] = _machine_integer(<const char *>buffer.buf + i * buffer.itemsize, buffer.itemsize,
-                                                  kind in b"bhilq")
+                self.values[i] = _machine_integer(&buffer, i, signed)
             return True
         finally:
             PyBuffer_Release(&buffer)
@@ -69,25 +60,6 @@ cdef class _Integers:
             except OverflowError:
                 raise ValueError(f"{what}[{i}] must fit 64 bits, not {item!r}") from None
         return 0
-
-
-cdef int64_t _machine_integer(const char *at, Py_ssize_t size, bint signed) noexcept:
-    cdef uint8_t one
-    cdef uint16_t two
-    cdef uint32_t four
-    cdef int64_t eight
-    # Both sides of one type: else the narrow one is made like the unsigned one.
-    if size == 1:
-        memcpy(&one, at, 1)
-        return <int64_t><int8_t>one if signed else <int64_t>one
-    if size == 2:
-        memcpy(&two, at, 2)
-        return <int64_t><int16_t>two if signed else <int64_t>two
-    if size == 4:
-        memcpy(&four, at, 4)
-        return <int64_t><int32_t>four if signed else <int64_t>four
-    memcpy(&eight, at, 8)
-    return eight
 
 
 cdef list _listed(items, str what):
@@ -199,34 +171,40 @@ cdef _Words _group_objects(list keys, list distinct):
     return words
 
 
-cdef list _split(Batch batch, object keys):
-    cdef _Integers numbers
-    cdef _Words groups
+cdef list _split_by_rows(Batch batch, view):
+    """By a view of two dimensions, whose rows are the keys."""
+    cdef Py_ssize_t i, size = batch.size()
+    cdef Py_ssize_t width = view.shape[1]
+    cdef _Words groups = _words(size)
+    cdef list distinct = []
+    cdef bytes rows
+    cdef uint32_t count
+    if view.itemsize != 1:
+        raise ValueError(f"keys of two dimensions must be bytes, not of format {view.format!r}")
+    if view.shape[0] != size:
+        raise ValueError(f"keys must have one row per packet, {size}, not {view.shape[0]}")
+    if not size:
+        return []
+    rows = view.tobytes()
+    count = tunring_group_rows(<const BYTE *><const char *>rows, width, <uint32_t>size, groups.values)
+    if not count:
+        raise MemoryError()
+    for i in range(size):
+        if groups.values[i] == len(distinct):
+            distinct.append(rows[i * width:(i + 1) * width])
+    return _parts_by_group(batch, groups.values, count, distinct)
+
+
+cdef list _split_by_integers(Batch batch, object keys):
+    cdef _Integers numbers = _Integers(keys, "keys")
+    cdef Py_ssize_t i, size = batch.size()
+    cdef _Words groups = _words(size)
     cdef list distinct = []
     cdef uint32_t count
-    cdef Py_ssize_t i, size = batch.size()
-    batch.check("taken apart")
-    view = memoryview(keys) if PyObject_CheckBuffer(keys) else None
-    if view is not None and view.ndim == 2:
-        if view.itemsize != 1:
-            raise ValueError(f"keys of two dimensions must be bytes, not of format {view.format!r}")
-        if view.shape[0] != size:
-            raise ValueError(f"keys must have one row per packet, {size}, not {view.shape[0]}")
-        data, width = view.tobytes(), view.shape[1]
-        groups = _group_objects([data[i * width:(i + 1) * width] for i in range(size)], distinct)
-        return _parts_by_group(batch, groups.values, <uint32_t>len(distinct), distinct)
-    if view is None:
-        listed = list(keys)
-        if len(listed) != size:
-            raise ValueError(f"keys must have one item per packet, {size}, not {len(listed)}")
-        groups = _group_objects(listed, distinct)
-        return _parts_by_group(batch, groups.values, <uint32_t>len(distinct), distinct)
-    numbers = _Integers(keys, "keys")
     if numbers.count != size:
         raise ValueError(f"keys must have one item per packet, {size}, not {numbers.count}")
     if not size:
         return []
-    groups = _words(size)
     count = tunring_group(numbers.values, <uint32_t>size, groups.values)
     if not count:
         raise MemoryError()
@@ -234,6 +212,21 @@ cdef list _split(Batch batch, object keys):
         if groups.values[i] == len(distinct):
             distinct.append(<uint64_t>numbers.values[i] if numbers.unsigned else numbers.values[i])
     return _parts_by_group(batch, groups.values, count, distinct)
+
+
+cdef list _split(Batch batch, object keys):
+    cdef _Words groups
+    cdef list listed, distinct = []
+    cdef Py_ssize_t size = batch.size()
+    batch.check("taken apart")
+    if PyObject_CheckBuffer(keys):
+        view = memoryview(keys)
+        return _split_by_rows(batch, view) if view.ndim == 2 else _split_by_integers(batch, keys)
+    listed = list(keys)
+    if len(listed) != size:
+        raise ValueError(f"keys must have one item per packet, {size}, not {len(listed)}")
+    groups = _group_objects(listed, distinct)
+    return _parts_by_group(batch, groups.values, <uint32_t>len(distinct), distinct)
 
 
 # -- Bytes

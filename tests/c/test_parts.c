@@ -151,6 +151,51 @@ test_groups(void)
     CHECK(memcmp(groups, expected, sizeof(groups)) == 0);
 }
 
+static void
+test_groups_of_rows(void)
+{
+    /* Of each width, rows that differ in one byte only. */
+    enum
+    {
+        WIDEST = 20,
+        ROWS = 3 * WIDEST + 3
+    };
+    BYTE rows[ROWS * WIDEST];
+    uint32_t groups[ROWS];
+    for (uint32_t width = 0; width <= WIDEST; width++)
+    {
+        const uint32_t distinct = width + 1, count = 3 * distinct;
+        memset(rows, 0, sizeof(rows));
+        for (uint32_t i = 0; i < count; i++)
+            if (i % distinct)
+                rows[i * width + i % distinct - 1] = 1;
+        CHECK_EQUAL(tunring_group_rows(rows, width, count, groups), distinct);
+        for (uint32_t i = 0; i < count; i++)
+            CHECK_EQUAL(groups[i], i % distinct);
+    }
+}
+
+/* Keys that agree in many bits are told apart without long searches. */
+static void
+test_groups_of_similar_keys(void)
+{
+    enum
+    {
+        COUNT = 65536
+    };
+    static int64_t keys[COUNT];
+    static uint32_t groups[COUNT];
+    for (unsigned shift = 0; shift <= 48; shift += 8)
+    {
+        for (int64_t i = 0; i < COUNT; i++)
+            keys[i] = (int64_t)((uint64_t)i << shift);
+        const int64_t began = os_now();
+        CHECK_EQUAL(tunring_group(keys, COUNT, groups), COUNT);
+        CHECK_EQUAL(tunring_group_rows((const BYTE *)keys, sizeof(keys[0]), COUNT, groups), COUNT);
+        CHECK(os_now() - began < 1000000000);
+    }
+}
+
 int
 main(void)
 {
@@ -159,6 +204,8 @@ main(void)
     test_opening();
     test_reading_what_was_opened();
     test_groups();
+    test_groups_of_rows();
+    test_groups_of_similar_keys();
     source_discard(&source);
     return 0;
 }

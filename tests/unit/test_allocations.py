@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import gc
 import sys
 import tracemalloc
@@ -92,3 +93,46 @@ def test_views_that_are_dropped_do_not_add_up(large_pair: Pair) -> None:
                 view[0]
         gc.collect()
         assert sys.getallocatedblocks() - before < 500
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", "HiIlLqQ")
+def test_integers_of_any_size_make_no_objects(large_pair: Pair, kind: str) -> None:
+    """A Python integer takes 28 bytes, and 8 in a list; a length of ours takes 4."""
+    left, right = large_pair
+    count = 10000
+    lengths, data = array.array(kind, [300] * count), packet(300) * count
+
+    def send() -> None:
+        assert left.send_packed(data, lengths) == count
+        right.receive(65536, 0).release()
+
+    peak = peak_bytes(send)
+    lengths = array.array("I", lengths)
+    assert peak <= peak_bytes(send) + 4096
+
+
+def test_splitting_by_rows_makes_an_object_per_group(large_pair: Pair) -> None:
+    left, right = large_pair
+    count, width = 10000, 8
+    left.send([packet()] * count)
+    with right.receive(65536, 0) as batch:
+        keys = memoryview(bytes(count * width)).cast("B", (count, width))
+
+        def split() -> None:
+            ((_, part),) = batch.split(keys)
+            part.release()
+
+        # The rows themselves, and a number each.
+        assert peak_bytes(split) < count * (width + 8)

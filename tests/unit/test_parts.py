@@ -133,6 +133,17 @@ def test_groups_by_objects_and_by_rows(batch: tunring.Batch) -> None:
     assert all(isinstance(key, bytes) and len(key) == 2 for key, _ in parts)
 
 
+def test_groups_by_columns_and_by_empty_rows(batch: tunring.Batch) -> None:
+    headers = np.asarray(batch.headers(20))
+    column = headers[:, 3]  # of the length, not back to back
+    assert [(key, numbers(part)) for key, part in batch.split(column)] == [(20, [0, 2, 5]), (40, [1, 4]), (60, [3])]
+    assert [key for key, _ in batch.split(column[::-1])] == [20, 40, 60]
+    assert numbers(batch.select(np.arange(12)[::2][:3])) == [0, 2, 4]
+    assert [(key, numbers(part)) for key, part in batch.split(headers[:, :0])] == [(b"", [0, 1, 2, 3, 4, 5])]
+    with batch[:0] as nothing:
+        assert nothing.split(headers[:0]) == []
+
+
 @pytest.mark.parametrize(
     ("keys", "error"),
     [

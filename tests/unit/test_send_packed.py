@@ -95,6 +95,14 @@ def test_wrong_lengths(pair: Pair, lengths: Any, error: type[Exception] | None) 
     assert not pair[1].receive(timeout=0)
 
 
+@pytest.mark.parametrize(
+    ("code", "length"), [("b", -1), ("i", -20), ("i", 65536), ("I", 65536), ("l", -(2**31)), ("Q", 2**64 - 1)]
+)
+def test_a_wrong_length_in_an_array_is_named(pair: Pair, code: str, length: int) -> None:
+    with pytest.raises(ValueError, match=rf"lengths\[1\] must be 0 to 65535, not {length}$"):
+        pair[0].send_packed(PACKED, array.array(code, [20, length]))
+
+
 def test_two_dimensions_of_lengths(pair: Pair) -> None:
     lengths = memoryview(array.array("I", SIZES)).cast("B").cast("I", (2, 2))
     with pytest.raises(ValueError, match="dimension"):

@@ -98,6 +98,20 @@ def test_several_destinations(pair: Pair) -> None:
     assert receive_all(left, 2) == [b"2", b"3"]
 
 
+@pytest.mark.parametrize("code", "bBhHiIlLqQ")
+def test_index_and_ecn_in_arrays(pair: Pair, code: str) -> None:
+    left, right = pair
+    index, ecn = array.array(code, [0, 1, 0]), array.array(code, [0, 3, 3])
+    assert left.send([b"r", b"l", b"r"], [right.address, left.address], index=index, ecn=ecn) == 3
+    assert receive_all(right, 2) == [b"r", b"r"]
+    assert receive_all(left, 1) == [b"l"]
+    wrong = -1 if code.islower() else 2
+    with pytest.raises(ValueError, match=rf"index\[1\] must be .*, not {wrong}"):
+        left.send([b"a", b"b"], [right.address, left.address], index=array.array(code, [0, wrong]))
+    with pytest.raises(ValueError, match=rf"ecn\[1\] must be .*, not {wrong * 2}"):
+        left.send([b"a", b"b"], right.address, ecn=array.array(code, [0, wrong * 2]))
+
+
 class IndexedOnce:
     """A number that can be asked for once."""
 
