@@ -1,87 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * UDP sockets over the loopback interface: runs and their datagrams, leftovers, origins, the bound on what is pinned,
- * and each way in which the system may refuse a run, by a shim of sendmsg(); captures and cut datagrams.
+ * the read event, captures and cut datagrams.
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=epoll_ctl */
-#include "check.h"
-#include "core/socket.h"
-#include "platform/os.h"
-#include "platform/udp.h"
-#include "tunring.h"
+#include "udp_net.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-static const tunring_wait POLL = {.deadline = 0};
-static const tunring_wait FOREVER = {.deadline = TUNRING_FOREVER};
-static const BYTE bytes[65536];
-
-/* ---- The shim ---- */
-
-/* The error for calls of more than `shim_above` segments, or with a source address; 0 for none. */
-static int shim_error, shim_source_error;
-/* The errors of so many calls, to send or to receive, that come before those: as ICMP errors do. */
-static int shim_pending_error;
-static unsigned shim_pending;
-static unsigned calls, run_calls, source_calls;
-
-static bool
-take_pending(void)
-{
-    if (!shim_pending)
-        return false;
-    shim_pending--;
-    errno = shim_pending_error;
-    return true;
-}
-
-ssize_t __real_sendmsg(int socket, const struct msghdr *message, int flags);
-
-ssize_t
-__wrap_sendmsg(int socket, const struct msghdr *message, int flags)
-{
-    bool run = false, source = false;
-    for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at; at = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, at))
-    {
-        run |= at->cmsg_level == SOL_UDP && at->cmsg_type == UDP_SEGMENT;
-        source |= at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_PKTINFO;
-    }
-    calls++;
-    run_calls += run;
-    source_calls += source;
-    if (take_pending())
-        return -1;
-    errno = run && shim_error ? shim_error : source ? shim_source_error : 0;
-    return errno ? -1 : __real_sendmsg(socket, message, flags);
-}
-
-/* Bytes of room that the system has for a datagram; 0: what the caller has. */
-static size_t shim_room;
-
-ssize_t __real_recvmsg(int socket, struct msghdr *message, int flags);
-
-ssize_t
-__wrap_recvmsg(int socket, struct msghdr *message, int flags)
-{
-    if (take_pending())
-        return -1;
-    const size_t room = message->msg_iov->iov_len;
-    if (shim_room)
-        message->msg_iov->iov_len = shim_room;
-    const ssize_t length = __real_recvmsg(socket, message, flags);
-    message->msg_iov->iov_len = room;
-    return length;
-}
+/* ---- The shim of epoll_ctl() ---- */
 
 /* What another thread does while the event is about to be masked; NULL: nothing. */
 static void *(*shim_meanwhile)(void *);
@@ -112,101 +41,6 @@ __wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
             os_sleep(2000000);
     }
     return __real_epoll_ctl(epoll, operation, fd, event);
-}
-
-/* ---- Sockets ---- */
-
-typedef struct udp
-{
-    tunring_socket *socket;
-    tunring_source *source;
-    tunring_endpoint address;
-} udp;
-
-/* A socket with which one can do something before it is opened. */
-static int
-make_socket(udp *result)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
-    const int on = 1;
-    CHECK(setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0);
-    CHECK(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) == 0);
-    CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0);
-    *result = (udp){.address = {.port = ntohs(address.sin_port)}};
-    memcpy(result->address.host, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\1", 16);
-    return fd;
-}
-
-static void
-open_socket(udp *result, int fd, uint32_t max_chunks)
-{
-    const tunring_socket_options options = {.handle = (uintptr_t)fd, .runs = true, .max_chunks = max_chunks};
-    CHECK(tunring_socket_open(&options, &result->socket) == ERROR_SUCCESS);
-    close(fd);
-    result->source = tunring_socket_source(result->socket);
-}
-
-static udp
-open_udp(uint32_t max_chunks)
-{
-    udp result;
-    const int fd = make_socket(&result);
-    open_socket(&result, fd, max_chunks);
-    return result;
-}
-
-static void
-close_udp(udp *socket)
-{
-    tunring_source_close(socket->source);
-    tunring_source_drop(socket->source);
-}
-
-static uint32_t
-send_lengths(udp *from, const udp *to, const uint32_t *lengths, uint32_t count, uint8_t ecn)
-{
-    tunring_packet packets[300];
-    for (uint32_t i = 0; i < count; i++)
-        packets[i] = (tunring_packet){bytes, lengths[i]};
-    const tunring_sending what = {.packets = packets, .count = count, .endpoints = &to->address, .all_ecn = ecn};
-    calls = run_calls = source_calls = 0;
-    uint32_t done;
-    CHECK_EQUAL(tunring_socket_send(from->socket, &what, NULL, &done), ERROR_SUCCESS);
-    return done;
-}
-
-static tunring_lease *
-receive(udp *socket, uint32_t max)
-{
-    tunring_lease *lease = NULL;
-    CHECK_EQUAL(tunring_receive(socket->source, max, &POLL, &lease), ERROR_SUCCESS);
-    return lease;
-}
-
-static void
-let_go(tunring_lease *lease)
-{
-    tunring_lease_release(lease);
-    tunring_lease_free(lease);
-}
-
-static bool
-readable(const udp *socket)
-{
-    struct pollfd state = {.fd = (int)(intptr_t)tunring_source_read_event(socket->source), .events = POLLIN};
-    return poll(&state, 1, 0) == 1;
-}
-
-static tunring_socket_stats
-figures(udp *socket)
-{
-    tunring_socket_stats result;
-    tunring_socket_read_stats(socket->socket, &result);
-    return result;
 }
 
 /* ---- Tests ---- */
@@ -284,21 +118,6 @@ test_the_bound_on_pinned_chunks(void)
     close_udp(&right);
 }
 
-typedef struct leases
-{
-    tunring_lease *list[9];
-    int count;
-} leases;
-
-static void *
-let_all_go(void *argument)
-{
-    leases *held = argument;
-    while (held->count)
-        let_go(held->list[--held->count]);
-    return NULL;
-}
-
 /* A receive that finds no chunk masks the read event, while the chunks come back and unmask it. */
 static void
 test_chunks_that_come_back_in_the_middle(void)
@@ -323,201 +142,6 @@ test_chunks_that_come_back_in_the_middle(void)
     CHECK(!readable(&right));
     CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
     CHECK(readable(&right));
-    close_udp(&left);
-    close_udp(&right);
-}
-
-static void
-test_refused_runs(int error, uint32_t length, bool socket_gives_up)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    uint32_t lengths[10];
-    for (int i = 0; i < 10; i++)
-        lengths[i] = length;
-    shim_error = error;
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
-    CHECK_EQUAL(run_calls, udp_own_error(error) ? 1 : 2);
-    CHECK_EQUAL(calls, run_calls + 10);
-    tunring_lease *lease = receive(&right, 256);
-    CHECK_EQUAL(lease->count, 10); /* each once */
-    let_go(lease);
-    CHECK_EQUAL(figures(&left).runs, !socket_gives_up);
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
-    CHECK_EQUAL(run_calls, 0); /* remembered */
-    shim_error = 0;
-    if (!socket_gives_up)
-    {
-        for (int i = 0; i < 10; i++)
-            lengths[i] = length - 1;
-        CHECK_EQUAL(send_lengths(&left, &right, lengths, 10, 0), 10);
-        CHECK_EQUAL(run_calls, 1); /* smaller ones still go as runs */
-    }
-    close_udp(&left);
-    close_udp(&right);
-}
-
-static void
-test_refused_datagrams(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const uint32_t lengths[] = {100, 100, 100};
-    right.address.port = 0; /* the system refuses it */
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(figures(&left).refused_other, 3);
-    memcpy(right.address.host + 12, "\377\377\377\377", 4); /* broadcast, which was not asked for */
-    right.address.port = 9;
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(figures(&left).refused_unreachable, 3);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-/* Every kind that icmp(7) lists. */
-static const int icmp_errors[] = {ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EMSGSIZE, ENOPROTOOPT,
-                                  EHOSTDOWN,    ENONET,       EPROTO,      EACCES,   EOPNOTSUPP};
-#define ICMP_ERRORS (sizeof(icmp_errors) / sizeof(icmp_errors[0]))
-
-/* They neither end a receive nor take the place of a datagram that is sent. */
-static void
-test_icmp_errors(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const uint32_t lengths[] = {100, 100, 100};
-    for (size_t i = 0; i < ICMP_ERRORS; i++)
-    {
-        shim_pending_error = icmp_errors[i];
-        shim_pending = 1;
-        CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-        CHECK_EQUAL(run_calls, 2);
-        CHECK_EQUAL(figures(&left).icmp_errors, i + 1);
-        shim_pending = 50;
-        tunring_lease *lease = receive(&right, 256);
-        CHECK_EQUAL(lease->count, 3);
-        CHECK_EQUAL(figures(&right).icmp_errors, 50 * (i + 1));
-        let_go(lease);
-    }
-    CHECK_EQUAL(figures(&left).runs_sent, ICMP_ERRORS);
-    CHECK_EQUAL(figures(&left).refused_unreachable + figures(&left).refused_size + figures(&left).refused_other, 0);
-    CHECK_EQUAL(figures(&left).runs, true);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-/* What the system says of the datagram itself is not an ICMP error. */
-static void
-test_unreachable_destinations(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const uint32_t lengths[] = {90, 100, 110};
-    shim_pending_error = EHOSTUNREACH;
-    shim_pending = 6;
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(shim_pending, 0);
-    CHECK_EQUAL(figures(&left).refused_unreachable, 3);
-    CHECK_EQUAL(figures(&left).icmp_errors, 0);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-/* An error of the socket's own ends a receive, whose caller gets the system's number. */
-static void
-test_errors_of_its_own(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const int errors[] = {EIO, ENOMEM, ECONNABORTED, ETXTBSY};
-    const uint32_t length = 1;
-    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
-    {
-        tunring_lease *lease = NULL;
-        shim_pending_error = errors[i];
-        shim_pending = UINT32_MAX; /* for good: no peer's does that, whatever it is */
-        const DWORD code = tunring_receive(right.source, 256, &FOREVER, &lease);
-        shim_pending = 0;
-        CHECK_EQUAL(code, udp_error_code(errors[i]));
-        CHECK(!lease);
-        CHECK_EQUAL(tunring_socket_receive_error(right.socket), errors[i]);
-    }
-    CHECK_EQUAL(send_lengths(&left, &right, &length, 1, 0), 1);
-    let_go(receive(&right, 256));
-    CHECK_EQUAL(tunring_socket_receive_error(right.socket), 0);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-/* While no chunk is free, an ICMP error does not keep the read event ready. */
-static void
-test_an_icmp_error_while_no_chunk_is_free(void)
-{
-    udp left = open_udp(64), right = open_udp(2), gone = open_udp(2);
-    const struct sockaddr_in target = {.sin_family = AF_INET,
-                                       .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                       .sin_port = htons((uint16_t)gone.address.port)};
-    const uint32_t lengths[] = {60000};
-    leases held = {.count = 0};
-    tunring_lease *lease;
-    while (held.count < 8)
-    {
-        CHECK_EQUAL(send_lengths(&left, &right, lengths, 1, 0), 1);
-        held.list[held.count++] = receive(&right, 1);
-    }
-    CHECK_EQUAL(tunring_receive(right.source, 1, &POLL, &lease), WAIT_TIMEOUT);
-    CHECK(connect((int)right.socket->handle, (const struct sockaddr *)&target, sizeof(target)) == 0);
-    close_udp(&gone);
-    CHECK_EQUAL(send_lengths(&right, &gone, lengths, 1, 0), 1); /* nobody is there: port unreachable */
-    CHECK(readable(&right));
-    CHECK_EQUAL(tunring_receive(right.source, 1, &POLL, &lease), WAIT_TIMEOUT);
-    CHECK(!readable(&right));
-    CHECK_EQUAL(figures(&right).icmp_errors, 1);
-    let_all_go(&held);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-static void
-test_a_source_that_vanished(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const uint32_t lengths[] = {100, 100, 100};
-    memcpy(right.address.local, "\0\0\0\0\0\0\0\0\0\0\377\377\12\1\2\3", 16);
-    shim_source_error = ENETUNREACH;
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(calls, 3); /* the first error might have been an earlier datagram's */
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 3, 0), 3);
-    CHECK_EQUAL(calls, 1); /* remembered */
-    shim_source_error = 0;
-    tunring_lease *lease = receive(&right, 256);
-    CHECK_EQUAL(lease->count, 6);
-    let_go(lease);
-    close_udp(&left);
-    close_udp(&right);
-}
-
-/* A device that refuses runs does so with or without a source address: their datagrams still leave from it. */
-static void
-test_refused_runs_keep_their_source(void)
-{
-    udp left = open_udp(64), right = open_udp(64);
-    const uint32_t lengths[] = {1400, 1400, 1400, 1400};
-    memcpy(right.address.local, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\11", 16);
-    shim_error = EINVAL;
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
-    CHECK_EQUAL(calls, 6);
-    CHECK_EQUAL(run_calls, 2);
-    CHECK_EQUAL(source_calls, 5);
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
-    CHECK_EQUAL(calls, 4);
-    CHECK_EQUAL(source_calls, 4);
-    tunring_lease *lease = receive(&right, 256);
-    CHECK_EQUAL(lease->count, 8);
-    CHECK_EQUAL(lease->origins->count, 1);
-    CHECK(memcmp(lease->origins->list[0].from.host, right.address.local, 16) == 0);
-    let_go(lease);
-    /* Refused for both reasons: each datagram leaves without it. */
-    shim_source_error = ENETUNREACH;
-    right.address.port++; /* about which nothing is known */
-    CHECK_EQUAL(send_lengths(&left, &right, lengths, 4, 0), 4);
-    CHECK_EQUAL(figures(&left).refused_unreachable + figures(&left).refused_other, 0);
-    shim_error = shim_source_error = 0;
     close_udp(&left);
     close_udp(&right);
 }
@@ -726,17 +350,6 @@ main(void)
     test_leftovers();
     test_the_bound_on_pinned_chunks();
     test_chunks_that_come_back_in_the_middle();
-    test_refused_runs(EIO, 1400, true);
-    test_refused_runs(EINVAL, 1400, false);
-    test_refused_runs(EMSGSIZE, 1400, false);
-    test_refused_runs(EINVAL, 1100, true);
-    test_refused_datagrams();
-    test_icmp_errors();
-    test_unreachable_destinations();
-    test_errors_of_its_own();
-    test_an_icmp_error_while_no_chunk_is_free();
-    test_a_source_that_vanished();
-    test_refused_runs_keep_their_source();
     test_a_batch_outlives_its_socket();
     test_linger();
     test_gather();

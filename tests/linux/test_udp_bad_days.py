@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from datagrams import checksum, udp4
 
 import tunring
-from datagrams import checksum, udp4
 from running import SANITIZED, Threads, eventually
 
 if TYPE_CHECKING:

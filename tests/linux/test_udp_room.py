@@ -87,7 +87,9 @@ def test_send_many_that_fails_in_the_middle_says_how_many_were_sent(sockets: Pai
 
 def test_send_many_counts_all_that_it_drops(sockets: Pair) -> None:
     left, right = sockets
-    sent = left.send_many([(right.address, DATAGRAMS), (right.address, [b"a"] * 7), (right.address, [])], on_full="drop")
+    sent = left.send_many(
+        [(right.address, DATAGRAMS), (right.address, [b"a"] * 7), (right.address, [])], on_full="drop"
+    )
     assert 0 < sent[0] < COUNT
     assert sent[1:] == [0, 0]
     stats = left.stats()
