@@ -359,7 +359,8 @@ udp_close(udp_handle socket)
 
 /* ---- Readiness ---- */
 
-/* A socket has room for one event, which receivers need. So a wait for room looks again this often. */
+/* A socket has room for one event, which receivers need, and its duplicates share that. So a wait for room looks again
+ * this often. */
 #define ROOM_MILLISECONDS 1
 
 bool
