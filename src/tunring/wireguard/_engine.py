@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunring._core import Endpoint, _WireGuardDevice, _WireGuardLock, wireguard_now
@@ -22,10 +23,10 @@ from tunring.wireguard.keys import PublicKey
 from tunring.wireguard.peer import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tunring._core import _WireGuardPeer
-    from tunring.wireguard._handshake import Identity, SessionKeys
+    from tunring.wireguard._handshake import Identity, Opened, Remote, SessionKeys
 
 log = logging.getLogger("tunring.wireguard")
 
@@ -34,6 +35,9 @@ _STRANGERS_PER_SECOND = 20
 
 #: Peers in line that are looked at before messages are taken again: some 1 ms if each is sent an initiation.
 _TURN = 4
+
+#: Nanoseconds until the next look at a peer after something of it has failed, for lack of memory for example.
+_AGAIN = SECOND
 
 
 class Hooks:
@@ -251,27 +255,35 @@ class Engine:
             remote = peer.remote_for(identity) if peer else None
             if peer is None or remote is None or identity is not self.identity:
                 return
-            now = wireguard_now()
-            peer.exchange.accept(opened, remote, now)
-            index = self.core.new_index(peer.core)
+            peer.exchange.accept(opened, remote, wireguard_now())
+            with self._changing(peer):
+                self._heard(peer, data, source)
+                self._respond(peer, opened, remote)
+        self._look(peer)
+
+    def _respond(self, peer: PeerState, opened: Opened, remote: Remote) -> None:
+        now = wireguard_now()
+        with self._index_kept(self.core.new_index(peer.core)) as index:
             message, keys = peer.exchange.respond(opened, remote, index, now)
-            peer.core.heard(len(data), source)
             # Before the response leaves: what the peer sends on these keys may come at once.
             self._install(peer, keys)
-            peer.core.send_handshake(message)
-            peer.timers.responded(now)
-            self._endpoint_changed(peer)
-        self._look(peer)
+        peer.timers.responded(now)
+        peer.core.send_handshake(message)
 
     def _response(self, peer: PeerState, data: bytes, source: Endpoint) -> None:
         with self.lock:
             keys = peer.exchange.finish(data)
-            peer.core.heard(len(data), source)
-            peer.timers.completed()
-            self._install(peer, keys)
-            self._endpoint_changed(peer)
-            self._completed(peer)
+            with self._changing(peer), self._index_kept(keys.local_index):
+                self._heard(peer, data, source)
+                self._install(peer, keys)
+                # Not before: without the keys the handshake is still wanted.
+                peer.timers.completed()
+                self._completed(peer)
         self._look(peer)
+
+    def _heard(self, peer: PeerState, data: bytes, source: Endpoint) -> None:
+        peer.core.heard(len(data), source)
+        self._endpoint_changed(peer)
 
     def _install(self, peer: PeerState, keys: SessionKeys) -> None:
         try:
@@ -295,7 +307,7 @@ class Engine:
         peer = core.tag
         if not isinstance(peer, PeerState):
             return
-        with self.lock:
+        with self.lock, self._changing(peer):
             attempting = peer.timers.attempting
             if flags & _WireGuardDevice.WANT_HANDSHAKE:
                 peer.timers.want(wireguard_now())
@@ -330,7 +342,7 @@ class Engine:
 
     def _look(self, peer: PeerState) -> None:
         """Do what is due of one peer, and note when to look again."""
-        with self.lock:
+        with self.lock, self._changing(peer):
             while not peer.removed:
                 now = wireguard_now()
                 reachable = self.identity is not None and peer.core.endpoint is not None
@@ -355,9 +367,33 @@ class Engine:
 
     def _schedule(self, peer: PeerState, due: int) -> None:
         if due != peer.due:
-            peer.due = due
             if due != NEVER:
                 heapq.heappush(self._heap, (due, next(self._numbers), peer))
+            peer.due = due
+
+    @contextmanager
+    def _changing(self, peer: PeerState) -> Iterator[None]:
+        """Look at a peer again soon if this fails midway. The caller has the lock.
+
+        What is due stays due, but nobody else may ever look: more data for a peer that is tried already does not.
+        """
+        try:
+            yield
+        except BaseException:
+            now = wireguard_now()
+            # A time that has come is not in the heap any more.
+            if not (peer.removed or now < peer.due <= now + _AGAIN):
+                self._schedule(peer, now + _AGAIN)
+            raise
+
+    @contextmanager
+    def _index_kept(self, index: int) -> Iterator[int]:
+        """Give up a handshake's index if this fails. One that is a keypair's by then stays."""
+        try:
+            yield index
+        except BaseException:
+            self.core.free_index(index)
+            raise
 
     def _initiate(self, peer: PeerState, unanswered: bool) -> None:
         remote = peer.remote_for(self.identity) if self.identity else None
@@ -366,11 +402,13 @@ class Engine:
         if self.identity is None or remote is None or endpoint is None:
             peer.timers.unable(now)
             return
+        # Also if it fails from here on: it is tried again as if it had not been answered.
         peer.timers.initiated(now)
         if unanswered and endpoint.local:
             # Perhaps it is our address that nobody answers to any more.
             peer.core.endpoint = Endpoint(endpoint.host, endpoint.port, interface=endpoint.interface)
         self._forget_initiation(peer)
-        index = self.core.new_index(peer.core)
-        stamp = STAMPS.next(peer.public_key.raw)
-        peer.core.send_handshake(peer.exchange.initiate(self.identity, remote, index, stamp, now))
+        with self._index_kept(self.core.new_index(peer.core)) as index:
+            stamp = STAMPS.next(peer.public_key.raw)
+            message = peer.exchange.initiate(self.identity, remote, index, stamp, now)
+        peer.core.send_handshake(message)

@@ -48,11 +48,12 @@ class Exchange:
         return initiator.index if initiator else None
 
     def initiate(self, identity: Identity, remote: Remote, index: int, timestamp: bytes, now: int) -> bytes:
-        """An initiation with its MACs. It takes the place of one that still waits."""
+        """An initiation with its MACs. It takes the place of one that still waits, unless this raises an exception."""
         message, initiator = _handshake.initiate(identity, remote, index, timestamp, self._random)
+        message = self._with_macs(message, remote, now)
         self.forget()
         self._initiator = initiator
-        return self._with_macs(message, remote, now)
+        return message
 
     def forget(self) -> None:
         """Wait for no response any more. From any thread."""
