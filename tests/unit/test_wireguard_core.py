@@ -224,8 +224,9 @@ def test_the_window_has_8128_counters(joined: Joined) -> None:
 
 def test_a_peer_sends_only_from_its_networks(joined: Joined) -> None:
     joined.install()
-    joined.left.host.send([ipv4(bytes((10, 0, 0, 3)), RIGHT), ipv4(LEFT, bytes((10, 0, 0, 9))), ipv4(LEFT, RIGHT)])
-    joined.right.receive(1)
+    allowed = ipv4(LEFT, RIGHT)
+    joined.left.host.send([ipv4(bytes((10, 0, 0, 3)), RIGHT), ipv4(LEFT, bytes((10, 0, 0, 9))), allowed])
+    assert joined.right.receive(1) == [allowed]
     joined.right.counted("wrong_source", 1)
     joined.left.counted("no_peer", 1)
 
