@@ -2,6 +2,7 @@
 # The steps of .ci/run, which sources this file. `.ci/run --list` shows the line above each function.
 # A step returns 0 if it passed. $work is a folder of this run, which is removed afterwards.
 tools=$PWD/.venv-tools/bin
+[ -x .venv-go/go ] && PATH=$PWD/.venv-go:$PATH # see need_go
 
 # quietly COMMAND...: shows the output of a command only if it fails, else its last line; and its seconds.
 quietly()
@@ -66,12 +67,25 @@ missing()
     done
 }
 
+# need_go: a Go that builds wireguard-go, which the tests talk to. Those of Debian 12 and Ubuntu 24.04 are too old for it
+# and don't fetch a newer one, but a toolchain is a module like any other: it is linked into .venv-go.
+need_go()
+{
+    local machine root
+    printf '%s\n' go1.24 "$(go env GOVERSION)" | sort -CV && return
+    machine=$(go env GOARCH) && root=$(go mod download -json "golang.org/toolchain@v0.0.1-go1.24.13.linux-$machine" |
+        sed -n 's/^\t"Dir": "\(.*\)",$/\1/p') && [ -d "$root" ] || return
+    # As a Go does that fetches it by itself: a module's files can't be run or written, and it has one go.mod.
+    chmod -R u+x "$root/bin" "$root/pkg/tool" && chmod u+w "$root/src" && cp -f "$root/src/_go.mod" "$root/src/go.mod" &&
+        mkdir -p .venv-go && ln -sf "$root/bin/go" .venv-go/go && .venv-go/go version
+}
+
 # The system's packages that the tests need
 step_system()
 {
     local packages
     mapfile -t packages < <(missing cc:gcc ip:iproute2 ping:iputils-ping iperf3:iperf3 tshark:tshark tcpdump:tcpdump \
-        valgrind:valgrind musl-gcc:musl-tools wg:wireguard-tools)
+        valgrind:valgrind musl-gcc:musl-tools wg:wireguard-tools go:golang-go)
     python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
     # Not every release has the further libraries of ciphers: their tests are skipped then.
     [ "$(uname -m)" = x86_64 ] && ! ldconfig -p | grep -q libIPSec_MB.so.1 && apt-cache show libipsec-mb1 &>/dev/null &&
@@ -80,7 +94,7 @@ step_system()
         packages+=(android-libboringssl)
     python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
         packages+=(python3-dev)
-    quietly apt_install "${packages[@]}"
+    quietly apt_install "${packages[@]}" && quietly need_go
 }
 
 # The package, built and installed into .venv-test, where the tests look for it

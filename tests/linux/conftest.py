@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ import tunring
 sys.path.insert(0, str(Path(__file__).parent))
 
 from netns import Namespace, drain, may_make_namespaces
+from programs import need_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,8 +144,5 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def iperf3() -> str:
-    found = shutil.which("iperf3")
-    if not found and not os.environ.get("CI"):
-        pytest.skip("iperf3 is not installed")
-    assert found, "iperf3 is not installed"
-    return found
+    need_programs("iperf3")
+    return "iperf3"

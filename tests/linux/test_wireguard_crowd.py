@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from wireguard_hosts import PORT, SOCKETS, Host, build_wireguard_go, join, listens, tunring_command
+from programs import need_programs
+from wireguard_hosts import PORT, SOCKETS, Host, join, listens, tunring_command, wireguard_go_in
 
 from running import eventually
 from tunring.wireguard import Key
@@ -30,12 +30,8 @@ FIRST_PORT = 20000
 
 @pytest.fixture(scope="session")
 def wireguard_go(tmp_path_factory: pytest.TempPathFactory) -> str:
-    missing = [name for name in ("go", "wg") if not shutil.which(name)]
-    if given := os.environ.get("TUNRING_WIREGUARD_GO"):
-        return given
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    return build_wireguard_go(tmp_path_factory.mktemp("go"))
+    need_programs("wg")
+    return wireguard_go_in(tmp_path_factory.mktemp("go"))
 
 
 def address(number: int) -> str:

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from programs import need_programs
 from wireguard_hosts import PORT, Host, join
 
 from running import SANITIZED, eventually
@@ -173,8 +173,7 @@ def gigabits(iperf3: str, here: Namespace, there: Namespace) -> float:
 @pytest.fixture
 def watched(namespaces: tuple[Namespace, Namespace], busy: bool, tmp_path: Path) -> Iterator[tuple[Watched, Watched]]:
     """Two hosts that know each other; the second one is flooded."""
-    if not shutil.which("wg"):
-        pytest.skip("wg is not installed")
+    need_programs("wg")
     join(*namespaces)
     # Replies to forged sources have a way to go, and those are let in.
     namespaces[1].ip("route add 198.18.0.0/15 via 192.0.2.1")

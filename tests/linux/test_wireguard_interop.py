@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from wireguard_hosts import PORT, Host, build_wireguard_go, join, tunring_command
+from programs import need_programs
+from wireguard_hosts import PORT, Host, join, tunring_command, wireguard_go_in
 
 from running import eventually
 from tunring.wireguard import Key
@@ -28,19 +28,12 @@ Hosts = tuple[Host, Host]
 
 @pytest.fixture(scope="session")
 def wireguard_go(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if given := os.environ.get("TUNRING_WIREGUARD_GO"):
-        return given
-    if not shutil.which("go") and not os.environ.get("CI"):
-        pytest.skip("Go is not installed, so there is no wireguard-go to talk to")
-    return build_wireguard_go(tmp_path_factory.mktemp("go"))
+    return wireguard_go_in(tmp_path_factory.mktemp("go"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools() -> None:
-    missing = [name for name in ("wg", "ip", "ping") if not shutil.which(name)]
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing
+    need_programs("wg", "ip", "ping")
 
 
 @pytest.fixture

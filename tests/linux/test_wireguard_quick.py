@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from wireguard_hosts import PORT, SOCKETS, build_wireguard_go, join, serving, socket_of
+from programs import need_programs
+from wireguard_hosts import PORT, SOCKETS, join, serving, socket_of, wireguard_go_in
 
 from running import eventually
 from tunring.wireguard import Key, parse_config
@@ -63,13 +63,10 @@ def test_two_hosts(
     tmp_path: Path,
     iperf3: str,
 ) -> None:
-    if not shutil.which("wg-quick"):
-        pytest.skip("wireguard-tools are not installed")
+    need_programs("wg", "wg-quick")
     implementations = {"tunring": str(SCRIPT)}
     if "go" in kinds:
-        if not shutil.which("go"):
-            pytest.skip("Go is not installed, so there is no wireguard-go to talk to")
-        implementations["go"] = os.environ.get("TUNRING_WIREGUARD_GO") or build_wireguard_go(tmp_path)
+        implementations["go"] = wireguard_go_in(tmp_path)
     join(*namespaces)
     keys = [Key.generate(), Key.generate()]
     preshared = Key.generate()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from programs import need_programs
+
 from running import eventually
 from tunring.wireguard import Key
 
@@ -26,8 +28,11 @@ PORT = 51820
 _numbers = itertools.count()
 
 
-def build_wireguard_go(folder: Path) -> str:
-    """Build it from its registry package; returns the program's path."""
+def wireguard_go_in(folder: Path) -> str:
+    """The path of wireguard-go: TUNRING_WIREGUARD_GO, or else the program built from its registry package."""
+    if given := os.environ.get("TUNRING_WIREGUARD_GO"):
+        return given
+    need_programs("go")
     environment = {**os.environ, "GOBIN": str(folder)}
     subprocess.run(["go", "install", WIREGUARD_GO], env=environment, check=True, timeout=600)
     return str(folder / "wireguard")
