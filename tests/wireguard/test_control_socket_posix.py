@@ -8,13 +8,14 @@ import socket
 import stat
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from running import check_script, eventually
+from running import Threads, check_script, eventually
 from tunring import Endpoint
 from tunring.wireguard import Device, Key
 from tunring.wireguard._control_client import ask
@@ -137,6 +138,54 @@ def test_only_a_socket_that_nobody_serves_is_replaced(device: Device, tmp_path: 
     assert ask(path)["peers"] == []
     server.close()
     assert eventually(lambda: threading.active_count() < 20)
+
+
+@pytest.mark.parametrize(("owner", "slow"), [(socket.socket, "listen"), (Path, "unlink")], ids=["new", "left over"])
+def test_of_two_that_begin_at_once_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, slow: str
+) -> None:
+    """Neither takes the other's new socket for one that is left over."""
+    path = tmp_path / "wg0.sock"
+    if slow == "unlink":
+        with socket.socket(socket.AF_UNIX) as left_over:
+            left_over.bind(str(path))
+    function = getattr(owner, slow)
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.1)
+        function(*arguments, **options)
+
+    def begin() -> ControlServer | int | None:
+        try:
+            return ControlServer(path)
+        except OSError as error:
+            return error.errno
+
+    monkeypatch.setattr(owner, slow, slowly)
+    with Threads() as threads:
+        for _ in range(4):
+            threads.start(begin)
+    monkeypatch.undo()
+    servers = [made for made in threads.results if isinstance(made, ControlServer)]
+    assert [server.is_there() for server in servers] == [True]
+    assert [made for made in threads.results if made not in servers] == [errno.EADDRINUSE] * 3
+    # Nothing is left over that wg would take for an interface, or at all.
+    assert list(tmp_path.iterdir()) == [path]
+    servers[0].close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_a_process_that_was_killed(device: Device, tmp_path: Path) -> None:
+    """It was about to listen: they are in nobody's way."""
+    path = tmp_path / "wg0.sock"
+    path.with_suffix(".lock").touch()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path.with_suffix(".new")))
+    server = ControlServer(path)
+    server.start(device)
+    assert ask(path)["peers"] == []
+    assert list(tmp_path.iterdir()) == [path]
+    server.close()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "x" * 16, "a\n"])

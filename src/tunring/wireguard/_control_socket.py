@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
+import os
 import socket
 import stat
+import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +19,11 @@ from tunring.wireguard._control_stream import MAX_CLIENTS, converse, start_threa
 
 if TYPE_CHECKING:
     import io
+    from collections.abc import Iterator
 
     from tunring.wireguard.device import Device
+
+assert sys.platform != "win32"
 
 log = logging.getLogger("tunring.wireguard")
 
@@ -56,18 +62,11 @@ class ControlServer:
         self._device: Device | None = None
         self._path = path
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _remove_stale(path)
         self._socket = socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM)
         try:
-            self._socket.bind(str(path))
-            # Nobody can connect before listen().
-            path.chmod(0o600)
-            self._identity = _identity(path)
-            self._socket.listen(16)
-        except BaseException as error:
+            self._identity = _listen_at(self._socket, path)
+        except BaseException:
             self._socket.close()
-            if isinstance(error, OSError):
-                _name_path(error, path)
             raise
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -148,6 +147,62 @@ def _name_path(error: OSError, path: Path) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
+
+
+def _listen_at(listening: socket.socket, path: Path) -> tuple[int, int]:
+    """Let a socket listen at a path, and return its file's identity.
+
+    A socket that is bound but does not listen yet looks like one that was left over: it gets its name last of all.
+    """
+    new = path.with_suffix(".new")  # wg lists those that end in .sock
+    with _turn_at(path):
+        _remove_stale(path)
+        try:
+            new.unlink(missing_ok=True)
+            listening.bind(str(new))
+            # Nobody can connect before listen().
+            new.chmod(0o600)
+            listening.listen(16)
+            os.link(new, path)
+            return _identity(path)
+        except OSError as error:
+            raise _about(error, path) from None
+        finally:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _turn_at(path: Path) -> Iterator[None]:
+    """Let one process at a time find that nobody serves a path, and begin to. Nothing is left over."""
+    file = path.with_suffix(".lock")
+    while True:
+        try:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _about(error, path) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(lock, file):
+                continue  # the one before us has removed it
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(lock)
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), file.lstat())
+    return False
+
+
+def _about(error: OSError, path: Path) -> OSError:
+    """The error with this path, whichever file it was about; one without a number, as of a path too long, has none."""
+    return OSError(error.errno, error.strerror, str(path)) if error.errno is not None else error
 
 
 def _remove_stale(path: Path) -> None:
