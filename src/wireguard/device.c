@@ -85,10 +85,15 @@ tunring_wireguard_new(tunring_session *session, tunring_aead *aead, tunring_hash
         code = GetLastError();
         goto close_stop;
     }
-    if (!queue_open(&device->queue))
+    if (!os_event_open(&device->flush))
     {
         code = GetLastError();
         goto close_changed;
+    }
+    if (!queue_open(&device->queue))
+    {
+        code = GetLastError();
+        goto close_flush;
     }
     device->hashes = hashes;
     device->allowed = tunring_routes_new();
@@ -114,6 +119,8 @@ free_routes:
 close_queue:
     queue_end(&device->queue);
     queue_close(&device->queue);
+close_flush:
+    os_event_close(&device->flush);
 close_changed:
     os_event_close(&device->changed);
 close_stop:
@@ -136,6 +143,8 @@ close_quiet(tunring_wireguard *device)
             i++;
     }
     queue_end(&device->queue);
+    outgoing_end(device);
+    os_event_close(&device->flush);
     os_event_close(&device->changed);
     os_event_close(&device->stop);
     device_put_socket(device->socket);
@@ -214,18 +223,28 @@ tunring_wireguard_set_socket(tunring_wireguard *device, tunring_socket *socket)
     return ERROR_SUCCESS;
 }
 
-uint32_t
-device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
+static uint32_t
+send_waiting(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait)
 {
     uint32_t done = 0;
     if (socket)
-    {
-        const tunring_wait wait = {.deadline = os_deadline(SEND_PATIENCE), .interrupt = device->stop.wait};
-        tunring_socket_send(socket, what, &wait, &done);
-    }
+        tunring_socket_send(socket, what, wait, &done);
     if (done < what->count)
         atomic_fetch_add_explicit(&device->counts.unsent, what->count - done, memory_order_relaxed);
     return done;
+}
+
+uint32_t
+device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
+{
+    const tunring_wait wait = {.deadline = os_deadline(SEND_PATIENCE), .interrupt = device->stop.wait};
+    return send_waiting(device, socket, what, &wait);
+}
+
+uint32_t
+device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
+{
+    return send_waiting(device, socket, what, NULL);
 }
 
 DWORD

@@ -59,12 +59,14 @@ typedef struct index_use index_use;
 struct tunring_wireguard_peer
 {
     tunring_wireguard *device; /* each peer is one user of it */
-    _Atomic uint32_t users;    /* the device's list, the caller, calls in flight, and the queue */
+    _Atomic uint32_t users;    /* the device's list, the caller, calls in flight, the queue, and those confirmed */
     uint32_t number;
     peer_stamps stamps;
 
     _Atomic uint32_t flags;              /* of an event that is not taken yet */
     struct tunring_wireguard_peer *next; /* in the queue; under its lock */
+    _Atomic bool confirmed;              /* in the device's list of those */
+    struct tunring_wireguard_peer *next_confirmed;
 
     index_use *indices; /* under the device's lock */
 
@@ -111,12 +113,14 @@ struct tunring_wireguard
 {
     unsigned generation;
     life_word life;
-    _Atomic uint32_t users;          /* the caller, and each peer */
-    _Atomic bool over;               /* the session is */
-    os_event stop;                   /* set for good by the first close, or when the session is over */
-    os_event changed;                /* the incoming loop has to look at the socket again */
-    _Atomic bool sending, receiving; /* a thread is in the loop */
-    tunring_session *session;        /* its struct is kept */
+    _Atomic uint32_t users;                      /* the caller, and each peer */
+    _Atomic bool over;                           /* the session is */
+    os_event stop;                               /* set for good by the first close, or when the session is over */
+    os_event changed;                            /* the incoming loop has to look at the socket again */
+    _Atomic bool sending, receiving;             /* a thread is in the loop */
+    os_event flush;                              /* the outgoing loop has to look at `confirmed` */
+    _Atomic(tunring_wireguard_peer *) confirmed; /* peers with a new key for what is staged */
+    tunring_session *session;                    /* its struct is kept */
     tunring_aead *aead;
     tunring_hashes *hashes;
     _Atomic uint32_t mtu;
@@ -156,6 +160,8 @@ tunring_wireguard_limits device_limits(tunring_wireguard *device);
 /* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns how many the system took or
  * refused. */
 uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
+/* The same without a wait, for the incoming loop: while it waited, everything that comes would be lost. */
+uint32_t device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
 
 /* ---- incoming.c ---- */
 
@@ -165,6 +171,13 @@ uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tu
 /* Takes what was received from the socket: packets go to the session, and handshake messages to the gate. Not 0 when
  * the session is over. */
 DWORD device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lease *lease);
+
+/* ---- outgoing.c ---- */
+
+/* Has the outgoing loop send what is staged, which may have to wait for room. */
+void outgoing_flush(tunring_wireguard_peer *peer);
+/* Lets go of the peers that the loop was to look at: it has ended. */
+void outgoing_end(tunring_wireguard *device);
 
 /* ---- keypair.c ---- */
 

@@ -259,7 +259,7 @@ handshake(gate *self, tunring_socket *socket, const BYTE *data, uint32_t length,
         count(&counts->wrong_mac);
     else if (result == TOO_MANY)
         count(&counts->limited);
-    else if (device_send(self->device, socket, &what) == 1)
+    else if (device_send_now(self->device, socket, &what) == 1)
         count(&counts->cookies_sent);
 }
 

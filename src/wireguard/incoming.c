@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The loop from the socket to the session. Nothing of a datagram is believed before its tag is: index, counter,
- * endpoint and source in this order.
+ * endpoint and source in this order. The loop never waits for the socket to have room: while the uplink is full, what
+ * the downlink brings would be lost.
  */
 #include "core/counter.h"
 #include "platform/wait.h"
@@ -130,7 +131,7 @@ believe(incoming *self, tunring_wireguard_peer *peer, keypair *keys, const findi
     if (peer_confirm(peer, keys))
     {
         queue_flag(peer, TUNRING_WIREGUARD_CONFIRMED);
-        peer_send_staged(peer);
+        outgoing_flush(peer);
     }
     if (keys->initiator && self->now - keys->born >= self->limits.rekey_on_receive &&
         !atomic_exchange(&keys->asked, true))

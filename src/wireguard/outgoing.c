@@ -59,14 +59,73 @@ send_batch(outgoing *self, const tunring_lease *lease)
     }
 }
 
+/* ---- Packets that waited for a key ---- */
+
+void
+outgoing_flush(tunring_wireguard_peer *peer)
+{
+    tunring_wireguard *device = peer->device;
+    if (!atomic_load(&peer->staged_count) || atomic_exchange(&peer->confirmed, true))
+        return;
+    peer_use(peer);
+    peer->next_confirmed = atomic_load(&device->confirmed);
+    while (!atomic_compare_exchange_weak(&device->confirmed, &peer->next_confirmed, peer))
+        ;
+    os_event_set(&device->flush);
+}
+
+/* Takes the list. Each peer's use is the caller's from then on. */
+static tunring_wireguard_peer *
+take_confirmed(tunring_wireguard *device)
+{
+    if (!atomic_load_explicit(&device->confirmed, memory_order_relaxed))
+        return NULL;
+    return atomic_exchange(&device->confirmed, NULL);
+}
+
+/* The next in the list. The peer may be put into another one from then on. */
+static tunring_wireguard_peer *
+after_confirmed(tunring_wireguard_peer *peer)
+{
+    tunring_wireguard_peer *next = peer->next_confirmed;
+    atomic_store(&peer->confirmed, false);
+    return next;
+}
+
+void
+outgoing_end(tunring_wireguard *device)
+{
+    for (tunring_wireguard_peer *next, *peer = take_confirmed(device); peer; peer = next)
+    {
+        next = after_confirmed(peer);
+        peer_put(peer);
+    }
+}
+
+static void
+send_confirmed(outgoing *self)
+{
+    for (tunring_wireguard_peer *next, *peer = take_confirmed(self->device); peer; peer = next)
+    {
+        next = after_confirmed(peer);
+        if (atomic_load(&peer->staged_count))
+            transmit_or_stage(peer, self->transmitter, NULL, 0);
+        peer_put(peer);
+    }
+}
+
+/* ---- The loop ---- */
+
 static DWORD
 run(outgoing *self)
 {
     tunring_wireguard *device = self->device;
     tunring_source *source = tunring_session_source(device->session);
-    const tunring_wait wait = {.deadline = TUNRING_FOREVER, .cancel = device->stop.wait};
+    const tunring_wait wait = {
+        .deadline = TUNRING_FOREVER, .cancel = device->stop.wait, .interrupt = device->flush.wait};
     while (!device_ending(device))
     {
+        send_confirmed(self);
         tunring_lease *lease;
         const DWORD code = tunring_receive(source, TRANSMIT_MAX, &wait, &lease);
         if (code == ERROR_SUCCESS)
@@ -75,6 +134,8 @@ run(outgoing *self)
             tunring_lease_release(lease);
             tunring_lease_free(lease);
         }
+        else if (code == ERROR_OPERATION_ABORTED)
+            os_event_clear(&device->flush); /* before the look at the list */
         else if (code != ERROR_CANCELLED && code != ERROR_NOT_ENOUGH_MEMORY)
         {
             device_over(device);

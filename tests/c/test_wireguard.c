@@ -204,20 +204,6 @@ test_staging(void)
     }
 }
 
-/* An initiation whose macs are right. */
-static void
-make_initiation(BYTE *message, const BYTE *mac1_key, const BYTE *cookie, uint32_t number)
-{
-    memset(message, 0, TUNRING_WIREGUARD_MESSAGE);
-    message[0] = 1;
-    memcpy(message + 8, &number, sizeof(number));
-    CHECK(tunring_hashes_mac(hashes, mac1_key, 32, message, TUNRING_WIREGUARD_MESSAGE - 32,
-                             message + TUNRING_WIREGUARD_MESSAGE - 32));
-    if (cookie)
-        CHECK(tunring_hashes_mac(hashes, cookie, 16, message, TUNRING_WIREGUARD_MESSAGE - 16,
-                                 message + TUNRING_WIREGUARD_MESSAGE - 16));
-}
-
 /* No more than a socket's buffer has room for. */
 #define FLOOD 200u
 #define BURST 20u

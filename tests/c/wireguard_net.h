@@ -185,6 +185,22 @@ install_both(tunring_wireguard_peer *left, tunring_wireguard_peer *right, uint8_
     CHECK_EQUAL(tunring_wireguard_peer_install(left, &keys), ERROR_SUCCESS);
 }
 
+/* ---- Handshake messages ---- */
+
+/* An initiation whose macs are right. */
+static inline void
+make_initiation(BYTE *message, const BYTE *mac1_key, const BYTE *cookie, uint32_t number)
+{
+    memset(message, 0, TUNRING_WIREGUARD_MESSAGE);
+    message[0] = 1;
+    memcpy(message + 8, &number, sizeof(number));
+    CHECK(tunring_hashes_mac(hashes, mac1_key, 32, message, TUNRING_WIREGUARD_MESSAGE - 32,
+                             message + TUNRING_WIREGUARD_MESSAGE - 32));
+    if (cookie)
+        CHECK(tunring_hashes_mac(hashes, cookie, 16, message, TUNRING_WIREGUARD_MESSAGE - 16,
+                                 message + TUNRING_WIREGUARD_MESSAGE - 16));
+}
+
 /* ---- Packets ---- */
 
 /* From 10.0.0.`from` to 10.0.0.`to`, with a number. */
