@@ -145,6 +145,9 @@ DWORD tunring_opener_new(tunring_aead *library, tunring_aead_algorithm algorithm
 /* As tunring_sealer_close() and tunring_sealer_free(). */
 void tunring_opener_close(tunring_opener *opener);
 void tunring_opener_free(tunring_opener *opener);
+/* Datagrams with a counter past `last` are rejected before anything of them is looked at; at first it is the last that
+ * Sealers use. May be called at any time; calls in flight may see the old one. */
+void tunring_opener_set_last_counter(tunring_opener *opener, uint64_t last);
 /* May be called at any time. */
 void tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *counts);
 /* True for a datagram that begins with the opener's header; for any if it has none. May be called at any time. */

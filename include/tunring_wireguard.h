@@ -76,7 +76,7 @@ DWORD tunring_wireguard_set_mtu(tunring_wireguard *device, uint32_t mtu);
 
 typedef struct tunring_wireguard_limits
 {
-    uint64_t rekey_messages, reject_messages; /* of one key: a new handshake is wanted; none are sent any more */
+    uint64_t rekey_messages, reject_messages; /* of one key: a new handshake is wanted; no more are sent or opened */
     int64_t rekey_after, reject_after;        /* the same by its age */
     int64_t rekey_on_receive;                 /* a new handshake is wanted when data arrives at this age */
 } tunring_wireguard_limits;
@@ -94,7 +94,7 @@ typedef struct tunring_wireguard_figures
     uint64_t malformed;          /* datagrams that are not a message, and data that is not a whole IP packet */
     uint64_t unknown_index;      /* messages for an index that nobody has */
     uint64_t expired;            /* data messages under a key that is too old */
-    uint64_t rejected, replayed; /* data messages that were not authentic, or not new */
+    uint64_t rejected, replayed; /* data messages that were not authentic or past a key's last, or not new */
     uint64_t wrong_source;       /* packets from a source that their peer is not allowed */
     uint64_t undelivered;        /* packets that the session had no room for */
     uint64_t no_peer;            /* packets to a destination that no peer is allowed, or too long */

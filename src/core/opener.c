@@ -14,6 +14,7 @@ struct tunring_opener
     aead_key key;
     aead_format format;
     bool strip_padding;
+    _Atomic uint64_t last_counter; /* that is opened */
     _Atomic uint64_t rejected, replayed, foreign;
     os_mutex lock; /* guards the window */
     replay_window window;
@@ -35,12 +36,22 @@ tunring_opener_new(tunring_aead *library, tunring_aead_algorithm algorithm, cons
     }
     aead_format_set(&opener->format, format);
     opener->strip_padding = strip_padding;
+    atomic_init(&opener->last_counter, TUNRING_AEAD_LAST_COUNTER);
     os_mutex_init(&opener->lock);
     opener->window.size = window;
     opener->window.words = words;
     opener->window.bits = (uint64_t *)(opener + 1);
     *result = opener;
     return ERROR_SUCCESS;
+}
+
+void
+tunring_opener_set_last_counter(tunring_opener *opener, uint64_t last)
+{
+    if (last > TUNRING_AEAD_LAST_COUNTER)
+        last = TUNRING_AEAD_LAST_COUNTER;
+    if (atomic_load_explicit(&opener->last_counter, memory_order_relaxed) != last)
+        atomic_store_explicit(&opener->last_counter, last, memory_order_relaxed);
 }
 
 void
@@ -86,15 +97,15 @@ counter_of(const aead_format *format, const BYTE *text)
     return counter_read(text - TUNRING_AEAD_COUNTER, format->big_endian);
 }
 
-/* Describes the ciphertext, and lets the datagram be its text. False if there is none, or a counter that no sealer
- * uses. */
+/* Describes the ciphertext, and lets the datagram be its text. False if there is none, or its counter is past the
+ * last. */
 static inline bool
-describe(const aead_format *format, tunring_datagram *datagram, aead_message *message)
+describe(const aead_format *format, uint64_t last_counter, tunring_datagram *datagram, aead_message *message)
 {
     if (datagram->length < format->overhead)
         return false;
     BYTE *text = datagram->data + format->header_size + TUNRING_AEAD_COUNTER;
-    if (counter_of(format, text) > TUNRING_AEAD_LAST_COUNTER)
+    if (counter_of(format, text) > last_counter)
         return false;
     const uint32_t length = datagram->length - format->overhead;
     memcpy(message->nonce, format->nonce, sizeof(format->nonce));
@@ -123,13 +134,14 @@ static uint32_t
 gather(const tunring_opener *opener, tunring_datagram *datagrams, uint32_t count, bool chosen, aead_message *messages,
        uint32_t *which)
 {
+    const uint64_t last_counter = atomic_load_explicit(&opener->last_counter, memory_order_relaxed);
     uint32_t gathered = 0;
     for (uint32_t i = 0; i < count; i++)
     {
         tunring_datagram *datagram = &datagrams[i];
         if (!chosen && !takes(&opener->format, datagram->data, datagram->length))
             datagram->result = TUNRING_FOREIGN;
-        else if (!describe(&opener->format, datagram, &messages[gathered]))
+        else if (!describe(&opener->format, last_counter, datagram, &messages[gathered]))
             reject(datagram);
         else
             which[gathered++] = i;

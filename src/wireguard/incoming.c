@@ -147,6 +147,7 @@ open_run(incoming *self, tunring_wireguard_peer *peer, keypair *keys, uint32_t f
         add(&counts->expired, count);
         return;
     }
+    tunring_opener_set_last_counter(keys->opener, self->limits.reject_messages - 1);
     uint32_t opened;
     if (tunring_open(keys->opener, &self->datagrams[first], count, &opened) != ERROR_SUCCESS)
         return;

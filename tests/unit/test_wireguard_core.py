@@ -222,6 +222,25 @@ def test_the_window_has_8128_counters(joined: Joined) -> None:
     joined.right.counted("replayed", 1)
 
 
+def test_a_key_s_last_counters_are_refused_before_they_move_the_window(joined: Joined) -> None:
+    sent, _ = joined.install()
+    to, index, packet = joined.right.socket.address, joined.indices[1], ipv4(LEFT, RIGHT)
+    reject_after = 2**64 - 2**13 - 1
+    late = [data_message(sent, index, counter, packet) for counter in (reject_after, reject_after + 1, 2**64 - 2)]
+    joined.left.socket.send(late, to)
+    joined.right.counted("rejected", len(late))
+    joined.left.socket.send([data_message(sent, index, 100, packet)], to)
+    joined.left.socket.send([data_message(sent, index, reject_after - 1, packet)], to)
+    assert joined.right.receive(2) == [packet, packet]
+    joined.right.device.set_limits(reject_messages=9)
+    joined.to_left.wipe_keys()
+    sent, _ = joined.install()
+    index = joined.indices[1]
+    joined.left.socket.send([data_message(sent, index, counter, packet) for counter in (9, 8)], to)
+    assert joined.right.receive() == [packet]
+    joined.right.counted("rejected", len(late) + 1)
+
+
 def test_a_peer_sends_only_from_its_networks(joined: Joined) -> None:
     joined.install()
     allowed = ipv4(LEFT, RIGHT)
