@@ -413,6 +413,13 @@ HANDLE tunring_socket_room_event(const tunring_socket *socket);
 /* The system's own number of the error by which the last tunring_receive() failed, or 0. May be called at any time. */
 int tunring_socket_receive_error(const tunring_socket *socket);
 
+/* Datagrams that the system has accepted. */
+typedef struct tunring_accepted
+{
+    uint32_t count;
+    uint64_t bytes;
+} tunring_accepted;
+
 /* Datagrams to send, in order. */
 typedef struct tunring_sending
 {
@@ -422,6 +429,8 @@ typedef struct tunring_sending
     const uint32_t *index; /* each packet's endpoint; NULL: the first one's for all */
     const uint8_t *ecn;    /* each packet's, 0 to 3; NULL: `all_ecn` */
     uint8_t all_ecn;
+    uint8_t dscp;               /* of all, 0 to 63; Windows, where programs may not set it, sends 0 */
+    tunring_accepted *accepted; /* counted up; NULL: the caller doesn't ask */
 } tunring_sending;
 
 /* Sends datagrams. *done counts those that are dealt with: accepted by the system, or refused by it and counted. When

@@ -202,6 +202,9 @@ cdef extern from "tunring.h" nogil:
         bint ipv6
         bint runs
         uint32_t max_chunks
+    ctypedef struct tunring_accepted:
+        uint32_t count
+        uint64_t bytes
     ctypedef struct tunring_sending:
         const tunring_packet *packets
         uint32_t count
@@ -209,6 +212,8 @@ cdef extern from "tunring.h" nogil:
         const uint32_t *index
         const uint8_t *ecn
         uint8_t all_ecn
+        uint8_t dscp
+        tunring_accepted *accepted
     ctypedef struct tunring_socket_stats:
         uint64_t host_dropped
         bint runs

@@ -98,7 +98,7 @@ typedef struct tunring_wireguard_figures
     uint64_t wrong_source;       /* packets from a source that their peer is not allowed */
     uint64_t undelivered;        /* packets that the session had no room for */
     uint64_t no_peer;            /* packets to a destination that no peer is allowed, or too long */
-    uint64_t unsent;             /* datagrams that the socket had no room for, or without a socket */
+    uint64_t unsent;             /* datagrams that the system had no room for or refused, or without a socket */
     uint64_t staged_dropped;     /* packets that waited for a key and had to give way */
     uint64_t staged_bytes;       /* waiting now */
     uint64_t wrong_mac;          /* handshake messages whose mac1 was wrong, or without an identity */

@@ -32,11 +32,11 @@ address(const uint8_t *host, bool ipv4)
 }
 
 static uint32_t
-write_ipv4(BYTE *at, uint32_t payload, uint8_t ecn)
+write_ipv4(BYTE *at, uint32_t payload, uint8_t ds)
 {
     memset(at, 0, IPV4_HEADER - 8);
     at[0] = 0x45;
-    at[1] = ecn;
+    at[1] = ds;
     packet_put16(at + 2, IPV4_HEADER + payload);
     at[6] = DONT_FRAGMENT;
     at[8] = LIFETIME;
@@ -45,11 +45,11 @@ write_ipv4(BYTE *at, uint32_t payload, uint8_t ecn)
 }
 
 static uint32_t
-write_ipv6(BYTE *at, uint32_t payload, uint8_t ecn)
+write_ipv6(BYTE *at, uint32_t payload, uint8_t ds)
 {
     memset(at, 0, 8);
-    at[0] = 0x60;
-    at[1] = (BYTE)(ecn << 4);
+    at[0] = (BYTE)(0x60 | ds >> 4);
+    at[1] = (BYTE)(ds << 4);
     packet_put16(at + 4, payload);
     at[6] = IP_PROTOCOL_UDP;
     at[7] = LIFETIME;
@@ -57,10 +57,10 @@ write_ipv6(BYTE *at, uint32_t payload, uint8_t ecn)
 }
 
 static uint32_t
-write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ecn, const BYTE *data, uint32_t length)
+write_headers(BYTE *at, end from, end to, bool ipv4, uint8_t ds, const BYTE *data, uint32_t length)
 {
     const uint32_t payload = UDP_HEADER + length;
-    const uint32_t before = ipv4 ? write_ipv4(at, payload, ecn) : write_ipv6(at, payload, ecn);
+    const uint32_t before = ipv4 ? write_ipv4(at, payload, ds) : write_ipv6(at, payload, ds);
     const uint32_t size = ipv4 ? 4 : 16;
     BYTE *addresses = at + before - 2 * size;
     BYTE *udp = at + before;
@@ -139,7 +139,8 @@ sent_headers(void *context, uint32_t index, const BYTE *data, uint32_t length, B
     const tunring_endpoint *peer = self->run->to;
     (void)index;
     const end here = own_end(self->socket, peer, self->run->from_local);
-    return write_headers(at, here, peer_end(peer), tunring_endpoint_is_ipv4(peer->host), self->run->ecn, data, length);
+    const uint8_t ds = (uint8_t)(self->run->dscp << 2 | self->run->ecn);
+    return write_headers(at, here, peer_end(peer), tunring_endpoint_is_ipv4(peer->host), ds, data, length);
 }
 
 void

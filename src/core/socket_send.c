@@ -90,6 +90,7 @@ plan_run(tunring_socket *self, const tunring_sending *what, uint32_t first)
                    .count = 1,
                    .to = to,
                    .ecn = ecn,
+                   .dscp = what->dscp,
                    .from_local = tunring_endpoint_has_local(to) && !refusal.no_source};
     if (!atomic_load_explicit(&self->runs, memory_order_relaxed) || segment == 0 ||
         (refusal.segment && segment >= refusal.segment))
@@ -155,7 +156,7 @@ stamp(const tunring_socket *self)
 }
 
 static void
-count_sent(tunring_socket *self, const udp_run *run, int64_t time)
+count_sent(tunring_socket *self, const tunring_sending *what, const udp_run *run, int64_t time)
 {
     if (time)
         socket_capture_sent(self, run, time);
@@ -166,14 +167,19 @@ count_sent(tunring_socket *self, const udp_run *run, int64_t time)
     count_add(&self->source.counts.sent_bytes, bytes);
     if (run->count > 1)
         count_add(&self->runs_sent, 1);
+    if (what->accepted)
+    {
+        what->accepted->count += run->count;
+        what->accepted->bytes += bytes;
+    }
 }
 
 static outcome
-judge(tunring_socket *self, const udp_run *run, int error, int64_t time)
+judge(tunring_socket *self, const tunring_sending *what, const udp_run *run, int error, int64_t time)
 {
     if (!error)
     {
-        count_sent(self, run, time);
+        count_sent(self, what, run, time);
         return ACCEPTED;
     }
     if (udp_would_block(error))
@@ -187,7 +193,7 @@ judge(tunring_socket *self, const udp_run *run, int error, int64_t time)
 
 /* The run was refused as a whole: each of its datagrams is judged by itself. *done counts those that are dealt with. */
 static outcome
-send_singly(tunring_socket *self, const udp_run *run, int refusal, uint32_t *done)
+send_singly(tunring_socket *self, const tunring_sending *what, const udp_run *run, int refusal, uint32_t *done)
 {
     bool all_accepted = true;
     for (uint32_t i = 0; i < run->count; i++)
@@ -196,7 +202,7 @@ send_singly(tunring_socket *self, const udp_run *run, int refusal, uint32_t *don
         single.packets = &run->packets[i];
         single.count = 1;
         const int64_t time = stamp(self);
-        const outcome result = judge(self, &single, attempt(self, &single), time);
+        const outcome result = judge(self, what, &single, attempt(self, &single), time);
         if (result == FULL)
             return FULL;
         all_accepted &= result == ACCEPTED;
@@ -219,8 +225,8 @@ send_run(tunring_socket *self, const tunring_sending *what, uint32_t *done)
     const int64_t time = stamp(self);
     const int error = attempt(self, &run);
     if (run.count > 1 && error && udp_run_refused(error))
-        return send_singly(self, &run, error, done);
-    const outcome result = judge(self, &run, error, time);
+        return send_singly(self, what, &run, error, done);
+    const outcome result = judge(self, what, &run, error, time);
     if (result != FULL)
         *done += run.count;
     return result;

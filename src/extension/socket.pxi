@@ -183,6 +183,8 @@ cdef class _UdpSocket(_Source):
         call.what.index = where.index.values if where.index is not None else NULL
         call.what.ecn = where.ecn.each
         call.what.all_ecn = where.ecn.all
+        call.what.dscp = 0
+        call.what.accepted = NULL
         call.done = packets.sent
         # `packets` and `where` hold the memory, `self` the socket.
         try:

@@ -43,7 +43,8 @@ typedef struct udp_run
     const tunring_packet *packets;
     uint32_t count;
     const tunring_endpoint *to;
-    uint8_t ecn;
+    uint8_t ecn;     /* 0 to 3 */
+    uint8_t dscp;    /* 0 to 63; not on Windows */
     bool from_local; /* leave from `to`'s local address */
 } udp_run;
 

@@ -116,9 +116,9 @@ add_source(struct msghdr *message, const tunring_endpoint *to, bool ipv6)
 }
 
 static void
-add_ecn(struct msghdr *message, const udp_run *run, bool ipv6)
+add_ds(struct msghdr *message, const udp_run *run, bool ipv6)
 {
-    const int value = run->ecn;
+    const int value = run->dscp << 2 | run->ecn;
     if (ipv6 && !tunring_endpoint_is_ipv4(run->to->host))
         add_control(message, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value));
     else
@@ -163,8 +163,8 @@ udp_send(udp_handle socket, bool ipv6, const udp_run *run)
     }
     if (run->from_local)
         add_source(&message, run->to, ipv6);
-    if (run->ecn)
-        add_ecn(&message, run, ipv6);
+    if (run->ecn || run->dscp)
+        add_ds(&message, run, ipv6);
     if (message.msg_controllen == 0)
         message.msg_control = NULL;
     return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? errno : 0;

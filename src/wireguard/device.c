@@ -223,25 +223,28 @@ tunring_wireguard_set_socket(tunring_wireguard *device, tunring_socket *socket)
     return ERROR_SUCCESS;
 }
 
-static uint32_t
+static tunring_accepted
 send_waiting(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait)
 {
-    uint32_t done = 0;
+    tunring_accepted accepted = {0};
+    tunring_sending all = *what;
+    all.accepted = &accepted;
+    uint32_t done;
     if (socket)
-        tunring_socket_send(socket, what, wait, &done);
-    if (done < what->count)
-        atomic_fetch_add_explicit(&device->counts.unsent, what->count - done, memory_order_relaxed);
-    return done;
+        tunring_socket_send(socket, &all, wait, &done);
+    if (accepted.count < what->count)
+        atomic_fetch_add_explicit(&device->counts.unsent, what->count - accepted.count, memory_order_relaxed);
+    return accepted;
 }
 
-uint32_t
+tunring_accepted
 device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
 {
     const tunring_wait wait = {.deadline = os_deadline(SEND_PATIENCE), .interrupt = device->stop.wait};
     return send_waiting(device, socket, what, &wait);
 }
 
-uint32_t
+tunring_accepted
 device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
 {
     return send_waiting(device, socket, what, NULL);
@@ -254,9 +257,9 @@ tunring_wireguard_send_to(tunring_wireguard *device, const BYTE *data, uint32_t 
     if (!device_enter(device))
         return ERROR_HANDLE_EOF;
     const tunring_packet packet = {.data = data, .length = size};
-    const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = to, .all_ecn = HANDSHAKE_DS};
+    const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = to, .dscp = HANDSHAKE_DSCP};
     tunring_socket *socket = device_socket(device);
-    *sent = device_send(device, socket, &what) == 1;
+    *sent = device_send(device, socket, &what).count == 1;
     device_put_socket(socket);
     device_leave(device);
     return ERROR_SUCCESS;

@@ -17,8 +17,8 @@
 #include "wireguard/index.h"
 
 #define NANOSECONDS INT64_C(1000000000)
-/* The DS byte of handshake messages: AF41, not capable of ECN. */
-#define HANDSHAKE_DS 0x88
+/* AF41, of handshake messages: the DS byte is 0x88, not capable of ECN. */
+#define HANDSHAKE_DSCP 0x22
 
 typedef struct gate gate;
 typedef struct transmitter transmitter;
@@ -157,11 +157,10 @@ void device_put_socket(tunring_socket *socket);
 
 tunring_wireguard_limits device_limits(tunring_wireguard *device);
 
-/* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns how many the system took or
- * refused. */
-uint32_t device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
+/* Sends datagrams of one kind to one endpoint; waits for room, not for long. Returns what the system accepted. */
+tunring_accepted device_send(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
 /* The same without a wait, for the incoming loop: while it waited, everything that comes would be lost. */
-uint32_t device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
+tunring_accepted device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what);
 
 /* ---- incoming.c ---- */
 

@@ -251,7 +251,7 @@ handshake(gate *self, tunring_socket *socket, const BYTE *data, uint32_t length,
     os_mutex_unlock(&self->lock);
     aead_leave();
     const tunring_packet packet = {.data = reply, .length = sizeof(reply)};
-    const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = from, .all_ecn = HANDSHAKE_DS};
+    const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = from, .dscp = HANDSHAKE_DSCP};
     device_counts *counts = &self->device->counts;
     if (result == LET_THROUGH)
         pass(self, data, length, peer, from);
@@ -259,7 +259,7 @@ handshake(gate *self, tunring_socket *socket, const BYTE *data, uint32_t length,
         count(&counts->wrong_mac);
     else if (result == TOO_MANY)
         count(&counts->limited);
-    else if (device_send_now(self->device, socket, &what) == 1)
+    else if (device_send_now(self->device, socket, &what).count)
         count(&counts->cookies_sent);
 }
 

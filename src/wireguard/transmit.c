@@ -68,7 +68,7 @@ seal(transmitter *self, const keypair *keys, const tunring_packet *packets, uint
     return code;
 }
 
-/* Sends what was sealed. Returns the bytes that are dealt with. */
+/* Sends what was sealed. Returns the bytes that the system accepted. */
 static uint64_t
 send_sealed(tunring_wireguard *device, transmitter *self, tunring_socket *socket, const tunring_endpoint *to,
             const tunring_packet *packets, uint32_t count)
@@ -79,11 +79,7 @@ send_sealed(tunring_wireguard *device, transmitter *self, tunring_socket *socket
         self->ecn[i] = packets[i].length ? packet_outer_ecn(packets[i].data) : 0;
     }
     const tunring_sending what = {.packets = self->datagrams, .count = count, .endpoints = to, .ecn = self->ecn};
-    const uint32_t done = device_send(device, socket, &what);
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < done; i++)
-        bytes += self->datagrams[i].length;
-    return bytes;
+    return device_send(device, socket, &what).bytes;
 }
 
 /* True if a new handshake is due. */

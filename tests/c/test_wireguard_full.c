@@ -7,8 +7,9 @@
 
 /* ---- The uplink ---- */
 
-/* The system has no room for what goes to this port; 0: for everything it has. */
+/* What goes to this port fails, by this error; EAGAIN: the system has no room. */
 static _Atomic uint32_t full_port;
+static _Atomic int send_error = EAGAIN;
 
 ssize_t __real_sendmsg(int socket, const struct msghdr *message, int flags);
 ssize_t __wrap_sendmsg(int socket, const struct msghdr *message, int flags);
@@ -19,7 +20,7 @@ __wrap_sendmsg(int socket, const struct msghdr *message, int flags)
     const struct sockaddr_in *to = message->msg_name;
     if (atomic_load(&full_port) && ntohs(to->sin_port) == atomic_load(&full_port))
     {
-        errno = EAGAIN;
+        errno = atomic_load(&send_error);
         return -1;
     }
     return __real_sendmsg(socket, message, flags);
@@ -125,11 +126,43 @@ test_staged(void)
     close_station(&there);
 }
 
+/* A message that the system refuses is not sent. */
+static void
+test_refused(void)
+{
+    const BYTE message[TUNRING_WIREGUARD_MESSAGE] = {1};
+    bool sent;
+    station here, there;
+    open_station(&here);
+    open_station(&there);
+    tunring_wireguard_peer *to_there = add_peer(&here, 2);
+    CHECK_EQUAL(tunring_wireguard_peer_set_endpoint(to_there, &there.address), ERROR_SUCCESS);
+    atomic_store(&send_error, EINVAL);
+    atomic_store(&full_port, there.address.port);
+    sent = true;
+    CHECK_EQUAL(tunring_wireguard_send_to(here.device, message, sizeof(message), &there.address, &sent), ERROR_SUCCESS);
+    CHECK(!sent);
+    sent = true;
+    CHECK_EQUAL(tunring_wireguard_peer_send(to_there, message, sizeof(message), &sent), ERROR_SUCCESS);
+    CHECK(!sent);
+    CHECK_EQUAL(figures_of(&here).unsent, 2);
+    atomic_store(&full_port, 0);
+    CHECK_EQUAL(tunring_wireguard_peer_send(to_there, message, sizeof(message), &sent), ERROR_SUCCESS);
+    CHECK(sent);
+    tunring_wireguard_status status;
+    tunring_wireguard_peer_status(to_there, &status);
+    CHECK_EQUAL(status.sent_bytes, sizeof(message));
+    tunring_wireguard_peer_drop(to_there);
+    close_station(&here);
+    close_station(&there);
+}
+
 int
 main(void)
 {
     load_all();
     test_cookies();
     test_staged();
+    test_refused();
     return 0;
 }

@@ -6,7 +6,9 @@ import gc
 import hashlib
 import os
 import pickle
+import socket
 import struct
+import sys
 import threading
 import time
 import weakref
@@ -279,6 +281,38 @@ def test_congestion_is_carried_inwards_and_not_outwards(joined: Joined) -> None:
     assert [packet[1] for packet in got] == [0xB8, 0xBB, 0xBB]
     for packet in got:
         assert sum(struct.unpack(">10H", packet[:20])) % 0xFFFF == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets programs set and see the whole DS byte")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_handshakes_have_a_ds_byte_and_data_has_only_ecn(joined: Joined, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if ":" in host else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+    try:
+        udp = tunring.UdpSocket.bind((host, 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with udp, socket.socket(family, socket.SOCK_DGRAM) as far:
+        far.bind((host, 0))
+        far.settimeout(10)
+        far.setsockopt(*option, 1)
+
+        def ds() -> tuple[int, int]:
+            """The type of the next message, and its DS byte; none is sent as 0."""
+            data, controls, _, _ = far.recvmsg(2000, 100)
+            return data[0], next((value[0] for *_, value in controls), 0)
+
+        joined.install()
+        joined.left.device.set_socket(udp)
+        joined.to_right.endpoint = far.getsockname()[:2]
+        assert joined.to_right.send_handshake(b"\1" + bytes(147))
+        assert ds() == (1, 0x88)
+        assert joined.left.device.send_to(b"\2" + bytes(91), far.getsockname()[:2])
+        assert ds() == (2, 0x88)
+        joined.left.host.send([ipv4(LEFT, RIGHT, tos=0xB8), ipv4(LEFT, RIGHT, tos=0xBA)])
+        assert [ds(), ds()] == [(4, 0), (4, 2)]
+        assert joined.to_right.send_keepalive()
+        assert ds() == (4, 0)
 
 
 def test_padding_stops_at_the_mtu(joined: Joined) -> None:
