@@ -15,7 +15,7 @@
 #define TUNRING_WIREGUARD_KEY 32u
 /* The largest handshake message, an initiation. */
 #define TUNRING_WIREGUARD_MESSAGE 148u
-/* Messages that wait to be taken; and packets of a peer that wait for a key, and bytes of all peers' together. */
+/* Messages that wait to be taken; and packets of a peer that wait for a key, and the memory of all peers' together. */
 #define TUNRING_WIREGUARD_QUEUE 1024u
 #define TUNRING_WIREGUARD_STAGED 128u
 #define TUNRING_WIREGUARD_STAGED_BYTES (64u << 20)
@@ -100,7 +100,7 @@ typedef struct tunring_wireguard_figures
     uint64_t no_peer;            /* packets to a destination that no peer is allowed, or too long */
     uint64_t unsent;             /* datagrams that the system had no room for or refused, or without a socket */
     uint64_t staged_dropped;     /* packets that waited for a key and had to give way */
-    uint64_t staged_bytes;       /* waiting now */
+    uint64_t staged_bytes;       /* of memory that those waiting now take */
     uint64_t wrong_mac;          /* handshake messages whose mac1 was wrong, or without an identity */
     uint64_t cookies_sent;       /* to those without mac2 under load */
     uint64_t limited;            /* of sources that sent too many under load */

@@ -7,10 +7,22 @@
 
 #include <stdlib.h>
 
+/* What allocators take for each allocation, and a multiple of which they give. */
+#define ALLOCATION_OVERHEAD 8u
+#define ALLOCATION_STEP 16u
+
+/* Memory that a packet takes while it waits, which for the smallest ones is more than they are long. */
+static uint32_t
+staged_size(uint32_t length)
+{
+    const uint32_t bytes = (uint32_t)sizeof(staged_packet) + length + ALLOCATION_OVERHEAD;
+    return (bytes + ALLOCATION_STEP - 1) / ALLOCATION_STEP * ALLOCATION_STEP;
+}
+
 static void
 free_one(tunring_wireguard *device, staged_packet *packet)
 {
-    atomic_fetch_sub_explicit(&device->counts.staged_bytes, packet->length, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&device->counts.staged_bytes, staged_size(packet->length), memory_order_relaxed);
     free(packet);
 }
 
@@ -27,13 +39,14 @@ drop_oldest(tunring_wireguard_peer *peer)
     return true;
 }
 
-/* Counts the bytes in, unless that is too much together. A peer's only packet has room of its own if it is of ordinary
- * size: peers that nobody answers for must not take the room of one that was merely idle. */
+/* Counts the packet's memory in, unless that is too much together. A peer's only packet has room of its own if it is of
+ * ordinary size: peers that nobody answers for must not take the room of one that was merely idle. */
 static bool
-take_room(tunring_wireguard_peer *peer, uint32_t bytes)
+take_room(tunring_wireguard_peer *peer, uint32_t length)
 {
+    const uint32_t bytes = staged_size(length);
     _Atomic uint64_t *total = &peer->device->counts.staged_bytes;
-    const bool assured = !peer->staged_count && bytes <= TUNRING_WIREGUARD_STAGED_ASSURED;
+    const bool assured = !peer->staged_count && length <= TUNRING_WIREGUARD_STAGED_ASSURED;
     const uint64_t before = atomic_fetch_add_explicit(total, bytes, memory_order_relaxed);
     if (assured || before + bytes <= TUNRING_WIREGUARD_STAGED_BYTES)
         return true;
@@ -53,7 +66,7 @@ stage_one(tunring_wireguard_peer *peer, const tunring_packet *packet)
     staged_packet *copy = malloc(sizeof(*copy) + packet->length);
     if (!copy)
     {
-        atomic_fetch_sub_explicit(&device->counts.staged_bytes, packet->length, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&device->counts.staged_bytes, staged_size(packet->length), memory_order_relaxed);
         return false;
     }
     copy->length = packet->length;

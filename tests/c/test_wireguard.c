@@ -177,6 +177,7 @@ static void
 test_staging(void)
 {
     static BYTE bytes[1400];
+    const uint64_t each = 1424; /* with its length and the allocator's word, in steps of 16 */
     station here;
     tunring_wireguard_peer *peers[100];
     open_station(&here);
@@ -190,12 +191,17 @@ test_staging(void)
             send_packets(here.host, &packet, 1);
         }
     AWAIT(&here, staged_dropped, 100 * (200 - TUNRING_WIREGUARD_STAGED));
-    AWAIT(&here, staged_bytes, 100 * TUNRING_WIREGUARD_STAGED * sizeof(bytes));
+    AWAIT(&here, staged_bytes, 100 * TUNRING_WIREGUARD_STAGED * each);
     CHECK_EQUAL(tunring_wireguard_peer_drop_staged(peers[0]), ERROR_SUCCESS);
-    AWAIT(&here, staged_bytes, 99 * TUNRING_WIREGUARD_STAGED * sizeof(bytes));
+    AWAIT(&here, staged_bytes, 99 * TUNRING_WIREGUARD_STAGED * each);
     for (int i = 0; i < 50; i++)
         tunring_wireguard_peer_remove(peers[i]);
-    AWAIT(&here, staged_bytes, 50 * TUNRING_WIREGUARD_STAGED * sizeof(bytes));
+    AWAIT(&here, staged_bytes, 50 * TUNRING_WIREGUARD_STAGED * each);
+    /* A packet of 20 bytes takes more memory than that. */
+    make_ipv4(bytes, 20, 1, 10 + 99, 0);
+    CHECK_EQUAL(tunring_wireguard_peer_drop_staged(peers[99]), ERROR_SUCCESS);
+    send_packets(here.host, &(tunring_packet){bytes, 20}, 1);
+    AWAIT(&here, staged_bytes, 49 * TUNRING_WIREGUARD_STAGED * each + 32);
     close_station(&here); /* the device outlives it, for the peers */
     for (int i = 0; i < 100; i++)
     {
