@@ -33,8 +33,9 @@ typedef struct keypair
     tunring_sealer *sealer;
     tunring_opener *opener;
     int64_t born;
+    uint64_t generation; /* the peer's keypairs are numbered from 1 on; under its lock until it is in use */
     bool initiator;
-    _Atomic bool asked; /* for a new handshake, as data came late in its life */
+    bool asked; /* for a new handshake, as data came late in its life; under the peer's lock */
 } keypair;
 
 /* ---- Peers ---- */
@@ -73,6 +74,9 @@ struct tunring_wireguard_peer
     os_mutex lock; /* guards what follows */
     bool removed;
     tunring_endpoint endpoint; /* port 0: none */
+    uint64_t last_generation;  /* of a keypair */
+    /* The newest data that the endpoint followed: its keypair's generation, 0 before any, and its counter. */
+    uint64_t followed_generation, followed_counter;
     keypair *previous, *current, *upcoming;
     staged_packet *staged[TUNRING_WIREGUARD_STAGED]; /* a ring */
     uint32_t staged_first;
@@ -187,6 +191,8 @@ bool keypair_may_send(const keypair *self, const tunring_wireguard_limits *limit
 bool keypair_may_receive(const keypair *self, const tunring_wireguard_limits *limits, int64_t now);
 /* Takes every keypair from a peer. Both locks are held. */
 void peer_forget_keys(tunring_wireguard_peer *peer);
+/* Authentic data came. If that is late in the life of the current key, its initiator wants a new handshake, once. */
+void peer_refresh_key(tunring_wireguard_peer *peer, const tunring_wireguard_limits *limits, int64_t now);
 /* Authentic data came under the keypair: if it was to come, it is the current one from now on. True if it was. */
 bool peer_confirm(tunring_wireguard_peer *peer, keypair *self);
 /* Sends what is staged, if there is a key for it. */
@@ -216,8 +222,10 @@ bool peer_enter(tunring_wireguard_peer *peer);
 void peer_note_sent(tunring_wireguard_peer *peer, int64_t now, bool data);
 void peer_count_sent(tunring_wireguard_peer *peer, uint64_t bytes);
 void peer_note_received(tunring_wireguard_peer *peer, int64_t now, uint64_t bytes, bool data);
-/* The endpoint follows authentic data. */
+/* The endpoint follows an authentic handshake message. */
 void peer_roam(tunring_wireguard_peer *peer, const tunring_endpoint *to);
+/* The endpoint follows authentic data, unless it has followed newer data before. */
+void peer_follow(tunring_wireguard_peer *peer, const keypair *keys, uint64_t counter, const tunring_endpoint *to);
 /* Has TUNRING_WIREGUARD_WANT_HANDSHAKE noted, at most once a second. */
 void peer_want_handshake(tunring_wireguard_peer *peer, int64_t now);
 

@@ -127,15 +127,15 @@ static void
 believe(incoming *self, tunring_wireguard_peer *peer, keypair *keys, const findings *found)
 {
     peer_note_received(peer, self->now, found->bytes, found->data != 0);
-    peer_roam(peer, &found->where->from);
+    peer_follow(peer, keys, found->newest, &found->where->from);
     if (peer_confirm(peer, keys))
     {
         queue_flag(peer, TUNRING_WIREGUARD_CONFIRMED);
         outgoing_flush(peer);
     }
-    if (keys->initiator && self->now - keys->born >= self->limits.rekey_on_receive &&
-        !atomic_exchange(&keys->asked, true))
-        peer_want_handshake(peer, self->now);
+    /* The current key is no older than this one. */
+    if (self->now - keys->born >= self->limits.rekey_on_receive)
+        peer_refresh_key(peer, &self->limits, self->now);
 }
 
 static void

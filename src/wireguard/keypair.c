@@ -148,6 +148,19 @@ peer_confirm(tunring_wireguard_peer *peer, keypair *self)
     return still;
 }
 
+void
+peer_refresh_key(tunring_wireguard_peer *peer, const tunring_wireguard_limits *limits, int64_t now)
+{
+    os_mutex_lock(&peer->lock);
+    keypair *keys = peer->current;
+    const bool late = keys && keys->initiator && !keys->asked && now - keys->born >= limits->rekey_on_receive;
+    if (late)
+        keys->asked = true;
+    os_mutex_unlock(&peer->lock);
+    if (late)
+        peer_want_handshake(peer, now);
+}
+
 /* ERROR_NOT_FOUND if the handshake's index is gone. */
 static DWORD
 take_over_index(tunring_wireguard_peer *peer, keypair *fresh)
@@ -163,6 +176,7 @@ take_over_index(tunring_wireguard_peer *peer, keypair *fresh)
         code = ERROR_NOT_FOUND;
     else
     {
+        fresh->generation = ++peer->last_generation;
         use->keypair = fresh;
         rotate_in(peer, fresh);
     }

@@ -174,12 +174,44 @@ tunring_wireguard_peer_set_endpoint(tunring_wireguard_peer *peer, const tunring_
     return ERROR_SUCCESS;
 }
 
+/* True if that changes it. The peer's lock is held. */
+static bool
+move_endpoint(tunring_wireguard_peer *peer, const tunring_endpoint *to)
+{
+    const bool moved = !tunring_endpoint_same(&peer->endpoint, to);
+    peer->endpoint = *to;
+    return moved;
+}
+
 void
 peer_roam(tunring_wireguard_peer *peer, const tunring_endpoint *to)
 {
     os_mutex_lock(&peer->lock);
-    const bool moved = !tunring_endpoint_same(&peer->endpoint, to);
-    peer->endpoint = *to;
+    const bool moved = move_endpoint(peer, to);
+    os_mutex_unlock(&peer->lock);
+    if (moved)
+        queue_flag(peer, TUNRING_WIREGUARD_ENDPOINT);
+}
+
+/* The peer's lock is held. */
+static bool
+is_newer(const tunring_wireguard_peer *peer, const keypair *keys, uint64_t counter)
+{
+    return keys->generation > peer->followed_generation ||
+           (keys->generation == peer->followed_generation && counter > peer->followed_counter);
+}
+
+void
+peer_follow(tunring_wireguard_peer *peer, const keypair *keys, uint64_t counter, const tunring_endpoint *to)
+{
+    bool moved = false;
+    os_mutex_lock(&peer->lock);
+    if (is_newer(peer, keys, counter))
+    {
+        peer->followed_generation = keys->generation;
+        peer->followed_counter = counter;
+        moved = move_endpoint(peer, to);
+    }
     os_mutex_unlock(&peer->lock);
     if (moved)
         queue_flag(peer, TUNRING_WIREGUARD_ENDPOINT);

@@ -185,7 +185,26 @@ install_both(tunring_wireguard_peer *left, tunring_wireguard_peer *right, uint8_
     CHECK_EQUAL(tunring_wireguard_peer_install(left, &keys), ERROR_SUCCESS);
 }
 
-/* ---- Handshake messages ---- */
+/* ---- Messages ---- */
+
+#define DATA_OVERHEAD 32u
+
+/* A data message that an implementation with the key would send. Returns its length; packets are not padded. */
+static inline uint32_t
+make_data(BYTE *message, const BYTE *key, uint32_t index, uint64_t counter, const BYTE *packet, uint32_t size)
+{
+    BYTE nonce[12] = {0};
+    memset(message, 0, 16);
+    message[0] = 4;
+    memcpy(message + 4, &index, sizeof(index));
+    memcpy(message + 8, &counter, sizeof(counter));
+    memcpy(nonce + 4, &counter, sizeof(counter));
+    memcpy(message + 16, packet, size);
+    const tunring_aead_text text = {
+        .nonce = nonce, .aad = nonce, .length = size, .data = message + 16, .tag = message + 16 + size};
+    CHECK_EQUAL(tunring_aead_message(aead, TUNRING_CHACHA20_POLY1305, key, false, &text), ERROR_SUCCESS);
+    return size + DATA_OVERHEAD;
+}
 
 /* An initiation whose macs are right. */
 static inline void
