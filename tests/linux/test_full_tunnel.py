@@ -126,6 +126,27 @@ def test_a_socket_that_bypasses(pristine: Namespace, adapter: tunring.Adapter) -
     adapter.close()
 
 
+@pytest.mark.parametrize("number", [0x7FFFFFFF, 0x80000001, 0xFFFFFFFF])
+def test_marks_and_tables_of_32_bits(pristine: Namespace, adapter: tunring.Adapter, number: int) -> None:
+    found = adapter.configure(["10.9.0.2/24", "fd09::2/64"], default=True, mark=number, table=number)
+    assert (found.mark, found.table) == (number, number)
+    assert adapter.configuration().default == (4, 6)
+    assert (way(pristine, ELSEWHERE), way(pristine, ELSEWHERE, f"mark {number}")) == ("tun0", "up0")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with pristine.socket(family, socket.SOCK_DGRAM) as sock:
+            adapter.bypass(sock)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF == number
+    adapter.close()
+
+
+def test_a_mark_that_is_the_tables_number(pristine: Namespace, adapter: tunring.Adapter) -> None:
+    assert adapter.configure(["10.9.0.2/24"], default=True, table=0xFFFFFFFF).mark == 0xFFFFFFFF
+    with pristine.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        adapter.bypass(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF == 0xFFFFFFFF
+    adapter.close()
+
+
 def test_replies_pass_the_reverse_path_filter(pristine: Namespace, adapter: tunring.Adapter) -> None:
     """A peer's answer arrives at the sender although the reverse path filter is strict."""
     for name in ("all", "up0"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunring._extras import import_advice
 from tunring._system.namespace_linux import call_in_network
-from tunring._udp import SO_MARK
+from tunring._udp import SO_MARK, signed_mark
 from tunring._win32 import Win32
 from tunring.errors import AccessDenied, WintunError
 
@@ -49,7 +49,7 @@ def bypass(target: Target, sock: Any, given: Request) -> None:
     """Mark a socket, so that the rules of the default route let its packets pass."""
     assert given.mark is not None
     try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, given.mark)
+        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, signed_mark(given.mark))
     except OSError as error:
         text = f"can't mark a socket to bypass adapter {target.name!r}: "
         if error.errno == errno.EPERM:
