@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import platform
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -149,12 +150,11 @@ def _offloads(wanted: bool | None, name: str) -> bool | None:
 
 def _mangles_runs() -> bool:
     """True if this kernel is known to mangle runs of equal datagrams: Linux 7.0 to 7.1.4."""
-    numbers = platform.release().split("-")[0].split(".")[:3]
-    try:
-        version = tuple(int(number) for number in numbers)
-    except ValueError:
+    # Distributions put their own words directly behind the number, as in "7.0.5+deb14-amd64".
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", platform.release())
+    if _WINDOWS or match is None:
         return False
-    return (7, 0) <= version <= (7, 1, 4)
+    return (7, 0, 0) <= tuple(int(number or 0) for number in match.groups()) <= (7, 1, 4)
 
 
 def _supports(sock: socket.socket, option: int) -> bool:

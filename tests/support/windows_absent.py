@@ -42,6 +42,7 @@ ABSENT = {
     "tests/unit/test_udp.py::test_a_child_has_no_socket": "Windows doesn't fork",
     "tests/unit/test_udp.py::test_readable_when_a_receive_would_return": "poll() takes the read event",
     "tests/unit/test_udp_bad_days_posix.py": "the read event as a descriptor; runs that arrive as such",
+    "tests/unit/test_udp_options_posix.py": "Linux's options, and descriptors that change their owner",
     "tests/unit/test_udp_capture_posix.py": "reads what Wine does not report: ECN bits, and Linux's local addresses",
     "tests/unit/test_wireguard_core.py::test_a_child_process_can_do_nothing": "Windows doesn't fork",
     "tests/unit/test_wireguard_core.py::test_congestion_is_carried_inwards_and_not_outwards": "as Wine reports no ECN",
