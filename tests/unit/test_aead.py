@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tunring import Batch, SessionClosed, testing
@@ -199,13 +200,16 @@ def test_round_trip(algorithm: Algorithm) -> None:
 
 
 def test_datagrams_lie_back_to_back() -> None:
+    """So one system call sends them from one place: see tests/c/test_store.c for more of them than a chunk holds."""
     sealer, _ = pair()
-    datagrams = sealer.seal([bytes(1400)] * 64)
-    addresses = [memoryview(packet).obj is not None for packet in datagrams]
-    assert len(addresses) == 64
-    packed = bytearray(datagrams.nbytes)
-    assert datagrams.pack_into(packed) == len(packed)
-    assert datagrams.tobytes() == [bytes(packed[start : start + 1428]) for start in range(0, len(packed), 1428)]
+    for sizes in ([1400] * 64, list(range(300)), [0] * 100, [65000]):
+        with sealer.seal([bytes(size) for size in sizes]) as datagrams:
+            starts = [np.frombuffer(packet, np.uint8).ctypes.data for packet in datagrams]
+            ends = [start + int(length) for start, length in zip(starts, datagrams.lengths, strict=True)]
+            assert starts[1:] == ends[:-1]
+            packed = bytearray(datagrams.nbytes)
+            assert datagrams.pack_into(packed) == len(packed) == ends[-1] - starts[0]
+            assert b"".join(datagrams.tobytes()) == packed
 
 
 def test_nothing() -> None:
