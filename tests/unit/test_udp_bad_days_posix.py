@@ -7,8 +7,9 @@ import errno
 import os
 import select
 import stat
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import pytest
@@ -206,20 +207,34 @@ def test_opening_a_batch_of_which_something_is_kept(pair: Pair) -> None:
 
 
 def test_sealing_a_batch_that_is_released_meanwhile(pair: Pair) -> None:
+    """Either comes first: all of it is sealed as it was, or nothing. Each delay is a try at their coming together."""
     left, right = pair
     sealer, opener = Sealer("aes-256-gcm", KEY), Opener("aes-256-gcm", KEY, window=8192)
     packets = [b"packet %d" % number + bytes(1200) for number in range(60)]
-    sealed = 0
+    outcomes = []
+    # How long the release waits for the sealing, or that for the release, at most: the last two orders are certain.
+    delays = [*(microseconds / 1e6 for microseconds in range(-100, 101)), -20, 20]
+
+    def release(batch: tunring.Batch, sealed: threading.Event, delay: float) -> None:
+        sealed.wait(max(delay, 0))
+        batch.release()
+
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(200):
+        for delay in delays:
             left.send(packets, right.address)
             batch = right.receive(timeout=10, min_packets=len(packets), linger=10)
-            releasing = pool.submit(batch.release)
+            sealed = threading.Event()
+            releasing = pool.submit(release, batch, sealed, delay)
+            wait([releasing], max(-delay, 0))
             try:
                 with sealer.seal(batch) as datagrams:
                     assert opener.open(datagrams).tobytes() == packets
-                    sealed += 1
+                outcomes.append("sealed")
             except ValueError as error:
                 assert "released" in str(error)
+                outcomes.append("released")
+            sealed.set()
             releasing.result()
+            assert sealer.counter == len(packets) * outcomes.count("sealed")
+    assert outcomes[-2:] == ["released", "sealed"]
     assert right.stats().pinned_packets == 0
