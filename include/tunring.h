@@ -398,12 +398,26 @@ DWORD tunring_reserve_now(tunring_session *session, uint32_t size, tunring_lease
 /* A source of datagrams: tunring_receive() and the rest of what takes a source serve it. */
 typedef struct tunring_socket tunring_socket;
 
+/* An option, as setsockopt() takes it, and its value. */
+typedef struct tunring_socket_option
+{
+    int level;
+    int name;
+    int value;
+} tunring_socket_option;
+
+#define TUNRING_SOCKET_RESTORED 8
+
 typedef struct tunring_socket_options
 {
     uintptr_t handle;    /* bound; a copy of it is taken, and the caller's stays the caller's */
     bool ipv6;           /* of family AF_INET6 */
     bool runs;           /* segmentation offload may be used */
     uint32_t max_chunks; /* of 256 KiB each, for datagrams received and not let go */
+    /* The first `restored_count` are set when the copy is closed, in this order: what they were on a socket that was
+     * taken over, whose owner may have given its own descriptor away by then. */
+    tunring_socket_option restored[TUNRING_SOCKET_RESTORED];
+    uint32_t restored_count;
 } tunring_socket_options;
 
 DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket);

@@ -197,11 +197,18 @@ cdef extern from "tunring.h" nogil:
 
     ctypedef struct tunring_socket:
         pass
+    ctypedef struct tunring_socket_option:
+        int level
+        int name
+        int value
+    const int TUNRING_SOCKET_RESTORED
     ctypedef struct tunring_socket_options:
         uintptr_t handle
         bint ipv6
         bint runs
         uint32_t max_chunks
+        tunring_socket_option *restored
+        uint32_t restored_count
     ctypedef struct tunring_accepted:
         uint32_t count
         uint64_t bytes

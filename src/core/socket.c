@@ -8,6 +8,7 @@
 #include "core/lease.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A system that goes on refusing to receive does not do so for peers: each ICMP error is reported once. */
 #define MAX_ERRORS 100000u
@@ -192,6 +193,11 @@ socket_detach(tunring_source *source)
     /* While Windows watches a socket, nobody can make it block again, as one that was taken over has to. */
     udp_events_watch(&self->events, self->handle, false);
     udp_events_close(&self->events);
+    for (uint32_t i = 0; i < self->restored_count; i++)
+    {
+        const tunring_socket_option *option = &self->restored[i];
+        udp_set_option(self->handle, option->level, option->name, option->value);
+    }
     udp_close(self->handle);
 }
 
@@ -248,6 +254,8 @@ tunring_socket_open(const tunring_socket_options *options, tunring_socket **resu
     look_at_drops(self);
     self->first_drops = atomic_load(&self->last_drops);
     self->ipv6 = options->ipv6;
+    memcpy(self->restored, options->restored, sizeof(self->restored));
+    self->restored_count = options->restored_count;
     atomic_init(&self->runs, options->runs);
     atomic_init(&self->watched, true);
     self->source.read_event = self->events.readable;

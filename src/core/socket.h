@@ -44,6 +44,9 @@ struct tunring_socket
     os_mutex watch_lock;  /* held for one system call; taken after receive_lock, which releases must not wait for */
     _Atomic bool watched; /* the read event reports datagrams in the system: not while no chunk is free */
 
+    tunring_socket_option restored[TUNRING_SOCKET_RESTORED]; /* set when the handle is closed */
+    uint32_t restored_count;
+
     os_mutex receive_lock; /* guards what follows; a system call under it does not wait */
     arena arena;
     socket_leftover leftover;

@@ -68,18 +68,18 @@ cdef class _Destinations:
     def __dealloc__(self):
         PyMem_Free(self.endpoints)
 
-    cdef int add(self, Py_ssize_t i, to, bint ipv6, bint ipv6_only) except -1:
+    cdef int add(self, Py_ssize_t i, to, bint to_ipv4, bint to_ipv6) except -1:
         cdef Endpoint endpoint = _endpoint_of(to)
         cdef bint ipv4 = tunring_endpoint_is_ipv4(endpoint.value.host)
-        if not ipv6 and not ipv4:
+        if not to_ipv6 and not ipv4:
             raise ValueError(f"{endpoint.host} is an IPv6 address, and the socket is of IPv4")
-        if ipv6_only and ipv4:
+        if not to_ipv4 and ipv4:
             raise ValueError(f"{endpoint.host} is an IPv4 address, and the socket is of IPv6 only")
         self.endpoints[i] = endpoint.value
         return 0
 
 
-cdef _Destinations _destinations(to, index, _Ecn ecn, bint ipv6, bint ipv6_only, Py_ssize_t packets):
+cdef _Destinations _destinations(to, index, _Ecn ecn, bint to_ipv4, bint to_ipv6, Py_ssize_t packets):
     cdef _Destinations result = _Destinations()
     cdef list listed
     cdef Py_ssize_t i
@@ -96,7 +96,7 @@ cdef _Destinations _destinations(to, index, _Ecn ecn, bint ipv6, bint ipv6_only,
     if not result.endpoints:
         raise MemoryError()
     for i in range(result.count):
-        result.add(i, listed[i], ipv6, ipv6_only)
+        result.add(i, listed[i], to_ipv4, to_ipv6)
     if index is not None:
         result.index = _sizes(index, "index")
         if result.index.count != packets:
@@ -124,8 +124,8 @@ cdef class _UdpSocket(_Source):
     cdef tunring_socket *socket      # set once: the source is a part of it
     cdef readonly object address
     cdef object options              # tunring._udp.Options: what bind() set, to undo and to report
-    cdef bint ipv6                   # of family AF_INET6
-    cdef bint ipv6_only              # and of no other
+    cdef bint to_ipv4                # the families that it can send to
+    cdef bint to_ipv6
     cdef object __weakref__
 
     def __init__(self):
@@ -135,19 +135,25 @@ cdef class _UdpSocket(_Source):
         raise TypeError("a UdpSocket can't be copied or pickled")
 
     @staticmethod
-    def _open(handle, address, options, bint ipv6, bint ipv6_only, bint runs, unsigned int max_chunks):
+    def _open(handle, address, options, bint to_ipv4, bint to_ipv6, bint runs, unsigned int max_chunks):
         """For :meth:`tunring.UdpSocket.bind`: over a copy of a bound socket's handle."""
         cdef _UdpSocket self = UdpSocket.__new__(UdpSocket)
         cdef tunring_socket_options wanted
         cdef DWORD code
         wanted.handle = handle
-        wanted.ipv6 = ipv6
+        wanted.ipv6 = len(address) == 4
         wanted.runs = runs
         wanted.max_chunks = max_chunks
+        wanted.restored_count = 0
+        for level, name, value in options.before():
+            if wanted.restored_count == TUNRING_SOCKET_RESTORED:
+                raise AssertionError("there are more options to restore than there is room for")
+            wanted.restored[wanted.restored_count] = tunring_socket_option(level, name, value)
+            wanted.restored_count += 1
         self.address = address
         self.options = options
-        self.ipv6 = ipv6
-        self.ipv6_only = ipv6_only
+        self.to_ipv4 = to_ipv4
+        self.to_ipv6 = to_ipv6
         self.datagrams = True
         self._tasks = {}
         code = tunring_socket_open(&wanted, &self.socket)
@@ -165,7 +171,7 @@ cdef class _UdpSocket(_Source):
         return tunring_socket_receive_error(self.socket)
 
     cdef _Destinations destinations(self, to, index, _Ecn ecn, _Packets packets):
-        return _destinations(to, index, ecn, self.ipv6, self.ipv6_only, packets.count)
+        return _destinations(to, index, ecn, self.to_ipv4, self.to_ipv6, packets.count)
 
     cdef object send_datagrams(self, _Packets packets, to, index, ecn, int on_full, int64_t deadline):
         cdef _Destinations where = self.destinations(to, index, _ecn_bits(ecn), packets)
@@ -402,11 +408,11 @@ cdef class _UdpSocket(_Source):
         thread, and from signal handlers and destructors.
         """
         self.lender()
-        cdef bint first = flag_set(&self.close_called)  # of several threads, one restores the options
+        cdef bint first = flag_set(&self.close_called)
         self.close_source()
         # In a forked child the socket is its parent's, which goes on.
         if first and tunring_source_state(self.source) != TUNRING_FORKED:
-            self.options.restore()
+            self.options.unblock()
 
 
 cdef _Packets _datagrams_from(packets):
@@ -452,7 +458,8 @@ class UdpSocket(_UdpSocket):
         pinned_limit : int, optional
             Maximum bytes of memory for datagrams that were received and not yet released. None: 16 MiB.
         ipv6_only : bool
-            True: a socket of IPv6 does not take IPv4.
+            True: a socket that is bound to ``"::"`` does not take IPv4. One with any other address serves the family of
+            that address alone, and IPv4 addresses do not take True.
         reuse_port : bool
             True: several sockets may share the port (SO_REUSEPORT).
         mark : int, optional
@@ -462,6 +469,8 @@ class UdpSocket(_UdpSocket):
 
         Raises
         ------
+        TypeError, ValueError
+            An argument can't be used; ``ipv6_only=True`` with an IPv4 address, for example.
         OSError
             The system refuses the address or an option.
         NotImplementedError
@@ -476,8 +485,13 @@ class UdpSocket(_UdpSocket):
     def from_socket(sock) -> UdpSocket:
         """Take over a bound UDP socket of the :mod:`socket` module.
 
-        The UdpSocket works on a copy of its descriptor, sets options of its own, and restores them at :meth:`close`.
-        Until then the original must not receive: it would get several datagrams as one.
+        The UdpSocket works on a copy of its descriptor, sets options of its own, and restores them at :meth:`close`,
+        even if the original was closed or detached by then, as the descriptor may have other owners. Until then the
+        original must not receive: it would get several datagrams as one.
+
+        The system's buffers stay as large as they are, unlike those of :meth:`bind`: they are the owner's choice, and a
+        size beyond the system's limit could not be put back without privileges. The usual 208 KiB hold about a hundred
+        datagrams; set ``SO_RCVBUF`` and ``SO_SNDBUF`` first if more may arrive at once. :meth:`stats` has the sizes.
         """
         from tunring._udp import from_socket
 

@@ -75,6 +75,9 @@ bool udp_drops(udp_handle socket, uint64_t *dropped);
 udp_handle udp_adopt(uintptr_t handle);
 void udp_close(udp_handle socket);
 
+/* Sets an option whose value is an int. A refusal is ignored: the value is one that it had. */
+void udp_set_option(udp_handle socket, int level, int name, int value);
+
 /* The address it is bound to, as `host` and `port`. It is left alone if the system does not report one. */
 void udp_own_address(udp_handle socket, tunring_endpoint *own);
 

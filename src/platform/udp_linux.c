@@ -295,6 +295,12 @@ udp_close(udp_handle socket)
     os_fd_close(socket);
 }
 
+void
+udp_set_option(udp_handle socket, int level, int name, int value)
+{
+    (void)setsockopt(socket, level, name, &value, sizeof(value));
+}
+
 /* ---- Readiness ---- */
 
 /* An event that is set for good and never closed, one for the process: with the generation that it was made in, and 0

@@ -18,6 +18,12 @@ udp_close(udp_handle socket)
     (void)socket;
 }
 
+void
+udp_set_option(udp_handle socket, int level, int name, int value)
+{
+    (void)socket, (void)level, (void)name, (void)value;
+}
+
 int
 udp_receive(udp_handle socket, BYTE *room, uint32_t size, udp_received *received)
 {

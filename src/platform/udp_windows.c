@@ -357,6 +357,12 @@ udp_close(udp_handle socket)
     closesocket(socket);
 }
 
+void
+udp_set_option(udp_handle socket, int level, int name, int value)
+{
+    (void)setsockopt(socket, level, name, (const char *)&value, sizeof(value));
+}
+
 /* ---- Readiness ---- */
 
 /* A socket has room for one event, which receivers need, and its duplicates share that. So a wait for room looks again

@@ -8,10 +8,14 @@ import platform
 import re
 import socket
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunring._core import UdpSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Bytes of a chunk of memory for datagrams.
 _CHUNK = 256 * 1024
@@ -100,12 +104,12 @@ class UdpStats:
 
 
 class Options:
-    """The options that were set on a socket, to be put back on one that was taken over.
+    """The options that were set on a socket, and what they were on one that was taken over.
 
     Parameters
     ----------
     sock : socket.socket
-        The socket. It is kept only if it was taken over.
+        The socket.
     taken_over : bool
         True if the options belong to somebody else.
     """
@@ -125,18 +129,31 @@ class Options:
             self._before.append((level, option, self._sock.getsockopt(level, option)))
         self._sock.setsockopt(level, option, value)
 
+    def before(self) -> list[tuple[int, int, int]]:
+        """What the options were on a socket that was taken over, in the order in which to set them again."""
+        return self._before[::-1]
+
     def restore(self) -> None:
-        """Put back what was set on a socket that was taken over, unless its owner has closed it."""
-        before, self._before = self._before, []
-        try:
-            for level, option, value in reversed(before):
+        """Put back what was set on a socket that was not taken over after all, unless its owner has closed it."""
+        with self._unless_closed():
+            for level, option, value in self.before():
                 self._sock.setsockopt(level, option, value)
-            if _WINDOWS:  # where a copy that never blocks makes the original one too
+        self.unblock()
+
+    def unblock(self) -> None:
+        """On Windows, where a copy that never blocks makes the original one too, let that wait again as it did."""
+        if _WINDOWS and self._taken_over:
+            with self._unless_closed():
                 self._sock.settimeout(self._sock.gettimeout())
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """Ignore errors of a socket that its owner has closed, maybe just now, by another thread or a handler."""
+        try:
+            yield
         except OSError:
             if self._sock.fileno() >= 0:
                 raise
-            # Closed by its owner, maybe just now, by another thread or a signal handler.
 
 
 def _offloads(wanted: bool | None, name: str) -> bool | None:
@@ -279,6 +296,11 @@ def _family(address: Any) -> tuple[int, tuple[Any, ...]]:
     raise ValueError(f"the host must be an address such as '0.0.0.0' or '::', not {address[0]!r}")
 
 
+def _check_ipv6_only(family: int, address: tuple[Any, ...], ipv6_only: bool) -> None:
+    if ipv6_only and (family == socket.AF_INET or _is_mapped(address[0])):
+        raise ValueError(f"ipv6_only must be False for a socket of IPv4, and {address[0]!r} is an IPv4 address")
+
+
 def _not_here() -> None:
     if sys.platform not in ("linux", "win32"):
         raise NotImplementedError("UdpSocket needs Linux or Windows")
@@ -317,11 +339,24 @@ def _own_address(sock: socket.socket) -> tuple[Any, ...]:
 
 def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket:
     address = _own_address(sock)
-    ipv6 = len(address) == 4
-    only = ipv6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    to_ipv4, to_ipv6 = _reach(sock, address)
     chunks = max(2, pinned_limit // _CHUNK)
     handle = socket.socket.fileno(sock)
-    return UdpSocket._open(handle, address, options, ipv6, only, options.segment, chunks)  # noqa: SLF001
+    return UdpSocket._open(handle, address, options, to_ipv4, to_ipv6, options.segment, chunks)  # noqa: SLF001
+
+
+def _reach(sock: socket.socket, address: tuple[Any, ...]) -> tuple[bool, bool]:
+    """Whether a socket with that address can send to IPv4, and to IPv6."""
+    if len(address) == 2 or _is_mapped(address[0]):
+        return True, False
+    # One with an address of IPv6's own sends nothing to IPv4: Linux sets the option then, and others need not.
+    only = address[0] != "::" or bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    return not only, True
+
+
+def _is_mapped(host: str) -> bool:
+    """True for an IPv4 address in the form that a socket of IPv6 has it in."""
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:12] == bytes(10) + b"\xff\xff"
 
 
 def bind(
@@ -340,6 +375,7 @@ def bind(
     _not_here()
     _only_linux(reuse_port=reuse_port, mark=mark, interface=interface)
     family, own = _family(address)
+    _check_ipv6_only(family, own, ipv6_only)
     number, device = check_mark(mark), _check_interface(interface)
     receive_size = _size(receive_buffer, "receive_buffer", RECEIVE_BUFFER, 4096)
     send_size = _size(send_buffer, "send_buffer", SEND_BUFFER, 4096)
