@@ -213,30 +213,39 @@ make_superpacket(uint8_t protocol)
     whole_length = (uint32_t)sizeof(virtio) + build_partial(&super, whole + sizeof(virtio));
 }
 
+#include "count_tunnel.h"
+
 /* ---- Which ---- */
 
 typedef struct work
 {
     const char *name;
+    void (*begin)(void); /* once; NULL: open the ends of a cable, or what stands for a TUN descriptor */
     void (*prepare)(void);
     uint32_t (*run)(void);
     void (*after)(void);
 } work;
 
 static const work works[] = {
-    {"receive", fill, core_receive, drain},
-    {"hold", fill, core_hold, drain},
-    {"forward", fill, core_forward, drain},
-    {"send", drain, core_send, drain},
-    {"tun-receive", queue_single, take_all, NULL},
-    {"tun-receive-plain", queue_single, take_all, NULL},
-    {"tun-split-udp", queue_superpacket, take_all, NULL},
-    {"tun-split-tcp", queue_superpacket, take_all, NULL},
-    {"tun-send", NULL, give_all, discard},
-    {"tun-many", queue_single, take_many, NULL},
-    {"tun-many-udp", queue_superpacket, take_many, NULL},
-    {"tun-many-tcp", queue_superpacket, take_many, NULL},
-    {"tun-send-many", NULL, give_many, discard},
+    {"receive", NULL, fill, core_receive, drain},
+    {"hold", NULL, fill, core_hold, drain},
+    {"forward", NULL, fill, core_forward, drain},
+    {"send", NULL, drain, core_send, drain},
+    {"tun-receive", NULL, queue_single, take_all, NULL},
+    {"tun-receive-plain", NULL, queue_single, take_all, NULL},
+    {"tun-split-udp", NULL, queue_superpacket, take_all, NULL},
+    {"tun-split-tcp", NULL, queue_superpacket, take_all, NULL},
+    {"tun-send", NULL, NULL, give_all, discard},
+    {"tun-many", NULL, queue_single, take_many, NULL},
+    {"tun-many-udp", NULL, queue_superpacket, take_many, NULL},
+    {"tun-many-tcp", NULL, queue_superpacket, take_many, NULL},
+    {"tun-send-many", NULL, NULL, give_many, discard},
+    {"seal", begin_aead, NULL, seal_all, release_all},
+    {"open", begin_aead, prepare_sealed, open_all, release_all},
+    {"udp-send", begin_sockets, NULL, udp_send_all, discard_datagrams},
+    {"udp-receive", begin_sockets, prepare_datagrams, udp_receive_all, NULL},
+    {"lookup-v4", begin_routes_v4, NULL, look_up_all, NULL},
+    {"lookup-v6", begin_routes_v6, NULL, look_up_all, NULL},
 };
 
 static void
@@ -271,7 +280,9 @@ main(int count, char **arguments)
     size = (uint32_t)atoi(arguments[2]);
     make_packets();
     api = linked_api();
-    if (strncmp(what->name, "tun", 3) == 0)
+    if (what->begin)
+        what->begin();
+    else if (strncmp(what->name, "tun", 3) == 0)
     {
         make_superpacket(strstr(what->name, "tcp") ? TCP : UDP);
         open_tun(strcmp(what->name, "tun-receive-plain") != 0);
