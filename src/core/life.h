@@ -8,6 +8,7 @@
 #define TUNRING_LIFE_H
 
 #include "core/backoff.h"
+#include "platform/wait.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -46,6 +47,23 @@ static inline bool
 life_shut(life_word *life)
 {
     return !(atomic_fetch_or(life, LIFE_CLOSING) & LIFE_CLOSING);
+}
+
+/* wait_any() for a call in flight, the first of whose handles is the event that closing sets. It also ends, with 0, if
+ * that could not be set: a program may have closed its descriptor. */
+static inline int
+life_wait(const life_word *life, const HANDLE *handles, unsigned count, int64_t deadline)
+{
+    for (;;)
+    {
+        const int ready = wait_once(handles, count, deadline);
+        if (ready != WAIT_NOTHING)
+            return ready;
+        if (life_closing(life))
+            return 0;
+        if (os_now() >= deadline)
+            return WAIT_NOTHING;
+    }
 }
 
 /* Waits for the calls in flight. The caller has shut the door, and is in none of them. */

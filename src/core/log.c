@@ -57,7 +57,7 @@ enqueue(const tunring_log_line *line)
     else
     {
         queue[(queue_first + queue_count++) % QUEUE_LINES] = *line;
-        os_event_set(&queue_event);
+        os_event_set_if_ours(&queue_event);
     }
     os_mutex_unlock(&queue_lock);
 }
@@ -142,7 +142,8 @@ tunring_log_next(tunring_log_line *line)
 {
     for (;;)
     {
-        const int ready = wait_any(&queue_event.wait, 1, TUNRING_FOREVER);
+        const int ready = wait_once(&queue_event.wait, 1, TUNRING_FOREVER);
+        const bool lost = ready != WAIT_NOTHING && !os_event_is_ours(&queue_event);
         os_mutex_lock(&queue_lock);
         bool found = queue_count != 0;
         if (found)
@@ -152,8 +153,8 @@ tunring_log_next(tunring_log_line *line)
             queue_count--;
         }
         /* Without its event, which somebody has closed, nothing more can be waited for. */
-        bool ended = ready == WAIT_BROKEN || atomic_load(&stopped);
-        if (queue_count == 0 && !ended)
+        bool ended = lost || ready == WAIT_BROKEN || atomic_load(&stopped);
+        if (ready >= 0 && queue_count == 0 && !ended)
             os_event_clear(&queue_event);
         os_mutex_unlock(&queue_lock);
         if (found)
@@ -169,7 +170,7 @@ tunring_log_stop(void)
     os_mutex_lock(&queue_lock);
     atomic_store(&stopped, true);
     if (queue_open)
-        os_event_set(&queue_event);
+        os_event_set_if_ours(&queue_event);
     os_mutex_unlock(&queue_lock);
 }
 

@@ -14,6 +14,7 @@ struct tunring_notifier
     HANDLE event;           /* the source's, which is waited for */
     os_event armed;
     os_event ended;
+    _Atomic bool ending; /* `ended` is set, or could not be */
 };
 
 DWORD
@@ -69,23 +70,29 @@ void
 tunring_notifier_arm(tunring_notifier *notifier)
 {
     if (!foreign(notifier))
-        os_event_set(&notifier->armed);
+        os_event_set_if_ours(&notifier->armed);
 }
 
 void
 tunring_notifier_end(tunring_notifier *notifier)
 {
-    if (!foreign(notifier))
-        os_event_set(&notifier->ended);
+    if (foreign(notifier))
+        return;
+    atomic_store(&notifier->ending, true);
+    os_event_set_if_ours(&notifier->ended);
 }
 
-/* The index of the handle that ended the wait, or the reason why there was none in *code. */
+/* The index of the handle that ended the wait, or the reason why there was none in *code. The first handle stands for
+ * the end, which may come without it: a program may have closed its descriptor. */
 static int
-wait_for_ever(tunring_source *source, const HANDLE *handles, unsigned count, DWORD *code)
+wait_for_ever(tunring_notifier *notifier, const HANDLE *handles, unsigned count, DWORD *code)
 {
-    int index = wait_any(handles, count, TUNRING_FOREVER);
-    *code = index < 0 ? source_waiting_failed(source) : ERROR_SUCCESS;
-    return index;
+    tunring_source *source = notifier->source;
+    int index = WAIT_NOTHING;
+    while (index == WAIT_NOTHING && !atomic_load(&notifier->ending) && !source_closing(source))
+        index = wait_once(handles, count, TUNRING_FOREVER);
+    *code = index == WAIT_BROKEN ? source_waiting_failed(source) : ERROR_SUCCESS;
+    return index == WAIT_NOTHING ? 0 : index;
 }
 
 static DWORD
@@ -100,7 +107,7 @@ wait_until_ready(tunring_notifier *notifier)
         return ERROR_HANDLE_EOF;
     const HANDLE handles[] = {source->stop.wait, notifier->ended.wait, notifier->event};
     DWORD code;
-    int index = wait_for_ever(source, handles, 3, &code);
+    int index = wait_for_ever(notifier, handles, 3, &code);
     /* This thread doesn't look at the ring, so others who wait must be woken as well. The loop settles the event
      * before it arms the notifier again. */
     if (index == READY && notifier->event == source->read_event && source->auto_reset)
@@ -122,10 +129,10 @@ tunring_notifier_wait(tunring_notifier *notifier)
     if (foreign(notifier))
         return ERROR_HANDLE_EOF;
     DWORD code;
-    int index = wait_for_ever(notifier->source, handles, 2, &code);
+    int index = wait_for_ever(notifier, handles, 2, &code);
     if (code != ERROR_SUCCESS)
         return code;
-    if (index == ENDED)
+    if (index == ENDED || !os_event_is_ours(&notifier->armed))
         return ERROR_HANDLE_EOF;
     os_event_clear(&notifier->armed);
     return wait_until_ready(notifier);

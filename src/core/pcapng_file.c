@@ -115,8 +115,9 @@ leave(tunring_pcapng_file *self)
     if (wake)
         self->rest = PCAPNG_AWAKE;
     os_mutex_unlock(&self->lock);
+    /* Once per rest of the thread, and not per packet. */
     if (wake)
-        os_event_set(&self->wake);
+        os_event_set_if_ours(&self->wake);
 }
 
 /* Locks it for somebody who has more to write. 0, or why nothing is taken. */
@@ -370,7 +371,7 @@ tunring_pcapng_give_up(tunring_pcapng_file *self)
         pcapng_file_give_up(self);
     pcapng_mark_finished(self);
     os_mutex_unlock(&self->lock);
-    os_event_set(&self->wake);
+    os_event_set_if_ours(&self->wake);
     progress_made(&self->progress);
 }
 
@@ -391,7 +392,7 @@ tunring_pcapng_drop(tunring_pcapng_file *self)
     if (self->pace == PCAPNG_PATIENT)
         self->pace = PCAPNG_HURRIED;
     os_mutex_unlock(&self->lock);
-    os_event_set(&self->wake);
+    os_event_set_if_ours(&self->wake);
     pcapng_file_release(self);
 }
 

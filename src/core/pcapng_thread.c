@@ -10,14 +10,23 @@
 /* Nanoseconds for which it lets small batches gather. */
 #define NAP 1000000
 
-/* Unlocks the file while it sleeps. */
+/* Nanoseconds between two looks without an event that could wake it: a program may have closed its descriptor. */
+#define BLIND_NAP 10000000
+
+/* Unlocks the file while it sleeps, which may end for nothing. */
 static void
 rest(tunring_pcapng_file *self, pcapng_rest how, int64_t deadline)
 {
     self->rest = how;
     os_mutex_unlock(&self->lock);
-    (void)wait_any(&self->wake.wait, 1, deadline);
-    os_event_clear(&self->wake);
+    const int ready = wait_once(&self->wake.wait, 1, deadline);
+    if (ready != WAIT_NOTHING)
+    {
+        if (os_event_is_ours(&self->wake))
+            os_event_clear(&self->wake);
+        else
+            os_sleep(BLIND_NAP);
+    }
     os_mutex_lock(&self->lock);
     self->rest = PCAPNG_AWAKE;
 }
@@ -89,7 +98,8 @@ wait_for_reader(tunring_pcapng_file *self)
         return false;
     file_wait(&self->file, &self->wake);
     /* Before it looks at the pace again: a change sets the event anew. */
-    os_event_clear(&self->wake);
+    if (os_event_is_ours(&self->wake))
+        os_event_clear(&self->wake);
     return true;
 }
 

@@ -35,7 +35,7 @@ progress_made(progress *self)
     {
         self->waking += atomic_exchange(&self->sleeping, 0);
         self->round++;
-        os_event_set(&self->event);
+        os_event_set_if_ours(&self->event);
     }
     os_mutex_unlock(&self->lock);
 }
@@ -49,7 +49,7 @@ sleep_once(progress *self, const tunring_wait *wait)
     case 0:
         return ERROR_OPERATION_ABORTED;
     case 1:
-        return ERROR_SUCCESS;
+        return os_event_is_ours(&self->event) ? ERROR_SUCCESS : ERROR_INVALID_HANDLE;
     case WAIT_NOTHING:
         return WAIT_TIMEOUT;
     default:
@@ -76,7 +76,7 @@ progress_wait(progress *self, uint64_t seen, const tunring_wait *wait)
     }
     if (round == self->round)
         atomic_fetch_sub(&self->sleeping, 1);
-    else if (--self->waking == 0)
+    else if (--self->waking == 0 && os_event_is_ours(&self->event))
         os_event_clear(&self->event);
     os_mutex_unlock(&self->lock);
     return progress_look(self) == seen ? code : ERROR_SUCCESS;

@@ -115,7 +115,7 @@ sleep_on(receiver *self, const tunring_wait *wait, unsigned count, int64_t until
     tunring_source *source = self->source;
     const HANDLE handles[ALL_HANDLES] = {source->stop.wait, wait->interrupt, wait->cancel, source->read_event};
     const int64_t began = os_now();
-    switch ((wait->brief ? wait_once : wait_any)(handles, count, until))
+    switch (wait->brief ? wait_once(handles, count, until) : life_wait(&source->life, handles, count, until))
     {
     case STOP:
         return ERROR_HANDLE_EOF;

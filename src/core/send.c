@@ -119,7 +119,7 @@ pause_for_room(tunring_session *session, const tunring_wait *wait, backoff *paus
     int64_t until = wait->deadline - now < nanoseconds ? wait->deadline : now + nanoseconds;
     const HANDLE handles[] = {session->source.stop.wait, wait->interrupt};
     count_add(&session->source.counts.waits, 1);
-    switch (wait_any(handles, 2, until))
+    switch (life_wait(&session->source.life, handles, 2, until))
     {
     case 0:
         return ERROR_HANDLE_EOF;

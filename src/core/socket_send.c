@@ -237,7 +237,7 @@ wait_for_room(tunring_socket *self, const tunring_wait *wait)
 {
     const HANDLE handles[] = {self->source.stop.wait, wait->interrupt, self->events.writable};
     count_add(&self->source.counts.waits, 1);
-    const int ready = wait_any(handles, 3, wait->deadline);
+    const int ready = life_wait(&self->source.life, handles, 3, wait->deadline);
     return ready == WAIT_BROKEN ? source_waiting_failed(&self->source) : wait_code(ready);
 }
 

@@ -143,7 +143,7 @@ tunring_source_close(tunring_source *source)
         return;
     }
     if (has_stop(source))
-        os_event_set(&source->stop);
+        os_event_set_if_ours(&source->stop);
     life_await_calls(&source->life);
     close_quiet(source);
     life_end(&source->life);

@@ -82,7 +82,7 @@ cdef extern from "platform/os.h" nogil:
         HANDLE wait
     bint os_event_open(os_event *event) noexcept
     void os_event_close(os_event *event) noexcept
-    void os_event_set(os_event *event) noexcept
+    void os_event_set_if_ours(os_event *event) noexcept
     int64_t os_boottime() noexcept
     int64_t os_deadline(int64_t nanoseconds) noexcept
     uint64_t os_thread_number() noexcept

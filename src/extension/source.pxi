@@ -29,7 +29,7 @@ cdef class Cancel:
         """End what waits, and what will. From any thread."""
         self.called = True
         if self.generation == os_generation():
-            os_event_set(&self.event)
+            os_event_set_if_ours(&self.event)
 
 
 cdef struct _Receiving:

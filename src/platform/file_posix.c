@@ -12,6 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Milliseconds that a wait for a reader takes, at most. */
+#define LOOK_AGAIN 1000
+/* Nanoseconds that it takes where the event that would end it is closed. */
+#define BLIND_NAP 10000000
+
 static int
 descriptor(const file *self)
 {
@@ -45,6 +50,12 @@ static ssize_t
 write_some(const file *self, const BYTE *data, size_t size)
 {
     int fd = descriptor(self);
+    /* A program that closes all descriptors has files of its own by their numbers. */
+    if (!os_fd_is_ours(fd))
+    {
+        errno = EBADF;
+        return -1;
+    }
     if (self->regular)
         return write(fd, data, size);
     if (self->socket)
@@ -77,7 +88,8 @@ file_write(const file *self, const BYTE *data, size_t size, size_t *written)
 void
 file_cut(const file *self, size_t size)
 {
-    off_t end = self->regular ? lseek(descriptor(self), 0, SEEK_CUR) : -1;
+    const bool possible = self->regular && os_fd_is_ours(descriptor(self));
+    const off_t end = possible ? lseek(descriptor(self), 0, SEEK_CUR) : -1;
     struct stat about;
     /* Nothing that others have behind it. */
     if (end < (off_t)size || fstat(descriptor(self), &about) < 0 || about.st_size != end)
@@ -93,6 +105,8 @@ file_wait(const file *self, const os_event *wake)
         {.fd = (int)(intptr_t)wake->wait, .events = POLLIN},
         {.fd = descriptor(self), .events = POLLOUT},
     };
-    /* The caller looks again in any case. */
-    (void)poll(polls, 2, -1);
+    /* The caller looks again in any case: also after a second, as a poll() doesn't hear of descriptors that are closed
+     * meanwhile, and at once if they are. */
+    if (poll(polls, 2, LOOK_AGAIN) > 0 && polls[0].revents & POLLNVAL)
+        os_sleep(BLIND_NAP);
 }

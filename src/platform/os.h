@@ -52,6 +52,11 @@ void os_event_close(os_event *event);
 /* Both are idempotent, and neither is ordered against the other: callers that race hold a lock. */
 void os_event_set(os_event *event);
 void os_event_clear(os_event *event);
+/* False if the program has closed its descriptor, whose number may be a file of the program's own by now. Takes longer
+ * than the two above: for what is rare, as the end of something is, and not for what happens once per batch. */
+bool os_event_is_ours(const os_event *event);
+/* Sets it if it is. */
+void os_event_set_if_ours(os_event *event);
 
 /* Nanoseconds of a monotonic clock. */
 int64_t os_now(void);
@@ -124,14 +129,21 @@ void os_after_fork_in_child(void (*run)(void));
 /* Evaluates a call that makes a descriptor, and registers what it made; no fork comes in between. Returns the
  * descriptor, or -1 with errno. */
 #define OS_FD(call) (os_fork_hold(), os_fd_keep(call))
-/* Closes a registered descriptor. Others, such as those that went at a fork, are left alone. */
+/* Closes a registered descriptor. Others are left alone: those that went at a fork, and those that the program has
+ * closed, even if their number is another file's by now. */
 void os_fd_close(int fd);
+/* False if it is not registered, or if the number is of another file than when it was, or of none. Files are told apart
+ * by device, inode and type: one of Linux's anonymous files, as eventfds and epolls are, passes for another. */
+bool os_fd_is_ours(int fd);
+/* True if it is registered, but the number is of another file by now, or of none. */
+bool os_fd_is_lost(int fd);
 
 /* The parts of OS_FD, for callers who make several at once. */
 /* Between these two the process does not fork, unless they are a second apart. They don't nest. */
 void os_fork_hold(void);
 void os_fork_release(void);
-/* Returns the descriptor, maybe by another number; or -1 with errno, and it is closed. */
+/* Returns the descriptor, maybe by another number; or -1 with errno, and it is closed. While a number is registered,
+ * no other descriptor is registered by it, though the program may have closed the first one. */
 int os_fd_register(int fd);
 /* The same, and releases. */
 int os_fd_keep(int fd);

@@ -7,11 +7,28 @@
 #include "platform/os.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-/* A cell holds a descriptor plus one, so that zeroed memory is an empty table. It is preallocated: the child may not
- * allocate. 16,384 is more than the usual limit on open files. */
+/* The table is preallocated: the child may not allocate. 16,384 is more than the usual limit on open files. */
 #define FD_TABLE_SIZE 16384
+
+/* The cell is being filled. */
+#define FD_TAKEN (-1)
+
+/* Which file a descriptor was of when it was registered: programs close descriptors that they don't know of, and their
+ * own files then get the numbers. */
+typedef struct fd_file
+{
+    uint64_t device, inode;
+    uint32_t type;
+} fd_file;
+
+typedef struct fd_cell
+{
+    _Atomic int number; /* the descriptor plus one, so that zeroed memory is an empty table; or FD_TAKEN */
+    fd_file file;       /* written before the number, and not changed while that is there */
+} fd_cell;
 
 /* Functions that run in a child: the core's log and signals, a back end's registry. */
 #define MAX_CHILD_FUNCTIONS 4
@@ -20,13 +37,32 @@
  * that of a file on a server that is gone. */
 #define LONGEST_HOLD 1000000000
 
-static _Atomic int fd_table[FD_TABLE_SIZE];
+static fd_cell fd_table[FD_TABLE_SIZE];
 static atomic_uint fd_table_used; /* cells that were ever taken */
 static atomic_uint generation;
 static void (*_Atomic child_functions[MAX_CHILD_FUNCTIONS])(void);
 
 static atomic_uint forking; /* forks that are about to happen, or happen */
 static atomic_uint holding; /* threads between os_fork_hold() and os_fork_release() */
+
+/* ---- Files ---- */
+
+/* No file is of this type if the descriptor is of none. Async-signal-safe. */
+static fd_file
+file_of(int fd)
+{
+    struct stat about;
+    if (fstat(fd, &about) != 0)
+        return (fd_file){.type = UINT32_MAX};
+    return (fd_file){(uint64_t)about.st_dev, (uint64_t)about.st_ino, (uint32_t)(about.st_mode & S_IFMT)};
+}
+
+static bool
+is_still(int fd, const fd_file *noted)
+{
+    const fd_file now = file_of(fd);
+    return now.device == noted->device && now.inode == noted->inode && now.type == noted->type;
+}
 
 /* ---- The handlers ---- */
 
@@ -66,9 +102,9 @@ after_fork_in_child(void)
     const unsigned used = atomic_load(&fd_table_used);
     for (unsigned i = 0; i < used; i++)
     {
-        const int cell = atomic_exchange(&fd_table[i], 0);
-        if (cell)
-            close(cell - 1);
+        const int number = atomic_exchange(&fd_table[i].number, 0);
+        if (number > 0 && is_still(number - 1, &fd_table[i].file))
+            close(number - 1);
     }
     for (unsigned i = 0; i < MAX_CHILD_FUNCTIONS; i++)
     {
@@ -173,20 +209,48 @@ add_to_table(int fd)
 {
     for (unsigned i = 0; i < FD_TABLE_SIZE; i++)
     {
-        if (atomic_load_explicit(&fd_table[i], memory_order_relaxed) != 0)
+        if (atomic_load_explicit(&fd_table[i].number, memory_order_relaxed) != 0)
             continue;
         raise_table_used(i + 1);
         int empty = 0;
-        if (atomic_compare_exchange_strong(&fd_table[i], &empty, fd + 1))
-            return true;
+        if (!atomic_compare_exchange_strong(&fd_table[i].number, &empty, FD_TAKEN))
+            continue;
+        fd_table[i].file = file_of(fd);
+        atomic_store(&fd_table[i].number, fd + 1);
+        return true;
     }
     return false;
+}
+
+/* NULL if it is not there. */
+static fd_cell *
+find_in_table(int fd)
+{
+    const unsigned used = atomic_load(&fd_table_used);
+    for (unsigned i = 0; i < used; i++)
+        if (atomic_load(&fd_table[i].number) == fd + 1)
+            return &fd_table[i];
+    return NULL;
+}
+
+/* Moves a descriptor away from a number that is registered: the program has closed the one before, and whoever made
+ * that will close the number. */
+static int
+move_from_registered(int fd)
+{
+    while (fd >= 0 && find_in_table(fd))
+    {
+        const int moved = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+        close_failed(fd);
+        fd = moved;
+    }
+    return fd;
 }
 
 int
 os_fd_register(int fd)
 {
-    fd = os_fd_move(fd);
+    fd = move_from_registered(os_fd_move(fd));
     if (fd < 0 || add_to_table(fd))
         return fd;
     errno = EMFILE;
@@ -216,18 +280,37 @@ os_pipe_move(int ends[2])
     return true;
 }
 
-/* False if it is not there. */
-static bool
-take_from_table(int fd)
+bool
+os_fd_is_ours(int fd)
 {
-    const unsigned used = atomic_load(&fd_table_used);
-    for (unsigned i = 0; i < used; i++)
-    {
-        int cell = fd + 1;
-        if (atomic_compare_exchange_strong(&fd_table[i], &cell, 0))
-            return true;
-    }
-    return false;
+    const int last_error = errno;
+    const fd_cell *cell = find_in_table(fd);
+    const bool ours = cell && is_still(fd, &cell->file);
+    errno = last_error;
+    return ours;
+}
+
+bool
+os_fd_is_lost(int fd)
+{
+    const int last_error = errno;
+    const fd_cell *cell = find_in_table(fd);
+    const bool lost = cell && !is_still(fd, &cell->file);
+    errno = last_error;
+    return lost;
+}
+
+bool
+os_event_is_ours(const os_event *event)
+{
+    return os_fd_is_ours(event->write_fd) && os_fd_is_ours((int)(intptr_t)event->wait);
+}
+
+void
+os_event_set_if_ours(os_event *event)
+{
+    if (os_fd_is_ours(event->write_fd))
+        os_event_set(event);
 }
 
 void
@@ -236,8 +319,11 @@ os_fd_close(int fd)
     if (fd < 0)
         return;
     os_fork_hold();
+    fd_cell *cell = find_in_table(fd);
+    const bool ours = cell && is_still(fd, &cell->file);
+    int number = fd + 1;
     /* Its cell is emptied before the close: afterwards the number may belong to another file. */
-    if (take_from_table(fd))
+    if (cell && atomic_compare_exchange_strong(&cell->number, &number, 0) && ours)
         close(fd);
     os_fork_release();
 }

@@ -71,6 +71,19 @@ os_event_set(os_event *event)
     SetEvent(event->wait);
 }
 
+bool
+os_event_is_ours(const os_event *event)
+{
+    (void)event;
+    return true;
+}
+
+void
+os_event_set_if_ours(os_event *event)
+{
+    SetEvent(event->wait);
+}
+
 void
 os_event_clear(os_event *event)
 {

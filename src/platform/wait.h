@@ -9,12 +9,13 @@
 
 #define WAIT_NOTHING (-1) /* the time is up */
 #define WAIT_BROKEN (-2)  /* the system refused to wait: last error; ERROR_INVALID_HANDLE if somebody closed a handle */
-#define WAIT_MOST 4
+#define WAIT_MAX 4
 
 /* The index of the first handle that is ready; earlier ones win. NULL handles are passed over. A signal doesn't end
  * the wait: it makes an interrupt handle ready if the caller has one. */
 int wait_any(const HANDLE *handles, unsigned count, int64_t deadline);
-/* The same, but a signal ends it, with WAIT_NOTHING. */
+/* The same, but a signal ends it, with WAIT_NOTHING; and so does a second or so where a program may close a descriptor
+ * under the wait, which wouldn't hear of it: nor of anything that can't be signalled any more. */
 int wait_once(const HANDLE *handles, unsigned count, int64_t deadline);
 
 /* Nanoseconds for which a wait may go on without an interrupt handle, by wait_once(). A timer that is due before the

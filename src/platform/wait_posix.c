@@ -9,20 +9,23 @@
 
 const int64_t wait_brief = 20000000;
 
+/* Nanoseconds of one poll(), which holds on to the files that it was called with: whether a program has closed their
+ * descriptors meanwhile shows at the next one. */
+#define SLICE 1000000000
+
 static int
 poll_until(struct pollfd *polls, unsigned count, int64_t deadline)
 {
     int64_t left = deadline - os_now();
     if (left < 0)
         left = 0;
+    if (left > SLICE)
+        left = SLICE;
 #if defined(__linux__)
     struct timespec span = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-    return ppoll(polls, count, deadline == OS_FOREVER ? NULL : &span, NULL);
+    return ppoll(polls, count, &span, NULL);
 #else
-    int64_t milliseconds = left / 1000000 + (left % 1000000 != 0);
-    if (milliseconds > INT32_MAX)
-        milliseconds = INT32_MAX;
-    return poll(polls, (nfds_t)count, deadline == OS_FOREVER ? -1 : (int)milliseconds);
+    return poll(polls, (nfds_t)count, (int)(left / 1000000 + (left % 1000000 != 0)));
 #endif
 }
 
@@ -36,10 +39,24 @@ still_open(const struct pollfd *polled)
     return false;
 }
 
+/* True, with the last error, if the number of a handle of ours is another file's by now: it may never be ready. */
+static bool
+is_any_lost(const struct pollfd *polls, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+    {
+        if (polls[i].fd < 0 || !os_fd_is_lost(polls[i].fd))
+            continue;
+        SetLastError(ERROR_INVALID_HANDLE);
+        return true;
+    }
+    return false;
+}
+
 int
 wait_once(const HANDLE *handles, unsigned count, int64_t deadline)
 {
-    struct pollfd polls[WAIT_MOST];
+    struct pollfd polls[WAIT_MAX];
     /* poll() passes over negative descriptors. */
     for (unsigned i = 0; i < count; i++)
         polls[i] = (struct pollfd){.fd = handles[i] ? (int)(intptr_t)handles[i] : -1, .events = POLLIN};
@@ -52,7 +69,7 @@ wait_once(const HANDLE *handles, unsigned count, int64_t deadline)
     for (unsigned i = 0; ready > 0 && i < count; i++)
         if (polls[i].revents)
             return still_open(&polls[i]) ? (int)i : WAIT_BROKEN;
-    return WAIT_NOTHING;
+    return os_now() < deadline && is_any_lost(polls, count) ? WAIT_BROKEN : WAIT_NOTHING;
 }
 
 int

@@ -40,8 +40,8 @@ int
 wait_any(const HANDLE *handles, unsigned count, int64_t deadline)
 {
     DWORD used = 0;
-    HANDLE present[WAIT_MOST + 1];
-    int index[WAIT_MOST + 1];
+    HANDLE present[WAIT_MAX + 1];
+    int index[WAIT_MAX + 1];
     for (unsigned i = 0; i < count; i++)
     {
         if (!handles[i])

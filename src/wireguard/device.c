@@ -25,7 +25,7 @@ static const tunring_wireguard_limits protocol_limits = {
 bool
 device_enter(tunring_wireguard *device)
 {
-    return device->generation == os_generation() && life_enter(&device->life);
+    return !OS_FOREIGN(device) && life_enter(&device->life);
 }
 
 void
@@ -64,8 +64,8 @@ void
 device_over(tunring_wireguard *device)
 {
     atomic_store(&device->over, true);
-    os_event_set(&device->stop);
-    os_event_set(&device->changed);
+    os_event_set_if_ours(&device->stop);
+    os_event_set_if_ours(&device->changed);
 }
 
 DWORD
@@ -155,15 +155,15 @@ close_quiet(tunring_wireguard *device)
 void
 tunring_wireguard_close(tunring_wireguard *device)
 {
-    if (device->generation != os_generation())
+    if (OS_FOREIGN(device))
         return;
     if (!life_shut(&device->life))
     {
         life_await_end(&device->life);
         return;
     }
-    os_event_set(&device->stop);
-    os_event_set(&device->changed);
+    os_event_set_if_ours(&device->stop);
+    os_event_set_if_ours(&device->changed);
     life_await_calls(&device->life);
     close_quiet(device);
     life_end(&device->life);
@@ -172,14 +172,14 @@ tunring_wireguard_close(tunring_wireguard *device)
 void
 tunring_wireguard_drop(tunring_wireguard *device)
 {
-    if (device->generation == os_generation())
+    if (!OS_FOREIGN(device))
         device_put(device);
 }
 
 tunring_state
 tunring_wireguard_state(const tunring_wireguard *device)
 {
-    if (device->generation != os_generation())
+    if (OS_FOREIGN(device))
         return TUNRING_FORKED;
     if (life_closing(&device->life))
         return TUNRING_CLOSED;
@@ -216,7 +216,7 @@ tunring_wireguard_set_socket(tunring_wireguard *device, tunring_socket *socket)
     os_mutex_lock(&device->lock);
     tunring_socket *before = device->socket;
     device->socket = socket;
-    os_event_set(&device->changed);
+    os_event_set_if_ours(&device->changed);
     os_mutex_unlock(&device->lock);
     device_put_socket(before);
     device_leave(device);

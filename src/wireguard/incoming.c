@@ -252,12 +252,12 @@ device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lea
 
 /* ---- The loop ---- */
 
-/* There is no socket, or it is closed: waits for another one. */
-static void
+/* There is no socket, or it is closed: waits for another one. ERROR_SUCCESS to look again, maybe for nothing. */
+static DWORD
 wait_for_socket(const tunring_wireguard *device)
 {
     const HANDLE handles[] = {device->stop.wait, device->changed.wait};
-    wait_any(handles, 2, OS_FOREVER);
+    return wait_once(handles, 2, OS_FOREVER) == WAIT_BROKEN ? GetLastError() : ERROR_SUCCESS;
 }
 
 /* Receives from the socket that is the device's now, until that changes. Returns what ends the loop, or 0. */
@@ -272,10 +272,7 @@ use_socket(tunring_wireguard *device, tunring_socket *socket)
         if (code == ERROR_CANCELLED)
             return ERROR_SUCCESS;
         if (code == ERROR_HANDLE_EOF)
-        {
-            wait_for_socket(device);
-            return ERROR_SUCCESS;
-        }
+            return wait_for_socket(device);
         if (code != ERROR_SUCCESS)
         {
             os_sleep(NANOSECONDS / 1000);
@@ -295,7 +292,7 @@ static tunring_socket *
 look_for_socket(tunring_wireguard *device)
 {
     os_mutex_lock(&device->lock);
-    if (!life_closing(&device->life))
+    if (!life_closing(&device->life) && os_event_is_ours(&device->changed))
         os_event_clear(&device->changed);
     tunring_socket *socket = device->socket;
     if (socket)
@@ -311,11 +308,11 @@ run(tunring_wireguard *device)
     while (code == ERROR_SUCCESS && !device_ending(device))
     {
         tunring_socket *socket = look_for_socket(device);
-        if (socket)
-            code = use_socket(device, socket);
-        else
-            wait_for_socket(device);
+        code = socket ? use_socket(device, socket) : wait_for_socket(device);
         device_put_socket(socket);
+        /* A program has closed it, and a file that is always ready may have its number. */
+        if (code == ERROR_SUCCESS && !os_event_is_ours(&device->changed))
+            code = ERROR_INVALID_HANDLE;
     }
     if (code != ERROR_SUCCESS)
         device_over(device);

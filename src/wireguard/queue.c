@@ -149,11 +149,20 @@ take(queue *self, tunring_wireguard_news *news)
     return woken || news->messages || news->events;
 }
 
+/* ERROR_SUCCESS to look again, maybe for nothing. */
 static DWORD
 wait_for_news(tunring_wireguard *device, const tunring_wait *wait)
 {
     const HANDLE handles[] = {device->stop.wait, wait->interrupt, device->queue.ready.wait};
-    return wait_code(wait_any(handles, 3, wait->deadline));
+    const int ready = wait_once(handles, 3, wait->deadline);
+    if (ready == WAIT_NOTHING && os_now() < wait->deadline)
+        return ERROR_SUCCESS;
+    const DWORD code = wait_code(ready);
+    if (code != ERROR_INVALID_HANDLE && (ready <= 0 || os_event_is_ours(&device->queue.ready)))
+        return code;
+    /* A program has closed our descriptors: nothing can be waited for any more. */
+    device_over(device);
+    return ERROR_HANDLE_EOF;
 }
 
 DWORD

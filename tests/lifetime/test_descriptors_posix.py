@@ -195,8 +195,80 @@ waits(right)
 one, other = tunring.testing.pair(tunring.MIN_CAPACITY)
 assert not other.receive(timeout=0.01)
 one.send([packet()])
-assert len(other.receive(timeout=5)) == 1
-os._exit(0)   # what the old sessions close is not theirs any more
+with other.receive(timeout=5) as batch:
+    assert len(batch) == 1
+for session in (one, other, left, right):
+    session.close()
+""")
+
+
+def test_a_close_under_a_wait_without_descriptors() -> None:
+    """Neither hears of the closing: the wait sleeps, and the event that would end it is gone."""
+    check_script("""
+import os, threading, time
+def waits(call):
+    try:
+        call()
+    except tunring.SessionClosed:
+        return
+    raise AssertionError("it goes on")
+udp = tunring.UdpSocket.bind(("127.0.0.1", 0))
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+threads = [threading.Thread(target=waits, args=(source.receive,)) for source in (right, udp)]
+for thread in threads:
+    thread.start()
+time.sleep(0.2)
+os.closerange(3, 100)
+began = time.monotonic()
+for source in (right, udp, left):
+    source.close()
+for thread in threads:
+    thread.join(5)
+    assert not thread.is_alive()
+assert time.monotonic() - began < 5
+""")
+
+
+def test_files_that_have_our_numbers() -> None:
+    """They are neither written to nor closed, whatever is closed and whatever ends."""
+    check_script("""
+import os, socket, tempfile
+import tunring.pcapng
+left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
+assert not right.receive(timeout=0.001)
+tunring.set_logger(lambda level, text: None, tunring.load("loopback"))
+udp = tunring.UdpSocket.bind(("127.0.0.1", 0))
+folder = tempfile.mkdtemp()
+writer = tunring.pcapng.Writer(os.path.join(folder, "capture"))
+writer.flush()
+os.closerange(3, 100)
+files = [tempfile.TemporaryFile(buffering=0) for _ in range(15)]
+pipes = [os.pipe() for _ in range(15)]
+sockets = [socket.socketpair() for _ in range(15)]
+for file in files:
+    file.write(b"12345")
+for source in (left, right, udp):
+    source.close()
+try:
+    writer.close()
+except OSError:
+    pass
+for file in files:
+    assert os.fstat(file.fileno()).st_size == 5
+for read, write in pipes:
+    os.set_blocking(read, False)
+    os.write(write, b"x")
+    assert os.read(read, 100) == b"x"
+for one, other in sockets:
+    one.setblocking(False)
+    other.send(b"y")
+    assert one.recv(100) == b"y"
+if os.fork() == 0:                              # a child closes ours, and only those
+    for file in files:
+        assert os.fstat(file.fileno()).st_size == 5
+    os._exit(0)
+_, status = os.wait()
+assert status == 0
 """)
 
 

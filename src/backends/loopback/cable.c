@@ -178,6 +178,15 @@ cable_plug(cable_end *end)
     ring_lock_leave(&end->outgoing->lock, cable_move, end->outgoing);
 }
 
+/* The receive direction is over: the read event is set for good. */
+static void
+end_event(cable_end *end)
+{
+    if (!end->event_is_set)
+        os_event_set_if_ours(&end->event);
+    end->event_is_set = true;
+}
+
 /* In the driver's order: the send direction, the receive direction, the event. */
 void
 cable_unplug(cable_end *end)
@@ -195,7 +204,7 @@ cable_unplug(cable_end *end)
 
     ring_lock_enter(&end->incoming->lock);
     ring_host_end_receive(&end->rings.receive);
-    cable_update_event(end);
+    end_event(end);
     if (end->incoming->to == end)
     {
         end->incoming->to = NULL;

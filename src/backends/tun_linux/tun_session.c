@@ -31,7 +31,7 @@ update_signal(tun_session *session, bool unread)
         os_event_clear(&session->signal);
         /* The send direction may have ended the session and set the event just before. */
         if (atomic_load(&session->over))
-            os_event_set(&session->signal);
+            os_event_set_if_ours(&session->signal);
     }
     session->receive.signalled = unread;
 }
@@ -59,7 +59,7 @@ tun_session_end(tun_session *session, int failure)
 {
     if (atomic_exchange(&session->over, true))
         return;
-    os_event_set(&session->signal);
+    os_event_set_if_ours(&session->signal);
     if (failure == EBADFD)
         backend_log(WINTUN_LOG_WARN, "The interface was removed; its session ends");
     else
@@ -143,7 +143,7 @@ tun_session_detach(tun_session *session)
     ring_lock_enter(&send->lock);
     session->send.fd = -1;
     ring_lock_leave(&send->lock, tun_send_work, session);
-    os_event_set(&session->signal);
+    os_event_set_if_ours(&session->signal);
 }
 
 void
