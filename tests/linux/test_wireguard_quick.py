@@ -143,6 +143,32 @@ def test_it_ends_at_once(namespace: Namespace, name: str, end: str) -> None:
     assert name not in namespace.interfaces()
 
 
+#: The command, which looks at its process when it forks.
+AT_FORK = """
+import os, sys, threading
+from tunring.cli.wireguard_service import main
+
+fork = os.fork
+
+def looked_at():
+    held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    print(len(os.listdir("/proc/self/task")), threading.active_count(), "/dev/net/tun" in held)
+    return fork()
+
+os.fork = looked_at
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_it_forks_before_any_thread_exists(namespace: Namespace, name: str) -> None:
+    """And before there is an interface: neither would be whole in the child."""
+    name += "1"
+    assert namespace.run(sys.executable, "-c", AT_FORK, name) == "1 1 False\n"
+    assert name in namespace.interfaces()
+    namespace.ip(f"link delete {name}")
+    assert eventually(lambda: not serving(name))
+
+
 def test_a_second_one_says_why_it_ends(namespace: Namespace, name: str) -> None:
     name += "1"
     assert start(namespace, name).returncode == 0
