@@ -348,17 +348,31 @@ step_aarch64()
     python3 tests/packaging/aarch64.py
 }
 
-# full: fuzzing, ten minutes
+# full: fuzzing in C: WireGuard's messages for ten minutes, the other three targets for four minutes each
 step_fuzz()
 {
-    quietly python3 tests/fuzz/run.py --seconds 300
+    local code=0
+    quietly python3 tests/fuzz/run.py --seconds 600 wireguard || code=$?
+    quietly python3 tests/fuzz/run.py --seconds 240 split coalesce complete || code=$?
+    return $code
 }
 
-# full: fuzzing of the parsers in Python, ten minutes
+# fuzz_parsers WHICH: those whose test has such a name, one after the other.
+fuzz_parsers()
+{
+    HYPOTHESIS_PROFILE=full TUNRING_FUZZ_SECONDS=600 quietly .venv-test/bin/python -m pytest --timeout 900 \
+        -p no:cacheprovider tests/wireguard/test_parsers.py -k "$1"
+}
+
+# full: fuzzing of the four parsers in Python, ten minutes each; two run beside each other
 step_fuzz_parsers()
 {
-    step_build && HYPOTHESIS_PROFILE=full TUNRING_FUZZ_SECONDS=150 quietly .venv-test/bin/python -m pytest \
-        --timeout 600 -p no:cacheprovider tests/wireguard/test_parsers.py
+    local code=0
+    step_build || return
+    fuzz_parsers 'not (request or client)' &
+    fuzz_parsers 'request or client' || code=$?
+    wait $! || code=$?
+    return $code
 }
 
 # full: the Python tests with the newest Python

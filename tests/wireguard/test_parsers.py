@@ -1,4 +1,4 @@
-"""Fuzzing of the parsers of files, requests and messages: a little here, for minutes in `.ci/run full`."""
+"""Fuzzing of the parsers of files, requests and messages: a little here, for ten minutes each in `.ci/run full`."""
 
 from __future__ import annotations
 
