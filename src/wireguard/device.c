@@ -2,12 +2,16 @@
  *
  * The life of a device, and what can be set while data flows.
  */
+#include "platform/wait.h"
 #include "wireguard/device.h"
 
 #include <stdlib.h>
 
 /* A socket without room for that long has trouble that waiting doesn't mend. */
 #define SEND_PATIENCE (NANOSECONDS / 10)
+/* Between two tries of a handshake message. Data takes turns by the system's word that there is room, which comes once
+ * half of the buffer is free: on a slow uplink that is much later than the first room. */
+#define MESSAGE_RETRY (NANOSECONDS / 500)
 
 /* The protocol's. */
 static const tunring_wireguard_limits protocol_limits = {
@@ -223,6 +227,13 @@ tunring_wireguard_set_socket(tunring_wireguard *device, tunring_socket *socket)
     return ERROR_SUCCESS;
 }
 
+static void
+count_unsent(tunring_wireguard *device, const tunring_sending *what, const tunring_accepted *accepted)
+{
+    if (accepted->count < what->count)
+        atomic_fetch_add_explicit(&device->counts.unsent, what->count - accepted->count, memory_order_relaxed);
+}
+
 static tunring_accepted
 send_waiting(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait)
 {
@@ -232,8 +243,7 @@ send_waiting(tunring_wireguard *device, tunring_socket *socket, const tunring_se
     uint32_t done;
     if (socket)
         tunring_socket_send(socket, &all, wait, &done);
-    if (accepted.count < what->count)
-        atomic_fetch_add_explicit(&device->counts.unsent, what->count - accepted.count, memory_order_relaxed);
+    count_unsent(device, what, &accepted);
     return accepted;
 }
 
@@ -250,6 +260,30 @@ device_send_now(tunring_wireguard *device, tunring_socket *socket, const tunring
     return send_waiting(device, socket, what, NULL);
 }
 
+/* False at the end of patience, and of the device. */
+static bool
+wait_for_retry(tunring_wireguard *device, int64_t end)
+{
+    const int64_t next = os_deadline(MESSAGE_RETRY);
+    return next < end && wait_any(&device->stop.wait, 1, next) == WAIT_NOTHING;
+}
+
+/* Sends one message, by the first room that there is. */
+static bool
+send_message(tunring_wireguard *device, tunring_socket *socket, const tunring_sending *what)
+{
+    const int64_t end = os_deadline(SEND_PATIENCE);
+    tunring_accepted accepted = {0};
+    tunring_sending message = *what;
+    message.accepted = &accepted;
+    uint32_t done;
+    while (socket && tunring_socket_send(socket, &message, NULL, &done) == ERROR_BUFFER_OVERFLOW &&
+           wait_for_retry(device, end))
+        ;
+    count_unsent(device, what, &accepted);
+    return accepted.count == 1;
+}
+
 DWORD
 tunring_wireguard_send_to(tunring_wireguard *device, const BYTE *data, uint32_t size, const tunring_endpoint *to,
                           bool *sent)
@@ -259,7 +293,7 @@ tunring_wireguard_send_to(tunring_wireguard *device, const BYTE *data, uint32_t 
     const tunring_packet packet = {.data = data, .length = size};
     const tunring_sending what = {.packets = &packet, .count = 1, .endpoints = to, .dscp = HANDSHAKE_DSCP};
     tunring_socket *socket = device_socket(device);
-    *sent = device_send(device, socket, &what).count == 1;
+    *sent = send_message(device, socket, &what);
     device_put_socket(socket);
     device_leave(device);
     return ERROR_SUCCESS;

@@ -177,6 +177,29 @@ def test_an_answer_ends_the_wait() -> None:
     assert timers.look(START + 15 * SECOND, stamps) == Due()
 
 
+def test_an_initiation_that_did_not_leave_is_tried_again_soon() -> None:
+    timers, stamps = make(), Stamps()
+    timers.want(START)
+    now = START
+    for seconds in (1, 2, 4, 5, 5):
+        assert timers.look(now, stamps).initiate
+        timers.initiated(now)
+        timers.unsent(now)
+        assert timers.look(now, stamps).next == now + seconds * SECOND
+        now += seconds * SECOND
+    # It does not count as one that was sent.
+    timers.hurry(now - SECOND)
+    assert timers.look(now - SECOND, stamps).initiate
+    timers.initiated(now)
+    assert timers.look(now, stamps).next >= now + 5 * SECOND
+    timers.completed()
+    timers.want(now + 60 * SECOND)
+    assert timers.look(now + 60 * SECOND, stamps).initiate
+    timers.initiated(now + 60 * SECOND)
+    timers.unsent(now + 60 * SECOND)
+    assert timers.look(now + 60 * SECOND, stamps).next == now + 61 * SECOND
+
+
 def test_keys_are_wiped_once() -> None:
     timers, stamps = make(), Stamps(newest_born=START)
     assert timers.look(START + 540 * SECOND - 1, stamps).next == START + 540 * SECOND

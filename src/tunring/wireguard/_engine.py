@@ -411,4 +411,5 @@ class Engine:
         with self._index_kept(self.core.new_index(peer.core)) as index:
             stamp = STAMPS.next(peer.public_key.raw)
             message = peer.exchange.initiate(self.identity, remote, index, stamp, now)
-        peer.core.send_handshake(message)
+        if not peer.core.send_handshake(message):
+            peer.timers.unsent(now)

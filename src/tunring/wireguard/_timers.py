@@ -101,6 +101,8 @@ class Timers:
         self._initiate_at = NEVER
         self._attempt_until = 0
         self._tries = 0
+        # Initiations of this attempt that did not leave.
+        self._unsent = 0
         # The time stamp whose lack of an answer caused a handshake, and when it did.
         self._seen_unanswered = 0
         self._seen_at = 0
@@ -123,17 +125,23 @@ class Timers:
         """A handshake is wanted: now, or as soon as the last initiation is old enough."""
         self._attempt_until = now + self._limits.attempt
         if not self.attempting:
-            self._tries = 0
+            self._tries = self._unsent = 0
             self._initiate_at = self._earliest(now)
 
     def _earliest(self, now: int) -> int:
         return max(now, self._last_initiation + self._limits.retry) if self._last_initiation else now
 
     def initiated(self, now: int) -> None:
-        """An initiation was sent, or could not be: it counts."""
+        """An initiation is about to be sent: it counts, unless :meth:`unsent` is called."""
         self._last_initiation = now
         self._tries += 1
         self._initiate_at = now + self._limits.retry + self._jitter(self._limits.jitter)
+
+    def unsent(self, now: int) -> None:
+        """The initiation did not leave, for lack of room or of a route: the next follows soon, then less soon."""
+        self._last_initiation = 0
+        self._initiate_at = now + min(self._limits.retry, (self._limits.retry // 5) << self._unsent)
+        self._unsent = min(self._unsent + 1, 3)
 
     def unable(self, now: int) -> None:
         """Nothing could be sent, for lack of an endpoint or of a private key that goes with the peer's key."""
