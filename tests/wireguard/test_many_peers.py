@@ -116,7 +116,7 @@ def test_a_peer_keeps_the_newest_packets(stack: ExitStack) -> None:
     packets = [ipv4("10.0.0.1", "10.0.0.2") for _ in range(200)]
     near.host.send(packets)
     assert eventually(lambda: near.device.stats()["staged_dropped"] == 72)
-    assert near.device.stats()["staged_bytes"] == 128 * 100
+    assert near.device.stats()["staged_bytes"] == 128 * 112  # with what the allocator takes
     # The batch that they came in is released once all are copied.
     assert eventually(lambda: near.session.stats().pinned_packets == 0)
     peer.endpoint = ("127.0.0.1", far.device.listen_port)
