@@ -324,10 +324,10 @@ void tunring_lease_free(tunring_lease *lease);
 
 /* ---- Slots of a lease or a part: core/slots.c -------------------------------------------------------------------- */
 
-/* The packets' lengths in bytes, and where each begins in what tunring_slots_pack() writes. May be called at any
- * time. */
+/* The packets' lengths in bytes, and where each begins in what tunring_slots_pack() writes: false if they have 4 GiB
+ * or more in all. May be called at any time. */
 void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths);
-void tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets);
+bool tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets);
 
 /* These read the packets: between tunring_lease_enter and tunring_lease_leave, or while slots can't go otherwise. */
 

@@ -178,7 +178,7 @@ cdef extern from "tunring.h" nogil:
     void tunring_lease_free(tunring_lease *lease) noexcept
 
     void tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengths) noexcept
-    void tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets) noexcept
+    bint tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets) noexcept
     void tunring_slots_pack(const tunring_slot *slots, uint32_t count, BYTE *buffer) noexcept
     void tunring_slots_headers(const tunring_slot *slots, uint32_t count, uint32_t size, BYTE *buffer) noexcept
     uint32_t tunring_slots_packets(const tunring_slot *slots, uint32_t count, bint only_ip,

@@ -10,6 +10,7 @@
  */
 #include "core/lease.h"
 #include "core/reservation.h"
+#include "core/table.h"
 
 #include <stdlib.h>
 
@@ -46,7 +47,7 @@ allocate(uint32_t room)
     if (lease && lease->room >= room)
         return lease;
     free(lease);
-    lease = malloc(sizeof(*lease) + room * sizeof(lease->slots[0]));
+    lease = table_alloc(sizeof(*lease), room, sizeof(lease->slots[0]));
     if (lease)
         lease->room = room;
     return lease;
@@ -93,7 +94,7 @@ lease_grow(tunring_lease **lease, uint32_t max)
 {
     const uint32_t room = (*lease)->room;
     const uint32_t wanted = room > max / 2 ? max : room * 2;
-    tunring_lease *grown = realloc(*lease, sizeof(*grown) + wanted * sizeof(grown->slots[0]));
+    tunring_lease *grown = table_realloc(*lease, sizeof(*grown), wanted, sizeof(grown->slots[0]));
     if (!grown)
         return false;
     grown->room = wanted;
@@ -114,7 +115,7 @@ lease_add_origin(tunring_lease *lease, const tunring_endpoint *from, uint8_t ecn
     if (!origins || origins->count == origins->room)
     {
         const uint32_t room = origins ? 2 * origins->room : FIRST_ORIGINS;
-        tunring_origins *grown = realloc(origins, sizeof(*grown) + room * sizeof(grown->list[0]));
+        tunring_origins *grown = table_realloc(origins, sizeof(*grown), room, sizeof(grown->list[0]));
         if (!grown)
             return false;
         if (!origins)

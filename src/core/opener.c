@@ -6,6 +6,7 @@
 #include "core/aead.h"
 #include "core/counter.h"
 #include "core/replay.h"
+#include "core/table.h"
 
 #include <stdlib.h>
 
@@ -350,7 +351,7 @@ tunring_open_part(tunring_opener *opener, tunring_lease *lease, const tunring_pa
     if (code != ERROR_SUCCESS)
         return code;
     what.ours = tunring_part_new(count, part ? part->level : 0);
-    what.datagrams = malloc((count + 1) * sizeof(*what.datagrams));
+    what.datagrams = table_alloc(sizeof(*what.datagrams), count, sizeof(*what.datagrams));
     code = what.ours && what.datagrams ? choose(opener, &what, index) : ERROR_NOT_ENOUGH_MEMORY;
     const uint32_t chosen = code == ERROR_SUCCESS ? what.ours->count : 0;
     if (chosen)

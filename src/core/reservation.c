@@ -4,6 +4,8 @@
  */
 #include "core/reservation.h"
 
+#include "core/table.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +15,7 @@ note_sizes(tunring_lease *lease)
 {
     if (lease->sizes)
         return true;
-    uint32_t *sizes = malloc(lease->count * sizeof(*sizes));
+    uint32_t *sizes = table_alloc(0, lease->count, sizeof(*sizes));
     if (!sizes)
         return false;
     for (uint32_t i = 0; i < lease->count; i++)

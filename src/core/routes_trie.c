@@ -6,6 +6,8 @@
  */
 #include "core/routes.h"
 
+#include "core/table.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,7 +192,7 @@ make_room(route_trie *trie)
     if (trie->count < trie->room)
         return true;
     const uint32_t room = trie->room ? 2 * trie->room : 16;
-    route **sorted = room > trie->room ? realloc(trie->sorted, room * sizeof(route *)) : NULL;
+    route **sorted = room > trie->room ? table_realloc(trie->sorted, 0, room, sizeof(route *)) : NULL;
     if (!sorted)
         return false;
     trie->sorted = sorted;

@@ -3,6 +3,7 @@
  * Reading slots, of a whole batch or of a part of one, and choosing parts.
  */
 #include "core/copy.h"
+#include "core/table.h"
 #include "platform/os.h"
 #include "tunring.h"
 
@@ -15,15 +16,17 @@ tunring_slots_lengths(const tunring_slot *slots, uint32_t count, uint32_t *lengt
         lengths[i] = slots[i].length;
 }
 
-void
+bool
 tunring_slots_offsets(const tunring_slot *slots, uint32_t count, uint32_t *offsets)
 {
-    uint32_t at = 0; /* a ring has at most 64 MiB */
-    for (uint32_t i = 0; i < count; i++)
+    /* A ring has at most 64 MiB, but sealed batches are as large as memory. */
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < count && at <= UINT32_MAX; i++)
     {
-        offsets[i] = at;
+        offsets[i] = (uint32_t)at;
         at += slots[i].length;
     }
+    return at <= UINT32_MAX;
 }
 
 void
@@ -93,7 +96,7 @@ tunring_slots_origins(const tunring_lease *lease, const tunring_part *part, uint
 tunring_part *
 tunring_part_new(uint32_t count, uint32_t level)
 {
-    tunring_part *part = malloc(sizeof(*part) + count * sizeof(part->slots[0]));
+    tunring_part *part = table_alloc(sizeof(*part), count, sizeof(part->slots[0]));
     if (!part)
         return NULL;
     part->level = level;
@@ -115,6 +118,8 @@ static bool
 open_table(groups_table *table, uint32_t count)
 {
     unsigned bits = 4;
+    if (count > UINT32_MAX / 4)
+        return false;
     while ((uint64_t)1 << bits < 2 * (uint64_t)count)
         bits++;
     table->last = (uint32_t)(((uint64_t)1 << bits) - 1);

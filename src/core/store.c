@@ -7,6 +7,7 @@
 #include "core/copy.h"
 #include "core/lease.h"
 #include "core/source.h"
+#include "core/table.h"
 
 #include <stdlib.h>
 
@@ -266,7 +267,7 @@ tunring_store_open(tunring_store *store, tunring_opener *opener, const tunring_p
         return ERROR_HANDLE_EOF;
     DWORD code = ERROR_NOT_ENOUGH_MEMORY;
     tunring_lease *lease = lease_new(count);
-    tunring_datagram *datagrams = malloc((count + 1) * sizeof(*datagrams));
+    tunring_datagram *datagrams = table_alloc(sizeof(*datagrams), count, sizeof(*datagrams));
     if (lease && datagrams && copy_all(&what, datagrams, lease->slots, &done))
         code = tunring_open(opener, datagrams, count, &opened);
     if (lease && code == ERROR_SUCCESS)

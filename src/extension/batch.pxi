@@ -215,13 +215,19 @@ cdef class Batch:
 
     @property
     def offsets(self):
-        """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on."""
+        """Where each packet begins in what :meth:`pack_into` writes: a memoryview like :attr:`lengths`, from 0 on.
+
+        Raises
+        ------
+        OverflowError
+            The packets have 4 GiB or more, as only sealed ones can.
+        """
         cdef _Words words
         with cython.critical_section(self):  # as above
             if self._offsets is None:
                 words = _words(self.size())
-                if words.count:
-                    tunring_slots_offsets(self.lease.table(), words.count, words.values)
+                if words.count and not tunring_slots_offsets(self.lease.table(), words.count, words.values):
+                    raise OverflowError(f"offsets have 32 bits, and the packets {self.lease.nbytes()} bytes")
                 self._offsets = PyMemoryView_FromObject(words)
             return self._offsets
 

@@ -22,9 +22,7 @@ cdef class _Integers:
         PyMem_Free(self.values)
 
     cdef int make_room(self, Py_ssize_t count) except -1:
-        self.values = <int64_t *>PyMem_Malloc((count + 1) * sizeof(int64_t))
-        if not self.values:
-            raise MemoryError()
+        self.values = <int64_t *>_allocate(count, sizeof(int64_t))
         self.count = count
         return 0
 
@@ -144,7 +142,7 @@ cdef list _parts_by_group(Batch batch, const uint32_t *groups, uint32_t count, l
     cdef uint32_t *sizes
     cdef Py_ssize_t i, size = batch.size()
     cdef list parts = []
-    sizes = <uint32_t *>PyMem_Calloc(count + 1, sizeof(uint32_t))
+    sizes = <uint32_t *>PyMem_Calloc(<size_t>count + 1, sizeof(uint32_t))
     if not sizes:
         raise MemoryError()
     try:
@@ -257,9 +255,7 @@ cdef class _Bytes:
 cdef _Bytes _bytes(Py_ssize_t rows, Py_ssize_t columns, int dimensions):
     """Room for rows of bytes, which the caller fills before anybody else has it."""
     cdef _Bytes result = _Bytes.__new__(_Bytes)
-    result.data = <BYTE *>PyMem_Calloc(rows * columns + 1, 1)
-    if not result.data:
-        raise MemoryError()
+    result.data = <BYTE *>_allocate(rows, columns)
     result.shape[0], result.shape[1] = rows, columns
     result.strides[0], result.strides[1] = columns, 1
     result.dimensions = dimensions

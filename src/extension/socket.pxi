@@ -92,9 +92,7 @@ cdef _Destinations _destinations(to, index, _Ecn ecn, bint to_ipv4, bint to_ipv6
     else:
         listed = [to]
     result.count = len(listed)
-    result.endpoints = <tunring_endpoint *>PyMem_Malloc((result.count + 1) * sizeof(tunring_endpoint))
-    if not result.endpoints:
-        raise MemoryError()
+    result.endpoints = <tunring_endpoint *>_allocate(result.count, sizeof(tunring_endpoint))
     for i in range(result.count):
         result.add(i, listed[i], to_ipv4, to_ipv6)
     if index is not None:

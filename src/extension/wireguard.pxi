@@ -472,9 +472,7 @@ cdef class _WireGuardPeer:
         cdef tunring_prefix *prefixes = NULL
         try:
             while True:
-                prefixes = <tunring_prefix *>PyMem_Malloc(room * sizeof(tunring_prefix))
-                if not prefixes:
-                    raise MemoryError()
+                prefixes = <tunring_prefix *>_allocate(room, sizeof(tunring_prefix))
                 self.device.check(tunring_wireguard_peer_allowed(self.get(), prefixes, room, &count), "no allowed IPs")
                 if count <= room:
                     break

@@ -21,7 +21,7 @@ static tunring_route *
 list_all(tunring_wireguard *device, uint32_t *count)
 {
     const uint32_t room = tunring_routes_count(device->allowed);
-    tunring_route *routes = calloc(room + 1, sizeof(*routes));
+    tunring_route *routes = calloc((size_t)room + 1, sizeof(*routes));
     if (routes)
         *count = tunring_routes_list(device->allowed, routes, room);
     return routes;
@@ -48,7 +48,7 @@ remove_others(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint
 static DWORD
 give(tunring_wireguard_peer *peer, const tunring_prefix *networks, uint32_t count)
 {
-    tunring_route *routes = calloc(count + 1, sizeof(*routes));
+    tunring_route *routes = calloc((size_t)count + 1, sizeof(*routes));
     if (!routes)
         return ERROR_NOT_ENOUGH_MEMORY;
     for (uint32_t i = 0; i < count; i++)

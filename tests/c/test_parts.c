@@ -5,6 +5,7 @@
 /* build: parts=core */
 #include "check.h"
 #include "core/lease.h"
+#include "core/table.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,7 @@ test_reading(void)
     tunring_slots_origins(lease, NULL, numbers);
     for (uint32_t i = 0; i < 10; i++)
         CHECK_EQUAL(numbers[i], i / 4);
-    tunring_slots_offsets(part->slots, part->count, numbers);
+    CHECK(tunring_slots_offsets(part->slots, part->count, numbers));
     CHECK(numbers[0] == 0 && numbers[1] == 21 && numbers[2] == 45);
     BYTE headers[3][24];
     tunring_slots_headers(part->slots, part->count, 24, headers[0]);
@@ -196,6 +197,38 @@ test_groups_of_similar_keys(void)
     }
 }
 
+/* Sealed batches may be that large; their packets are not looked at. */
+static void
+test_offsets_of_many_bytes(void)
+{
+    enum
+    {
+        COUNT = 65539 /* 2^32 + 2^17 bytes in all, less a few */
+    };
+    tunring_slot *slots = calloc(COUNT, sizeof(*slots));
+    uint32_t *offsets = calloc(COUNT, sizeof(*offsets));
+    CHECK(slots && offsets);
+    for (uint32_t i = 0; i < COUNT; i++)
+        slots[i].length = 65535;
+    CHECK(tunring_slots_offsets(slots, 65537, offsets)); /* 2^32 - 1 */
+    CHECK_EQUAL(offsets[65536], 65536u * 65535u);
+    CHECK(!tunring_slots_offsets(slots, 65538, offsets));
+    CHECK(!tunring_slots_offsets(slots, COUNT, offsets));
+    free(offsets);
+    free(slots);
+}
+
+static void
+test_tables_beyond_memory(void)
+{
+    CHECK(table_fits(0, SIZE_MAX, 1) && table_fits(8, (SIZE_MAX - 8) / 24, 24));
+    CHECK(!table_fits(1, SIZE_MAX, 1) && !table_fits(0, SIZE_MAX / 24 + 1, 24));
+    CHECK(!table_alloc(16, SIZE_MAX / 16, 16));
+    void *table = table_alloc(16, 4, 16);
+    CHECK(table && !table_realloc(table, 16, SIZE_MAX / 16, 16));
+    free(table);
+}
+
 int
 main(void)
 {
@@ -206,6 +239,8 @@ main(void)
     test_groups();
     test_groups_of_rows();
     test_groups_of_similar_keys();
+    test_offsets_of_many_bytes();
+    test_tables_beyond_memory();
     source_discard(&source);
     return 0;
 }
