@@ -150,8 +150,6 @@ void tunring_opener_free(tunring_opener *opener);
 void tunring_opener_set_last_counter(tunring_opener *opener, uint64_t last);
 /* May be called at any time. */
 void tunring_opener_counts_read(const tunring_opener *opener, tunring_opener_counts *counts);
-/* True for a datagram that begins with the opener's header; for any if it has none. May be called at any time. */
-bool tunring_opener_takes(const tunring_opener *opener, const BYTE *data, uint32_t length);
 
 typedef enum tunring_opened
 {

@@ -17,17 +17,17 @@
 #define LEASE_RELEASED UINT64_C(1)
 #define LEASE_HELD UINT64_C(2)
 #define LEASE_OPENED UINT64_C(4)
-#define LEASE_READING (UINT64_C(1) << 4)     /* one that reads packets of level 0 */
-#define LEASE_OPENING (UINT64_C(1) << 34)    /* one that opens packets, or reads what was opened */
-#define LEASE_MOST ((UINT64_C(1) << 30) - 1) /* of each kind: anybody may begin any number, by calls that wait */
-#define LEASE_READERS (LEASE_MOST * LEASE_READING)
-#define LEASE_OPENERS (LEASE_MOST * LEASE_OPENING)
+#define LEASE_READING (UINT64_C(1) << 4)    /* one that reads packets of level 0 */
+#define LEASE_OPENING (UINT64_C(1) << 34)   /* one that opens packets, or reads what was opened */
+#define LEASE_MAX ((UINT64_C(1) << 30) - 1) /* of each kind: anybody may begin any number, by calls that wait */
+#define LEASE_READERS (LEASE_MAX * LEASE_READING)
+#define LEASE_OPENERS (LEASE_MAX * LEASE_OPENING)
 #define LEASE_OPERATIONS (LEASE_READERS | LEASE_OPENERS)
 
 /* In a slot's `holds`, beside HOLDS_ONE. */
 #define HOLDS_LEVEL 1u
 #define HOLDS_LEVELS (HOLDS_ONE - 1)
-#define HOLDS_MOST (UINT32_MAX - HOLDS_ONE) /* with which there is room for another one */
+#define HOLDS_MAX (UINT32_MAX - HOLDS_ONE) /* with which there is room for another one */
 
 /* The table that was freed last, so that batch after batch goes through the same memory. The address sanitizer is to
  * see each one end; a test that lets malloc() fail asks for none too. */
@@ -288,7 +288,7 @@ tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
     const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     uint32_t held = only_ours;
     while (!atomic_compare_exchange_weak(holds, &held, held + HOLDS_ONE))
-        if (held < HOLDS_ONE || held > HOLDS_MOST || (held & HOLDS_LEVELS) != level * HOLDS_LEVEL)
+        if (held < HOLDS_ONE || held > HOLDS_MAX || (held & HOLDS_LEVELS) != level * HOLDS_LEVEL)
             return false;
     return true;
 }
@@ -312,13 +312,13 @@ operation(const tunring_part *part)
 static DWORD
 begin(tunring_lease *lease, uint64_t unit)
 {
-    const uint64_t most = LEASE_MOST * unit;
+    const uint64_t max = LEASE_MAX * unit;
     uint64_t state = atomic_load(&lease->state);
     do
     {
         if (state & LEASE_RELEASED)
             return ERROR_HANDLE_EOF;
-        if ((state & most) == most)
+        if ((state & max) == max)
             return ERROR_NOT_ENOUGH_MEMORY;
     } while (!atomic_compare_exchange_weak(&lease->state, &state, state + unit));
     return ERROR_SUCCESS;

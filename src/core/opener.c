@@ -86,12 +86,6 @@ takes(const aead_format *format, const BYTE *data, uint32_t length)
            (length >= format->header_size && aead_headers_equal(data, format->header, format->header_size));
 }
 
-bool
-tunring_opener_takes(const tunring_opener *opener, const BYTE *data, uint32_t length)
-{
-    return takes(&opener->format, data, length);
-}
-
 static inline uint64_t
 counter_of(const aead_format *format, const BYTE *text)
 {

@@ -125,7 +125,7 @@ tunring_wireguard_peer_remove(tunring_wireguard_peer *peer)
 void
 tunring_wireguard_peer_drop(tunring_wireguard_peer *peer)
 {
-    if (peer->device->generation == os_generation())
+    if (!OS_FOREIGN(peer->device))
         peer_put(peer);
 }
 
