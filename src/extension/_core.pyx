@@ -8,6 +8,7 @@ Here live reference counts, exceptions and argument checks. Policy (which librar
 plain Python modules of the package, and every loop over packets in ``src/core``.
 """
 
+import errno
 import io
 import math
 import operator
@@ -92,6 +93,12 @@ cdef extern from "platform/os.h" nogil:
     const unsigned OS_SECRET_LOCKED
     DWORD GetLastError() noexcept
 
+cdef extern from "extension/descriptor.h" nogil:
+    int descriptor_socket(int family, int kind, int protocol) noexcept
+    int descriptor_accept(int listening) noexcept
+    int descriptor_open(const char *path) noexcept
+    void descriptor_close(int descriptor) noexcept
+
 cdef extern from "extension/interrupt.h":
     ctypedef struct interrupt:
         HANDLE handle
@@ -123,6 +130,7 @@ include "packets.pxi"
 include "routes.pxi"
 include "aead.pxi"
 include "source.pxi"
+include "descriptor.pxi"
 include "session.pxi"
 include "socket.pxi"
 include "secret.pxi"

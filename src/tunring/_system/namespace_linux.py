@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from tunring._system.own_socket import make_socket
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -103,7 +105,7 @@ def _stat_by_socket() -> os.stat_result:
     if sys.platform != "win32":
         from fcntl import ioctl
 
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        with make_socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
             descriptor = ioctl(made, _SIOCGSKNS)
         try:
             return os.fstat(descriptor)

@@ -10,13 +10,13 @@ import errno
 import os
 import socket
 import struct
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pyroute2.netlink import nlmsgerr
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from tunring._system.own_socket import make_socket
 from tunring._win32 import Win32
 from tunring.errors import WintunError
 
@@ -119,25 +119,12 @@ def body_of(message: bytes) -> bytes:
 
 def _open_socket() -> socket.socket:
     try:
-        opened = socket.socket(_AF_NETLINK, socket.SOCK_RAW, 0)
+        return make_socket(_AF_NETLINK, socket.SOCK_RAW)
     except OSError as error:
         text = f"a netlink socket can't be opened: {error.strerror}"
         if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES):
             text += "; a sandbox forbids it: let systemd's RestrictAddressFamilies= have AF_NETLINK"
         raise WintunError(Win32.NOT_SUPPORTED, text, error.errno) from error
-    if opened.fileno() > 2:
-        return opened
-    with opened:  # the standard streams are closed, and whoever opens them anew must not meet it
-        return socket.socket(fileno=_copy_beyond_standard_streams(opened.fileno()))
-
-
-def _copy_beyond_standard_streams(descriptor: int) -> int:
-    if sys.platform == "linux":
-        import fcntl
-
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    else:
-        raise NotImplementedError("netlink is Linux'")
 
 
 class Netlink:
