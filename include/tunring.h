@@ -422,6 +422,9 @@ typedef struct tunring_socket_options
 
 DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket);
 tunring_source *tunring_socket_source(tunring_socket *socket);
+/* The mark of the datagrams sent from now on, 0 for none. *number is the system's own number of a failure, or 0. */
+DWORD tunring_socket_set_mark(tunring_socket *socket, uint32_t mark, int *number);
+DWORD tunring_socket_mark(tunring_socket *socket, uint32_t *mark);
 /* Ready while the system has room for a datagram. Constant until the socket is closed. */
 HANDLE tunring_socket_room_event(const tunring_socket *socket);
 /* The system's own number of the error by which the last tunring_receive() failed, or 0. May be called at any time. */

@@ -227,6 +227,8 @@ cdef extern from "tunring.h" nogil:
     const tunring_figure tunring_socket_figures[]
     DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket) noexcept
     tunring_source *tunring_socket_source(tunring_socket *socket) noexcept
+    DWORD tunring_socket_set_mark(tunring_socket *socket, uint32_t mark, int *number) noexcept
+    DWORD tunring_socket_mark(tunring_socket *socket, uint32_t *mark) noexcept
     HANDLE tunring_socket_room_event(const tunring_socket *socket) noexcept
     int tunring_socket_receive_error(const tunring_socket *socket) noexcept
     DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,

@@ -282,6 +282,27 @@ tunring_socket_source(tunring_socket *socket)
     return &socket->source;
 }
 
+DWORD
+tunring_socket_set_mark(tunring_socket *self, uint32_t mark, int *number)
+{
+    *number = 0;
+    if (!source_enter(&self->source))
+        return ERROR_HANDLE_EOF;
+    *number = udp_set_mark(self->handle, mark);
+    source_leave(&self->source);
+    return *number ? udp_error_code(*number) : ERROR_SUCCESS;
+}
+
+DWORD
+tunring_socket_mark(tunring_socket *self, uint32_t *mark)
+{
+    if (!source_enter(&self->source))
+        return ERROR_HANDLE_EOF;
+    *mark = udp_mark(self->handle);
+    source_leave(&self->source);
+    return ERROR_SUCCESS;
+}
+
 HANDLE
 tunring_socket_room_event(const tunring_socket *socket)
 {

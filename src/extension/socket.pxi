@@ -386,6 +386,28 @@ cdef class _UdpSocket(_Source):
         outgoing = self._outgoing(buffer, lengths, on_full, to, index, ecn)
         return send_in_task(outgoing, None, check_timeout(timeout))
 
+    @property
+    def _mark(self):
+        """The mark of what is sent now, 0 for none; or None once the socket is closed."""
+        cdef uint32_t mark = 0
+        cdef DWORD code
+        self.lender()
+        with nogil:  # the caller holds us
+            code = tunring_socket_mark(self.socket, &mark)
+        return mark if code == ERROR_SUCCESS else None
+
+    def _set_mark(self, uint32_t mark) -> None:
+        """Mark what is sent from now on. Raises OSError; SessionClosed once the socket is closed."""
+        cdef int number = 0
+        cdef DWORD code
+        self.lender()
+        with nogil:  # the caller holds us
+            code = tunring_socket_set_mark(self.socket, mark, &number)
+        if number:
+            raise error_from_code(code, "can't set the mark", os.strerror(number), number)
+        if code != ERROR_SUCCESS:
+            raise self.failure(code, "can't set the mark")
+
     def stats(self):
         """The socket's figures so far, as a :class:`tunring.UdpStats`."""
         from tunring._udp import stats_of

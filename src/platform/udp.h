@@ -78,6 +78,10 @@ void udp_close(udp_handle socket);
 /* Sets an option whose value is an int. A refusal is ignored: the value is one that it had. */
 void udp_set_option(udp_handle socket, int level, int name, int value);
 
+/* The mark of the datagrams sent from now on, 0 for none. 0, or the system's error. Only Linux has marks. */
+int udp_set_mark(udp_handle socket, uint32_t mark);
+uint32_t udp_mark(udp_handle socket);
+
 /* The address it is bound to, as `host` and `port`. It is left alone if the system does not report one. */
 void udp_own_address(udp_handle socket, tunring_endpoint *own);
 

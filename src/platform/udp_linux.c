@@ -265,6 +265,23 @@ udp_drops(udp_handle socket, uint64_t *dropped)
     return true;
 }
 
+uint32_t
+udp_mark(udp_handle socket)
+{
+    uint32_t mark = 0;
+    socklen_t size = sizeof(mark);
+    return getsockopt(socket, SOL_SOCKET, SO_MARK, &mark, &size) == 0 ? mark : 0;
+}
+
+int
+udp_set_mark(udp_handle socket, uint32_t mark)
+{
+    /* The one that it has takes no privilege. */
+    if (udp_mark(socket) == mark)
+        return 0;
+    return setsockopt(socket, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) == 0 ? 0 : errno;
+}
+
 void
 udp_own_address(udp_handle socket, tunring_endpoint *own)
 {

@@ -72,6 +72,20 @@ udp_own_address(udp_handle socket, tunring_endpoint *own)
     (void)socket, (void)own;
 }
 
+uint32_t
+udp_mark(udp_handle socket)
+{
+    (void)socket;
+    return 0;
+}
+
+int
+udp_set_mark(udp_handle socket, uint32_t mark)
+{
+    (void)socket, (void)mark;
+    return ENOSYS;
+}
+
 bool
 udp_drops(udp_handle socket, uint64_t *dropped)
 {

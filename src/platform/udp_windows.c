@@ -321,6 +321,20 @@ udp_drops(udp_handle socket, uint64_t *dropped)
     return false;
 }
 
+uint32_t
+udp_mark(udp_handle socket)
+{
+    (void)socket;
+    return 0;
+}
+
+int
+udp_set_mark(udp_handle socket, uint32_t mark)
+{
+    (void)socket;
+    return mark ? WSAEOPNOTSUPP : 0;
+}
+
 /* ---- Life ---- */
 
 /* Otherwise the next receive would fail when an ICMP error comes back from some peer. */

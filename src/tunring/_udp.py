@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 import platform
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunring._core import UdpSocket
+from tunring._system.own_socket import make_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -342,7 +344,13 @@ def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket
     to_ipv4, to_ipv6 = _reach(sock, address)
     chunks = max(2, pinned_limit // _CHUNK)
     handle = socket.socket.fileno(sock)
-    return UdpSocket._open(handle, address, options, to_ipv4, to_ipv6, options.segment, chunks)  # noqa: SLF001
+    if handle < 0:
+        raise OSError(errno.EBADF, "the socket is closed")
+    made = UdpSocket._open(handle, address, options, to_ipv4, to_ipv6, options.segment, chunks)  # noqa: SLF001
+    if socket.socket.fileno(sock) != handle:  # closed meanwhile, or a child's now: the copy may be of another file
+        made.close()
+        raise OSError(errno.EBADF, "the socket is closed")
+    return made
 
 
 def _reach(sock: socket.socket, address: tuple[Any, ...]) -> tuple[bool, bool]:
@@ -380,7 +388,7 @@ def bind(
     receive_size = _size(receive_buffer, "receive_buffer", RECEIVE_BUFFER, 4096)
     send_size = _size(send_buffer, "send_buffer", SEND_BUFFER, 4096)
     limit = _size(pinned_limit, "pinned_limit", 64 * _CHUNK, 2 * _CHUNK)
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+    with make_socket(family, socket.SOCK_DGRAM) as sock:
         options = Options(sock, taken_over=False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if ipv6_only else 0)

@@ -11,7 +11,6 @@ from running import check_script
 @pytest.mark.root
 def test_a_mark_that_is_shown_is_the_one_used() -> None:
     out = check_script(f"""{BEGIN}
-import socket
 import tunring.testing
 from tunring.wireguard import Device
 
@@ -36,7 +35,7 @@ def change(_):
     except KeyboardInterrupt:
         inside = False
     shown.add(device.mark)
-    assert device._own_socket._made.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == (device.mark or 0)
+    assert device._own_socket.udp._mark == (device.mark or 0)
 
 print(at_each_line(make, change, press))
 assert shown == {{None, 7}}

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket
-from contextlib import suppress
 
 from tunring._core import UdpSocket
-from tunring._udp import (
-    RECEIVE_BUFFER,
-    SO_MARK,
-    SO_RCVBUFFORCE,
-    SO_SNDBUFFORCE,
-    check_number,
-    set_buffer,
-    signed_mark,
-)
-from tunring._win32 import Win32
-from tunring.errors import SessionClosed
+from tunring._udp import check_number
+from tunring.errors import WintunError
 
 #: Bytes. Handshake messages stand in line behind the data of a slow uplink, and are worth nothing once their sender has
 #: tried again: 2 MiB, which the system makes of it, leave in 5 s by 4 Mbit/s; and last for 4 ms at 4 Gbit/s.
@@ -33,7 +21,7 @@ def check_port(port: int) -> int:
 
 
 class TunnelSocket:
-    """A :class:`tunring.UdpSocket`, and the system's socket beneath it.
+    """A :class:`tunring.UdpSocket`, and what else a tunnel asks of one.
 
     Parameters
     ----------
@@ -49,60 +37,39 @@ class TunnelSocket:
     """
 
     def __init__(self, port: int, mark: int) -> None:
-        self._made = _bind(port)
+        self.udp = _bind(port)
         try:
             self.set_mark(mark)
-            set_buffer(self._made, socket.SO_RCVBUF, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            set_buffer(self._made, socket.SO_SNDBUF, SO_SNDBUFFORCE, SEND_BUFFER)
-            self.udp = UdpSocket.from_socket(self._made)
-            #: The port that it has, or had before it was closed.
-            self.port = int(self._made.getsockname()[1])
         except BaseException:
-            self._made.close()
+            self.udp.close()
             raise
+
+    @property
+    def port(self) -> int:
+        """The port that it has, or had before it was closed."""
+        return self.udp.address[1]
 
     def set_mark(self, mark: int) -> None:
         """Mark what is sent from now on. Raises SessionClosed once it is closed."""
-        try:
-            if os.name == "nt":
-                self._made.getsockname()  # Windows has no marks; this fails once the socket is closed
-            elif not self.has_mark(mark):
-                self._made.setsockopt(socket.SOL_SOCKET, SO_MARK, signed_mark(mark))
-        except OSError:
-            if self._made.fileno() < 0:
-                raise SessionClosed(Win32.HANDLE_EOF, "the device is closed") from None
-            raise
+        self.udp._set_mark(mark)  # noqa: SLF001
 
     def has_mark(self, mark: int) -> bool:
         """True if this is the mark of what is sent. False, too, once it is closed."""
-        if os.name == "nt":
-            return mark == 0
-        with suppress(OSError):
-            return signed_mark(mark) == self._made.getsockopt(socket.SOL_SOCKET, SO_MARK)
-        return False
+        return self.udp._mark == mark  # noqa: SLF001
 
     def close(self) -> None:
-        """Close both. May be called several times."""
+        """Close it. May be called several times."""
         self.udp.close()
-        self._made.close()
 
 
-def _bind(port: int) -> socket.socket:
-    for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+def _bind(port: int) -> UdpSocket:
+    for host in ("::", "0.0.0.0"):
         try:
-            made = socket.socket(family, socket.SOCK_DGRAM)
-        except OSError as error:
-            if family == socket.AF_INET6 and error.errno in _NO_IPV6:
-                continue
+            return UdpSocket.bind((host, port), send_buffer=SEND_BUFFER)
+        except WintunError:  # the port is ours, and something else fails
             raise
-        try:
-            if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            made.bind((host, port))
         except OSError as error:
-            made.close()
-            if family == socket.AF_INET6 and error.errno in _NO_IPV6:
+            if host == "::" and error.errno in _NO_IPV6:
                 continue
             raise OSError(error.errno, f"can't listen on UDP port {port}: {error.strerror}") from None
-        return made
     raise AssertionError("unreachable")
