@@ -24,6 +24,7 @@ cdef tunring_hashes *_wireguard_hashes() except NULL:
     if found:
         return found
     from tunring.aead import libcryptos
+    from tunring._win32 import Win32
     from tunring.errors import LibraryNotFound
 
     tried = []
@@ -38,7 +39,7 @@ cdef tunring_hashes *_wireguard_hashes() except NULL:
                 _hashes = found
             return found
         tried.append(f"{path}: {(<bytes>detail).decode('utf-8', 'replace')}")
-    raise LibraryNotFound(126, "WireGuard needs OpenSSL's libcrypto, version 3 or later, and found none:\n"
+    raise LibraryNotFound(Win32.MOD_NOT_FOUND, "WireGuard needs OpenSSL's libcrypto, version 3 or later, and found none:\n"
                           + "\n".join(tried))
 
 

@@ -76,6 +76,66 @@ def test_none_is_a_standard_stream(namespace: Namespace) -> None:
     assert said == "[] ['lo', 'tun0'] False"
 
 
+def test_none_of_a_tunnels_is_a_standard_stream(namespace: Namespace) -> None:
+    said = run(
+        namespace,
+        """
+        import os, traceback, tunring
+        from tunring.wireguard import Device, Key
+        os.dup2(1, 200)
+        for fd in (0, 1, 2):
+            os.close(fd)
+
+        def main():
+            with tunring.Adapter.create("tun0") as adapter:
+                with Device(adapter, private_key=Key.generate(), mark=7) as device:
+                    used = [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
+                    null = os.open("/dev/null", os.O_RDWR)
+                    for fd in (0, 1, 2):
+                        os.dup2(null, fd)
+                    device.mark = 8
+                    device.listen_port = 0
+                    device.set_interface_mtu(1400)
+                    said = f"{used} {device.mark} {adapter.configuration().mtu}"
+                names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
+                os.write(200, f"{said} {names}".encode())
+
+        try:
+            main()
+        except BaseException:
+            os.write(200, traceback.format_exc().encode())
+        """,
+    )
+    assert said == "[] 8 1400 ['/dev/null', '/dev/null', '/dev/null']"
+
+
+def test_a_child_has_none_of_a_tunnels(namespace: Namespace) -> None:
+    """Neither the interface's nor the UDP socket's, nor those by which the device finds its network and its MTU."""
+    said = run(
+        namespace,
+        """
+        import os, warnings, tunring
+        from tunring.wireguard import Device, Key
+        warnings.simplefilter("ignore", DeprecationWarning)   # Python's own, of threads and fork
+
+        def files():
+            numbers = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+            return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in numbers)
+
+        before = files()
+        with tunring.Adapter.create("tun0") as adapter, Device(adapter, private_key=Key.generate()) as device:
+            more = len(files()) - len(before)
+            child = os.fork()
+            if child == 0:
+                left = [file for file in files() if file not in before]
+                os._exit(len(left))
+            _, status = os.waitpid(child, 0)
+            print(more > 5, os.waitstatus_to_exitcode(status))
+        """,
+    )
+    assert said == "True 0\n"
+
+
 @pytest.mark.parametrize("offloads", [True, False], indirect=True)
 def test_another_file_in_the_devices_place(session: tunring.Session) -> None:
     """It gives 0 bytes for ever, which no TUN descriptor does: the session ends, soon and without a busy loop."""

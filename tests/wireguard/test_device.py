@@ -16,7 +16,9 @@ from running import eventually
 from tunring.errors import SessionClosed
 from tunring.wireguard import Device, Key, Peer, PublicKey
 from tunring.wireguard._engine import Engine
+from tunring.wireguard._socket import TunnelSocket
 from tunring.wireguard._timers import SECOND, Limits
+from tunring.wireguard.device import _open_devices
 from wireguard_ends import End, ipv4
 
 if TYPE_CHECKING:
@@ -319,6 +321,25 @@ def test_close_from_another_thread_ends_run(session: tunring.Session) -> None:
     assert device.listen_port > 0
     timer.join()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tunring-wireguard")]
+
+
+def test_a_failure_of_close_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: TunnelSocket) -> None:
+        raise OSError("not closed")
+
+    with tunring.Adapter.create("failing", library=tunring.load("loopback")) as adapter:
+        device = Device(adapter, private_key=Key.generate())
+        own_session, closed = device._own_session, []
+        assert own_session
+        monkeypatch.setattr(device._mtu, "close", lambda: closed.append("mtu"))
+        with monkeypatch.context() as broken:
+            broken.setattr(TunnelSocket, "close", fail)
+            with pytest.raises(OSError, match="not closed"):
+                device.close()
+        assert own_session.closed
+        assert closed == ["mtu"]
+        assert device not in _open_devices
+        device.close()
 
 
 def test_close_while_another_thread_changes_the_port(session: tunring.Session, monkeypatch: pytest.MonkeyPatch) -> None:

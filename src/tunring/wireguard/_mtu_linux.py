@@ -9,6 +9,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
+from tunring._core import open_socket
 from tunring._system.namespace_linux import call_in_network
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class LinuxMtu:
         self._adapter = adapter
         namespace = adapter._handle.open_namespace()  # noqa: SLF001
         try:
-            self._socket = call_in_network(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self._socket = call_in_network(namespace, lambda: open_socket(socket.AF_INET, socket.SOCK_DGRAM))
         finally:
             if namespace >= 0:
                 os.close(namespace)

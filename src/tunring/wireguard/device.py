@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import tunring.aead
 from tunring import Adapter
-from tunring._core import Session, UdpSocket, _WireGuardDevice, _WireGuardLock
+from tunring._core import Session, UdpSocket, _WireGuardDevice, _WireGuardLock, open_file
 from tunring._udp import check_mark
 from tunring._win32 import Win32
 from tunring.errors import SessionClosed
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeVar
 
-    from tunring._core import Endpoint
+    from tunring._core import Descriptor, Endpoint
     from tunring.wireguard._peer_state import PeerState
     from tunring.wireguard.peer import EndpointLike, Network, NetworkLike, Peer
 
@@ -442,18 +442,28 @@ class Device:
         thread.
         """
         self._closed = True
-        self._core.close()
-        self._ended.set()
-        self._engine.wipe()
-        self._await_threads()
-        self._engine.wipe()  # what the threads have made meanwhile
-        if self._own_socket:
-            self._own_socket.close()
-        if self._own_session:
-            self._own_session.close()
-        self._mtu.close()
+        steps: list[Callable[[], object]] = [
+            self._core.close,
+            self._ended.set,
+            self._engine.wipe,
+            self._await_threads,
+            self._engine.wipe,  # what the threads have made meanwhile
+            self._close_own,
+            self._mtu.close,
+        ]
+        with ExitStack() as stack:  # each step, whatever one before it raises
+            stack.callback(_open_devices.discard, self)
+            for step in reversed(steps):
+                stack.callback(step)
+
+    def _close_own(self) -> None:
+        """Let go of what the device has made for itself."""
         self._network = None
-        _open_devices.discard(self)
+        with ExitStack() as stack:
+            if self._own_session:
+                stack.callback(self._own_session.close)
+            if self._own_socket:
+                stack.callback(self._own_socket.close)
 
     def _await_threads(self) -> None:
         """Wait until the threads are out of the device. One that has not begun finds it closed.
@@ -517,19 +527,15 @@ class _Network:
     """The caller's network namespace. Its descriptor is open until nobody uses it any more."""
 
     def __init__(self) -> None:
-        self._descriptor = -1
+        self._descriptor: Descriptor | None = None
         if sys.platform == "linux":
             with suppress(OSError):
-                self._descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptor = open_file("/proc/thread-self/ns/net")
 
     def call(self, function: Callable[[], T]) -> T:
         """Call a function there."""
-        if self._descriptor < 0:
+        if self._descriptor is None:
             return function()
         from tunring._system.namespace_linux import call_in_network
 
-        return call_in_network(self._descriptor, function)
-
-    def __del__(self, *, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be empty already
-        if self._descriptor >= 0:
-            close(self._descriptor)
+        return call_in_network(self._descriptor.fileno(), function)
