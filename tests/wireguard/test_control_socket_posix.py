@@ -264,20 +264,20 @@ def test_the_server_waits_for_a_descriptor_without_haste(tmp_path: Path) -> None
 import os, resource, socket, time
 from pathlib import Path
 from tunring.wireguard import Device
+from tunring.wireguard import _control_socket
 from tunring.wireguard._control_client import ask
-from tunring.wireguard._control_socket import ControlServer
 
 calls = 0
-accept = socket.socket.accept
+accept = _control_socket.accept
 
 def counted(listening):
     global calls
     calls += 1
     return accept(listening)
 
-socket.socket.accept = counted
+_control_socket.accept = counted
 path = Path({str(tmp_path)!r}, "wg0.sock")
-server = ControlServer(path)
+server = _control_socket.ControlServer(path)
 host, session = tunring.testing.pair()
 with host, session, Device(session, private_key=None) as device:
     server.start(device)

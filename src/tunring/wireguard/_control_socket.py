@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunring._system.own_socket import accept, make_socket
 from tunring.wireguard._control_stream import MAX_CLIENTS, converse, start_thread
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ControlServer:
         self._device: Device | None = None
         self._path = path
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._socket = socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM)
+        self._socket = make_socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM)
         try:
             self._identity = _listen_at(self._socket, path)
         except BaseException:
@@ -71,6 +72,7 @@ class ControlServer:
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._serve, name="tunring-wireguard-control", daemon=True)
 
     def start(self, device: Device) -> None:
@@ -86,7 +88,9 @@ class ControlServer:
             return False
 
     def close(self) -> None:
-        """Remove the file, if it is still ours, and hang up on everybody."""
+        """Remove the file, if it is still ours, and hang up on everybody. In a forked child it does nothing."""
+        if self._process != os.getpid():
+            return
         with self._lock:
             if self._closed:
                 return
@@ -105,7 +109,7 @@ class ControlServer:
     def _serve(self) -> None:
         while True:
             try:
-                client, _ = self._socket.accept()
+                client = accept(self._socket)
             except OSError as error:
                 if error.errno in {errno.EMFILE, errno.ENFILE}:
                     # The client still waits, so the next call would fail at once, too.
@@ -212,7 +216,7 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, f"{path} is there, and is not a socket")
-    with socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as probe:
+    with make_socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
         try:
             probe.connect(str(path))
@@ -228,7 +232,7 @@ def _remove_stale(path: Path) -> None:
 
 def connect(path: Path) -> io.BufferedRWPair:
     """Connect to a device. Raises OSError, which has the path."""
-    with socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as client:
+    with make_socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)
         try:
             client.connect(str(path))
