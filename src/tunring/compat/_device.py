@@ -83,7 +83,8 @@ class Device:
             return
         session, cancel = up
         cancel.set()
-        for tasks in tuple(session._tasks.values()):  # noqa: SLF001
+        # Not a tuple(): while it allocates, the garbage collector may run what changes the dictionary.
+        for tasks in list(session._tasks.values()):  # noqa: SLF001
             tasks.look_again()
 
     def close(self) -> None:
