@@ -13,8 +13,8 @@ from tunring._core import Descriptor, accept_client, open_socket
 
 assert sys.platform == "linux"
 
-#: Those that are not closed.
-_open: weakref.WeakSet[OwnSocket] = weakref.WeakSet()
+#: All of them. Not a WeakSet, whose callback is Python code, where a Ctrl-C would be lost.
+_alive: set[weakref.ref[OwnSocket]] = set()
 
 
 class OwnSocket(socket.socket):
@@ -27,7 +27,7 @@ class OwnSocket(socket.socket):
 
     def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
-        _open.add(self)
+        _alive.add(weakref.ref(self, _alive.discard))
         super().__init__(fileno=descriptor.fileno())
         try:
             descriptor.fileno()
@@ -45,14 +45,15 @@ class OwnSocket(socket.socket):
         self.detach()
         self._descriptor.close()
 
-    def __del__(self) -> None:
-        # Before the base class' own end, which would close the number.
-        self.detach()
+    # Before the base class' own end, which would close the number. It is C, too.
+    __del__ = socket.SocketType.detach
 
 
 def _detach_all() -> None:
-    for each in list(_open):
-        each.detach()
+    for reference in list(_alive):
+        alive = reference()
+        if alive is not None:
+            alive.detach()
 
 
 os.register_at_fork(after_in_child=_detach_all)
