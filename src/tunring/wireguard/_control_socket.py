@@ -193,6 +193,7 @@ def _turn_at(path: Path) -> Iterator[None]:
                 yield
             finally:
                 file.unlink(missing_ok=True)
+                fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor, too
             return
         finally:
             os.close(lock)
