@@ -2,8 +2,8 @@
 
     python bench/guard.py [ratios] [instructions] [--base COMMIT]
 
-- *ratios*: what Python takes beside plain C, ctypes, system calls and libcrypto alone in the same run. The best turns of
-  either side count, and the limits leave room for a busy machine; they catch what has become much slower.
+- *ratios*: what Python takes beside plain C, ctypes, system calls and libcrypto alone in the same run. The best turns
+  of either side count, and the limits leave room for a busy machine; they catch what has become much slower.
 - *instructions*: what the C core and the back ends execute for a packet, as callgrind counts it: without the kernel's
   work and, for sealing and opening, without a cipher's. The commit that this branch left the main one at (or the one
   before, on the main branch itself) is built on this machine, too, and nothing may take over 3 % more than there. Every

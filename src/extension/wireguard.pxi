@@ -39,8 +39,8 @@ cdef tunring_hashes *_wireguard_hashes() except NULL:
                 _hashes = found
             return found
         tried.append(f"{path}: {(<bytes>detail).decode('utf-8', 'replace')}")
-    raise LibraryNotFound(Win32.MOD_NOT_FOUND, "WireGuard needs OpenSSL's libcrypto, version 3 or later, and found none:\n"
-                          + "\n".join(tried))
+    raise LibraryNotFound(Win32.MOD_NOT_FOUND, "\n".join(
+        ["WireGuard needs OpenSSL's libcrypto, version 3 or later, and found none:", *tried]))
 
 
 def wireguard_now() -> int:
