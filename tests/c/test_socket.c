@@ -346,6 +346,7 @@ test_poll_ends_with_the_socket(void)
 int
 main(void)
 {
+    use_own_network();
     test_a_run_arrives_as_its_datagrams();
     test_leftovers();
     test_the_bound_on_pinned_chunks();

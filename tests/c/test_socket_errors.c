@@ -206,6 +206,7 @@ test_refused_runs_keep_their_source(void)
 int
 main(void)
 {
+    use_own_network();
     test_refused_runs(EIO, 1400, true);
     test_refused_runs(EINVAL, 1400, false);
     test_refused_runs(EMSGSIZE, 1400, false);
