@@ -6,11 +6,8 @@ import gc
 import hashlib
 import os
 import pickle
-import socket
 import struct
-import sys
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -19,103 +16,12 @@ import pytest
 import tunring
 from tunring import _core
 from tunring.errors import NotFound, SessionClosed
-from tunring.testing import pair
+from wireguard_joined import DEVICE, LEFT, RIGHT, Joined, data_message, eventually, ipv4
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 NEVER = 2**63 - 1
-LEFT, RIGHT = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
-DEVICE = _core._WireGuardDevice
-
-
-def ipv4(source: bytes, destination: bytes, size: int = 100, tos: int = 0) -> bytes:
-    header = struct.pack(">BBHHHBBH4s4s", 0x45, tos, size, 0, 0, 64, 253, 0, source, destination)
-    total = sum(struct.unpack(">10H", header))
-    total = (total & 0xFFFF) + (total >> 16)
-    return header[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + header[12:] + os.urandom(size - 20)
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Waits for what another thread is about to do."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-class End:
-    """A device between a cable and a socket; `host` is the cable's other end."""
-
-    def __init__(self) -> None:
-        self.host, self.session = pair()
-        self.socket = tunring.UdpSocket.bind(("127.0.0.1", 0))
-        self.device = DEVICE(self.session)
-        self.device.set_socket(self.socket)
-        self.threads = [threading.Thread(target=self.loop, args=(name,)) for name in ("outgoing", "incoming")]
-        self.ended: list[str] = []
-        for thread in self.threads:
-            thread.start()
-
-    def loop(self, name: str) -> None:
-        try:
-            getattr(self.device, f"run_{name}")()
-            self.ended.append("closed")
-        except SessionClosed as error:
-            self.ended.append(error.reason)
-
-    def close(self) -> None:
-        self.device.close()
-        for thread in self.threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        for what in (self.socket, self.session, self.host):
-            what.close()
-
-    def flags(self, wanted: int) -> None:
-        """Waits for flags of any peer."""
-        seen, deadline = 0, time.monotonic() + 10
-        while wanted & ~seen:
-            assert time.monotonic() < deadline, f"only flags {seen} came, not {wanted}"
-            for _, flags in self.device.take(1)[1]:
-                seen |= flags
-
-    def receive(self, count: int = 1) -> list[bytes]:
-        packets: list[bytes] = []
-        while len(packets) < count:
-            with self.host.receive(timeout=10) as batch:
-                assert batch, f"only {len(packets)} of {count} came"
-                packets += batch.tobytes()
-        return packets
-
-    def counted(self, name: str, count: int = 1) -> None:
-        """Waits until a figure has that value."""
-        assert eventually(lambda: self.device.stats()[name] == count), self.device.stats()
-
-
-class Joined:
-    """Two ends that know each other; `left` has started the handshake."""
-
-    def __init__(self) -> None:
-        self.left, self.right = End(), End()
-        self.to_right, self.to_left = self.left.device.add_peer("right"), self.right.device.add_peer("left")
-        self.to_right.set_allowed_ips([(RIGHT, 32)])
-        self.to_left.set_allowed_ips([(LEFT, 32)])
-        self.to_right.endpoint = self.right.socket.address  # type: ignore[assignment]
-
-    def install(self) -> tuple[bytes, bytes]:
-        ours, theirs = self.left.device.new_index(self.to_right), self.right.device.new_index(self.to_left)
-        sent, received = os.urandom(32), os.urandom(32)
-        self.to_left.install(theirs, ours, received, sent, initiator=False)
-        self.to_right.install(ours, theirs, sent, received, initiator=True)
-        self.indices = ours, theirs
-        return sent, received
-
-    def close(self) -> None:
-        self.left.close()
-        self.right.close()
 
 
 @pytest.fixture
@@ -123,12 +29,6 @@ def joined() -> Iterator[Joined]:
     result = Joined()
     yield result
     result.close()
-
-
-def data_message(key: bytes, index: int, counter: int, packet: bytes) -> bytes:
-    text = packet + bytes(-len(packet) % 16)
-    sealed = _core.aead_message("chacha20-poly1305", key, bytes(4) + struct.pack("<Q", counter), b"", text)
-    return struct.pack("<IIQ", 4, index, counter) + sealed[0] + sealed[1]
 
 
 def test_packets_cross_both_ways(joined: Joined) -> None:
@@ -261,58 +161,6 @@ def test_what_is_inside_must_be_a_whole_packet(joined: Joined) -> None:
     joined.left.socket.send(messages, joined.right.socket.address)
     assert joined.right.receive() == [packet]
     joined.right.counted("malformed", 3)
-
-
-def test_congestion_is_carried_inwards_and_not_outwards(joined: Joined) -> None:
-    sent, _ = joined.install()
-    joined.right.flags(DEVICE.CONFIRMED)
-    with tunring.UdpSocket.bind(("127.0.0.1", 0)) as far:
-        joined.to_right.endpoint = far.address  # type: ignore[assignment]
-        joined.left.host.send([ipv4(LEFT, RIGHT, tos=tos) for tos in (0xB8, 0xB9, 0xBA, 0xBB)])
-        ecn: list[int] = []
-        while len(ecn) < 4:
-            with far.receive(timeout=10) as batch:
-                ecn += list(batch.ecn)
-    assert ecn == [0, 1, 2, 2]
-    packets = [ipv4(LEFT, RIGHT, tos=tos) for tos in (0xB8, 0xB9, 0xBA)]
-    messages = [data_message(sent, joined.indices[1], 10 + i, packet) for i, packet in enumerate(packets)]
-    joined.left.socket.send(messages, joined.right.socket.address, ecn=3)
-    got = joined.right.receive(3)
-    assert [packet[1] for packet in got] == [0xB8, 0xBB, 0xBB]
-    for packet in got:
-        assert sum(struct.unpack(">10H", packet[:20])) % 0xFFFF == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets programs set and see the whole DS byte")
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_handshakes_have_a_ds_byte_and_data_has_only_ecn(joined: Joined, host: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if ":" in host else (socket.IPPROTO_IP, socket.IP_RECVTOS)
-    try:
-        udp = tunring.UdpSocket.bind((host, 0))
-    except OSError:
-        pytest.skip("no IPv6 here")
-    with udp, socket.socket(family, socket.SOCK_DGRAM) as far:
-        far.bind((host, 0))
-        far.settimeout(10)
-        far.setsockopt(*option, 1)
-
-        def ds() -> tuple[int, int]:
-            """The type of the next message, and its DS byte; none is sent as 0."""
-            data, controls, _, _ = far.recvmsg(2000, 100)
-            return data[0], next((value[0] for *_, value in controls), 0)
-
-        joined.install()
-        joined.left.device.set_socket(udp)
-        joined.to_right.endpoint = far.getsockname()[:2]
-        assert joined.to_right.send_handshake(b"\1" + bytes(147))
-        assert ds() == (1, 0x88)
-        assert joined.left.device.send_to(b"\2" + bytes(91), far.getsockname()[:2])
-        assert ds() == (2, 0x88)
-        joined.left.host.send([ipv4(LEFT, RIGHT, tos=0xB8), ipv4(LEFT, RIGHT, tos=0xBA)])
-        assert [ds(), ds()] == [(4, 0), (4, 2)]
-        assert joined.to_right.send_keepalive()
-        assert ds() == (4, 0)
 
 
 def test_padding_stops_at_the_mtu(joined: Joined) -> None:
