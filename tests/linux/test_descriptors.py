@@ -149,6 +149,8 @@ def test_another_file_in_the_devices_place(session: tunring.Session) -> None:
             session.receive(timeout=5).release()
     assert caught.value.reason == "removed"
     assert time.monotonic() - began < 2
+    session.close()
+    os.close(device)  # which was left alone: it is ours
 
 
 def test_a_closed_device(session: tunring.Session) -> None:

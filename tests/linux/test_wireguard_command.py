@@ -38,6 +38,8 @@ def name() -> Iterator[str]:
     name = f"tc{os.getpid() % 1_000_000}"
     names = (name, f"{name}b")
     yield name
+    # A process takes a moment to end once its socket is gone.
+    eventually(lambda: not any(serving(each) for each in names), 10)
     left = [what for each in names for what in (socket_of(each), serving(each)) if what]
     for each in names:  # not for the next test to find
         for process in serving(each):

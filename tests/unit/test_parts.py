@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import gc
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 import tunring
 from packets import number_of, packet
-from tunring.aead import Sealer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,13 +230,3 @@ def test_negative_numbers_keep_their_sign(batch: tunring.Batch, code: str) -> No
     keys = array.array(code, [-1, 2, -1, -3, 2, 0])
     assert [key for key, _ in batch.split(keys)] == [-1, 2, -3, 0]
     assert numbers(batch.select(array.array(code, [-1]))) == [5]
-
-
-@pytest.mark.skipif(sys.maxsize > 2**32, reason="memory for that may be there where addresses have 64 bits")
-def test_headers_beyond_the_address_space() -> None:
-    """A sealed batch may have more packets than any that is received."""
-    sealer = Sealer("chacha20-poly1305", bytes(32))
-    with sealer.seal([b""] * 70000) as batch:
-        with pytest.raises(MemoryError):
-            batch.headers(65535)
-        assert batch.headers(4).shape == (70000, 4)
