@@ -16,8 +16,8 @@ import tunring
 # Helpers of these tests are modules beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from needed_programs import need_programs
 from netns import Namespace, drain, may_make_namespaces
-from programs import need_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

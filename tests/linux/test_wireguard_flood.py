@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from programs import need_programs
+from needed_programs import need_programs
 from wireguard_hosts import PORT, Host, join
 
 from running import SANITIZED, eventually

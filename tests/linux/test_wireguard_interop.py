@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from programs import need_programs
+from needed_programs import need_programs
 from wireguard_hosts import PORT, Host, join, tunring_command, wireguard_go_in
 
 from running import eventually

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from programs import need_programs
+from needed_programs import need_programs
 from wireguard_hosts import PORT, SOCKETS, join, serving, socket_of, wireguard_go_in
 
 from running import eventually

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from programs import need_programs
+from needed_programs import need_programs
 
 from running import eventually
 from tunring.wireguard import Key
