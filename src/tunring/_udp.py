@@ -44,6 +44,8 @@ else:
     _NAMES = "UDP_SEGMENT; Linux 4.18", "UDP_GRO; Linux 5.0"
     #: IP_PKTINFO and IP_RECVTOS; IPV6_RECVPKTINFO and IPV6_RECVTCLASS.
     _MESSAGES_V4, _MESSAGES_V6 = (8, 13), (49, 66)
+#: IP_RECVERR and IPV6_RECVERR, of Linux.
+_ERROR_QUEUES = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,14 @@ def _set_messages(sock: socket.socket, options: Options) -> None:
             except OSError:
                 if not _WINDOWS:
                     raise
+
+
+def _leave_error_queues(sock: socket.socket, options: Options) -> None:
+    """Let calls alone report errors: a queue of them that nobody reads would keep the read event ready for good."""
+    if not _WINDOWS:
+        for level, option in _ERROR_QUEUES[: 2 if sock.family == socket.AF_INET6 else 1]:
+            if sock.getsockopt(level, option):
+                options.set(level, option, 0)
 
 
 def _size(value: int | None, name: str, default: int, minimum: int) -> int:
@@ -416,6 +426,7 @@ def from_socket(sock: socket.socket) -> UdpSocket:
     try:
         _set_offloads(sock, options, None, None)
         _set_messages(sock, options)
+        _leave_error_queues(sock, options)
         options.receive_buffer = _buffer_size(sock, socket.SO_RCVBUF)
         options.send_buffer = _buffer_size(sock, socket.SO_SNDBUF)
         return _open(sock, options, 64 * _CHUNK)

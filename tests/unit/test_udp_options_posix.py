@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,23 @@ def test_options_are_put_back_if_a_takeover_fails(sock: socket.socket, monkeypat
     with pytest.raises(ZeroDivisionError):
         tunring.UdpSocket.from_socket(sock)
     assert read_options(sock) == before
+
+
+def test_a_queue_of_errors_is_not_used(sock: socket.socket) -> None:
+    """Nobody would read it, and it would keep the socket ready."""
+    queues = _udp._ERROR_QUEUES[: 2 if sock.family == socket.AF_INET6 else 1]
+    for queue in queues:
+        sock.setsockopt(*queue, 1)
+    with socket.socket(sock.family, socket.SOCK_DGRAM) as gone:
+        gone.bind((sock.getsockname()[0], 0))
+        sock.connect(gone.getsockname())
+    sock.send(b"nobody listens there any more")
+    with tunring.UdpSocket.from_socket(sock) as udp:
+        udp.send([b"nor now"], sock.getpeername())
+        assert not udp.receive(timeout=0.2)
+        assert select.select([udp.fileno()], [], [], 0)[0] == []
+        assert udp.stats().icmp_errors > 0
+    assert [sock.getsockopt(*queue) for queue in queues] == [1] * len(queues)
 
 
 def test_a_takeover_leaves_the_buffers_to_the_owner(sock: socket.socket) -> None:
