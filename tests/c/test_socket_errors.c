@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Errors of the system's on a UDP socket: each way in which it may refuse a run or a datagram, source addresses that
- * are gone, ICMP errors of peers, and what ends a receive.
+ * Errors on a UDP socket: each way in which the system may refuse a run or a datagram, source addresses that are gone,
+ * ICMP errors of peers, and what ends a receive.
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg */
 #include "udp_net.h"
