@@ -70,7 +70,9 @@ static inline int32_t
 find_packet(const tunring_routes *table, const BYTE *packet, uint32_t length, bool source)
 {
     /* As tunring_packet_is_ip(), by one look at the version: another thread may change the packet. */
-    const unsigned version = length < 20 ? 0 : packet[0] >> 4;
+    if (length < 20)
+        return TUNRING_NO_ROUTE;
+    const unsigned version = packet[0] >> 4;
     if (version == 4)
         return find4(&table->tries[0], read32(packet + (source ? 12 : 16)));
     if (version != 6 || length < 40)
