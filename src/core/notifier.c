@@ -132,8 +132,7 @@ tunring_notifier_wait(tunring_notifier *notifier)
     int index = wait_for_ever(notifier, handles, 2, &code);
     if (code != ERROR_SUCCESS)
         return code;
-    if (index == ENDED || !os_event_is_ours(&notifier->armed))
+    if (index == ENDED || !os_event_clear_if_ours(&notifier->armed))
         return ERROR_HANDLE_EOF;
-    os_event_clear(&notifier->armed);
     return wait_until_ready(notifier);
 }

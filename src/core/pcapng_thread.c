@@ -20,13 +20,8 @@ rest(tunring_pcapng_file *self, pcapng_rest how, int64_t deadline)
     self->rest = how;
     os_mutex_unlock(&self->lock);
     const int ready = wait_once(&self->wake.wait, 1, deadline);
-    if (ready != WAIT_NOTHING)
-    {
-        if (os_event_is_ours(&self->wake))
-            os_event_clear(&self->wake);
-        else
-            os_sleep(BLIND_NAP);
-    }
+    if (ready != WAIT_NOTHING && !os_event_clear_if_ours(&self->wake))
+        os_sleep(BLIND_NAP);
     os_mutex_lock(&self->lock);
     self->rest = PCAPNG_AWAKE;
 }
@@ -98,8 +93,7 @@ wait_for_reader(tunring_pcapng_file *self)
         return false;
     file_wait(&self->file, &self->wake);
     /* Before it looks at the pace again: a change sets the event anew. */
-    if (os_event_is_ours(&self->wake))
-        os_event_clear(&self->wake);
+    (void)os_event_clear_if_ours(&self->wake);
     return true;
 }
 

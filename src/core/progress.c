@@ -76,8 +76,8 @@ progress_wait(progress *self, uint64_t seen, const tunring_wait *wait)
     }
     if (round == self->round)
         atomic_fetch_sub(&self->sleeping, 1);
-    else if (--self->waking == 0 && os_event_is_ours(&self->event))
-        os_event_clear(&self->event);
+    else if (--self->waking == 0)
+        (void)os_event_clear_if_ours(&self->event);
     os_mutex_unlock(&self->lock);
     return progress_look(self) == seen ? code : ERROR_SUCCESS;
 }

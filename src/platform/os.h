@@ -55,8 +55,9 @@ void os_event_clear(os_event *event);
 /* False if the program has closed its descriptor, whose number may be a file of the program's own by now. Takes longer
  * than the two above: for what is rare, as the end of something is, and not for what happens once per batch. */
 bool os_event_is_ours(const os_event *event);
-/* Sets it if it is. */
+/* Sets or clears it if it is. The latter returns false if it is not. */
 void os_event_set_if_ours(os_event *event);
+bool os_event_clear_if_ours(os_event *event);
 
 /* Nanoseconds of a monotonic clock. */
 int64_t os_now(void);

@@ -313,6 +313,15 @@ os_event_set_if_ours(os_event *event)
         os_event_set(event);
 }
 
+bool
+os_event_clear_if_ours(os_event *event)
+{
+    const bool ours = os_event_is_ours(event);
+    if (ours)
+        os_event_clear(event);
+    return ours;
+}
+
 void
 os_fd_close(int fd)
 {

@@ -90,6 +90,13 @@ os_event_clear(os_event *event)
     ResetEvent(event->wait);
 }
 
+bool
+os_event_clear_if_ours(os_event *event)
+{
+    os_event_clear(event);
+    return true;
+}
+
 /* Ticks a second, which never change. */
 static int64_t
 ticks_per_second(void)

@@ -133,7 +133,7 @@ believe(incoming *self, tunring_wireguard_peer *peer, keypair *keys, const findi
         queue_flag(peer, TUNRING_WIREGUARD_CONFIRMED);
         outgoing_flush(peer);
     }
-    /* The current key is no older than this one. */
+    /* The current key is at most as old as this one: mostly, this look is enough. */
     if (self->now - keys->born >= self->limits.rekey_on_receive)
         peer_refresh_key(peer, &self->limits, self->now);
 }
@@ -252,7 +252,8 @@ device_take(tunring_wireguard *device, tunring_socket *socket, const tunring_lea
 
 /* ---- The loop ---- */
 
-/* There is no socket, or it is closed: waits for another one. ERROR_SUCCESS to look again, maybe for nothing. */
+/* Waits for another socket, as there is none or it is closed. After ERROR_SUCCESS the caller looks again; there may be
+ * none yet. */
 static DWORD
 wait_for_socket(const tunring_wireguard *device)
 {
@@ -292,8 +293,8 @@ static tunring_socket *
 look_for_socket(tunring_wireguard *device)
 {
     os_mutex_lock(&device->lock);
-    if (!life_closing(&device->life) && os_event_is_ours(&device->changed))
-        os_event_clear(&device->changed);
+    if (!life_closing(&device->life))
+        (void)os_event_clear_if_ours(&device->changed);
     tunring_socket *socket = device->socket;
     if (socket)
         source_use(&socket->source);

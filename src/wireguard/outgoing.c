@@ -71,7 +71,7 @@ outgoing_flush(tunring_wireguard_peer *peer)
     peer->next_confirmed = atomic_load(&device->confirmed);
     while (!atomic_compare_exchange_weak(&device->confirmed, &peer->next_confirmed, peer))
         ;
-    os_event_set(&device->flush);
+    os_event_set_if_ours(&device->flush);
 }
 
 /* Takes the list. Each peer's use is the caller's from then on. */
@@ -127,15 +127,16 @@ run(outgoing *self)
     {
         send_confirmed(self);
         tunring_lease *lease;
-        const DWORD code = tunring_receive(source, TRANSMIT_MAX, &wait, &lease);
+        DWORD code = tunring_receive(source, TRANSMIT_MAX, &wait, &lease);
+        /* Before the look at the list. If the program has closed the event, nothing tells of what is confirmed. */
+        if (code == ERROR_OPERATION_ABORTED)
+            code = os_event_clear_if_ours(&device->flush) ? ERROR_CANCELLED : ERROR_INVALID_HANDLE;
         if (code == ERROR_SUCCESS)
         {
             send_batch(self, lease);
             tunring_lease_release(lease);
             tunring_lease_free(lease);
         }
-        else if (code == ERROR_OPERATION_ABORTED)
-            os_event_clear(&device->flush); /* before the look at the list */
         else if (code != ERROR_CANCELLED && code != ERROR_NOT_ENOUGH_MEMORY)
         {
             device_over(device);
