@@ -246,12 +246,19 @@ udp_own_error(int error)
     }
 }
 
+/* The value of an option of the socket level, or 0. */
+static int
+read_option(udp_handle socket, int name)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return getsockopt(socket, SOL_SOCKET, name, &value, &size) == 0 ? value : 0;
+}
+
 int
 udp_take_error(udp_handle socket)
 {
-    int error = 0;
-    socklen_t size = sizeof(error);
-    return getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : 0;
+    return read_option(socket, SO_ERROR);
 }
 
 bool
@@ -268,9 +275,7 @@ udp_drops(udp_handle socket, uint64_t *dropped)
 uint32_t
 udp_mark(udp_handle socket)
 {
-    uint32_t mark = 0;
-    socklen_t size = sizeof(mark);
-    return getsockopt(socket, SOL_SOCKET, SO_MARK, &mark, &size) == 0 ? mark : 0;
+    return (uint32_t)read_option(socket, SO_MARK);
 }
 
 int
