@@ -142,12 +142,6 @@ class ControlServer:
             self._clients.discard(client)
 
 
-def _name_path(error: OSError, path: Path) -> None:
-    """Let an error's text have the path, unless it has one. Those without a number, such as timeouts, take none."""
-    if error.errno is not None and error.filename is None:
-        error.filename = str(path)
-
-
 def _identity(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
@@ -206,7 +200,7 @@ def _is_at(descriptor: int, file: Path) -> bool:
 
 
 def _about(error: OSError, path: Path) -> OSError:
-    """The error with this path, whichever file it was about; one without a number, as of a path too long, has none."""
+    """The error with this path, whichever file it was about. One without a number, such as a timeout, takes none."""
     return OSError(error.errno, error.strerror, str(path)) if error.errno is not None else error
 
 
@@ -238,6 +232,5 @@ def connect(path: Path) -> io.BufferedRWPair:
         try:
             client.connect(str(path))
         except OSError as error:
-            _name_path(error, path)
-            raise
+            raise _about(error, path) from None
         return client.makefile("rwb")
