@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import struct
 import threading
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from engine import Deadline, operation
 from kernel import handing_over
 from ledger import Wrong
+from workers import Workers
 
 import tunring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from world import Actor
 
@@ -42,32 +44,14 @@ def _handing() -> Iterator[None]:
         handing_over.discard(threading.get_ident())
 
 
-class _Servers:
-    """Threads that use a session each, until it ends."""
+def _serve(session: tunring.Session) -> None:
+    while True:
+        session.send([PACKET] * 4, on_full="partial")
+        session.receive(16, timeout=0.01).release()
 
-    def __init__(self, sessions: list[tunring.Session]) -> None:
-        self.failures: list[BaseException] = []
-        self.threads = [threading.Thread(target=self._serve, args=(each,), daemon=True) for each in sessions]
-        for thread in self.threads:
-            thread.start()
 
-    def _serve(self, session: tunring.Session) -> None:
-        try:
-            while True:
-                session.send([PACKET] * 4, on_full="partial")
-                session.receive(16, timeout=0.01).release()
-        except tunring.SessionClosed:
-            pass
-        except BaseException as error:
-            self.failures.append(error)
-
-    def end(self) -> None:
-        for thread in self.threads:
-            thread.join(15)
-        if any(thread.is_alive() for thread in self.threads):
-            raise Wrong("a session goes on after its adapter")
-        if self.failures:
-            raise self.failures[0]
+def _start_servers(sessions: Sequence[tunring.Session]) -> Workers:
+    return Workers(functools.partial(_serve, session) for session in sessions)
 
 
 @operation(weight=5, libraries=LIBRARIES)
@@ -77,7 +61,7 @@ def serve_several_queues(actor: Actor) -> None:
     count = random.randint(2, 4)
     with tunring.Adapter.create(actor.world.name(), queues=count, library=actor.world.library) as adapter:
         sessions = adapter.start_sessions(count, tunring.MIN_CAPACITY, coalesce=random.choice(["all", "tcp", "none"]))
-        servers = _Servers(sessions)
+        servers = _start_servers(sessions)
         if actor.chance(0.5):
             adapter.configure(mtu=1400)
         try:
@@ -90,7 +74,7 @@ def serve_several_queues(actor: Actor) -> None:
         random.shuffle(things)
         for thing in things:
             thing.close()
-        servers.end()
+        servers.end("a session goes on after its adapter")
 
 
 @operation(ValueError, weight=5, libraries=LIBRARIES)
@@ -116,10 +100,10 @@ def detach_and_take_over(actor: Actor) -> None:
     try:
         with _handing():
             for _ in range(actor.random.randint(1, 3)):
-                servers = _Servers([adapter.start_session(tunring.MIN_CAPACITY)])
+                servers = _start_servers([adapter.start_session(tunring.MIN_CAPACITY)])
                 descriptor = adapter.detach()
                 try:
-                    servers.end()
+                    servers.end("a session goes on after its adapter")
                     if os.get_inheritable(descriptor) or not adapter.closed:
                         raise Wrong("a detached descriptor is inheritable, or its adapter open")
                     adapter = tunring.Adapter.from_fd(descriptor, library=actor.world.library)

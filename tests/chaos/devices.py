@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine import operation
 from ledger import Wrong
 from loops import run_in_loop
+from workers import Workers
 
 import tunring
 import tunring.testing
@@ -22,40 +23,21 @@ if TYPE_CHECKING:
 
 PACKET = bytes([0x45]) + bytes(19)
 
+_GOES_ON = "a read goes on after its end"
+
 #: Packet information of IPv4.
 _INFORMATION = bytes([0, 0, 8, 0])
 
 
-class _Readers:
-    """Threads that read from a device, until a read is cancelled or the device is over."""
+def _start_readers(read: Callable[[], bytes | None], expected: bytes = b"") -> Workers:
+    """Two threads that read from a device, until a read is cancelled or the device is over."""
 
-    def __init__(self, read: Callable[[], bytes | None], expected: bytes) -> None:
-        self._read = read
-        self._expected = expected
-        self.got = 0
-        self.failures: list[BaseException] = []
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(2)]
-        for thread in self.threads:
-            thread.start()
+    def work() -> None:
+        while (data := read()) is not None:
+            if expected and data != expected:
+                raise Wrong(f"a device reads {data.hex()}")
 
-    def _run(self) -> None:
-        try:
-            while (data := self._read()) is not None:
-                if self._expected and data != self._expected:
-                    raise Wrong(f"a device reads {data.hex()}")
-                self.got += 1
-        except tunring.SessionClosed:
-            pass
-        except BaseException as error:
-            self.failures.append(error)
-
-    def end(self) -> None:
-        for thread in self.threads:
-            thread.join(15)
-        if any(thread.is_alive() for thread in self.threads):
-            raise Wrong("a read goes on after its end")
-        if self.failures:
-            raise self.failures[0]
+    return Workers([work] * 2)
 
 
 @operation(weight=5, libraries=("loopback", "tun_linux"), systems=("linux", "darwin"))  # Windows has no descriptors
@@ -64,7 +46,7 @@ def use_a_drop_in_device_of_linux(actor: Actor) -> None:
     flags = actor.random.choice([_linux.IFF_TUN, _linux.IFF_TUN | _linux.IFF_NO_PI])
     information = b"" if flags & _linux.IFF_NO_PI else _INFORMATION
     with _linux.TunTapDevice(actor.world.name(), flags, library=actor.world.library) as device:
-        readers = _Readers(lambda: device.read(2000), b"")
+        readers = _start_readers(lambda: device.read(2000))
         if device.write(information + PACKET) != len(information + PACKET):
             raise Wrong("a device writes less than a packet")
         if actor.world.library.name == "tun_linux":
@@ -75,7 +57,7 @@ def use_a_drop_in_device_of_linux(actor: Actor) -> None:
             raise Wrong("a device has a standard stream's descriptor")
         _read_in_tasks(actor, device)
         actor.random.choice([device.cancel_read, device.close])()
-        readers.end()
+        readers.end(_GOES_ON)
 
 
 @operation(weight=5, libraries=("loopback",))
@@ -85,7 +67,7 @@ def use_a_drop_in_device_of_windows(actor: Actor) -> None:
         driver = tunring.testing.Simulator.attach(device._adapter)
         for _ in range(2):
             device.up(tunring.MIN_CAPACITY)
-            readers = _Readers(device.read, PACKET)
+            readers = _start_readers(device.read, PACKET)
             driver.inject([PACKET] * actor.random.randint(1, 50))
             device.write(PACKET)
             if actor.chance(0.5):
@@ -94,9 +76,9 @@ def use_a_drop_in_device_of_windows(actor: Actor) -> None:
                 device.read(1)
             if actor.chance(0.5):
                 device.cancel_read()
-                readers.end()
+                readers.end(_GOES_ON)
             device.down()
-            readers.end()
+            readers.end(_GOES_ON)
 
 
 def _read_in_tasks(actor: Actor, device: Any) -> None:
