@@ -43,67 +43,83 @@ def run(namespace: Namespace, script: str) -> str:
         return check_program(sys.executable, "-W", "error", "-c", textwrap.dedent(script))
 
 
+def run_without_standard_streams(namespace: Namespace, main: str) -> str:
+    """Run main() in a program that has closed its standard streams, and return its answer.
+
+    `used()` lists those of their numbers that are in use, and `redirect()` opens /dev/null by all of them.
+    """
+    return run(
+        namespace,
+        textwrap.dedent(
+            """
+            import os, traceback
+            os.dup2(1, 200)
+            for fd in (0, 1, 2):
+                os.close(fd)
+
+            def used():
+                return [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
+
+            def redirect():
+                null = os.open("/dev/null", os.O_RDWR)
+                for fd in (0, 1, 2):
+                    os.dup2(null, fd)
+            """
+        )
+        + textwrap.dedent(main)
+        + textwrap.dedent(
+            """
+            try:
+                said = main()
+            except BaseException:
+                said = traceback.format_exc()
+            os.write(200, said.encode())
+            """
+        ),
+    )
+
+
 def test_none_is_a_standard_stream(namespace: Namespace) -> None:
     """A program that was started without them redirects them later: the interface lives on."""
-    said = run(
+    said = run_without_standard_streams(
         namespace,
         """
-        import os, socket, traceback, tunring
-        os.dup2(1, 200)
-        for fd in (0, 1, 2):
-            os.close(fd)
+        import socket, tunring
 
         def main():
             with tunring.Adapter.create("tun0") as adapter:
                 adapter.configure(addresses=["10.9.0.1/24"])
                 with adapter.start_session() as session:
                     session.receive(timeout=0.1).release()
-                    used = [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
-                    null = os.open("/dev/null", os.O_RDWR)
-                    for fd in (0, 1, 2):
-                        os.dup2(null, fd)
+                    before = used()
+                    redirect()
                     session.receive(timeout=0.1).release()
                     adapter.configure(mtu=1400)
                     names = [name for _, name in socket.if_nameindex()]
-                    os.write(200, f"{used} {names} {session.closed}".encode())
-
-        try:
-            main()
-        except BaseException:
-            os.write(200, traceback.format_exc().encode())
+                    return f"{before} {names} {session.closed}"
         """,
     )
     assert said == "[] ['lo', 'tun0'] False"
 
 
 def test_none_of_a_tunnels_is_a_standard_stream(namespace: Namespace) -> None:
-    said = run(
+    said = run_without_standard_streams(
         namespace,
         """
-        import os, traceback, tunring
+        import tunring
         from tunring.wireguard import Device, Key
-        os.dup2(1, 200)
-        for fd in (0, 1, 2):
-            os.close(fd)
 
         def main():
             with tunring.Adapter.create("tun0") as adapter:
                 with Device(adapter, private_key=Key.generate(), mark=7) as device:
-                    used = [fd for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")]
-                    null = os.open("/dev/null", os.O_RDWR)
-                    for fd in (0, 1, 2):
-                        os.dup2(null, fd)
+                    before = used()
+                    redirect()
                     device.mark = 8
                     device.listen_port = 0
                     device.set_interface_mtu(1400)
-                    said = f"{used} {device.mark} {adapter.configuration().mtu}"
+                    said = f"{before} {device.mark} {adapter.configuration().mtu}"
                 names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
-                os.write(200, f"{said} {names}".encode())
-
-        try:
-            main()
-        except BaseException:
-            os.write(200, traceback.format_exc().encode())
+                return f"{said} {names}"
         """,
     )
     assert said == "[] 8 1400 ['/dev/null', '/dev/null', '/dev/null']"
