@@ -10,7 +10,7 @@
 
 #define PREFIXES 10000u
 
-/* What is prepared before the count begins, and what comes of it. */
+/* Batches: those that were sealed before the count began, and those that it makes. */
 static tunring_lease *leases[ROUNDS];
 
 static void

@@ -16,7 +16,7 @@ int descriptor_accept(int listening);
 int descriptor_open(const char *path);
 void descriptor_close(int descriptor);
 #else
-/* Nothing in Python asks for one: elsewhere there are no tunnels, or handles instead. */
+/* Never called: other systems have no tunnels, or have handles in place of descriptors. */
 static inline int
 descriptor_socket(int family, int kind, int protocol)
 {

@@ -134,7 +134,7 @@ class Options:
         self._sock.setsockopt(level, option, value)
 
     def before(self) -> list[tuple[int, int, int]]:
-        """What the options were on a socket that was taken over, in the order in which to set them again."""
+        """Return the earlier values of a taken-over socket's options, in the order in which to set them again."""
         return self._before[::-1]
 
     def restore(self) -> None:
@@ -364,7 +364,7 @@ def _open(sock: socket.socket, options: Options, pinned_limit: int) -> UdpSocket
 
 
 def _reach(sock: socket.socket, address: tuple[Any, ...]) -> tuple[bool, bool]:
-    """Whether a socket with that address can send to IPv4, and to IPv6."""
+    """Return two bools: a socket with that address can send to IPv4, and to IPv6."""
     if len(address) == 2 or _is_mapped(address[0]):
         return True, False
     # One with an address of IPv6's own sends nothing to IPv4: Linux sets the option then, and others need not.

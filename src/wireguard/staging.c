@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* What allocators take for each allocation, and a multiple of which they give. */
+/* Bytes that an allocator adds to each allocation, and the multiple that it rounds up to. */
 #define ALLOCATION_OVERHEAD 8u
 #define ALLOCATION_STEP 16u
 

@@ -12,7 +12,7 @@
 
 /* ---- The shim of epoll_ctl() ---- */
 
-/* What another thread does while the event is about to be masked; NULL: nothing. */
+/* Run by another thread just before the event is masked, unless NULL. */
 static void *(*shim_meanwhile)(void *);
 static void *shim_argument;
 static pthread_t shim_thread;

@@ -84,7 +84,7 @@ test_icmp_errors(void)
     close_udp(&right);
 }
 
-/* What the system says of the datagram itself is not an ICMP error. */
+/* An error about the datagram itself does not count as an ICMP error. */
 static void
 test_unreachable_destinations(void)
 {

@@ -7,7 +7,7 @@
 
 /* ---- The uplink ---- */
 
-/* What goes to this port fails, by this error; EAGAIN: the system has no room. */
+/* Sends to this port fail with this error; EAGAIN means that the system has no room. */
 static _Atomic uint32_t full_port;
 static _Atomic int send_error = EAGAIN;
 
@@ -54,7 +54,7 @@ cross(const station *from, const station *there, uint8_t source, uint8_t to, uin
     let_go(lease);
 }
 
-/* Cookie replies for which there is no room are dropped, and counted. */
+/* Cookie replies that find no room are dropped, and counted as unsent. */
 static void
 test_cookies(void)
 {

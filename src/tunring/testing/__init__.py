@@ -170,7 +170,7 @@ class Simulator:
         Raises
         ------
         WintunError
-            There is no packet whose size could be overwritten (ERROR_NO_MORE_ITEMS).
+            The ring holds no packet whose size could be overwritten (ERROR_NO_MORE_ITEMS).
         """
         _core.simulator_corrupt(self._handle, what, value)
 
