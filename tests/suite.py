@@ -2,8 +2,8 @@
 
     python tests/suite.py [pytest's arguments ...]
 
-Everything is run in several processes side by side, as the tests wait more than they compute. The output of the first
-one is shown as it comes, that of the others at the end.
+Everything is run in several processes side by side, as the tests wait more than they compute, but for what compares
+rates. The output of the first one is shown as it comes, that of the others at the end.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ import second_try
 #: pytest's exit code where it found none.
 NO_TESTS = 5
 
+#: Tests that compare rates have the machine for themselves, after the others.
+RATES = ["tests/linux/test_offloads_bulk.py", "tests/linux/test_wireguard_flood.py"]
+
 #: WireGuard's tests in network namespaces take as long as all others there.
 _TUNNELS = "tests/linux/test_wireguard_*.py"
 
 #: Each share takes about as long. The first one has what the others leave.
 SHARES = [
     ["tests", "--ignore=tests/linux", "--ignore=tests/unit", "--ignore=tests/wireguard"],
-    ["tests/linux", f"--ignore-glob={_TUNNELS}"],
-    sorted(glob(_TUNNELS)),
+    ["tests/linux", f"--ignore-glob={_TUNNELS}", *(f"--ignore={file}" for file in RATES)],
+    sorted({*glob(_TUNNELS)} - {*RATES}),
     ["tests/unit", "tests/wireguard"],
 ]
 
@@ -63,6 +66,11 @@ def run_again(arguments: list[str], code: int, output: bytes) -> int:
     return second_try.of_pytest(run, code, output.decode("utf-8", "replace").replace("\r\n", "\n"))
 
 
+def worst(codes: list[int]) -> int:
+    """The worst exit code; not every system has tests everywhere."""
+    return max((code for code in codes if code != NO_TESTS), default=NO_TESTS)
+
+
 def run_shares(shares: list[list[str]], cache: str) -> int:
     """Runs shares of the tests beside each other, then what failed; returns pytest's exit code, the worst one."""
     shares = [[*share, "-o", f"cache_dir={Path(cache, str(number))}"] for number, share in enumerate(shares)]
@@ -72,8 +80,7 @@ def run_shares(shares: list[list[str]], cache: str) -> int:
     for _, output in ends[1:]:
         show(output)
     codes = [run_again(share, *end) for share, end in zip(shares, ends, strict=True)]
-    # Not every system has tests in each share.
-    return max((code for code in codes if code != NO_TESTS), default=NO_TESTS)
+    return worst(codes)
 
 
 def main() -> int:
@@ -82,9 +89,12 @@ def main() -> int:
     selected = any(not argument.startswith("-") for argument in arguments)
     if sys.stdout.isatty() and not second_try.asked():
         arguments.append("--color=yes")
-    shares = [arguments] if selected else [[*arguments, *share] for share in SHARES]
-    with tempfile.TemporaryDirectory() as cache:
-        return run_shares(shares, cache)
+    rounds = [[[]]] if selected else [SHARES, [RATES]]
+    codes = []
+    for shares in rounds:
+        with tempfile.TemporaryDirectory() as cache:
+            codes.append(run_shares([[*arguments, *share] for share in shares], cache))
+    return worst(codes)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static uint32_t given_back;
 
@@ -190,10 +191,10 @@ test_groups_of_similar_keys(void)
     {
         for (int64_t i = 0; i < COUNT; i++)
             keys[i] = (int64_t)((uint64_t)i << shift);
-        const int64_t began = os_now();
+        const clock_t began = clock();
         CHECK_EQUAL(tunring_group(keys, COUNT, groups), COUNT);
         CHECK_EQUAL(tunring_group_rows((const BYTE *)keys, sizeof(keys[0]), COUNT, groups), COUNT);
-        CHECK(os_now() - began < 1000000000);
+        CHECK(clock() - began < CLOCKS_PER_SEC); /* of processor time */
     }
 }
 
