@@ -58,11 +58,14 @@ def _perform(operation: Callable[[], object], wanted: int, handler: Callable[[],
         return trace
 
     signal.signal(signal.SIGUSR1, handle)
-    faulthandler.dump_traceback_later(_LIMIT, exit=True)
+    # By a signal, which ends the process after the stacks. A thread that watches the clock, as dump_traceback_later()
+    # has, may hold the allocator of GCC's sanitizer when the handler forks: the child would hang at its next object.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(_LIMIT)
     sys.settrace(trace)
     try:
         operation()
     finally:
         sys.settrace(None)
-        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
     return lines >= wanted
