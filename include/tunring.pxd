@@ -195,46 +195,6 @@ cdef extern from "tunring.h" nogil:
     DWORD tunring_receive(tunring_source *source, uint32_t max, const tunring_wait *wait,
                           tunring_lease **lease) noexcept
 
-    ctypedef struct tunring_socket:
-        pass
-    ctypedef struct tunring_socket_option:
-        int level
-        int name
-        int value
-    const int TUNRING_SOCKET_RESTORED
-    ctypedef struct tunring_socket_options:
-        uintptr_t handle
-        bint ipv6
-        bint runs
-        uint32_t max_chunks
-        tunring_socket_option *restored
-        uint32_t restored_count
-    ctypedef struct tunring_accepted:
-        uint32_t count
-        uint64_t bytes
-    ctypedef struct tunring_sending:
-        const tunring_packet *packets
-        uint32_t count
-        const tunring_endpoint *endpoints
-        const uint32_t *index
-        const uint8_t *ecn
-        uint8_t all_ecn
-        uint8_t dscp
-        tunring_accepted *accepted
-    ctypedef struct tunring_socket_stats:
-        uint64_t host_dropped
-        bint runs
-    const tunring_figure tunring_socket_figures[]
-    DWORD tunring_socket_open(const tunring_socket_options *options, tunring_socket **socket) noexcept
-    tunring_source *tunring_socket_source(tunring_socket *socket) noexcept
-    DWORD tunring_socket_set_mark(tunring_socket *socket, uint32_t mark, int *number) noexcept
-    DWORD tunring_socket_mark(tunring_socket *socket, uint32_t *mark) noexcept
-    HANDLE tunring_socket_room_event(const tunring_socket *socket) noexcept
-    int tunring_socket_receive_error(const tunring_socket *socket) noexcept
-    DWORD tunring_socket_send(tunring_socket *socket, const tunring_sending *what, const tunring_wait *wait,
-                              uint32_t *done) noexcept
-    void tunring_socket_read_stats(tunring_socket *socket, tunring_socket_stats *stats) noexcept
-
     DWORD tunring_send(tunring_session *session, const tunring_packet *packets, uint32_t count,
                        const tunring_wait *wait, uint32_t *sent) noexcept
     DWORD tunring_send_filled(tunring_session *session, const tunring_packet *packets, uint32_t count,
@@ -249,40 +209,6 @@ cdef extern from "tunring.h" nogil:
     void tunring_notifier_arm(tunring_notifier *watch) noexcept
     void tunring_notifier_end(tunring_notifier *watch) noexcept
     void tunring_notifier_free(tunring_notifier *watch) noexcept
-
-    ctypedef struct tunring_pcapng_file:
-        pass
-    ctypedef enum tunring_direction:
-        TUNRING_UNKNOWN
-        TUNRING_RECEIVED
-        TUNRING_SENT
-    ctypedef struct tunring_captured:
-        const tunring_packet *packets
-        const tunring_slot *slots
-        uint32_t count
-        uint32_t (*headers)(void *context, uint32_t index, const BYTE *data, uint32_t length, BYTE *at) noexcept
-        uint32_t interface_id
-        tunring_direction direction
-        const uint64_t *times
-        bint one_time
-    DWORD tunring_pcapng_open(HANDLE original, const char *application, tunring_pcapng_file **file) noexcept
-    DWORD tunring_pcapng_add_interface(tunring_pcapng_file *file, const char *name, const char *description,
-                                       uint32_t snaplen, const tunring_wait *wait, uint32_t *number) noexcept
-    uint32_t tunring_pcapng_interfaces(const tunring_pcapng_file *file) noexcept
-    DWORD tunring_pcapng_write(tunring_pcapng_file *file, const tunring_captured *what, const tunring_wait *wait,
-                               uint32_t *done) noexcept
-    uint64_t tunring_pcapng_position(tunring_pcapng_file *file) noexcept
-    DWORD tunring_pcapng_flush(tunring_pcapng_file *file, uint64_t position, const tunring_wait *wait) noexcept
-    DWORD tunring_pcapng_close(tunring_pcapng_file *file, const tunring_wait *wait) noexcept
-    void tunring_pcapng_give_up(tunring_pcapng_file *file) noexcept
-    void tunring_pcapng_drop(tunring_pcapng_file *file) noexcept
-    int tunring_pcapng_failure(const tunring_pcapng_file *file) noexcept
-    uint64_t tunring_pcapng_packets(const tunring_pcapng_file *file) noexcept
-    uint64_t tunring_pcapng_dropped(const tunring_pcapng_file *file) noexcept
-    DWORD tunring_pcapng_exit(const tunring_wait *wait) noexcept
-    DWORD tunring_source_capture(tunring_source *source, tunring_pcapng_file *file, uint32_t interface_id,
-                                 bint received, bint sent, uint32_t *number) noexcept
-    void tunring_source_capture_end(tunring_source *source, uint32_t number) noexcept
 
     enum:
         TUNRING_LOG_TEXT

@@ -11,6 +11,7 @@
 
 #include "tunring_aead.h"
 #include "tunring_routes.h"
+#include "tunring_socket.h"
 
 #define TUNRING_WIREGUARD_KEY 32u
 /* The largest handshake message, an initiation. */

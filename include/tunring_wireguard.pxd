@@ -2,10 +2,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from tunring cimport (
-    tunring_endpoint, tunring_path_char, tunring_session, tunring_socket, tunring_state, tunring_wait,
-)
+from tunring cimport tunring_endpoint, tunring_path_char, tunring_session, tunring_state, tunring_wait
 from tunring_aead cimport tunring_aead
+from tunring_socket cimport tunring_socket
 from wintun cimport BYTE, DWORD
 
 

@@ -4,6 +4,7 @@
  */
 #include "core/aead.h"
 #include "tunring_routes.h"
+#include "tunring_socket.h"
 
 #include <arpa/inet.h>
 #include <netinet/udp.h>

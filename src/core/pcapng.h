@@ -2,10 +2,10 @@
  *
  * The blocks of a pcapng file that a capture needs, in this machine's byte order, which the section header shows.
  */
-#ifndef TUNRING_PCAPNG_H
-#define TUNRING_PCAPNG_H
+#ifndef TUNRING_CORE_PCAPNG_H
+#define TUNRING_CORE_PCAPNG_H
 
-#include "tunring.h"
+#include "tunring_pcapng.h"
 
 /* Bytes that any block but a packet's takes at most, with texts of PCAPNG_MAX_TEXT bytes. */
 #define PCAPNG_MAX_TEXT 1024u

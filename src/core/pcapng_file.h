@@ -10,7 +10,7 @@
 #include "core/progress.h"
 #include "platform/file.h"
 #include "platform/os.h"
-#include "tunring.h"
+#include "tunring_pcapng.h"
 
 #define PCAPNG_MAX_INTERFACES 64u
 

@@ -7,7 +7,7 @@
 #define TUNRING_SESSION_CAPTURE_H
 
 #include "platform/os.h"
-#include "tunring.h"
+#include "tunring_pcapng.h"
 
 typedef struct session_capture
 {

@@ -2,13 +2,13 @@
  *
  * A UDP socket as a source of datagrams, shared by socket.c (life, receiving) and socket_send.c.
  */
-#ifndef TUNRING_SOCKET_H
-#define TUNRING_SOCKET_H
+#ifndef TUNRING_CORE_SOCKET_H
+#define TUNRING_CORE_SOCKET_H
 
 #include "core/arena.h"
 #include "core/source.h"
 #include "platform/udp.h"
-#include "tunring.h"
+#include "tunring_socket.h"
 
 /* Each read needs this much room: the largest datagram, and the largest run that the system coalesces. */
 #define SOCKET_READ (64u * 1024u)

@@ -35,8 +35,10 @@ from libc.string cimport memcpy, memset
 from tunring cimport *
 from tunring_aead cimport *
 from tunring_packets cimport *
+from tunring_pcapng cimport *
 from tunring_routes cimport *
 from tunring_secret cimport *
+from tunring_socket cimport *
 from tunring_wireguard cimport *
 from wintun cimport *
 

@@ -4,6 +4,7 @@
  */
 /* build: parts=core,loopback,common,os,ring flags=-DKEPT_ROOM=0u -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
 #include "core_api.h"
+#include "tunring_pcapng.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

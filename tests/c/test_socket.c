@@ -5,6 +5,7 @@
  */
 /* build: parts=core flags=-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=epoll_ctl */
 #include "udp_net.h"
+#include "tunring_pcapng.h"
 
 #include <pthread.h>
 #include <stdlib.h>

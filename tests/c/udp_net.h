@@ -7,7 +7,7 @@
 
 #include "check.h"
 #include "platform/os.h"
-#include "tunring.h"
+#include "tunring_socket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
