@@ -48,19 +48,26 @@ BEGIN, END = "<!-- written by report.py: begin -->", "<!-- written by report.py:
 # ---- Measuring ----
 
 
+def cpuinfo(name: str) -> str:
+    """What the kernel says of the first processor; nothing if it says nothing."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def processor() -> str:
+    """The model, and what ciphers make most of, as a virtual machine's model may say nothing of it."""
+    model = cpuinfo("model name") or platform.processor()
+    return f"{model} with AVX-512 and VAES" if {"avx512f", "vaes"} <= {*cpuinfo("flags").split()} else model
+
+
 def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
     compiler = subprocess.run(["cc", "-dumpfullversion"], capture_output=True, text=True, check=False).stdout.strip()
     release = platform.release().partition("-")[0]  # a distribution's or a machine's own ending says nothing
     return (
-        f"{len(os.sched_getaffinity(0))} processors ({model}), Linux {release}, "
+        f"{len(os.sched_getaffinity(0))} processors ({processor()}), Linux {release}, "
         f"Python {platform.python_version()}, gcc {compiler}"
     )
 

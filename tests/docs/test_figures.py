@@ -33,6 +33,7 @@ CIPHERS = {
     "AES-256-GCM by libcrypto": "libcrypto aes-256-gcm",
     "AES-256-GCM by ipsec-mb": "ipsec-mb aes-256-gcm",
     "ChaCha20-Poly1305 by libcrypto": "libcrypto chacha20-poly1305",
+    "ChaCha20-Poly1305 by ipsec-mb": "ipsec-mb chacha20-poly1305",
 }
 #: The peers in the order of the columns.
 PEERS = ("tunring", "os", "go", "rust")
