@@ -7,9 +7,15 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
-/* Compilers make one instruction of each of these expressions. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define COUNTER_HOST_BIG_ENDIAN true
+#else
+#define COUNTER_HOST_BIG_ENDIAN false
+#endif
 
+/* Compilers make one instruction of it. */
 static inline uint64_t
 counter_reversed(uint64_t counter)
 {
@@ -18,28 +24,22 @@ counter_reversed(uint64_t counter)
     return counter << 32 | counter >> 32;
 }
 
+/* These copy the number as a whole: byte by byte, whoever reads what was written would wait for all the stores, and not
+ * every compiler makes one load of eight. */
+
 static inline void
 counter_write(unsigned char *bytes, uint64_t counter, bool big_endian)
 {
-    const uint64_t value = big_endian ? counter_reversed(counter) : counter;
-    /* No loop: byte by byte, whoever reads the number next as a whole would wait for the stores. */
-    bytes[0] = (unsigned char)value;
-    bytes[1] = (unsigned char)(value >> 8);
-    bytes[2] = (unsigned char)(value >> 16);
-    bytes[3] = (unsigned char)(value >> 24);
-    bytes[4] = (unsigned char)(value >> 32);
-    bytes[5] = (unsigned char)(value >> 40);
-    bytes[6] = (unsigned char)(value >> 48);
-    bytes[7] = (unsigned char)(value >> 56);
+    const uint64_t value = big_endian == COUNTER_HOST_BIG_ENDIAN ? counter : counter_reversed(counter);
+    memcpy(bytes, &value, sizeof(value));
 }
 
 static inline uint64_t
 counter_read(const unsigned char *bytes, bool big_endian)
 {
-    const uint64_t value = (uint64_t)bytes[0] | (uint64_t)bytes[1] << 8 | (uint64_t)bytes[2] << 16 |
-                           (uint64_t)bytes[3] << 24 | (uint64_t)bytes[4] << 32 | (uint64_t)bytes[5] << 40 |
-                           (uint64_t)bytes[6] << 48 | (uint64_t)bytes[7] << 56;
-    return big_endian ? counter_reversed(value) : value;
+    uint64_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return big_endian == COUNTER_HOST_BIG_ENDIAN ? value : counter_reversed(value);
 }
 
 #endif
