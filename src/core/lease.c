@@ -2,8 +2,9 @@
  *
  * Slots on loan. A slot goes back at its last hold; the lease itself is one holder of each. `state` is one word:
  * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
- * atomic operation per slot), LEASE_OPENED once slots were opened in place, and two numbers of C operations in
- * progress, during which a release has to wait its turn: those that read packets as they were received, and all others.
+ * atomic operation per slot), LEASE_OPENED once slots were opened in place, LEASE_WHOLE if it was all of them before
+ * anybody held one (that needs none either), and two numbers of C operations in progress, during which a release has to
+ * wait its turn: those that read packets as they were received, and all others.
  *
  * A slot's `holds` has its level, the number of times it was opened, below the count: whoever holds a slot names the
  * level that he means to read, so that what was opened can't be read as it was before.
@@ -17,6 +18,7 @@
 #define LEASE_RELEASED UINT64_C(1)
 #define LEASE_HELD UINT64_C(2)
 #define LEASE_OPENED UINT64_C(4)
+#define LEASE_WHOLE UINT64_C(8)
 #define LEASE_READING (UINT64_C(1) << 4)    /* one that reads packets of level 0 */
 #define LEASE_OPENING (UINT64_C(1) << 34)   /* one that opens packets, or reads what was opened */
 #define LEASE_MAX ((UINT64_C(1) << 30) - 1) /* of each kind: anybody may begin any number, by calls that wait */
@@ -274,16 +276,23 @@ return_all(tunring_lease *lease, bool held)
         return_unheld(lease);
 }
 
+/* True if no packet of this level can be held any more. */
+static bool
+level_gone(uint64_t state, uint32_t level)
+{
+    return (state & LEASE_RELEASED) || (level == 0 && (state & LEASE_WHOLE));
+}
+
 bool
 tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
 {
     uint64_t state = atomic_load(&lease->state);
-    if (!(state & (LEASE_HELD | LEASE_RELEASED)))
+    if (!(state & LEASE_HELD) && !level_gone(state, level))
         state = atomic_fetch_or(&lease->state, LEASE_HELD);
-    if (state & LEASE_RELEASED)
+    if (level_gone(state, level))
         return false;
-    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. Most often only the lease holds
-     * the slot. */
+    /* A release may have begun since: then it saw LEASE_HELD, and the count decides. open_whole() would have seen it,
+     * too. Most often only the lease holds the slot. */
     _Atomic uint32_t *holds = &lease->slots[index].holds;
     const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     uint32_t held = only_ours;
@@ -332,10 +341,10 @@ finish(tunring_lease *lease, uint64_t unit)
         return_all(lease, state & LEASE_HELD);
 }
 
-static uint32_t
-level_of(const tunring_lease *lease, uint32_t index)
+static bool
+is_of_level(const tunring_lease *lease, uint32_t index, uint32_t level)
 {
-    return (atomic_load(&lease->slots[index].holds) & HOLDS_LEVELS) / HOLDS_LEVEL;
+    return (atomic_load(&lease->slots[index].holds) & HOLDS_LEVELS) / HOLDS_LEVEL == level;
 }
 
 /* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for
@@ -345,8 +354,9 @@ all_of_level(const tunring_lease *lease, const tunring_part *part, uint32_t *ind
 {
     const uint32_t count = part ? part->count : lease->count;
     const uint32_t level = part ? part->level : 0;
+    const bool none = level == 0 && (atomic_load(&lease->state) & LEASE_WHOLE);
     for (uint32_t i = 0; i < count; i++)
-        if (level_of(lease, part ? part->slots[i].root : i) != level)
+        if (none || !is_of_level(lease, part ? part->slots[i].root : i, level))
         {
             *index = i;
             return false;
@@ -388,19 +398,33 @@ no_reader(const tunring_lease *lease, uint32_t level)
     return level == 0 ? !(state & LEASE_READERS) : (state & LEASE_OPENERS) == LEASE_OPENING;
 }
 
-DWORD
-tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index)
+/* Opens all slots of a lease that nobody has held, opened or read from: `state` was 0. Whoever comes from here on finds
+ * LEASE_WHOLE there, and leaves slots of level 0 alone; so their words are ours to write. */
+static bool
+open_whole(tunring_lease *lease)
+{
+    uint64_t untouched = 0;
+    if (!atomic_compare_exchange_strong(&lease->state, &untouched, LEASE_WHOLE | LEASE_OPENED | LEASE_OPENING))
+        return false;
+    for (uint32_t i = 0; i < lease->count; i++)
+        atomic_store_explicit(&lease->slots[i].holds, HOLDS_ONE + HOLDS_LEVEL, memory_order_relaxed);
+    return true;
+}
+
+/* The same for slots that others may hold, one by one. */
+static DWORD
+open_each(tunring_lease *lease, const tunring_part *part, uint32_t *index)
 {
     const uint32_t count = part ? part->count : lease->count;
     const uint32_t level = part ? part->level : 0;
     const uint32_t only_ours = HOLDS_ONE + level * HOLDS_LEVEL;
     *index = 0;
-    if (level == HOLDS_LEVELS)
-        return ERROR_BUSY;
     DWORD code = begin(lease, LEASE_OPENING);
     if (code != ERROR_SUCCESS)
         return code;
-    atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
+    const uint64_t before = atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
+    if (level == 0 && (before & LEASE_WHOLE))
+        code = ERROR_ALREADY_EXISTS;
     uint32_t i = 0;
     for (; i < count && code == ERROR_SUCCESS; i++)
     {
@@ -421,6 +445,17 @@ tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *ind
     close_again(lease, part, i);
     finish(lease, LEASE_OPENING);
     return code;
+}
+
+DWORD
+tunring_lease_open(tunring_lease *lease, const tunring_part *part, uint32_t *index)
+{
+    if (part && part->level == HOLDS_LEVELS)
+    {
+        *index = 0;
+        return ERROR_BUSY;
+    }
+    return !part && open_whole(lease) ? ERROR_SUCCESS : open_each(lease, part, index);
 }
 
 void

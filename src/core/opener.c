@@ -291,7 +291,8 @@ index_from(const in_place *what, uint32_t index)
 static DWORD
 claim(const in_place *what, uint32_t *index)
 {
-    const DWORD code = tunring_lease_open(what->lease, what->ours, index);
+    const bool whole = !what->from && what->ours->count == what->lease->count;
+    const DWORD code = tunring_lease_open(what->lease, whole ? NULL : what->ours, index);
     if (code == ERROR_SUCCESS)
         return code;
     if (code == ERROR_HANDLE_EOF)

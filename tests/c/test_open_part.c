@@ -224,7 +224,37 @@ test_refused(tunring_aead *library, tunring_aead_algorithm algorithm)
     finish();
 }
 
-#define THREADS 4
+/* One packet that is held, when what was opened whole is let go, stays until then; nothing of level 0 is left. */
+static void
+test_held_of_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    begin(library, algorithm);
+    _Atomic uint64_t *pinned = &tunring_store_source(store)->counts.pinned_packets;
+    tunring_lease *lease = seal(sealers[0], PACKETS);
+    tunring_part *opened, *datagrams = tunring_part_new(1, 0), *again;
+    tunring_part_append(datagrams, &lease->slots[5], 5);
+    uint32_t index = 7;
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
+    CHECK_EQUAL(tunring_lease_enter(lease, datagrams, &index), ERROR_BUSY);
+    CHECK_EQUAL(index, 0);
+    CHECK_EQUAL(tunring_lease_enter(lease, NULL, &index), ERROR_BUSY);
+    CHECK_EQUAL(tunring_lease_open(lease, datagrams, &index), ERROR_ALREADY_EXISTS);
+    CHECK_EQUAL(tunring_open_part(openers[0], lease, datagrams, &again, &index), ERROR_ALREADY_EXISTS);
+    CHECK(tunring_lease_hold(lease, 5, 1));
+    CHECK(tunring_lease_held(lease));
+    tunring_lease_release(lease);
+    CHECK_EQUAL(atomic_load(pinned), 1);
+    CHECK_EQUAL(number_at(opened, 5), 5);
+    CHECK(!tunring_lease_hold(lease, 6, 1));
+    tunring_lease_unhold(lease, 5);
+    CHECK_EQUAL(atomic_load(pinned), 0);
+    free(datagrams);
+    free(opened);
+    tunring_lease_free(lease);
+    finish();
+}
+
+#define THREADS 5
 
 static tunring_lease *shared;
 static _Atomic uint32_t successes, packets_opened;
@@ -273,19 +303,39 @@ read_shared(void *argument)
     return NULL;
 }
 
+/* Reads a datagram's text while it is held: nobody may open it then. */
+static void *
+hold_shared(void *argument)
+{
+    (void)argument;
+    for (uint32_t turn = 0; turn < 50; turn++)
+    {
+        const uint32_t i = turn % PACKETS;
+        if (!tunring_lease_hold(shared, i, 0))
+            continue;
+        BYTE texts[2][sizeof(uint32_t)];
+        for (int look = 0; look < 2; look++)
+            memcpy(texts[look], shared->slots[i].data + HEADER + TUNRING_AEAD_COUNTER, sizeof(texts[look]));
+        CHECK(memcmp(texts[0], texts[1], sizeof(texts[0])) == 0);
+        tunring_lease_unhold(shared, i);
+    }
+    return NULL;
+}
+
 /* One of the openers gets it, whole; readers see it before, or not at all; a release meanwhile takes its turn. */
 static void
 test_threads(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     begin(library, algorithm);
-    for (int round = 0; round < 20; round++)
+    static void *(*const works[THREADS])(void *) = {read_shared, hold_shared, open_shared, open_shared, open_shared};
+    for (int round = 0; round < 40; round++)
     {
         atomic_store(&successes, 0);
         atomic_store(&packets_opened, 0);
         shared = seal(sealers[0], PACKETS);
         pthread_t threads[THREADS];
         for (int i = 0; i < THREADS; i++)
-            CHECK(pthread_create(&threads[i], NULL, i ? open_shared : read_shared, NULL) == 0);
+            CHECK(pthread_create(&threads[i], NULL, works[(i + round) % THREADS], NULL) == 0);
         if (round % 2)
             tunring_lease_release(shared);
         for (int i = 0; i < THREADS; i++)
@@ -298,6 +348,67 @@ test_threads(tunring_aead *library, tunring_aead_algorithm algorithm)
     finish();
 }
 
+#define MANY 2048
+#define ROUNDS 200
+
+static _Atomic int round_begun, round_ended;
+static _Atomic bool is_open;
+
+/* Tries to hold the last slot, which is opened last, from the moment a round begins. */
+static void *
+hold_last(void *argument)
+{
+    (void)argument;
+    for (int round = 1; round <= ROUNDS; round++)
+    {
+        while (atomic_load(&round_begun) < round)
+            sched_yield();
+        bool held = false;
+        for (int turn = 0; turn < 1000 && !held; turn++)
+            held = tunring_lease_hold(shared, MANY - 1, 0);
+        for (int look = 0; held && look < 1000; look++)
+            CHECK(!atomic_load(&is_open));
+        if (held)
+            tunring_lease_unhold(shared, MANY - 1);
+        atomic_store(&round_ended, round);
+    }
+    return NULL;
+}
+
+/* Slots of a lease that nobody has held yet are opened by plain writes: whoever holds one at that moment is seen, or is
+ * refused. */
+static void
+test_first_hold(tunring_aead *library, tunring_aead_algorithm algorithm)
+{
+    static tunring_packet packets[MANY];
+    begin(library, algorithm);
+    atomic_store(&round_begun, 0);
+    atomic_store(&round_ended, 0);
+    pthread_t holder;
+    CHECK(pthread_create(&holder, NULL, hold_last, NULL) == 0);
+    for (int round = 1; round <= ROUNDS; round++)
+    {
+        uint32_t index;
+        for (uint32_t i = 0; i < MANY; i++)
+            packets[i] = (tunring_packet){(const BYTE *)&numbers[0], sizeof(numbers[0])};
+        CHECK_EQUAL(tunring_store_seal(store, sealers[0], packets, MANY, &shared), ERROR_SUCCESS);
+        atomic_store(&is_open, false);
+        atomic_store(&round_begun, round);
+        for (volatile int pause = 0; pause < round; pause++)
+            ;
+        const DWORD code = tunring_lease_open(shared, NULL, &index);
+        CHECK(code == ERROR_SUCCESS || code == ERROR_BUSY);
+        atomic_store(&is_open, code == ERROR_SUCCESS);
+        while (atomic_load(&round_ended) < round)
+            sched_yield();
+        if (code == ERROR_SUCCESS)
+            tunring_lease_opened(shared);
+        let_go(shared);
+    }
+    pthread_join(holder, NULL);
+    finish();
+}
+
 int
 main(void)
 {
@@ -305,6 +416,8 @@ main(void)
     with_each(test_twice);
     with_each(test_foreign);
     with_each(test_refused);
+    with_each(test_held_of_whole);
     with_each(test_threads);
+    with_each(test_first_hold);
     return 0;
 }
