@@ -2,9 +2,9 @@
  *
  * Slots on loan. A slot goes back at its last hold; the lease itself is one holder of each. `state` is one word:
  * LEASE_RELEASED once the owner is done, LEASE_HELD once anybody else has held a slot (until then a release needs no
- * atomic operation per slot), LEASE_OPENED once slots were opened in place, LEASE_WHOLE if it was all of them before
- * anybody held one (that needs none either), and two numbers of C operations in progress, during which a release has to
- * wait its turn: those that read packets as they were received, and all others.
+ * atomic operation per slot), LEASE_OPENED once slots were opened in place, LEASE_WHOLE if all of them were before
+ * anybody held one, and two numbers of C operations in progress, during which a release has to wait its turn: those
+ * that read packets as they were received, and all others.
  *
  * A slot's `holds` has its level, the number of times it was opened, below the count: whoever holds a slot names the
  * level that he means to read, so that what was opened can't be read as it was before.
@@ -347,8 +347,9 @@ is_of_level(const tunring_lease *lease, uint32_t index, uint32_t level)
     return (atomic_load(&lease->slots[index].holds) & HOLDS_LEVELS) / HOLDS_LEVEL == level;
 }
 
-/* Every packet is of the level that the part reads. Whoever opens packets changes their level first, and looks for
- * readers second; a reader has made itself known before it looks. */
+/* Every packet is of the level that the part reads. Whoever opens packets one by one changes their level first, and
+ * looks for readers second; a reader has made itself known before it looks. open_whole() looks for readers when it sets
+ * LEASE_WHOLE, and changes levels last. */
 static bool
 all_of_level(const tunring_lease *lease, const tunring_part *part, uint32_t *index)
 {
@@ -398,8 +399,8 @@ no_reader(const tunring_lease *lease, uint32_t level)
     return level == 0 ? !(state & LEASE_READERS) : (state & LEASE_OPENERS) == LEASE_OPENING;
 }
 
-/* Opens all slots of a lease that nobody has held, opened or read from: `state` was 0. Whoever comes from here on finds
- * LEASE_WHOLE there, and leaves slots of level 0 alone; so their words are ours to write. */
+/* Opens all slots of a lease of which nobody has held or opened one, or reads one now: `state` was 0. Whoever comes
+ * from here on finds LEASE_WHOLE there, and leaves slots of level 0 alone; so their words are ours to write. */
 static bool
 open_whole(tunring_lease *lease)
 {
@@ -423,7 +424,7 @@ open_each(tunring_lease *lease, const tunring_part *part, uint32_t *index)
     if (code != ERROR_SUCCESS)
         return code;
     const uint64_t before = atomic_fetch_or(&lease->state, LEASE_HELD | LEASE_OPENED);
-    if (level == 0 && (before & LEASE_WHOLE))
+    if (count && level == 0 && (before & LEASE_WHOLE))
         code = ERROR_ALREADY_EXISTS;
     uint32_t i = 0;
     for (; i < count && code == ERROR_SUCCESS; i++)

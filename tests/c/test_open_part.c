@@ -237,9 +237,21 @@ test_held_of_whole(tunring_aead *library, tunring_aead_algorithm algorithm)
     CHECK_EQUAL(tunring_open_part(openers[0], lease, NULL, &opened, &index), ERROR_SUCCESS);
     CHECK_EQUAL(tunring_lease_enter(lease, datagrams, &index), ERROR_BUSY);
     CHECK_EQUAL(index, 0);
+    index = 7;
     CHECK_EQUAL(tunring_lease_enter(lease, NULL, &index), ERROR_BUSY);
+    CHECK_EQUAL(index, 0);
+    index = 7;
     CHECK_EQUAL(tunring_lease_open(lease, datagrams, &index), ERROR_ALREADY_EXISTS);
+    CHECK_EQUAL(index, 0);
+    index = 7;
     CHECK_EQUAL(tunring_open_part(openers[0], lease, datagrams, &again, &index), ERROR_ALREADY_EXISTS);
+    CHECK_EQUAL(index, 0);
+    /* No packet, no trouble. */
+    datagrams->count = 0;
+    CHECK_EQUAL(tunring_lease_enter(lease, datagrams, &index), ERROR_SUCCESS);
+    tunring_lease_leave(lease, datagrams);
+    CHECK_EQUAL(tunring_lease_open(lease, datagrams, &index), ERROR_SUCCESS);
+    tunring_lease_opened(lease);
     CHECK(tunring_lease_hold(lease, 5, 1));
     CHECK(tunring_lease_held(lease));
     tunring_lease_release(lease);
@@ -313,10 +325,10 @@ hold_shared(void *argument)
         const uint32_t i = turn % PACKETS;
         if (!tunring_lease_hold(shared, i, 0))
             continue;
-        BYTE texts[2][sizeof(uint32_t)];
-        for (int look = 0; look < 2; look++)
-            memcpy(texts[look], shared->slots[i].data + HEADER + TUNRING_AEAD_COUNTER, sizeof(texts[look]));
-        CHECK(memcmp(texts[0], texts[1], sizeof(texts[0])) == 0);
+        const volatile BYTE *text = shared->slots[i].data + HEADER + TUNRING_AEAD_COUNTER;
+        const BYTE before[2] = {text[0], text[1]};
+        sched_yield();
+        CHECK(text[0] == before[0] && text[1] == before[1]);
         tunring_lease_unhold(shared, i);
     }
     return NULL;
@@ -349,55 +361,105 @@ test_threads(tunring_aead *library, tunring_aead_algorithm algorithm)
 }
 
 #define MANY 2048
-#define ROUNDS 200
+#define ROUNDS 300
 
 static _Atomic int round_begun, round_ended;
 static _Atomic bool is_open;
+static tunring_part *last; /* slot of the shared lease, which is opened last */
 
-/* Tries to hold the last slot, which is opened last, from the moment a round begins. */
+/* The ways to use the last slot. Each begins, if it is let, and ends. */
+
+static bool
+begin_hold(void)
+{
+    return tunring_lease_hold(shared, MANY - 1, 0);
+}
+
+static void
+end_hold(void)
+{
+    tunring_lease_unhold(shared, MANY - 1);
+}
+
+static bool
+begin_read(void)
+{
+    uint32_t index;
+    return tunring_lease_enter(shared, last, &index) == ERROR_SUCCESS;
+}
+
+static void
+end_read(void)
+{
+    tunring_lease_leave(shared, last);
+}
+
+static bool
+begin_open(void)
+{
+    uint32_t index;
+    return tunring_lease_open(shared, last, &index) == ERROR_SUCCESS;
+}
+
+static void
+end_open(void)
+{
+    tunring_lease_opened(shared);
+}
+
+static const struct
+{
+    bool (*begin)(void);
+    void (*end)(void);
+} uses[] = {{begin_hold, end_hold}, {begin_read, end_read}, {begin_open, end_open}};
+
+/* Tries to use the last slot from the moment a round begins. */
 static void *
-hold_last(void *argument)
+use_last(void *argument)
 {
     (void)argument;
     for (int round = 1; round <= ROUNDS; round++)
     {
         while (atomic_load(&round_begun) < round)
             sched_yield();
-        bool held = false;
-        for (int turn = 0; turn < 1000 && !held; turn++)
-            held = tunring_lease_hold(shared, MANY - 1, 0);
-        for (int look = 0; held && look < 1000; look++)
+        bool used = false;
+        for (int turn = 0; turn < 1000 && !used; turn++)
+            used = uses[round % 3].begin();
+        for (int look = 0; used && look < 1000; look++)
             CHECK(!atomic_load(&is_open));
-        if (held)
-            tunring_lease_unhold(shared, MANY - 1);
+        if (used)
+            uses[round % 3].end();
         atomic_store(&round_ended, round);
     }
     return NULL;
 }
 
-/* Slots of a lease that nobody has held yet are opened by plain writes: whoever holds one at that moment is seen, or is
+/* Slots of a lease that nobody has held yet are opened by plain writes: whoever uses one at that moment is seen, or is
  * refused. */
 static void
-test_first_hold(tunring_aead *library, tunring_aead_algorithm algorithm)
+test_first_use(tunring_aead *library, tunring_aead_algorithm algorithm)
 {
     static tunring_packet packets[MANY];
     begin(library, algorithm);
     atomic_store(&round_begun, 0);
     atomic_store(&round_ended, 0);
-    pthread_t holder;
-    CHECK(pthread_create(&holder, NULL, hold_last, NULL) == 0);
+    last = tunring_part_new(1, 0);
+    pthread_t user;
+    CHECK(pthread_create(&user, NULL, use_last, NULL) == 0);
     for (int round = 1; round <= ROUNDS; round++)
     {
         uint32_t index;
         for (uint32_t i = 0; i < MANY; i++)
             packets[i] = (tunring_packet){(const BYTE *)&numbers[0], sizeof(numbers[0])};
         CHECK_EQUAL(tunring_store_seal(store, sealers[0], packets, MANY, &shared), ERROR_SUCCESS);
+        last->count = 0;
+        tunring_part_append(last, &shared->slots[MANY - 1], MANY - 1);
         atomic_store(&is_open, false);
         atomic_store(&round_begun, round);
         for (volatile int pause = 0; pause < round; pause++)
             ;
         const DWORD code = tunring_lease_open(shared, NULL, &index);
-        CHECK(code == ERROR_SUCCESS || code == ERROR_BUSY);
+        CHECK(code == ERROR_SUCCESS || code == ERROR_BUSY || code == ERROR_ALREADY_EXISTS);
         atomic_store(&is_open, code == ERROR_SUCCESS);
         while (atomic_load(&round_ended) < round)
             sched_yield();
@@ -405,7 +467,8 @@ test_first_hold(tunring_aead *library, tunring_aead_algorithm algorithm)
             tunring_lease_opened(shared);
         let_go(shared);
     }
-    pthread_join(holder, NULL);
+    pthread_join(user, NULL);
+    free(last);
     finish();
 }
 
@@ -418,6 +481,6 @@ main(void)
     with_each(test_refused);
     with_each(test_held_of_whole);
     with_each(test_threads);
-    with_each(test_first_hold);
+    with_each(test_first_use);
     return 0;
 }
