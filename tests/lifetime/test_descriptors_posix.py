@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+import closed_streams
 from running import check_script
 
 
@@ -123,32 +122,6 @@ left.close(); right.close()
     assert out.count(",") <= 0, f"inherited: {out}"
 
 
-# `main()`, which comes in between, runs without standard streams. `redirect()` gives them back, as daemons do.
-BEGIN = """
-import asyncio, os, traceback
-log = os.open("/dev/null", os.O_WRONLY)
-os.dup2(2, 200)
-for fd in (0, 1, 2):
-    os.close(fd)
-
-def standard_streams():
-    return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{fd}")}
-
-def redirect():
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-"""
-
-END = """
-try:
-    main()
-except BaseException:
-    os.write(200, traceback.format_exc().encode())
-    os._exit(1)
-os._exit(0)
-"""
-
 SESSIONS = """
 def use(left, right):
     assert not right.receive(timeout=0.01)
@@ -180,40 +153,9 @@ def main():
     left.close(); right.close()
 """
 
-TUNNEL = """
-import tempfile
-from pathlib import Path
-from tunring.wireguard import Device, Key
-from tunring.wireguard._control_client import ask
-from tunring.wireguard._control_socket import ControlServer, connect
 
-def main():
-    left, right = tunring.testing.pair()
-    udp = tunring.UdpSocket.bind(("127.0.0.1", 0))
-    device = Device(left, private_key=Key.generate())
-    path = Path(tempfile.gettempdir(), f"tunring-{os.getpid()}.sock")
-    server = ControlServer(path)
-    server.start(device)
-    client = connect(path)
-    client.write(b"get=1\\n\\n")
-    client.flush()
-    assert client.readline()                    # so that the server has its own side of it
-    assert not standard_streams(), standard_streams()
-    redirect()
-    device.mark = 0
-    device.listen_port = 0
-    assert ask(path)["listen_port"] == device.listen_port
-    udp.send([b"data"], udp.address)
-    with udp.receive(timeout=5) as batch:
-        assert batch.tobytes() == [b"data"]
-    client.close(); server.close(); device.close(); udp.close(); left.close(); right.close()
-    assert standard_streams() == {fd: "/dev/null" for fd in (0, 1, 2)}
-"""
-
-
-@pytest.mark.parametrize("main", [SESSIONS, TUNNEL], ids=["sessions", "tunnel"])
-def test_none_of_ours_is_a_standard_stream(main: str) -> None:
-    check_script(BEGIN + main + END)
+def test_none_of_ours_is_a_standard_stream() -> None:
+    check_script(closed_streams.BEGIN + SESSIONS + closed_streams.END)
 
 
 def test_a_program_that_closes_all_descriptors() -> None:

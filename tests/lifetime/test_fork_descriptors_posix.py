@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import forks
 import lines
 from forks import BEGIN
 from running import check_script
@@ -109,98 +110,23 @@ left.close(); right.close()
     )
 
 
-# `make_socket`, `make_tunnel` and `make_device` take a port, and return what can be closed.
-PORTS = """
-from tunring.wireguard import Device, Key
-from tunring.wireguard._socket import TunnelSocket
-
-def make_socket(port):
+#: What takes a port, and returns what can be closed.
+MAKE = """
+def make(port):
     return tunring.UdpSocket.bind(("0.0.0.0", port))
 
-def make_tunnel(port):
-    return TunnelSocket(port, 0)
-
-def make_device(port):
-    return Device(left, private_key=Key.generate(), listen_port=port)
-
-children = []
-
-def leave_child():
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(60)
-        os._exit(0)
-    children.append(pid)
-
-def end_children():
-    while children:
-        pid = children.pop()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-def is_free_again(make, port):
-    # A child that was just made drops its copies when it first runs, which may be after its parent's close.
-    until = time.monotonic() + 10
-    while True:
-        try:
-            make(port).close()
-        except OSError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
+def port_of(made):
+    return made.address[1]
 """
 
 
 def test_a_child_keeps_no_port() -> None:
-    check_script(
-        BEGIN
-        + PORTS
-        + """
-def look(make, port_of):
-    made = make(0)
-    leave_child()
-    made.close()
-    assert is_free_again(make, port_of(made)), made
-
-try:
-    look(make_socket, lambda udp: udp.address[1])
-    look(make_device, lambda device: device.listen_port)
-finally:
-    end_children()
-left.close(); right.close()
-"""
-    )
+    check_script(BEGIN + MAKE + forks.PORTS + forks.KEEPS_NO_PORT)
 
 
 def test_a_child_keeps_no_port_whenever_it_is_forked() -> None:
-    out = check_script(
-        BEGIN
-        + PORTS
-        + lines.BEGIN
-        + """
-def lines_of(make):
-    free = make(0)
-    port = free.address[1] if make is make_socket else free.port
-    free.close()
-
-    def bind(_):
-        make(port).close()
-        sys.settrace(None)
-        assert is_free_again(make, port), "a child has the port"
-        end_children()
-
-    return at_each_line(lambda: None, bind, lambda _: leave_child())
-
-try:
-    print(lines_of(make_socket), lines_of(make_tunnel))
-finally:
-    end_children()
-left.close(); right.close()
-"""
-    )
-    assert min(map(int, out.split())) > 20
+    out = check_script(BEGIN + MAKE + forks.PORTS + lines.BEGIN + forks.KEEPS_NO_PORT_AT_EACH_LINE)
+    assert int(out) > 20
 
 
 def test_a_child_that_goes_on_with_a_bind_leaves_its_files_alone() -> None:
@@ -236,42 +162,6 @@ def bind(_):
         assert status == 0, f"the child ended with {status}"
 
 at_each_line(lambda: None, bind, fork)
-left.close(); right.close()
-"""
-    )
-
-
-def test_a_child_has_nothing_of_a_control_socket() -> None:
-    """Neither the server's side nor a client's: both see the end when the parent hangs up."""
-    check_script(
-        BEGIN
-        + """
-import socket, tempfile
-from pathlib import Path
-from tunring.wireguard import Device, Key
-from tunring.wireguard._control_socket import ControlServer
-
-def sockets():
-    return {fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")
-            and os.readlink(f"/proc/self/fd/{fd}").startswith(("socket:", "net:"))}
-
-before = sockets()
-device = Device(left, private_key=Key.generate())
-path = Path(tempfile.gettempdir(), f"tunring-{os.getpid()}.sock")
-server = ControlServer(path)
-server.start(device)
-with socket.socket(socket.AF_UNIX) as client:
-    client.connect(str(path))
-    client.sendall(b"get=1\\n\\n")
-    assert client.recv(1)
-    def look():
-        assert sockets() - before == {str(client.fileno())}
-        server.close()
-        device.close()
-    child(look)
-    assert server.is_there()
-server.close()
-device.close()
 left.close(); right.close()
 """
     )

@@ -49,3 +49,65 @@ def works_anew():
 
 left, right = tunring.testing.pair(tunring.MIN_CAPACITY)
 """
+
+#: Children that have a copy of everything, and a look at a port. `make(port)`, which comes before, takes one and
+#: returns what can be closed; `port_of()` returns its number.
+PORTS = """
+children = []
+
+def leave_child():
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    children.append(pid)
+
+def end_children():
+    while children:
+        pid = children.pop()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+def is_free_again(port):
+    # A child that was just made drops its copies when it first runs, which may be after its parent's close.
+    until = time.monotonic() + 10
+    while True:
+        try:
+            make(port).close()
+        except OSError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+"""
+
+KEEPS_NO_PORT = """
+made = make(0)
+leave_child()
+try:
+    made.close()
+    assert is_free_again(port_of(made)), made
+finally:
+    end_children()
+left.close(); right.close()
+"""
+
+#: The same with a child forked at each line of `make`, by `lines`. Prints how many there are.
+KEEPS_NO_PORT_AT_EACH_LINE = """
+free = make(0)
+port = port_of(free)
+free.close()
+
+def bind(_):
+    make(port).close()
+    sys.settrace(None)
+    assert is_free_again(port), "a child has the port"
+    end_children()
+
+try:
+    print(at_each_line(lambda: None, bind, lambda _: leave_child()))
+finally:
+    end_children()
+left.close(); right.close()
+"""

@@ -48,6 +48,7 @@ ABSENT = {
     "tests/unit/test_wireguard_ds_posix.py": "reads DS bytes, of which Wine reports none",
     "tests/wireguard/test_close_by_handler_posix.py": "POSIX signals",
     "tests/wireguard/test_control_socket_posix.py": "a Unix socket; tests/windows has the pipe",
+    "tests/wireguard/test_descriptors_posix.py": "Windows has handles, not descriptors, and doesn't fork",
     "tests/wireguard/test_device.py::test_close_while_another_thread_changes_the_port": "a network namespace",
     "tests/wireguard/test_fork_posix.py": "Windows doesn't fork",
     "tests/wireguard/test_interrupts_posix.py": "POSIX signals",

@@ -448,7 +448,7 @@ for number in range(20):
     # Whatever the writer and its thread are about, and whatever they have locked.
     child = os.fork()
     if child == 0:
-        stop.set()
+        # No word to `stop`: the thread that is no more may have locked it.
         mine = Writer(f"{own}-{number}")
         mine.write(packets)
         sys.exit(0)
