@@ -276,20 +276,22 @@ return_all(tunring_lease *lease, bool held)
         return_unheld(lease);
 }
 
-/* True if no packet of this level can be held any more. */
+/* True if slots of this level may be held. Sets LEASE_HELD first. */
 static bool
-level_gone(uint64_t state, uint32_t level)
+may_hold(tunring_lease *lease, uint32_t level)
 {
-    return (state & LEASE_RELEASED) || (level == 0 && (state & LEASE_WHOLE));
+    const uint64_t refused = level == 0 ? LEASE_RELEASED | LEASE_WHOLE : LEASE_RELEASED;
+    uint64_t state = atomic_load(&lease->state);
+    if (!(state & (LEASE_HELD | refused)))
+        state = atomic_fetch_or(&lease->state, LEASE_HELD);
+    return !(state & refused);
 }
 
 bool
 tunring_lease_hold(tunring_lease *lease, uint32_t index, uint32_t level)
 {
-    uint64_t state = atomic_load(&lease->state);
-    if (!(state & LEASE_HELD) && !level_gone(state, level))
-        state = atomic_fetch_or(&lease->state, LEASE_HELD);
-    if (level_gone(state, level))
+    const uint64_t state = atomic_load(&lease->state) & (LEASE_HELD | LEASE_RELEASED | LEASE_WHOLE);
+    if (state != LEASE_HELD && !may_hold(lease, level))
         return false;
     /* A release may have begun since: then it saw LEASE_HELD, and the count decides. open_whole() would have seen it,
      * too. Most often only the lease holds the slot. */
