@@ -71,7 +71,7 @@ async def receive_in_task(_Source source not None, Turn tasks, max_packets, time
             await tasks.yield_turn()
         if not (tasks.woken or lingers) or timeout == 0:
             batch = source.receive_until(max_packets, 0, True)
-        if batch is None or not (batch.size() or timeout == 0 or (cancel is not None and cancel.called)):
+        if batch is None or not (batch.size() or timeout == 0 or (cancel is not None and flag_is_set(&cancel.was_set))):
             batch = await tasks.receive_in_line(source, max_packets, timeout, cancel,
                                                 enough if lingers else 1, lingering / 1e9)
     except SessionClosed:

@@ -8,8 +8,7 @@ cdef class Cancel:
     cdef os_event event      # set: receives end
     cdef bint opened         # the event is ours to close
     cdef unsigned generation  # of the process that made it: in a child, its number may be another file's
-    cdef readonly bint called
-    """True after :meth:`set`."""
+    cdef shared_flag was_set
 
     def __cinit__(self):
         if not os_event_open(&self.event):
@@ -25,9 +24,14 @@ cdef class Cancel:
         """The event to wait for; NULL in a child."""
         return self.event.wait if self.generation == os_generation() else NULL
 
+    @property
+    def called(self) -> bool:
+        """True after :meth:`set`."""
+        return flag_is_set(&self.was_set)
+
     def set(self) -> None:
         """End what waits, and what will. From any thread."""
-        self.called = True
+        flag_set(&self.was_set)
         if self.generation == os_generation():
             os_event_set_if_ours(&self.event)
 
