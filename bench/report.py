@@ -49,7 +49,7 @@ BEGIN, END = "<!-- written by report.py: begin -->", "<!-- written by report.py:
 
 
 def cpuinfo(name: str) -> str:
-    """What the kernel says of the first processor; nothing if it says nothing."""
+    """The first processor's value of this name in /proc/cpuinfo; empty if it has none."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import forks
+import forked_ports
 import lines
 from forks import BEGIN
 from running import check_script
@@ -110,7 +110,6 @@ left.close(); right.close()
     )
 
 
-#: What takes a port, and returns what can be closed.
 MAKE = """
 def make(port):
     return tunring.UdpSocket.bind(("0.0.0.0", port))
@@ -121,12 +120,11 @@ def port_of(made):
 
 
 def test_a_child_keeps_no_port() -> None:
-    check_script(BEGIN + MAKE + forks.PORTS + forks.KEEPS_NO_PORT)
+    forked_ports.check_after(MAKE)
 
 
 def test_a_child_keeps_no_port_whenever_it_is_forked() -> None:
-    out = check_script(BEGIN + MAKE + forks.PORTS + lines.BEGIN + forks.KEEPS_NO_PORT_AT_EACH_LINE)
-    assert int(out) > 20
+    forked_ports.check_at_each_line(MAKE)
 
 
 def test_a_child_that_goes_on_with_a_bind_leaves_its_files_alone() -> None:

@@ -448,7 +448,7 @@ for number in range(20):
     # Whatever the writer and its thread are about, and whatever they have locked.
     child = os.fork()
     if child == 0:
-        # No word to `stop`: the thread that is no more may have locked it.
+        # `stop` is left alone: the parent's other thread, which a child lacks, may have held its lock.
         mine = Writer(f"{own}-{number}")
         mine.write(packets)
         sys.exit(0)

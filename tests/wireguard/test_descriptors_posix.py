@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import closed_streams
-import forks
-import lines
+import forked_ports
 from forks import BEGIN
 from running import check_script
 
-#: What takes a port, and returns what can be closed.
 MAKE_DEVICE = """
 from tunring.wireguard import Device, Key
 
@@ -65,12 +63,11 @@ def test_none_is_a_standard_stream() -> None:
 
 
 def test_a_child_keeps_no_port() -> None:
-    check_script(BEGIN + MAKE_DEVICE + forks.PORTS + forks.KEEPS_NO_PORT)
+    forked_ports.check_after(MAKE_DEVICE)
 
 
 def test_a_child_keeps_no_port_whenever_it_is_forked() -> None:
-    out = check_script(BEGIN + MAKE_TUNNEL_SOCKET + forks.PORTS + lines.BEGIN + forks.KEEPS_NO_PORT_AT_EACH_LINE)
-    assert int(out) > 20
+    forked_ports.check_at_each_line(MAKE_TUNNEL_SOCKET)
 
 
 def test_a_child_has_nothing_of_a_control_socket() -> None:
